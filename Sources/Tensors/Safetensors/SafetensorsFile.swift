@@ -1,0 +1,139 @@
+import Foundation
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// An open safetensors file whose values are read block by block, so that memory does not grow with the file.
+///
+/// Not `Sendable`: one owner reads it at a time.
+public final class SafetensorsFile {
+    /// The checked header.
+    public let header: SafetensorsHeader
+    /// The layout of the header's tensors (sorted by name).
+    public let layout: ParameterLayout
+    private let descriptor: Int32
+    private let path: String
+    /// The entries in the order of the layout.
+    private let sortedEntries: [SafetensorsHeader.Entry]
+
+    /// Opens a file and checks its header.
+    public init(path: String) throws(SafetensorsError) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
+        do throws(SafetensorsError) {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0 else { throw .inputOutput(path: path, errno: errno) }
+            let fileByteCount = Int(status.st_size)
+            let prefix = try Self.read(descriptor, path: path, at: 0, count: min(8, fileByteCount))
+            let length = try SafetensorsHeader.headerByteCount(prefix)
+            guard 8 + length <= fileByteCount else {
+                throw .truncated(expectedByteCount: 8 + length, actualByteCount: fileByteCount)
+            }
+            let json = try Self.read(descriptor, path: path, at: 8, count: length)
+            header = try SafetensorsHeader(json: json, fileByteCount: fileByteCount)
+        } catch {
+            close(descriptor)
+            throw error
+        }
+        self.descriptor = descriptor
+        self.path = path
+        layout = header.layout
+        sortedEntries = header.entries.sorted {
+            $0.specification.name.utf8.lexicographicallyPrecedes($1.specification.name.utf8)
+        }
+    }
+
+    deinit { close(descriptor) }
+
+    /// Reads values in the order of the layout.
+    ///
+    /// - Parameters:
+    ///   - range: Positions in the flat vector.
+    ///   - buffer: Receives `range.count` floats from its first element on.
+    public func read(_ range: Range<Int>, into buffer: inout [Float]) throws(SafetensorsError) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the file")
+        precondition(buffer.count >= range.count, "buffer too small")
+        for (index, entry) in sortedEntries.enumerated() {
+            let overlap = range.clamped(to: layout.offsets[index]..<layout.offsets[index + 1])
+            guard !overlap.isEmpty else { continue }
+            let fileOffset =
+                entry.fileRange.lowerBound + (overlap.lowerBound - layout.offsets[index]) * entry.dataType.byteCount
+            let bytes = try Self.read(
+                descriptor,
+                path: path,
+                at: fileOffset,
+                count: overlap.count * entry.dataType.byteCount
+            )
+            let start = overlap.lowerBound - range.lowerBound
+            bytes.withUnsafeBytes { raw in
+                for position in 0..<overlap.count {
+                    buffer[start + position] = Self.decode(raw, at: position, as: entry.dataType)
+                }
+            }
+        }
+    }
+
+    /// Reads the whole file.
+    public func readAll() throws(SafetensorsError) -> ParameterVector {
+        var values = [Float](repeating: 0, count: layout.parameterCount)
+        try read(0..<values.count, into: &values)
+        return ParameterVector(layout: layout, values: values)
+    }
+
+    private static func decode(_ raw: UnsafeRawBufferPointer, at index: Int, as dataType: TensorDataType) -> Float {
+        switch dataType {
+        case .float32:
+            Float(bitPattern: UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self)))
+        case .bfloat16:
+            Float(
+                bitPattern: UInt32(UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)))
+                    << 16
+            )
+        case .float16:
+            HalfPrecision.float(
+                fromBits: UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self))
+            )
+        }
+    }
+
+    private static func read(
+        _ descriptor: Int32,
+        path: String,
+        at offset: Int,
+        count: Int
+    ) throws(SafetensorsError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var done = 0
+        while done < count {
+            let received = bytes.withUnsafeMutableBytes { raw in
+                pread(descriptor, raw.baseAddress.map { $0 + done }, count - done, off_t(offset + done))
+            }
+            if received < 0 && errno == EINTR { continue }
+            guard received > 0 else {
+                if received < 0 { throw .inputOutput(path: path, errno: errno) }
+                throw .truncated(expectedByteCount: offset + count, actualByteCount: offset + done)
+            }
+            done += received
+        }
+        return bytes
+    }
+}
+
+/// IEEE 754 binary16 without hardware support.
+enum HalfPrecision {
+    static func float(fromBits bits: UInt16) -> Float {
+        let sign = UInt32(bits & 0x8000) << 16
+        let exponent = UInt32(bits >> 10) & 0x1F
+        let fraction = UInt32(bits & 0x3FF)
+        switch exponent {
+        case 0:
+            let magnitude = Float(fraction) * 0x1p-24
+            return sign == 0 ? magnitude : -magnitude
+        case 31:
+            return Float(bitPattern: sign | 0x7F80_0000 | fraction << 13)
+        default:
+            return Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+import Foundation
+
+/// How a tensor's values are stored.
+public enum TensorDataType: String, Sendable, Hashable {
+    /// IEEE 754 binary32.
+    case float32 = "F32"
+    /// IEEE 754 binary16.
+    case float16 = "F16"
+    /// The upper half of a binary32.
+    case bfloat16 = "BF16"
+
+    /// Bytes of one value.
+    public var byteCount: Int { self == .float32 ? 4 : 2 }
+}
+
+/// The checked header of a safetensors file.
+///
+/// Source: the format's own description, github.com/huggingface/safetensors. The header's tensors are known to tile the
+/// data exactly: no gap, no overlap, nothing after the last one.
+public struct SafetensorsHeader: Sendable, Equatable {
+    /// One tensor's place in the file.
+    public struct Entry: Sendable, Equatable {
+        /// Name and shape.
+        public var specification: TensorSpecification
+        /// How it is stored.
+        public var dataType: TensorDataType
+        /// Its bytes, counted from the beginning of the file.
+        public var fileRange: Range<Int>
+    }
+
+    /// The tensors in the order of their data.
+    public let entries: [Entry]
+    /// The `__metadata__` strings.
+    public let metadata: [String: String]
+    /// The number of bytes before the data: 8 and the header's length.
+    public let dataOffset: Int
+
+    /// The largest header that is read: enough for some ten thousand tensors.
+    public static let headerByteLimit = 1 << 20
+
+    /// The names and shapes as a layout.
+    public var layout: ParameterLayout { ParameterLayout(entries.map(\.specification)) }
+
+    /// Reads the length of the JSON part from the first eight bytes.
+    public static func headerByteCount(_ prefix: [UInt8]) throws(SafetensorsError) -> Int {
+        guard prefix.count >= 8 else { throw .truncated(expectedByteCount: 8, actualByteCount: prefix.count) }
+        let length = (0..<8).reduce(UInt64(0)) { $0 | UInt64(prefix[$1]) << (8 * UInt64($1)) }
+        guard length <= UInt64(headerByteLimit) else {
+            throw .headerTooLarge(byteCount: length, limit: headerByteLimit)
+        }
+        return Int(length)
+    }
+
+    /// Parses and checks the header.
+    ///
+    /// - Parameters:
+    ///   - json: The header's JSON bytes, without the eight bytes of length.
+    ///   - fileByteCount: The size of the whole file.
+    public init(json: [UInt8], fileByteCount: Int) throws(SafetensorsError) {
+        let dataOffset = 8 + json.count
+        guard let object = (try? JSONSerialization.jsonObject(with: Data(json))) as? [String: Any] else {
+            throw .malformedHeader(reason: "not a JSON object")
+        }
+        var entries: [Entry] = []
+        var metadata: [String: String] = [:]
+        for (name, value) in object {
+            if name == "__metadata__" {
+                guard let strings = value as? [String: String] else {
+                    throw .malformedHeader(reason: "__metadata__ must map strings to strings")
+                }
+                metadata = strings
+                continue
+            }
+            entries.append(try Self.entry(name: name, value: value, dataOffset: dataOffset))
+        }
+        entries.sort {
+            ($0.fileRange.lowerBound, $0.fileRange.upperBound) < ($1.fileRange.lowerBound, $1.fileRange.upperBound)
+        }
+        var expected = dataOffset
+        for entry in entries {
+            guard entry.fileRange.lowerBound == expected else { throw .badOffsets(tensor: entry.specification.name) }
+            expected = entry.fileRange.upperBound
+        }
+        guard expected <= fileByteCount else {
+            throw .truncated(expectedByteCount: expected, actualByteCount: fileByteCount)
+        }
+        guard expected == fileByteCount else { throw .trailingBytes(count: fileByteCount - expected) }
+        self.entries = entries
+        self.metadata = metadata
+        self.dataOffset = dataOffset
+    }
+
+    private static func entry(name: String, value: Any, dataOffset: Int) throws(SafetensorsError) -> Entry {
+        guard let fields = value as? [String: Any], let typeName = fields["dtype"] as? String,
+            let shape = fields["shape"] as? [Int], let offsets = fields["data_offsets"] as? [Int], offsets.count == 2
+        else { throw .malformedHeader(reason: "tensor '\(name)' needs dtype, shape and data_offsets") }
+        guard let dataType = TensorDataType(rawValue: typeName) else {
+            throw .unsupportedDataType(tensor: name, dataType: typeName)
+        }
+        var byteCount = dataType.byteCount
+        for extent in shape {
+            let (product, overflow) = byteCount.multipliedReportingOverflow(by: extent)
+            guard extent > 0, !overflow else { throw .malformedHeader(reason: "tensor '\(name)' has a bad shape") }
+            byteCount = product
+        }
+        let (begin, end) = (offsets[0], offsets[1])
+        guard begin >= 0, end >= begin, end < Int.max - dataOffset, end - begin == byteCount else {
+            throw .badOffsets(tensor: name)
+        }
+        return Entry(
+            specification: TensorSpecification(name: name, shape: shape),
+            dataType: dataType,
+            fileRange: (dataOffset + begin)..<(dataOffset + end)
+        )
+    }
+}
