@@ -12,6 +12,7 @@ let package = Package(
     name: "martlet",
     targets: [
         .target(name: "Tensors", swiftSettings: features),
+        .target(name: "WireFormat", dependencies: ["Tensors"], swiftSettings: features),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
     ]
 )

@@ -1,0 +1,20 @@
+package import Foundation
+
+/// JSON as it goes over the wire: `snake_case` keys, sorted, so that equal values give equal bytes.
+package enum WireCoding {
+    /// Encodes a body.
+    package static func encode<Value: Encodable>(_ value: Value, pretty: Bool = false) throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting =
+            pretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]
+        return try encoder.encode(value)
+    }
+
+    /// Decodes a body from a peer whose newer fields may be ignored.
+    package static func decode<Value: Decodable>(_ type: Value.Type, from data: Data) throws -> Value {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(type, from: data)
+    }
+}

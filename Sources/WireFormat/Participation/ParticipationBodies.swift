@@ -1,0 +1,212 @@
+package import Tensors
+
+/// `POST /v1/clients`: what a client says when it registers.
+package struct RegistrationRequest: Codable, Equatable, Sendable {
+    package var name: String?
+    package var labels: [String: String]
+
+    package init(name: String?, labels: [String: String] = [:]) {
+        self.name = name
+        self.labels = labels
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            _ = fields.object("capabilities") { capabilities in
+                for name in ["memory_bytes", "cpu_count"] where capabilities.has(name) {
+                    _ = capabilities.integer(name, in: 0...Int(Int32.max) * 1_000_000)
+                }
+                for name in ["accelerator", "runtime_version", "network"] { _ = capabilities.optionalString(name) }
+            }
+            return Self(name: fields.optionalString("name"), labels: fields.strings("labels"))
+        }
+    }
+}
+
+/// The answer to a registration; the token is shown this once.
+package struct RegistrationResponse: Codable, Equatable, Sendable {
+    package var clientId: String
+    package var token: String
+
+    package init(clientId: String, token: String) {
+        self.clientId = clientId
+        self.token = token
+    }
+}
+
+/// `POST /v1/checkins`.
+package struct CheckInRequest: Codable, Equatable, Sendable {
+    package var runs: [String]?
+    package var numExamples: Int?
+
+    package init(runs: [String]? = nil, numExamples: Int? = nil) {
+        self.runs = runs
+        self.numExamples = numExamples
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            Self(
+                runs: fields.stringList("runs"),
+                numExamples: fields.has("num_examples") ? fields.integer("num_examples", in: 0...1_000_000_000) : nil
+            )
+        }
+    }
+}
+
+/// The answer to a check-in: an assignment (201), or the reason why there is none and when to ask again (200).
+package struct CheckInResponse: Codable, Equatable, Sendable {
+    package struct RetryWindow: Codable, Equatable, Sendable {
+        package var minS: Double
+        package var maxS: Double
+
+        package init(minS: Double, maxS: Double) {
+            self.minS = minS
+            self.maxS = maxS
+        }
+    }
+    package var assignment: AssignmentBody?
+    package var reason: String?
+    package var retryWindow: RetryWindow?
+
+    package init(assignment: AssignmentBody?, reason: String? = nil, retryWindow: RetryWindow? = nil) {
+        self.assignment = assignment
+        self.reason = reason
+        self.retryWindow = retryWindow
+    }
+}
+
+/// One client's work in one round, as the client is told.
+package struct AssignmentBody: Codable, Equatable, Sendable {
+    package struct Model: Codable, Equatable, Sendable {
+        package var version: Int
+        package var url: String
+        package var sha256: String
+        package var bytes: Int
+
+        package init(version: Int, url: String, sha256: String, bytes: Int) {
+            self.version = version
+            self.url = url
+            self.sha256 = sha256
+            self.bytes = bytes
+        }
+    }
+    package var id: String
+    package var run: String
+    package var round: Int
+    package var attempt: Int
+    package var state: String
+    package var model: Model
+    package var architecture: RunSpecification.Model
+    package var training: RunSpecification.Training
+    package var privacy: RunSpecification.Privacy
+    package var maxParticipations: Int
+    package var tensors: ParameterLayout
+    package var updateUrl: String
+    /// Seed for the client's shuffling, as a decimal string.
+    package var seed: String
+    /// RFC 3339, UTC.
+    package var deadline: String
+    package var deadlineInS: Double
+
+    package init(
+        id: String,
+        run: String,
+        round: Int,
+        attempt: Int,
+        state: String,
+        model: Model,
+        architecture: RunSpecification.Model,
+        training: RunSpecification.Training,
+        privacy: RunSpecification.Privacy,
+        maxParticipations: Int,
+        tensors: ParameterLayout,
+        updateUrl: String,
+        seed: String,
+        deadline: String,
+        deadlineInS: Double
+    ) {
+        self.id = id
+        self.run = run
+        self.round = round
+        self.attempt = attempt
+        self.state = state
+        self.model = model
+        self.architecture = architecture
+        self.training = training
+        self.privacy = privacy
+        self.maxParticipations = maxParticipations
+        self.tensors = tensors
+        self.updateUrl = updateUrl
+        self.seed = seed
+        self.deadline = deadline
+        self.deadlineInS = deadlineInS
+    }
+}
+
+/// The answer to an accepted update.
+package struct UpdateReceipt: Codable, Equatable, Sendable {
+    package var assignment: String
+    package var state: String
+    package var sha256: String
+    package var bytes: Int
+
+    package init(assignment: String, state: String, sha256: String, bytes: Int) {
+        self.assignment = assignment
+        self.state = state
+        self.sha256 = sha256
+        self.bytes = bytes
+    }
+}
+
+/// `POST /v1/assignments/{id}/failure`.
+package struct FailureReport: Codable, Equatable, Sendable {
+    package static let codes = [
+        "not_eligible", "no_data", "training_failed", "privacy_refused", "out_of_memory", "cancelled",
+    ]
+    package var code: String
+    package var detail: String?
+
+    package init(code: String, detail: String? = nil) {
+        self.code = code
+        self.detail = detail
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            if !fields.has("code") { fields.report("code", "is required: \(codes.joined(separator: ", "))") }
+            return Self(
+                code: fields.choice("code", of: codes, default: "cancelled"),
+                detail: fields.optionalString("detail", lengthLimit: 1000)
+            )
+        }
+    }
+}
+
+/// RFC 9457 problem document.
+package struct ProblemDocument: Codable, Equatable, Sendable {
+    package var type: String
+    package var title: String
+    package var status: Int
+    package var detail: String
+    package var code: String
+    package var requestId: String?
+    package var errors: [DocumentError.Problem]?
+
+    package init(
+        title: String,
+        status: Int,
+        detail: String,
+        code: String,
+        requestId: String? = nil,
+        errors: [DocumentError.Problem]? = nil
+    ) {
+        type = "about:blank"
+        self.title = title
+        self.status = status
+        self.detail = detail
+        self.code = code
+        self.requestId = requestId
+        self.errors = errors
+    }
+}

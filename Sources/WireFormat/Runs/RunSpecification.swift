@@ -1,0 +1,232 @@
+package import Tensors
+
+/// What a run trains, with whom, how, and under which privacy terms. Immutable once the run is created.
+package struct RunSpecification: Codable, Equatable, Sendable {
+    /// The model and how its first version comes to be.
+    package struct Model: Codable, Equatable, Sendable {
+        /// Hyperparameters of a built-in architecture.
+        package struct Configuration: Codable, Equatable, Sendable {
+            package var vocabSize: Int
+            package var embeddingDim: Int
+            package var hiddenDim: Int
+            /// The alphabet of a character model, specials excluded; id = position + 4.
+            package var alphabet: String?
+        }
+        package struct Initialization: Codable, Equatable, Sendable {
+            package var seed: String
+        }
+        /// `cifg-lstm`, or `external`: tensors come with the uploaded weights.
+        package var architecture: String
+        package var config: Configuration?
+        package var initialization: Initialization?
+    }
+
+    /// Who takes part in a round, and how long it waits.
+    package struct Cohort: Codable, Equatable, Sendable {
+        package var goal: Int
+        package var minimum: Int
+        package var overSelection: Double
+        package var policy: String
+        package var selectionTimeoutS: Double
+        package var reportTimeoutS: Double
+        /// Per client in this run; 0 is without limit.
+        package var maxParticipations: Int
+    }
+
+    /// What the client is told about local training.
+    package struct Training: Codable, Equatable, Sendable {
+        package struct Local: Codable, Equatable, Sendable {
+            package var optimizer: String
+            package var learningRate: Double
+            package var batchSize: Int
+            package var epochs: Int
+            package var clip: Double
+        }
+        package struct Limits: Codable, Equatable, Sendable {
+            package var maxSteps: Int
+            package var maxExamples: Int
+        }
+        package var local: Local
+        package var limits: Limits
+        package var submit: String
+        package var encoding: String
+    }
+
+    /// How updates become the next model.
+    package struct Aggregation: Codable, Equatable, Sendable {
+        package struct Optimizer: Codable, Equatable, Sendable {
+            package var name: String
+            package var learningRate: Double
+        }
+        package var rule: String
+        package var weighting: String
+        package var optimizer: Optimizer
+        /// Bound on the absolute value of one coordinate of an update.
+        package var valueBound: Double
+        /// Examples of one client that count, at most.
+        package var exampleCap: Int
+    }
+
+    /// The privacy terms.
+    package struct Privacy: Codable, Equatable, Sendable {
+        package struct Clipping: Codable, Equatable, Sendable {
+            package var norm: Double
+            package var policy: String
+        }
+        package var mode: String
+        package var mechanism: String
+        package var clipping: Clipping
+        /// Noise standard deviation over L2 sensitivity (C for central, 2C for local).
+        package var noiseMultiplier: Double
+    }
+
+    package var name: String
+    package var kind: String
+    package var population: String
+    package var model: Model
+    package var rounds: Int
+    package var cohort: Cohort
+    package var training: Training
+    package var aggregation: Aggregation
+    package var privacy: Privacy
+}
+
+extension RunSpecification {
+    /// Reads a run specification, with defaults for everything but `population`, `model`, `rounds` and `cohort.goal`.
+    ///
+    /// - Throws: ``DocumentError`` naming every bad field with the values allowed.
+    package static func read(_ document: JSONValue) throws(DocumentError) -> RunSpecification {
+        try FieldReader.read(document) { RunSpecification(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        name = fields.string("name", default: "run")
+        kind = fields.choice("kind", of: ["training"], default: "training")
+        population = fields.string("population")
+        model = fields.object("model") { Model(reading: $0) }
+        rounds = fields.integer("rounds", in: 1...1_000_000)
+        let privacy = fields.object("privacy") { Privacy(reading: $0) }
+        self.privacy = privacy
+        cohort = fields.object("cohort") { Cohort(reading: $0, capRequired: privacy.mode != "none") }
+        training = fields.object("training") { Training(reading: $0) }
+        aggregation = fields.object("aggregation") { Aggregation(reading: $0, privacyMode: privacy.mode) }
+    }
+}
+
+extension RunSpecification.Model {
+    fileprivate init(reading fields: FieldReader) {
+        architecture = fields.choice("architecture", of: ["cifg-lstm", "external"], default: "cifg-lstm")
+        if !fields.has("architecture") { fields.report("architecture", "is required: cifg-lstm or external") }
+        if architecture == "cifg-lstm" {
+            config = fields.object("config") { config in
+                let alphabet = config.optionalString("alphabet", lengthLimit: 65_536)
+                let vocabulary = config.integer(
+                    "vocab_size",
+                    default: alphabet.map { $0.unicodeScalars.count + 4 },
+                    in: 5...1_000_000
+                )
+                if let alphabet, alphabet.unicodeScalars.count + 4 != vocabulary {
+                    config.report(
+                        "vocab_size",
+                        "must be the alphabet's \(alphabet.unicodeScalars.count) characters and 4"
+                    )
+                }
+                return Configuration(
+                    vocabSize: vocabulary,
+                    embeddingDim: config.integer("embedding_dim", in: 1...4096),
+                    hiddenDim: config.integer("hidden_dim", in: 1...8192),
+                    alphabet: alphabet
+                )
+            }
+            initialization = fields.object("initialization") { initialization in
+                let seed = initialization.string("seed", default: "42", lengthLimit: 20)
+                if UInt64(seed) == nil { initialization.report("seed", "must be a 64-bit number as a string") }
+                return Initialization(seed: seed)
+            }
+        } else {
+            config = nil
+            initialization = nil
+        }
+    }
+}
+
+extension RunSpecification.Cohort {
+    fileprivate init(reading fields: FieldReader, capRequired: Bool) {
+        goal = fields.integer("goal", in: 1...1_000_000)
+        minimum = fields.integer("minimum", default: max(1, goal * 4 / 5), in: 1...1_000_000)
+        if minimum > goal { fields.report("minimum", "\(minimum) is more than the goal of \(goal)") }
+        overSelection = fields.number("over_selection", default: 1.2, in: 1...10)
+        policy = fields.choice("policy", of: ["first_come"], default: "first_come")
+        selectionTimeoutS = fields.number("selection_timeout_s", default: 60, in: 0.1...604_800)
+        reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
+        maxParticipations = fields.integer("max_participations", default: capRequired ? 1 : 0, in: 0...1_000_000)
+        if capRequired && maxParticipations == 0 {
+            fields.report("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
+        }
+    }
+}
+
+extension RunSpecification.Training {
+    fileprivate init(reading fields: FieldReader) {
+        local = fields.object("local") { local in
+            Local(
+                optimizer: local.choice("optimizer", of: ["sgd"], default: "sgd"),
+                learningRate: local.number("learning_rate", default: 1, in: 0...1000, excludingLower: true),
+                batchSize: local.integer("batch_size", default: 4, in: 1...100_000),
+                epochs: local.integer("epochs", default: 1, in: 1...10_000),
+                clip: local.number("clip", default: 5, in: 0...1e9, excludingLower: true)
+            )
+        }
+        limits = fields.object("limits") { limits in
+            Limits(
+                maxSteps: limits.integer("max_steps", default: 1000, in: 1...100_000_000),
+                maxExamples: limits.integer("max_examples", default: 100_000, in: 1...100_000_000)
+            )
+        }
+        submit = fields.choice("submit", of: ["delta"], default: "delta")
+        encoding = fields.choice("encoding", of: ["f32"], default: "f32")
+    }
+}
+
+extension RunSpecification.Aggregation {
+    fileprivate init(reading fields: FieldReader, privacyMode: String) {
+        rule = fields.choice("rule", of: ["mean"], default: "mean")
+        weighting = fields.choice(
+            "weighting",
+            of: ["uniform", "examples"],
+            default: privacyMode == "none" ? "examples" : "uniform"
+        )
+        if weighting == "examples" && privacyMode == "local" {
+            fields.report("weighting", "must be uniform with local privacy: the example count is not noised")
+        }
+        if weighting == "examples" && privacyMode == "central" && !fields.has("example_cap") {
+            fields.report("example_cap", "is required to weight by examples under differential privacy")
+        }
+        optimizer = fields.object("optimizer") { optimizer in
+            Optimizer(
+                name: optimizer.choice("name", of: ["sgd"], default: "sgd"),
+                learningRate: optimizer.number("learning_rate", default: 1, in: 0...1000, excludingLower: true)
+            )
+        }
+        valueBound = fields.number("value_bound", default: 64, in: 1e-6...1e6)
+        exampleCap = fields.integer("example_cap", default: 1_000_000, in: 1...1_000_000)
+    }
+}
+
+extension RunSpecification.Privacy {
+    fileprivate init(reading fields: FieldReader) {
+        mode = fields.choice("mode", of: ["none", "central", "local"], default: "none")
+        mechanism = fields.choice("mechanism", of: ["gaussian"], default: "gaussian")
+        clipping = fields.object("clipping") { clipping in
+            Clipping(
+                norm: clipping.number("norm", default: 1, in: 1e-9...1e9),
+                policy: clipping.choice("policy", of: ["flat"], default: "flat")
+            )
+        }
+        let isPrivate = mode != "none"
+        noiseMultiplier = fields.number("noise_multiplier", default: isPrivate ? nil : 0, in: 0...10_000)
+        if isPrivate && fields.has("noise_multiplier") && noiseMultiplier < 0.1 {
+            fields.report("noise_multiplier", "must be at least 0.1 in mode \(mode)")
+        }
+    }
+}
