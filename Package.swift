@@ -10,9 +10,41 @@ let features: [SwiftSetting] = [
 
 let package = Package(
     name: "martlet",
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
     targets: [
+        .systemLibrary(name: "CBLAS"),
+        .systemLibrary(name: "CCurl"),
         .target(name: "Tensors", swiftSettings: features),
         .target(name: "WireFormat", dependencies: ["Tensors"], swiftSettings: features),
+        .target(name: "Aggregation", dependencies: ["Tensors"], swiftSettings: features),
+        .target(
+            name: "DifferentialPrivacy",
+            dependencies: [
+                "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
+            ], swiftSettings: features),
+        .target(
+            name: "Coordination",
+            dependencies: [
+                "Aggregation", "DifferentialPrivacy", "Tensors", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features),
+        .target(
+            name: "SQLiteStorage", dependencies: ["Coordination", .product(name: "GRDB", package: "GRDB.swift")],
+            swiftSettings: features),
+        .target(
+            name: "HTTPServing",
+            dependencies: [
+                .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: features),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
     ]
 )

@@ -1,0 +1,167 @@
+package import Foundation
+package import WireFormat
+
+/// What a population has of its budget.
+package struct BudgetStatus: Codable, Equatable, Sendable {
+    package var epsilon: Double
+    package var delta: Double
+    package var unit = "client"
+    package var relation = "zero_out"
+    package var accountant = "gaussian_capped"
+    package var spentEpsilon: Double
+    package var reservedEpsilon: Double
+    package var remainingEpsilon: Double
+    /// For each run that has not ended: how many more rounds the budget admits, `null` where the number has no bound.
+    package var roundsThatFit: [String: Int?]
+}
+
+/// A population as it is shown.
+package struct PopulationView: Codable, Equatable, Sendable {
+    package var id: String
+    package var name: String
+    package var clients: [String: Int]
+    package var budget: BudgetStatus?
+    package var createdAt: String
+}
+
+/// A client as it is shown.
+package struct ClientView: Codable, Equatable, Sendable {
+    package var id: String
+    package var population: String
+    package var name: String?
+    package var state: String
+    package var registeredAt: String
+    package var lastSeenAt: String?
+    package var participations: [String: Int]
+}
+
+extension Date {
+    /// RFC 3339 in UTC, with milliseconds.
+    package var wireTimestamp: String {
+        formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
+    }
+}
+
+extension Coordinator {
+    package func createPopulation(_ request: PopulationRequest) throws -> PopulationView {
+        guard !populations.values.contains(where: { $0.name == request.name }) else {
+            throw CoordinationError(.conflict, "name_taken", "a population named '\(request.name)' exists already")
+        }
+        let record = PopulationRecord(
+            id: Secrets.identifier("pop"), name: request.name, budgetEpsilon: request.budget?.epsilon,
+            budgetDelta: request.budget?.delta, createdAt: now)
+        try commit([.population(record)])
+        return try population(record.id)
+    }
+
+    package func listPopulations() throws -> [PopulationView] {
+        try populations.values.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map { try population($0.id) }
+    }
+
+    package func population(_ idOrName: String) throws -> PopulationView {
+        let record = try populationRecord(idOrName)
+        let members = clients.values.filter { $0.populationId == record.id }
+        return PopulationView(
+            id: record.id, name: record.name, clients: Dictionary(grouping: members, by: \.state).mapValues(\.count),
+            budget: budgetStatus(of: record), createdAt: record.createdAt.wireTimestamp)
+    }
+
+    package func ledgerRows(population idOrName: String) throws -> [LedgerRow] {
+        let id = try populationRecord(idOrName).id
+        return ledger.rows.filter { $0.populationId == id }
+    }
+
+    package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String {
+        let id = try populationRecord(idOrName).id
+        let token = Secrets.token()
+        try commit([
+            .token(
+                TokenRecord(
+                    hash: Secrets.sha256(Array(token.utf8)), role: "enrollment", populationId: id,
+                    usesLeft: request.maxUses, expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
+                    createdAt: now))
+        ])
+        return token
+    }
+
+    /// Registers a client; the same key with the same enrollment token gives the same client again, with a new token.
+    package func register(
+        enrollmentTokenHash: String, _ request: RegistrationRequest, idempotencyKey: String?
+    ) throws -> RegistrationResponse {
+        guard var enrollment = tokens[enrollmentTokenHash], let population = enrollment.populationId else {
+            throw CoordinationError(.unauthorized, "unauthorized", "the enrollment token is not known")
+        }
+        let token = Secrets.token()
+        let hash = Secrets.sha256(Array(token.utf8))
+        let registrationKey = idempotencyKey.map { enrollmentTokenHash + ":" + $0 }
+        var changes: [StoreChange] = []
+        let clientID: String
+        if let registrationKey, let known = clientsByRegistration[registrationKey] {
+            clientID = known
+            changes += tokens.values.filter { $0.clientId == known }.map { .deleteToken(hash: $0.hash) }
+        } else {
+            guard enrollment.usesLeft ?? 1 > 0 else {
+                throw CoordinationError(
+                    .forbidden, "enrollment_exhausted", "the enrollment token has been used as often as it may be")
+            }
+            enrollment.usesLeft = enrollment.usesLeft.map { $0 - 1 }
+            clientID = Secrets.identifier("clt")
+            let labels = (try? WireCoding.encode(request.labels)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+            changes += [
+                .client(
+                    ClientRecord(
+                        id: clientID, populationId: population, name: request.name, labels: labels,
+                        state: "registered", registrationKey: registrationKey, registeredAt: now)),
+                .token(enrollment),
+            ]
+        }
+        changes.append(.token(TokenRecord(hash: hash, role: "client", clientId: clientID, createdAt: now)))
+        try commit(changes)
+        lastSeen[clientID] = now
+        return RegistrationResponse(clientId: clientID, token: token)
+    }
+
+    package func listClients() -> [ClientView] {
+        clients.values.sorted { ($0.registeredAt, $0.id) < ($1.registeredAt, $1.id) }.map(view)
+    }
+
+    package func client(_ id: String) throws -> ClientView {
+        guard let record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
+        return view(record)
+    }
+
+    /// Revokes a client: its token stops working and its open assignment is superseded.
+    package func revokeClient(_ id: String) throws {
+        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
+        record.state = "revoked"
+        var changes: [StoreChange] = [.client(record)]
+        if let live = liveAssignmentByClient[id], var assignment = assignments[live] {
+            assignment.state = .superseded
+            assignment.code = "client_revoked"
+            changes.append(.assignment(assignment))
+            if var round = runs[assignment.runId]?.round, round.phase.isCollecting {
+                round.failed += 1
+                changes.append(.round(round))
+            }
+        }
+        try commit(changes)
+    }
+
+    func populationRecord(_ idOrName: String) throws -> PopulationRecord {
+        if let record = populations[idOrName] ?? populations.values.first(where: { $0.name == idOrName }) {
+            return record
+        }
+        throw CoordinationError(.notFound, "not_found", "no population '\(idOrName)'")
+    }
+
+    private func view(_ record: ClientRecord) -> ClientView {
+        var participations: [String: Int] = [:]
+        for run in runOrder {
+            if let count = runs[run]?.participations[record.id] { participations[run] = count }
+        }
+        return ClientView(
+            id: record.id, population: record.populationId, name: record.name, state: record.state,
+            registeredAt: record.registeredAt.wireTimestamp, lastSeenAt: lastSeen[record.id]?.wireTimestamp,
+            participations: participations)
+    }
+}

@@ -1,0 +1,251 @@
+package import Foundation
+package import Tensors
+package import WireFormat
+
+/// A run as it is shown.
+package struct RunView: Codable, Equatable, Sendable {
+    package var id: String
+    package var name: String
+    package var population: String
+    package var state: String
+    package var reason: String?
+    package var createdAt: String
+    /// The round that is open, or the last one; 0 before the first.
+    package var round: Int
+    package var committedRounds: Int
+    package var modelVersion: Int?
+    package var modelSha256: String?
+    package var epsilon: Double?
+    package var waitingFor: String
+    package var specification: RunSpecification
+}
+
+/// A round attempt as it is shown.
+package struct RoundView: Codable, Equatable, Sendable {
+    package var run: String
+    package var number: Int
+    package var attempt: Int
+    package var state: String
+    package var reason: String?
+    package var goal: Int
+    package var minimum: Int
+    package var assigned: Int
+    package var accepted: Int
+    package var rejected: Int
+    package var failed: Int
+    package var expired: Int
+    package var bytesUp: Int
+    package var openedAt: String
+    package var deadline: String?
+    package var closedAt: String?
+    package var seconds: Double
+    package var modelSha256: String?
+    package var epsilon: Double?
+    package var waitingFor: String
+}
+
+/// A published model version as it is shown.
+package struct ModelVersionView: Codable, Equatable, Sendable {
+    package var run: String
+    package var version: Int
+    package var sha256: String
+    package var bytes: Int
+    package var createdAt: String
+    package var url: String
+}
+
+extension Coordinator {
+    /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
+    package func createRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunView {
+        let population = try populationRecord(specification.population)
+        try checkPrivacyMode(specification, population: population)
+        let document = try WireCoding.encode(specification)
+        let record = RunRecord(
+            id: Secrets.identifier("run"), populationId: population.id, name: specification.name,
+            specification: String(decoding: document, as: UTF8.self), state: "created", createdAt: now)
+        var changes: [StoreChange] = [.run(record), history(record.id, state: "created", cause: "created by an operator")]
+        if let initialModel {
+            try checkNoiseDimension(specification, layout: initialModel.layout)
+            changes.append(.modelVersion(try store(initialModel, run: record.id, version: 0)))
+        }
+        runs[record.id] = try RunState(record: record)
+        do {
+            try commit(changes)
+        } catch {
+            runs[record.id] = nil
+            throw error
+        }
+        runOrder.append(record.id)
+        return try run(record.id)
+    }
+
+    private func checkPrivacyMode(_ specification: RunSpecification, population: PopulationRecord) throws {
+        let mode = specification.privacy.mode
+        guard mode == "none" || population.budgetEpsilon != nil else {
+            throw CoordinationError(
+                .unprocessable, "population_without_budget",
+                "mode \(mode) needs a population with a privacy budget; '\(population.name)' has none")
+        }
+        guard mode != "none" || population.budgetEpsilon == nil else {
+            throw CoordinationError(
+                .unprocessable, "budget_requires_privacy",
+                "'\(population.name)' has a privacy budget, and a run without privacy would void it: set privacy.mode")
+        }
+    }
+
+    /// Takes the initial weights of a run that has not started.
+    package func putInitialModel(run id: String, spoolFile: String, sha256: String) throws -> ModelVersionView {
+        let state = try runState(id)
+        guard state.record.state == "created" else {
+            throw CoordinationError(.conflict, "run_started", "the initial model can be set before the start only")
+        }
+        guard state.specification.model.architecture == "external" else {
+            throw CoordinationError(
+                .conflict, "model_built_in", "the run's architecture makes its own first model; use architecture external")
+        }
+        if let existing = state.versions.first {
+            guard existing.sha256 == sha256 else {
+                throw CoordinationError(.conflict, "model_set", "the run has another initial model already")
+            }
+            return view(existing)
+        }
+        let file = try SafetensorsFile(path: spoolFile)
+        guard !file.header.entries.isEmpty, file.header.entries.allSatisfy({ $0.dataType == .float32 }) else {
+            throw CoordinationError(.unprocessable, "tensor_mismatch", "the model must hold at least one tensor, all of them F32")
+        }
+        try checkNoiseDimension(state.specification, layout: file.layout)
+        try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
+        let bytes = file.header.dataOffset + file.layout.parameterCount * 4
+        let version = ModelVersionRecord(runId: id, version: 0, sha256: sha256, bytes: bytes, createdAt: now)
+        try commit([.modelVersion(version)])
+        return view(version)
+    }
+
+    func store(_ model: ParameterVector, run: String, version: Int) throws -> ModelVersionRecord {
+        let data = SafetensorsWriter.encode(model, metadata: ["format": "martlet"])
+        let sha256 = try blobs.put(data)
+        return ModelVersionRecord(runId: run, version: version, sha256: sha256, bytes: data.count, createdAt: now)
+    }
+
+    package func listRuns() throws -> [RunView] { try runOrder.map { try run($0) } }
+
+    package func run(_ id: String) throws -> RunView {
+        let state = try runState(id)
+        return RunView(
+            id: id, name: state.record.name, population: state.record.populationId, state: state.record.state,
+            reason: state.record.reason, createdAt: state.record.createdAt.wireTimestamp,
+            round: state.round?.number ?? 0, committedRounds: max(0, state.versions.count - 1),
+            modelVersion: state.versions.last?.version, modelSha256: state.versions.last?.sha256,
+            epsilon: state.rounds.last(where: { $0.phase == .committed })?.epsilon,
+            waitingFor: state.waitingFor(now: now), specification: state.specification)
+    }
+
+    /// Starts a run: the first round opens.
+    package func startRun(_ id: String) throws -> RunView {
+        guard try !runState(id).versions.isEmpty else {
+            throw CoordinationError(.conflict, "model_missing", "upload the initial model first: PUT /v1/runs/\(id)/model")
+        }
+        try changeState(of: id, from: ["created"], to: "running", cause: "started by an operator")
+        try openRound(run: id)
+        return try run(id)
+    }
+
+    /// Pauses a run: the open round goes on waiting for what it has assigned, but hands out nothing new.
+    package func pauseRun(_ id: String) throws -> RunView {
+        try changeState(of: id, from: ["running"], to: "paused", cause: "paused by an operator")
+        return try run(id)
+    }
+
+    package func resumeRun(_ id: String) throws -> RunView {
+        try changeState(of: id, from: ["paused"], to: "running", cause: "resumed by an operator")
+        if runs[id]?.round?.phase.isFinal ?? true { try openRound(run: id) }
+        wakeAll()
+        return try run(id)
+    }
+
+    /// Cancels a run: its open round is abandoned and its reservation is given back.
+    package func cancelRun(_ id: String) throws -> RunView {
+        guard runs[id]?.round?.phase != .aggregating else {
+            throw CoordinationError(.conflict, "round_aggregating", "the round is being aggregated; try again in a moment")
+        }
+        try changeState(of: id, from: ["created", "running", "paused"], to: "cancelled", cause: "cancelled by an operator")
+        if let round = runs[id]?.round, !round.phase.isFinal { try abandon(run: id, reason: "the run was cancelled") }
+        return try run(id)
+    }
+
+    func changeState(of id: String, from allowed: [String], to state: String, cause: String, reason: String? = nil) throws {
+        var record = try runState(id).record
+        guard allowed.contains(record.state) else {
+            throw CoordinationError(
+                .conflict, "wrong_state", "the run is \(record.state); this is possible when it is \(allowed.joined(separator: " or "))")
+        }
+        record.state = state
+        record.reason = reason
+        try commit([.run(record), history(id, state: state, cause: cause)])
+    }
+
+    package func rounds(run id: String) throws -> [RoundView] {
+        let state = try runState(id)
+        return state.rounds.map { view($0, of: state) }
+    }
+
+    package func round(run id: String, number: Int) throws -> RoundView {
+        let state = try runState(id)
+        guard let round = state.rounds.last(where: { $0.number == number }) else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no round \(number) yet")
+        }
+        return view(round, of: state)
+    }
+
+    package func roundHistory(run id: String, number: Int) throws -> [HistoryRow] {
+        if number > 0 { _ = try round(run: id, number: number) } else { _ = try runState(id) }
+        return try store.history(run: id, round: number)
+    }
+
+    package func models(run id: String) throws -> [ModelVersionView] { try runState(id).versions.map(view) }
+
+    /// One version; `latest` is the last one.
+    package func model(run id: String, version: String) throws -> ModelVersionView {
+        let versions = try runState(id).versions
+        let found = version == "latest" ? versions.last : Int(version).flatMap { number in versions.first { $0.version == number } }
+        guard let found else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(version)'")
+        }
+        return view(found)
+    }
+
+    /// Whether a client has ever been assigned in the run, and so may read its models.
+    package func mayReadModels(client: String, run: String) -> Bool {
+        runs[run]?.participations[client] != nil
+    }
+
+    func runState(_ id: String) throws -> RunState {
+        guard let state = runs[id] else { throw CoordinationError(.notFound, "not_found", "no run '\(id)'") }
+        return state
+    }
+
+    func history(_ run: String, round: Int = 0, attempt: Int = 0, state: String, cause: String) -> StoreChange {
+        .history(HistoryRow(runId: run, round: round, attempt: attempt, at: now, state: state, cause: cause))
+    }
+
+    private func view(_ version: ModelVersionRecord) -> ModelVersionView {
+        ModelVersionView(
+            run: version.runId, version: version.version, sha256: version.sha256, bytes: version.bytes,
+            createdAt: version.createdAt.wireTimestamp,
+            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights")
+    }
+
+    private func view(_ round: RoundRecord, of state: RunState) -> RoundView {
+        let isCurrent = round == state.round
+        return RoundView(
+            run: round.runId, number: round.number, attempt: round.attempt, state: round.phase.rawValue,
+            reason: round.reason, goal: state.specification.cohort.goal, minimum: state.specification.cohort.minimum,
+            assigned: round.assigned, accepted: round.accepted, rejected: round.rejected, failed: round.failed,
+            expired: round.expired, bytesUp: round.bytesUp, openedAt: round.openedAt.wireTimestamp,
+            deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
+            closedAt: round.closedAt?.wireTimestamp,
+            seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt), modelSha256: round.modelSha256,
+            epsilon: round.epsilon,
+            waitingFor: isCurrent ? state.waitingFor(now: now) : "nothing: the round is \(round.phase.rawValue)")
+    }
+}

@@ -1,0 +1,154 @@
+package import Foundation
+package import Logging
+package import Tensors
+package import WireFormat
+
+/// Who calls.
+package enum Principal: Equatable, Sendable {
+    case admin
+    case enrollment(population: String, tokenHash: String)
+    case client(id: String)
+}
+
+/// What the coordinator needs from its surroundings.
+package struct CoordinatorConfiguration: Sendable {
+    /// Holds `blobs/` and `spool/`.
+    package var dataDirectory: String
+    /// The largest update or model taken.
+    package var modelByteLimit: Int = 4 << 30
+    /// Long polls held at once; further ones are answered at once.
+    package var waiterLimit: Int = 10_000
+    package var now: @Sendable () -> Date = { Date() }
+
+    package init(dataDirectory: String) {
+        self.dataDirectory = dataDirectory
+    }
+}
+
+/// All round state: takes every decision, and makes it durable before it is answered.
+///
+/// The state is read once at start and lives here; each change is one transaction of the store, applied to memory only
+/// after it is durable. Long arithmetic runs elsewhere and reports back.
+package actor Coordinator {
+    package nonisolated let configuration: CoordinatorConfiguration
+    package nonisolated let blobs: BlobStore
+    nonisolated let logger: Logger
+    let store: any RunStore
+    private let executor = QueueExecutor(label: "martlet.coordinator")
+
+    var populations: [String: PopulationRecord] = [:]
+    var tokens: [String: TokenRecord] = [:]
+    var clients: [String: ClientRecord] = [:]
+    var clientsByRegistration: [String: String] = [:]
+    var runs: [String: RunState] = [:]
+    /// Oldest first, so that runs share a population fairly by turn.
+    var runOrder: [String] = []
+    var assignments: [String: AssignmentRecord] = [:]
+    var liveAssignmentByClient: [String: String] = [:]
+    var lastSeen: [String: Date] = [:]
+    var ledger = PrivacyLedger()
+    var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
+    var nextWaiter = 0
+    var nextRunTurn = 0
+
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    /// Reads the stored state and finishes or abandons what was open; answers nothing before.
+    package init(configuration: CoordinatorConfiguration, store: any RunStore, logger: Logger) async throws {
+        self.configuration = configuration
+        self.store = store
+        self.logger = logger
+        blobs = try BlobStore(dataDirectory: configuration.dataDirectory)
+        try recover()
+    }
+
+    var now: Date { configuration.now() }
+
+    /// Makes changes durable, then applies `body` to memory.
+    func commit(_ changes: [StoreChange], ledgerCount: Int? = nil) throws {
+        do {
+            try store.commit(changes)
+        } catch {
+            if let ledgerCount { ledger.truncate(to: ledgerCount) }
+            logger.error("A transaction failed", metadata: ["error": "\(error)"])
+            throw CoordinationError(.unavailable, "storage_failed", "the database could not be written; try again later")
+        }
+        for change in changes { apply(change) }
+    }
+
+    private func apply(_ change: StoreChange) {
+        switch change {
+        case .population(let record): populations[record.id] = record
+        case .token(let record): tokens[record.hash] = record
+        case .deleteToken(let hash): tokens[hash] = nil
+        case .client(let record):
+            clients[record.id] = record
+            if let key = record.registrationKey { clientsByRegistration[key] = record.id }
+        case .run(let record): runs[record.id]?.record = record
+        case .round(let record): runs[record.runId]?.setRound(record)
+        case .assignment(let record):
+            assignments[record.id] = record
+            if record.state.isLive {
+                liveAssignmentByClient[record.clientId] = record.id
+            } else if liveAssignmentByClient[record.clientId] == record.id {
+                liveAssignmentByClient[record.clientId] = nil
+            }
+        case .modelVersion(let record): runs[record.runId]?.versions.append(record)
+        case .ledger, .history: break
+        }
+    }
+
+    private func recover() throws {
+        let state = try store.load()
+        for record in state.populations { populations[record.id] = record }
+        for record in state.tokens { tokens[record.hash] = record }
+        for record in state.clients { apply(.client(record)) }
+        for record in state.runs.sorted(by: { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }) {
+            runs[record.id] = try RunState(record: record)
+            runOrder.append(record.id)
+        }
+        for record in state.rounds { runs[record.runId]?.setRound(record) }
+        for record in state.modelVersions { runs[record.runId]?.versions.append(record) }
+        ledger = try PrivacyLedger(verifying: state.ledger)
+        for record in state.assignments {
+            runs[record.runId]?.participations[record.clientId, default: 0] += 1
+            guard let round = runs[record.runId]?.round, !round.phase.isFinal, record.round == round.number,
+                record.attempt == round.attempt
+            else { continue }
+            apply(.assignment(record))
+            runs[record.runId]?.assignmentIDs.append(record.id)
+        }
+        for run in runOrder where runs[run]?.round?.phase == .aggregating {
+            logger.notice("Resuming an aggregation that a stop interrupted", metadata: ["run.id": "\(run)"])
+            startAggregation(run: run)
+        }
+    }
+
+    // MARK: - Tokens
+
+    /// Whose token it is, or `nil`.
+    package func principal(token: String) -> Principal? {
+        let hash = Secrets.sha256(Array(token.utf8))
+        // The token is looked up by its hash: the time of the look-up says nothing about any token's text.
+        guard let record = tokens[hash] else { return nil }
+        if let expiry = record.expiresAt, expiry < now { return nil }
+        switch record.role {
+        case "admin": return .admin
+        case "enrollment": return record.populationId.map { .enrollment(population: $0, tokenHash: hash) }
+        case "client":
+            guard let id = record.clientId, clients[id]?.state != "revoked" else { return nil }
+            return .client(id: id)
+        default: return nil
+        }
+    }
+
+    /// Makes the first administrator's token when there is none yet; `nil` afterwards.
+    package func makeFirstAdminToken() throws -> String? {
+        guard !tokens.values.contains(where: { $0.role == "admin" }) else { return nil }
+        let token = Secrets.token()
+        try commit([
+            .token(TokenRecord(hash: Secrets.sha256(Array(token.utf8)), role: "admin", createdAt: now))
+        ])
+        return token
+    }
+}

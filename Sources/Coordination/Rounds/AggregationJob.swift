@@ -1,0 +1,63 @@
+import Aggregation
+import DifferentialPrivacy
+import Foundation
+import Tensors
+import WireFormat
+
+/// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
+///
+/// The file appears by one rename. A job that is run again after a stop finds it and takes it: noise is drawn a second
+/// time only when no first result exists anywhere.
+struct AggregationJob: Sendable {
+    struct Outcome: Sendable {
+        var path: String
+        var sha256: String
+        var byteCount: Int
+    }
+
+    var specification: RunSpecification
+    var updates: [(path: String, exampleCount: Int)]
+    var basePath: String
+    var resultPath: String
+
+    func run() throws -> Outcome {
+        if FileManager.default.fileExists(atPath: resultPath) { return try outcome() }
+        let base = try SafetensorsFile(path: basePath).readAll()
+        let mean = try meanUpdate(layout: base.layout)
+        let optimizer = FedAvg(learningRate: specification.aggregation.optimizer.learningRate)
+        let next = ParameterVector(layout: base.layout, values: optimizer.step(base.values, mean: mean))
+        guard next.values.allSatisfy(\.isFinite) else {
+            throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
+        }
+        try BlobStore.writeDurably(SafetensorsWriter.encode(next, metadata: ["format": "martlet"]), to: resultPath)
+        return try outcome()
+    }
+
+    private func outcome() throws -> Outcome {
+        let data = try Data(contentsOf: URL(fileURLWithPath: resultPath), options: .mappedIfSafe)
+        return Outcome(path: resultPath, sha256: Secrets.sha256(data), byteCount: data.count)
+    }
+
+    /// The mean update, in parameter units; under central privacy over the fixed number of updates wanted.
+    private func meanUpdate(layout: ParameterLayout) throws -> [Double] {
+        let byExamples = specification.aggregation.weighting == "examples"
+        let cap = specification.aggregation.exampleCap
+        let spooled = updates.map {
+            SpooledUpdate(path: $0.path, weight: byExamples ? max(1, min($0.exampleCount, cap)) : 1)
+        }
+        guard specification.privacy.mode == "central" else {
+            return try FixedPointMean.mean(
+                of: spooled, layout: layout, valueBound: specification.aggregation.valueBound)
+        }
+        let grid = try NoiseGrid(
+            clippingNorm: specification.privacy.clipping.norm,
+            noiseMultiplier: specification.privacy.noiseMultiplier, parameterCount: layout.parameterCount)
+        var sums = try BoundedSum.sum(
+            of: spooled, layout: layout, weightCap: byExamples ? cap : 1,
+            grid: .init(
+                quantize: { grid.quantize($0, scale: $1) }, shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }))
+        try IntegerGaussianSampler().addNoise(to: &sums)
+        let divisor = Double(specification.cohort.goal)
+        return sums.map { Double($0) * grid.step / divisor }
+    }
+}

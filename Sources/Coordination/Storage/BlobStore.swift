@@ -1,0 +1,88 @@
+package import Foundation
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// Immutable files named by their SHA-256, and the spool of updates in progress.
+package struct BlobStore: Sendable {
+    private let directory: String
+
+    /// Creates the directories where they are missing.
+    package init(dataDirectory: String) throws {
+        directory = dataDirectory
+        for name in ["blobs", "spool"] {
+            try FileManager.default.createDirectory(
+                atPath: directory + "/" + name, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+        }
+    }
+
+    /// Where a blob lies.
+    package func path(sha256: String) -> String {
+        directory + "/blobs/" + sha256.prefix(2) + "/" + sha256
+    }
+
+    /// A file of the spool.
+    package func spoolPath(_ name: String) -> String { directory + "/spool/" + name }
+
+    /// Writes bytes durably and gives their SHA-256.
+    package func put(_ data: Data) throws -> String {
+        let sha256 = Secrets.sha256(data)
+        let target = path(sha256: sha256)
+        if FileManager.default.fileExists(atPath: target) { return sha256 }
+        try makeParent(of: target)
+        try Self.writeDurably(data, to: target)
+        return sha256
+    }
+
+    /// Moves a finished spool file, already synced, among the blobs.
+    package func adopt(spoolFile: String, sha256: String) throws {
+        let target = path(sha256: sha256)
+        try makeParent(of: target)
+        try Self.renameDurably(spoolFile, to: target)
+    }
+
+    /// Writes a file so that it is whole or absent after any crash.
+    package static func writeDurably(_ data: Data, to path: String, mode: mode_t = 0o600) throws {
+        let partial = path + ".part-" + Secrets.identifier("w")
+        let descriptor = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
+        guard descriptor >= 0 else { throw failure("cannot create", partial) }
+        var offset = 0
+        while offset < data.count {
+            let written = data.withUnsafeBytes { raw in
+                write(descriptor, raw.baseAddress.map { $0 + offset }, data.count - offset)
+            }
+            if written < 0 && errno == EINTR { continue }
+            guard written > 0 else {
+                let problem = failure("cannot write", partial)
+                close(descriptor)
+                unlink(partial)
+                throw problem
+            }
+            offset += written
+        }
+        let synced = fsync(descriptor)
+        close(descriptor)
+        guard synced == 0 else { throw failure("cannot sync", partial) }
+        try renameDurably(partial, to: path)
+    }
+
+    /// Renames and syncs the directory.
+    package static func renameDurably(_ source: String, to target: String) throws {
+        guard rename(source, target) == 0 else { throw failure("cannot rename", source) }
+        let parent = open((target as NSString).deletingLastPathComponent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard parent >= 0 else { throw failure("cannot open the directory of", target) }
+        fsync(parent)
+        close(parent)
+    }
+
+    private func makeParent(of path: String) throws {
+        try FileManager.default.createDirectory(
+            atPath: (path as NSString).deletingLastPathComponent, withIntermediateDirectories: true)
+    }
+
+    private static func failure(_ what: String, _ path: String) -> CoordinationError {
+        CoordinationError(.unavailable, "storage_failed", "\(what) \(path): \(String(cString: strerror(errno)))")
+    }
+}

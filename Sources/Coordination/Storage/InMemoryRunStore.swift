@@ -1,0 +1,61 @@
+import Synchronization
+
+/// A store for tests and throw-away servers: nothing survives the process.
+package final class InMemoryRunStore: RunStore {
+    private struct Tables {
+        var populations: [String: PopulationRecord] = [:]
+        var tokens: [String: TokenRecord] = [:]
+        var clients: [String: ClientRecord] = [:]
+        var runs: [String: RunRecord] = [:]
+        var rounds: [String: RoundRecord] = [:]
+        var assignments: [String: AssignmentRecord] = [:]
+        var modelVersions: [String: ModelVersionRecord] = [:]
+        var ledger: [LedgerRow] = []
+        var history: [HistoryRow] = []
+    }
+
+    private let tables = Mutex(Tables())
+
+    package init() {}
+
+    package func commit(_ changes: [StoreChange]) throws {
+        tables.withLock { tables in
+            for change in changes {
+                switch change {
+                case .population(let record): tables.populations[record.id] = record
+                case .token(let record): tables.tokens[record.hash] = record
+                case .deleteToken(let hash): tables.tokens[hash] = nil
+                case .client(let record): tables.clients[record.id] = record
+                case .run(let record): tables.runs[record.id] = record
+                case .round(let record):
+                    tables.rounds["\(record.runId)/\(record.number)/\(record.attempt)"] = record
+                case .assignment(let record): tables.assignments[record.id] = record
+                case .modelVersion(let record): tables.modelVersions["\(record.runId)/\(record.version)"] = record
+                case .ledger(let row): tables.ledger.append(row)
+                case .history(let row): tables.history.append(row)
+                }
+            }
+        }
+    }
+
+    package func load() throws -> StoredState {
+        tables.withLock { tables in
+            var state = StoredState()
+            state.populations = tables.populations.values.sorted { $0.id < $1.id }
+            state.tokens = tables.tokens.values.sorted { $0.hash < $1.hash }
+            state.clients = tables.clients.values.sorted { $0.id < $1.id }
+            state.runs = tables.runs.values.sorted { $0.id < $1.id }
+            state.rounds = tables.rounds.values.sorted {
+                ($0.runId, $0.number, $0.attempt) < ($1.runId, $1.number, $1.attempt)
+            }
+            state.assignments = tables.assignments.values.sorted { $0.id < $1.id }
+            state.modelVersions = tables.modelVersions.values.sorted { ($0.runId, $0.version) < ($1.runId, $1.version) }
+            state.ledger = tables.ledger
+            return state
+        }
+    }
+
+    package func history(run: String, round: Int) throws -> [HistoryRow] {
+        tables.withLock { $0.history.filter { $0.runId == run && $0.round == round } }
+    }
+}

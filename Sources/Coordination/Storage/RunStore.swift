@@ -1,0 +1,43 @@
+/// One change of the durable state; a list of them is one transaction.
+package enum StoreChange: Sendable {
+    case population(PopulationRecord)
+    case token(TokenRecord)
+    case deleteToken(hash: String)
+    case client(ClientRecord)
+    case run(RunRecord)
+    case round(RoundRecord)
+    case assignment(AssignmentRecord)
+    case modelVersion(ModelVersionRecord)
+    case ledger(LedgerRow)
+    case history(HistoryRow)
+}
+
+/// Everything that the coordinator holds in memory, read once at start.
+package struct StoredState: Sendable {
+    package var populations: [PopulationRecord] = []
+    package var tokens: [TokenRecord] = []
+    package var clients: [ClientRecord] = []
+    package var runs: [RunRecord] = []
+    package var rounds: [RoundRecord] = []
+    package var assignments: [AssignmentRecord] = []
+    package var modelVersions: [ModelVersionRecord] = []
+    package var ledger: [LedgerRow] = []
+
+    package init() {}
+}
+
+/// Where the coordinator's state is durable.
+///
+/// `commit` returns after the changes would survive a power cut, all or none of them. Everything that several servers
+/// would share goes through this protocol.
+package protocol RunStore: Sendable {
+    /// Applies the changes in one transaction: records are inserted or replaced by their keys, ledger and history rows
+    /// only appended.
+    func commit(_ changes: [StoreChange]) throws
+
+    /// Reads the whole state.
+    func load() throws -> StoredState
+
+    /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
+    func history(run: String, round: Int) throws -> [HistoryRow]
+}

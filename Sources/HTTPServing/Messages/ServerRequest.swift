@@ -1,0 +1,119 @@
+package import HTTPTypes
+
+/// A request as a handler sees it.
+package struct ServerRequest: Sendable {
+    package var method: String
+    package var rawTarget: String
+    /// Percent-decoded.
+    package var pathSegments: [String]
+    package var query: [String: String]
+    package var headers: HTTPFields
+    /// The route's `{name}` segments.
+    package var parameters: [String: String] = [:]
+    package var body: any RequestBody
+    package var requestID: String
+
+    package init(
+        method: String, rawTarget: String, headers: HTTPFields, body: any RequestBody, requestID: String
+    ) throws(ParseFailure) {
+        self.method = method
+        self.rawTarget = rawTarget
+        self.headers = headers
+        self.body = body
+        self.requestID = requestID
+        guard rawTarget.hasPrefix("/") || rawTarget == "*" else {
+            throw ParseFailure(status: 400, detail: "the request target must begin with /")
+        }
+        let parts = rawTarget.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        pathSegments = []
+        for segment in parts[0].split(separator: "/") {
+            guard let decoded = Self.percentDecoded(segment), !decoded.contains("/"), decoded != "..", decoded != ".",
+                !decoded.unicodeScalars.contains(where: { $0.value < 32 })
+            else { throw ParseFailure(status: 400, detail: "the path is malformed") }
+            pathSegments.append(decoded)
+        }
+        query = [:]
+        if parts.count == 2 {
+            for pair in parts[1].split(separator: "&") {
+                let sides = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                guard let name = Self.percentDecoded(sides[0]),
+                    let value = sides.count == 2 ? Self.percentDecoded(sides[1]) : ""
+                else { throw ParseFailure(status: 400, detail: "the query is malformed") }
+                query[name] = value
+            }
+        }
+    }
+
+    /// The path without the query.
+    package var path: String { "/" + pathSegments.joined(separator: "/") }
+
+    static func percentDecoded(_ text: Substring) -> String? {
+        var bytes: [UInt8] = []
+        var iterator = text.utf8.makeIterator()
+        while let byte = iterator.next() {
+            guard byte == 37 else {
+                bytes.append(byte)
+                continue
+            }
+            guard let high = iterator.next().flatMap(hexadecimalValue), let low = iterator.next().flatMap(hexadecimalValue)
+            else { return nil }
+            bytes.append(high << 4 | low)
+        }
+        return String(validating: bytes, as: UTF8.self)
+    }
+
+    private static func hexadecimalValue(_ byte: UInt8) -> UInt8? {
+        switch byte {
+        case 48...57: byte - 48
+        case 65...70: byte - 55
+        case 97...102: byte - 87
+        default: nil
+        }
+    }
+}
+
+/// A request's body, read block by block; no more is taken from the network than is read here.
+package protocol RequestBody: Sendable {
+    /// The length that the head declares.
+    var contentLength: Int? { get }
+    /// The next bytes, or `nil` at the end.
+    func read() async throws -> [UInt8]?
+}
+
+extension RequestBody {
+    /// The whole body of at most `limit` bytes.
+    ///
+    /// - Throws: ``ParseFailure`` with status 413 when it is longer.
+    package func collect(limit: Int) async throws -> [UInt8] {
+        let tooLarge = ParseFailure(status: 413, detail: "the body may have at most \(limit) bytes")
+        if let contentLength, contentLength > limit { throw tooLarge }
+        var result: [UInt8] = []
+        while let block = try await read() {
+            guard result.count + block.count <= limit else { throw tooLarge }
+            result += block
+        }
+        return result
+    }
+}
+
+/// A body held in memory: for tests and for requests made without a socket.
+package struct MemoryBody: RequestBody {
+    private actor Remaining {
+        var bytes: [UInt8]?
+        init(_ bytes: [UInt8]) { self.bytes = bytes.isEmpty ? nil : bytes }
+        func take() -> [UInt8]? {
+            defer { bytes = nil }
+            return bytes
+        }
+    }
+
+    private let remaining: Remaining
+    package let contentLength: Int?
+
+    package init(_ bytes: [UInt8]) {
+        remaining = Remaining(bytes)
+        contentLength = bytes.count
+    }
+
+    package func read() async throws -> [UInt8]? { await remaining.take() }
+}

@@ -1,0 +1,149 @@
+package import HTTPTypes
+
+/// Why a request could not be understood; the connection is closed after the answer.
+package struct ParseFailure: Error, Equatable, Sendable {
+    package var status: Int
+    package var detail: String
+}
+
+/// The head of a request: method, target and fields.
+package struct RequestHead: Sendable, Equatable {
+    package var method: String
+    package var target: String
+    package var fields: HTTPFields
+    package var framing: Framing
+    package var keepAlive: Bool
+    package var expectsContinue: Bool
+
+    /// How the body is delimited.
+    package enum Framing: Sendable, Equatable {
+        case none
+        case length(Int)
+        case chunked
+    }
+}
+
+/// Parses one request head, strictly by RFC 9112: what two readers could read differently is refused.
+package enum HeadParser {
+    /// Where the head ends in the buffer (after the empty line), or `nil` while it is incomplete.
+    package static func endOfHead(_ bytes: ArraySlice<UInt8>, searchFrom start: Int) -> Int? {
+        var index = max(bytes.startIndex, start - 3)
+        while index + 3 < bytes.endIndex {
+            if bytes[index] == 13 && bytes[index + 1] == 10 && bytes[index + 2] == 13 && bytes[index + 3] == 10 {
+                return index + 4
+            }
+            index += 1
+        }
+        return nil
+    }
+
+    /// Parses a whole head, its empty line included.
+    package static func parse(_ head: ArraySlice<UInt8>, fieldLimit: Int) throws(ParseFailure) -> RequestHead {
+        var lines: [ArraySlice<UInt8>] = []
+        var start = head.startIndex
+        var index = head.startIndex
+        while index < head.endIndex {
+            if head[index] == 10 {
+                guard index > start, head[index - 1] == 13 else { throw bad("a line ends without CR LF") }
+                lines.append(head[start..<(index - 1)])
+                start = index + 1
+            } else if head[index] == 13, index + 1 >= head.endIndex || head[index + 1] != 10 {
+                throw bad("a CR stands alone")
+            } else if head[index] == 0 {
+                throw bad("the head holds a NUL")
+            }
+            index += 1
+        }
+        guard lines.count >= 2, start == head.endIndex else { throw bad("the head is incomplete") }
+        let (method, target, minor) = try requestLine(lines[0])
+        guard lines.count - 2 <= fieldLimit else {
+            throw ParseFailure(status: 431, detail: "more than \(fieldLimit) header fields")
+        }
+        var fields = HTTPFields()
+        var hostCount = 0
+        var lengths: [String] = []
+        var codings: [String] = []
+        for line in lines[1..<(lines.count - 1)] {
+            let (name, value) = try field(line)
+            switch name.lowercased() {
+            case "host": hostCount += 1
+            case "content-length": lengths.append(value)
+            case "transfer-encoding": codings.append(value)
+            default: break
+            }
+            guard let fieldName = HTTPField.Name(name) else { throw bad("a header field has a bad name") }
+            fields.append(HTTPField(name: fieldName, value: value))
+        }
+        guard hostCount == 1 || (minor == 0 && hostCount == 0) else { throw bad("exactly one Host field is needed") }
+        let framing = try framing(lengths: lengths, codings: codings, minor: minor)
+        let connection = (fields[.connection] ?? "").lowercased()
+        let keepAlive = minor == 1 ? !connection.contains("close") : connection.contains("keep-alive")
+        var expects = false
+        if let expectation = fields[.expect] {
+            guard expectation.lowercased() == "100-continue" else {
+                throw ParseFailure(status: 417, detail: "the only expectation known is 100-continue")
+            }
+            expects = minor == 1
+        }
+        return RequestHead(
+            method: method, target: target, fields: fields, framing: framing, keepAlive: keepAlive,
+            expectsContinue: expects)
+    }
+
+    private static func requestLine(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> (String, String, Int) {
+        let parts = line.split(separator: 32, omittingEmptySubsequences: false)
+        guard parts.count == 3, !parts[0].isEmpty, parts[0].count <= 32, parts[0].allSatisfy({ $0 >= 65 && $0 <= 90 })
+        else { throw bad("the request line is malformed") }
+        guard !parts[1].isEmpty, parts[1].allSatisfy({ $0 > 32 && $0 < 127 }) else {
+            throw bad("the request target is malformed")
+        }
+        let minor: Int
+        switch String(decoding: parts[2], as: UTF8.self) {
+        case "HTTP/1.1": minor = 1
+        case "HTTP/1.0": minor = 0
+        default: throw ParseFailure(status: 505, detail: "HTTP/1.1 is spoken here")
+        }
+        return (String(decoding: parts[0], as: UTF8.self), String(decoding: parts[1], as: UTF8.self), minor)
+    }
+
+    private static func field(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> (String, String) {
+        guard let first = line.first, first != 32, first != 9 else { throw bad("a header field is folded") }
+        guard let colon = line.firstIndex(of: 58), colon > line.startIndex else { throw bad("a header field has no name") }
+        let name = line[line.startIndex..<colon]
+        guard name.allSatisfy(isTokenByte) else { throw bad("a header field has a bad name") }
+        var value = line[(colon + 1)...]
+        while let byte = value.first, byte == 32 || byte == 9 { value.removeFirst() }
+        while let byte = value.last, byte == 32 || byte == 9 { value.removeLast() }
+        guard value.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) }) else {
+            throw bad("a header field holds a control character")
+        }
+        return (String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self))
+    }
+
+    private static func framing(
+        lengths: [String], codings: [String], minor: Int
+    ) throws(ParseFailure) -> RequestHead.Framing {
+        if !codings.isEmpty {
+            guard lengths.isEmpty, minor == 1 else { throw bad("Transfer-Encoding and Content-Length together") }
+            guard codings.count == 1, codings[0].lowercased() == "chunked" else {
+                throw ParseFailure(status: 501, detail: "the only transfer coding known is chunked")
+            }
+            return .chunked
+        }
+        guard let first = lengths.first else { return .none }
+        guard lengths.count == 1, first.utf8.allSatisfy({ $0 >= 48 && $0 <= 57 }), first.utf8.count <= 18,
+            let length = Int(first)
+        else { throw bad("Content-Length is malformed or repeated") }
+        return .length(length)
+    }
+
+    static func isTokenByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 48...57, 65...90, 97...122: true
+        case 33, 35, 36, 37, 38, 39, 42, 43, 45, 46, 94, 95, 96, 124, 126: true
+        default: false
+        }
+    }
+
+    private static func bad(_ detail: String) -> ParseFailure { ParseFailure(status: 400, detail: detail) }
+}

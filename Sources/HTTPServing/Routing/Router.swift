@@ -1,0 +1,79 @@
+package import HTTPTypes
+
+/// Finds the handler of a request by method and path.
+package struct Router: Sendable {
+    package typealias Handler = @Sendable (ServerRequest) async throws -> ServerResponse
+    /// Makes the answer of an error, and of requests that no route takes.
+    package typealias ErrorHandler = @Sendable (any Error, ServerRequest?) -> ServerResponse
+
+    private struct Route: Sendable {
+        var method: String
+        var template: String
+        var segments: [String]
+        var handler: Handler
+    }
+
+    private var table: [Route] = []
+    package let errorHandler: ErrorHandler
+
+    package init(errorHandler: @escaping ErrorHandler) {
+        self.errorHandler = errorHandler
+    }
+
+    /// Adds a route; a segment in braces matches anything and becomes a parameter.
+    package mutating func add(_ method: String, _ template: String, _ handler: @escaping Handler) {
+        table.append(
+            Route(
+                method: method, template: template,
+                segments: template.split(separator: "/").map(String.init), handler: handler))
+    }
+
+    /// Every method and template, for the test that holds the API's description to them.
+    package var routes: [(method: String, template: String)] { table.map { ($0.method, $0.template) } }
+
+    /// Answers a request; never throws.
+    package func handle(_ request: ServerRequest) async -> ServerResponse {
+        var request = request
+        var response: ServerResponse
+        do {
+            response = try await answer(&request)
+        } catch {
+            response = errorHandler(error, request)
+        }
+        if let name = HTTPField.Name("X-Request-Id") { response.headers[name] = request.requestID }
+        return response
+    }
+
+    private func answer(_ request: inout ServerRequest) async throws -> ServerResponse {
+        var allowed: Set<String> = []
+        for route in table {
+            guard let parameters = match(route.segments, request.pathSegments) else { continue }
+            allowed.insert(route.method)
+            guard route.method == request.method || (request.method == "HEAD" && route.method == "GET") else { continue }
+            request.parameters = parameters
+            return try await route.handler(request)
+        }
+        guard !allowed.isEmpty else { throw ParseFailure(status: 404, detail: "nothing is at \(request.path)") }
+        if allowed.contains("GET") { allowed.insert("HEAD") }
+        allowed.insert("OPTIONS")
+        let allow = allowed.sorted().joined(separator: ", ")
+        if request.method == "OPTIONS" { return ServerResponse(status: 204, headers: [.allow: allow]) }
+        var response = errorHandler(
+            ParseFailure(status: 405, detail: "\(request.path) takes \(allow)"), request)
+        response.headers[.allow] = allow
+        return response
+    }
+
+    private func match(_ template: [String], _ path: [String]) -> [String: String]? {
+        guard template.count == path.count else { return nil }
+        var parameters: [String: String] = [:]
+        for (expected, actual) in zip(template, path) {
+            if expected.hasPrefix("{") {
+                parameters[String(expected.dropFirst().dropLast())] = actual
+            } else if expected != actual {
+                return nil
+            }
+        }
+        return parameters
+    }
+}

@@ -1,0 +1,87 @@
+package import Coordination
+import Foundation
+import GRDB
+
+/// The durable store: one SQLite database in WAL mode with `synchronous = FULL`.
+package final class SQLiteRunStore: RunStore {
+    private let pool: DatabasePool
+
+    /// Opens or creates the database and brings its schema up to date.
+    ///
+    /// - Parameter path: The database file; `-wal` and `-shm` files appear beside it.
+    package init(path: String) throws {
+        var configuration = Configuration()
+        configuration.busyMode = .timeout(10)
+        configuration.foreignKeysEnabled = true
+        configuration.prepareDatabase { database in
+            try database.execute(sql: "PRAGMA synchronous = FULL")
+        }
+        pool = try DatabasePool(path: path, configuration: configuration)
+        try SchemaMigrations.migrator.migrate(pool)
+    }
+
+    package func commit(_ changes: [StoreChange]) throws {
+        try pool.write { database in
+            for change in changes {
+                switch change {
+                case .population(let record): try record.upsert(database)
+                case .token(let record): try record.upsert(database)
+                case .deleteToken(let hash): _ = try TokenRecord.deleteOne(database, key: hash)
+                case .client(let record): try record.upsert(database)
+                case .run(let record): try record.upsert(database)
+                case .round(let record): try record.upsert(database)
+                case .assignment(let record): try record.upsert(database)
+                case .modelVersion(let record): try record.upsert(database)
+                case .ledger(let row): try row.insert(database)
+                case .history(let row): try row.insert(database)
+                }
+            }
+        }
+    }
+
+    package func load() throws -> StoredState {
+        try pool.read { database in
+            var state = StoredState()
+            state.populations = try PopulationRecord.fetchAll(database)
+            state.tokens = try TokenRecord.fetchAll(database)
+            state.clients = try ClientRecord.fetchAll(database)
+            state.runs = try RunRecord.fetchAll(database)
+            state.rounds = try RoundRecord.order(sql: "run_id, number, attempt").fetchAll(database)
+            state.assignments = try AssignmentRecord.fetchAll(database)
+            state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
+            state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
+            return state
+        }
+    }
+
+    package func history(run: String, round: Int) throws -> [HistoryRow] {
+        try pool.read { database in
+            try HistoryRow.filter(sql: "run_id = ? AND round = ?", arguments: [run, round]).order(sql: "rowid")
+                .fetchAll(database)
+        }
+    }
+}
+
+/// Columns are the record's properties in `snake_case`; times are seconds since 1970, so that they read back exactly.
+private protocol SnakeCaseRecord: FetchableRecord, PersistableRecord {}
+
+extension SnakeCaseRecord {
+    package static var databaseColumnEncodingStrategy: DatabaseColumnEncodingStrategy { .convertToSnakeCase }
+    package static var databaseColumnDecodingStrategy: DatabaseColumnDecodingStrategy { .convertFromSnakeCase }
+    package static func databaseDateEncodingStrategy(for column: String) -> DatabaseDateEncodingStrategy {
+        .timeIntervalSince1970
+    }
+    package static func databaseDateDecodingStrategy(for column: String) -> DatabaseDateDecodingStrategy {
+        .timeIntervalSince1970
+    }
+}
+
+extension PopulationRecord: SnakeCaseRecord { package static let databaseTableName = "population" }
+extension TokenRecord: SnakeCaseRecord { package static let databaseTableName = "token" }
+extension ClientRecord: SnakeCaseRecord { package static let databaseTableName = "client" }
+extension RunRecord: SnakeCaseRecord { package static let databaseTableName = "run" }
+extension RoundRecord: SnakeCaseRecord { package static let databaseTableName = "round" }
+extension AssignmentRecord: SnakeCaseRecord { package static let databaseTableName = "assignment" }
+extension ModelVersionRecord: SnakeCaseRecord { package static let databaseTableName = "model_version" }
+extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
+extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }

@@ -1,0 +1,57 @@
+import GRDB
+
+/// The schema, as the steps that made it. A step that has been released is never changed.
+enum SchemaMigrations {
+    static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1: first light") { database in
+            try database.execute(sql: firstLight)
+        }
+        return migrator
+    }
+
+    private static let firstLight = """
+        CREATE TABLE population (
+            id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE,
+            budget_epsilon DOUBLE, budget_delta DOUBLE, created_at DOUBLE NOT NULL);
+        CREATE TABLE token (
+            hash TEXT PRIMARY KEY NOT NULL, role TEXT NOT NULL CHECK (role IN ('admin', 'enrollment', 'client')),
+            population_id TEXT REFERENCES population (id), client_id TEXT, uses_left INTEGER,
+            expires_at DOUBLE, created_at DOUBLE NOT NULL);
+        CREATE TABLE client (
+            id TEXT PRIMARY KEY NOT NULL, population_id TEXT NOT NULL REFERENCES population (id), name TEXT,
+            labels TEXT NOT NULL, state TEXT NOT NULL, registration_key TEXT UNIQUE, registered_at DOUBLE NOT NULL);
+        CREATE TABLE run (
+            id TEXT PRIMARY KEY NOT NULL, population_id TEXT NOT NULL REFERENCES population (id), name TEXT NOT NULL,
+            specification TEXT NOT NULL, state TEXT NOT NULL, reason TEXT, created_at DOUBLE NOT NULL);
+        CREATE TABLE round (
+            run_id TEXT NOT NULL REFERENCES run (id), number INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            phase TEXT NOT NULL, reason TEXT, opened_at DOUBLE NOT NULL, deadline DOUBLE NOT NULL, closed_at DOUBLE,
+            assigned INTEGER NOT NULL, accepted INTEGER NOT NULL, rejected INTEGER NOT NULL, failed INTEGER NOT NULL,
+            expired INTEGER NOT NULL, bytes_up INTEGER NOT NULL, example_count INTEGER NOT NULL, model_sha256 TEXT,
+            epsilon DOUBLE, PRIMARY KEY (run_id, number, attempt));
+        CREATE TABLE assignment (
+            id TEXT PRIMARY KEY NOT NULL, run_id TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            client_id TEXT NOT NULL REFERENCES client (id), state TEXT NOT NULL, code TEXT, created_at DOUBLE NOT NULL,
+            deadline DOUBLE NOT NULL, update_sha256 TEXT, update_bytes INTEGER, example_count INTEGER,
+            UNIQUE (run_id, round, attempt, client_id),
+            FOREIGN KEY (run_id, round, attempt) REFERENCES round (run_id, number, attempt));
+        CREATE TABLE model_version (
+            run_id TEXT NOT NULL REFERENCES run (id), version INTEGER NOT NULL, sha256 TEXT NOT NULL,
+            bytes INTEGER NOT NULL, created_at DOUBLE NOT NULL, PRIMARY KEY (run_id, version));
+        CREATE TABLE privacy_charge (
+            sequence INTEGER PRIMARY KEY NOT NULL, population_id TEXT NOT NULL REFERENCES population (id),
+            run_id TEXT NOT NULL REFERENCES run (id), round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('reserved', 'committed', 'released')), event TEXT NOT NULL,
+            epsilon_after DOUBLE NOT NULL, created_at DOUBLE NOT NULL, previous_hash TEXT NOT NULL,
+            row_hash TEXT NOT NULL UNIQUE);
+        CREATE TRIGGER privacy_charge_is_append_only_update BEFORE UPDATE ON privacy_charge
+            BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+        CREATE TRIGGER privacy_charge_is_append_only_delete BEFORE DELETE ON privacy_charge
+            BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+        CREATE TABLE history (
+            run_id TEXT NOT NULL REFERENCES run (id), round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            at DOUBLE NOT NULL, state TEXT NOT NULL, cause TEXT NOT NULL);
+        CREATE INDEX history_by_round ON history (run_id, round);
+        """
+}
