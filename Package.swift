@@ -45,6 +45,14 @@ let package = Package(
             dependencies: [
                 .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: features),
+        .target(
+            name: "CoordinatorAPI",
+            dependencies: [
+                "Coordination", "HTTPServing", "Tensors", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Yams", package: "Yams"),
+            ], swiftSettings: features),
+        .target(name: "LocalTraining", dependencies: ["CBLAS", "Tensors"], swiftSettings: features),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
     ]
 )

@@ -4,6 +4,11 @@ package import HTTPTypes
 package struct ParseFailure: Error, Equatable, Sendable {
     package var status: Int
     package var detail: String
+
+    package init(status: Int, detail: String) {
+        self.status = status
+        self.detail = detail
+    }
 }
 
 /// The head of a request: method, target and fields.

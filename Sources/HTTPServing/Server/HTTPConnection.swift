@@ -234,7 +234,7 @@ actor HTTPConnection {
         while true {
             if let failure { throw failure }
             let received = withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 16) { space -> Int in
-                let count = recv(descriptor, space.baseAddress, space.count, Int32(MSG_DONTWAIT.rawValue))
+                let count = recv(descriptor, space.baseAddress, space.count, Int32(MSG_DONTWAIT))
                 if count > 0 { buffer.append(contentsOf: UnsafeRawBufferPointer(space).prefix(count)) }
                 return count
             }
@@ -251,7 +251,7 @@ actor HTTPConnection {
         while !rest.isEmpty {
             if let failure { throw failure }
             let sent = rest.withUnsafeBytes {
-                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue))
+                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
             }
             if sent >= 0 {
                 rest = rest.dropFirst(sent)

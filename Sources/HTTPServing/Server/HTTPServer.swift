@@ -34,18 +34,10 @@ package actor HTTPServer {
         let (descriptor, port) = try Self.listen(host: configuration.host, port: configuration.port)
         let source = DispatchSource.makeReadSource(fileDescriptor: descriptor, queue: queue)
         source.setEventHandler { [weak self] in
-            for _ in 0..<64 {
-                let socket = accept4(descriptor, nil, nil, Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue))
-                guard socket >= 0 else {
-                    // Out of descriptors: leave the rest in the backlog for a moment instead of spinning.
-                    if errno == EMFILE || errno == ENFILE { usleep(20_000) }
-                    return
-                }
-                var on: Int32 = 1
-                setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            for socket in Self.acceptPending(descriptor) {
                 guard let self else {
                     close(socket)
-                    return
+                    continue
                 }
                 Task { await self.serve(socket) }
             }
@@ -97,6 +89,25 @@ package actor HTTPServer {
     private func sweep() async {
         let now = ContinuousClock.now
         for connection in connections.values { await connection.sweep(now: now) }
+    }
+
+    /// Takes up to 64 connections that wait.
+    private static func acceptPending(_ descriptor: Int32) -> [Int32] {
+        var sockets: [Int32] = []
+        while sockets.count < 64 {
+            let socket = accept(descriptor, nil, nil)
+            guard socket >= 0 else {
+                // Out of descriptors: leave the rest in the backlog for a moment instead of spinning.
+                if errno == EMFILE || errno == ENFILE { usleep(20_000) }
+                break
+            }
+            _ = fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK)
+            _ = fcntl(socket, F_SETFD, FD_CLOEXEC)
+            var on: Int32 = 1
+            setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            sockets.append(socket)
+        }
+        return sockets
     }
 
     private static func listen(host: String, port: Int) throws -> (Int32, Int) {

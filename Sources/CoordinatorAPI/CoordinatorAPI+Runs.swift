@@ -1,0 +1,208 @@
+import Coordination
+import Foundation
+import HTTPServing
+import HTTPTypes
+import Tensors
+import WireFormat
+
+extension CoordinatorAPI {
+    func addRunRoutes(to router: inout Router) {
+        router.add("POST", "/v1/runs") { request in
+            try await requireAdmin(request)
+            let specification = try RunSpecification.read(await Self.document(request))
+            let model = try makeInitialModel(specification.model)
+            return try Self.json(await coordinator.createRun(specification, initialModel: model), status: 201)
+        }
+        router.add("GET", "/v1/runs") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.listRuns(), request)
+        }
+        router.add("GET", "/v1/runs/{run}") { request in
+            try await requireAdmin(request)
+            return try Self.tagged(await coordinator.run(request.parameters["run"] ?? ""), request)
+        }
+        router.add("POST", "/v1/runs/{run}/start") { request in
+            try await requireAdmin(request)
+            return try Self.json(await coordinator.startRun(request.parameters["run"] ?? ""))
+        }
+        router.add("POST", "/v1/runs/{run}/pause") { request in
+            try await requireAdmin(request)
+            return try Self.json(await coordinator.pauseRun(request.parameters["run"] ?? ""))
+        }
+        router.add("POST", "/v1/runs/{run}/resume") { request in
+            try await requireAdmin(request)
+            return try Self.json(await coordinator.resumeRun(request.parameters["run"] ?? ""))
+        }
+        router.add("POST", "/v1/runs/{run}/cancel") { request in
+            try await requireAdmin(request)
+            return try Self.json(await coordinator.cancelRun(request.parameters["run"] ?? ""))
+        }
+        router.add("GET", "/v1/runs/{run}/rounds") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.rounds(run: request.parameters["run"] ?? ""), request)
+        }
+        router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
+            try await requireAdmin(request)
+            let view = try await coordinator.round(
+                run: request.parameters["run"] ?? "", number: try Self.roundNumber(request))
+            return try Self.tagged(view, request)
+        }
+        router.add("GET", "/v1/runs/{run}/rounds/{round}/history") { request in
+            try await requireAdmin(request)
+            let rows = try await coordinator.roundHistory(
+                run: request.parameters["run"] ?? "", number: try Self.roundNumber(request))
+            return try Self.list(rows.map(HistoryView.init), request)
+        }
+        router.add("GET", "/v1/runs/{run}/metrics") { request in
+            try await requireAdmin(request)
+            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter { $0.state == "committed" }
+            guard request.headers[.accept]?.contains("text/csv") == true else { return try Self.list(rounds, request) }
+            var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256\n"
+            for round in rounds {
+                let epsilon = round.epsilon.map { "\($0)" } ?? ""
+                text += "\(round.number),\(round.attempt),\(round.accepted),\(round.rejected),\(round.failed),\(round.expired),"
+                text += "\(round.bytesUp),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")\n"
+            }
+            return ServerResponse(status: 200, headers: [.contentType: "text/csv"], body: .bytes(Array(text.utf8)))
+        }
+    }
+
+    func addModelRoutes(to router: inout Router) {
+        router.add("PUT", "/v1/runs/{run}/model") { request in
+            try await requireAdmin(request)
+            let run = request.parameters["run"] ?? ""
+            _ = try await coordinator.run(run)
+            try Self.requireBulkType(request)
+            let path = coordinator.blobs.spoolPath(Secrets.identifier("model") + ".part")
+            let received = try await BodySpool.receive(
+                request, path: path, byteLimit: coordinator.configuration.modelByteLimit)
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            return try Self.json(
+                await coordinator.putInitialModel(run: run, spoolFile: path, sha256: received.sha256), status: 201)
+        }
+        router.add("GET", "/v1/runs/{run}/models") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.models(run: request.parameters["run"] ?? ""), request)
+        }
+        router.add("GET", "/v1/runs/{run}/models/{version}") { request in
+            try await requireReader(request)
+            return try Self.json(await model(request))
+        }
+        router.add("GET", "/v1/runs/{run}/models/{version}/weights") { request in
+            try await requireReader(request)
+            let version = try await model(request)
+            guard request.parameters["version"] != "latest" else {
+                return ServerResponse(status: 307, headers: [.location: version.url])
+            }
+            return weights(version, request)
+        }
+    }
+
+    private func model(_ request: ServerRequest) async throws -> ModelVersionView {
+        try await coordinator.model(
+            run: request.parameters["run"] ?? "", version: request.parameters["version"] ?? "")
+    }
+
+    private func requireReader(_ request: ServerRequest) async throws {
+        switch try await principal(request) {
+        case .admin: return
+        case .client(let id) where await coordinator.mayReadModels(client: id, run: request.parameters["run"] ?? ""): return
+        default: throw Self.forbidden
+        }
+    }
+
+    /// The safetensors file, whole or the range asked for; it never changes, so its hash is its tag.
+    private func weights(_ version: ModelVersionView, _ request: ServerRequest) -> ServerResponse {
+        let tag = "\"\(version.sha256)\""
+        var headers: HTTPFields = [
+            .eTag: tag, .acceptRanges: "bytes", .cacheControl: "private, max-age=31536000, immutable",
+        ]
+        if let known = request.headers[.ifNoneMatch], known == "*" || known.contains(tag) {
+            return ServerResponse(status: 304, headers: headers)
+        }
+        headers[.contentType] = "application/vnd.safetensors"
+        let path = coordinator.blobs.path(sha256: version.sha256)
+        let rangeStillMeant = request.headers[.ifRange].map { $0 == tag } ?? true
+        if let field = request.headers[.range], rangeStillMeant {
+            switch ByteRange.parse(field, byteCount: version.bytes) {
+            case .whole: break
+            case .unsatisfiable:
+                headers[.contentRange] = "bytes */\(version.bytes)"
+                return ServerResponse(status: 416, headers: headers)
+            case .part(let range):
+                headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(version.bytes)"
+                return ServerResponse(status: 206, headers: headers, body: .file(path: path, range: range))
+            }
+        }
+        if let name = HTTPField.Name("Content-Digest") {
+            headers[name] = "sha-256=:\(Self.base64(hexadecimal: version.sha256)):"
+        }
+        return ServerResponse(status: 200, headers: headers, body: .file(path: path, range: 0..<version.bytes))
+    }
+
+    private static func base64(hexadecimal: String) -> String {
+        let digits = hexadecimal.compactMap(\.hexDigitValue)
+        let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+        return Data(bytes).base64EncodedString()
+    }
+
+    private static func roundNumber(_ request: ServerRequest) throws -> Int {
+        guard let number = request.parameters["round"].flatMap({ Int($0) }), number >= 0 else {
+            throw ParseFailure(status: 404, detail: "rounds are numbered from 1")
+        }
+        return number
+    }
+
+    static func requireBulkType(_ request: ServerRequest) throws {
+        let type = request.headers[.contentType] ?? "application/octet-stream"
+        guard ["application/vnd.safetensors", "application/octet-stream"].contains(type) else {
+            throw ParseFailure(status: 415, detail: "send application/vnd.safetensors, not \(type)")
+        }
+    }
+
+    /// JSON with a tag, or 304 when the caller has it.
+    private static func tagged(_ value: some Encodable, _ request: ServerRequest) throws -> ServerResponse {
+        var response = try json(value)
+        guard case .bytes(let bytes) = response.body else { return response }
+        let tag = "\"\(Secrets.sha256(bytes).prefix(32))\""
+        response.headers[.eTag] = tag
+        if request.headers[.ifNoneMatch]?.contains(tag) == true {
+            return ServerResponse(status: 304, headers: [.eTag: tag])
+        }
+        return response
+    }
+}
+
+private struct HistoryView: Encodable {
+    var attempt: Int
+    var at: String
+    var state: String
+    var cause: String
+
+    init(_ row: HistoryRow) {
+        attempt = row.attempt
+        at = row.at.wireTimestamp
+        state = row.state
+        cause = row.cause
+    }
+}
+
+/// A `Range` field of one byte range; anything else is answered whole, as RFC 9110 section 14.2 allows.
+enum ByteRange: Equatable {
+    case whole, unsatisfiable
+    case part(Range<Int>)
+
+    static func parse(_ field: String, byteCount: Int) -> ByteRange {
+        guard field.hasPrefix("bytes="), !field.contains(",") else { return .whole }
+        let sides = field.dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
+        guard sides.count == 2, sides.allSatisfy({ $0.allSatisfy(\.isWholeNumber) && $0.count < 19 }) else { return .whole }
+        switch (Int(sides[0]), Int(sides[1])) {
+        case (let first?, let last?):
+            guard first <= last else { return .whole }
+            return first < byteCount ? .part(first..<(min(last, byteCount - 1) + 1)) : .unsatisfiable
+        case (let first?, nil): return first < byteCount ? .part(first..<byteCount) : .unsatisfiable
+        case (nil, let suffix?): return suffix > 0 ? .part(max(0, byteCount - suffix)..<byteCount) : .unsatisfiable
+        case (nil, nil): return .whole
+        }
+    }
+}

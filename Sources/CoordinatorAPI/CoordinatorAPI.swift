@@ -1,0 +1,179 @@
+package import Coordination
+import Foundation
+package import HTTPServing
+import HTTPTypes
+package import Tensors
+package import WireFormat
+import Yams
+
+/// The routes: HTTP in, coordinator calls, HTTP out.
+package struct CoordinatorAPI: Sendable {
+    let coordinator: Coordinator
+    let isOpen: Bool
+    let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    static let jsonByteLimit = 1 << 20
+
+    /// Joins the routes to a coordinator.
+    ///
+    /// - Parameters:
+    ///   - isOpen: Whether callers without a token are administrators (loopback only).
+    ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
+    package init(
+        coordinator: Coordinator, isOpen: Bool,
+        makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    ) {
+        self.coordinator = coordinator
+        self.isOpen = isOpen
+        self.makeInitialModel = makeInitialModel
+    }
+
+    /// Every route of the API.
+    package func router() -> Router {
+        var router = Router(errorHandler: ErrorMapping.response)
+        addStatusRoutes(to: &router)
+        addPopulationRoutes(to: &router)
+        addRunRoutes(to: &router)
+        addModelRoutes(to: &router)
+        addParticipationRoutes(to: &router)
+        return router
+    }
+
+    private func addStatusRoutes(to router: inout Router) {
+        router.add("GET", "/healthz") { _ in try Self.json(["status": "ok"]) }
+        router.add("GET", "/readyz") { _ in try Self.json(["status": "ready"]) }
+    }
+
+    private func addPopulationRoutes(to router: inout Router) {
+        router.add("POST", "/v1/populations") { request in
+            try await requireAdmin(request)
+            let body = try PopulationRequest.read(await Self.document(request))
+            return try Self.json(await coordinator.createPopulation(body), status: 201)
+        }
+        router.add("GET", "/v1/populations") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.listPopulations(), request)
+        }
+        router.add("GET", "/v1/populations/{population}") { request in
+            try await requireAdmin(request)
+            return try Self.json(await coordinator.population(request.parameters["population"] ?? ""))
+        }
+        router.add("GET", "/v1/populations/{population}/ledger") { request in
+            try await requireAdmin(request)
+            let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
+            guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
+            let lines = try rows.map { String(decoding: try WireCoding.encode($0), as: UTF8.self) + "\n" }
+            return ServerResponse(
+                status: 200, headers: [.contentType: "application/jsonl"], body: .bytes(Array(lines.joined().utf8)))
+        }
+        router.add("POST", "/v1/populations/{population}/enrollment-tokens") { request in
+            try await requireAdmin(request)
+            let body = try EnrollmentTokenRequest.read(await Self.document(request))
+            let token = try await coordinator.createEnrollmentToken(
+                population: request.parameters["population"] ?? "", body)
+            return try Self.json(["token": token], status: 201)
+        }
+        router.add("GET", "/v1/clients") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.listClients(), request)
+        }
+        router.add("GET", "/v1/clients/{client}") { request in
+            let id = request.parameters["client"] ?? ""
+            let caller = try await principal(request)
+            guard caller == .admin || caller == .client(id: id) else { throw Self.forbidden }
+            return try Self.json(await coordinator.client(id))
+        }
+        router.add("DELETE", "/v1/clients/{client}") { request in
+            try await requireAdmin(request)
+            try await coordinator.revokeClient(request.parameters["client"] ?? "")
+            return ServerResponse(status: 204)
+        }
+    }
+
+    // MARK: - Callers
+
+    static let forbidden = CoordinationError(.forbidden, "forbidden", "this token may not do that")
+
+    func principal(_ request: ServerRequest) async throws -> Principal {
+        guard let header = request.headers[.authorization] else {
+            if isOpen { return .admin }
+            throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
+        }
+        guard header.lowercased().hasPrefix("bearer "),
+            let found = await coordinator.principal(token: String(header.dropFirst(7)))
+        else { throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked") }
+        return found
+    }
+
+    func requireAdmin(_ request: ServerRequest) async throws {
+        guard try await principal(request) == .admin else { throw Self.forbidden }
+    }
+
+    func requireClient(_ request: ServerRequest) async throws -> String {
+        guard case .client(let id) = try await principal(request) else {
+            throw CoordinationError(.forbidden, "forbidden", "this takes a client's own token")
+        }
+        return id
+    }
+
+    // MARK: - Bodies
+
+    static func document(_ request: ServerRequest) async throws -> JSONValue {
+        let type = (request.headers[.contentType] ?? "application/json").prefix { $0 != ";" }
+            .trimmingCharacters(in: .whitespaces).lowercased()
+        guard type == "application/json" || type == "application/yaml" || type == "application/x-www-form-urlencoded" else {
+            throw ParseFailure(status: 415, detail: "send application/json or application/yaml, not \(type)")
+        }
+        let bytes = try await request.body.collect(limit: jsonByteLimit)
+        guard type == "application/yaml" else { return try JSONValue.parse(bytes.isEmpty ? Array("{}".utf8) : bytes) }
+        return try YAMLDocument.parse(String(decoding: bytes, as: UTF8.self))
+    }
+
+    static func json(_ value: some Encodable, status: Int = 200) throws -> ServerResponse {
+        ServerResponse(
+            status: status, headers: [.contentType: "application/json"],
+            body: .bytes(Array(try WireCoding.encode(value)) + [10]))
+    }
+
+    /// A page of items; the cursor is the position after the last item shown.
+    static func list<Item: Encodable>(_ items: [Item], _ request: ServerRequest) throws -> ServerResponse {
+        let limit = request.query["limit"].flatMap { Int($0) } ?? 1000
+        let start = request.query["cursor"].flatMap { Int($0) } ?? 0
+        guard (1...10_000).contains(limit), (0...items.count).contains(start) else {
+            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
+        }
+        let end = min(items.count, start + limit)
+        return try json(Page(items: Array(items[start..<end]), nextCursor: end < items.count ? String(end) : nil))
+    }
+}
+
+/// One page of a list.
+private struct Page<Item: Encodable>: Encodable {
+    var items: [Item]
+    var nextCursor: String?
+}
+
+/// YAML as the same tree that JSON becomes.
+enum YAMLDocument {
+    static func parse(_ text: String) throws -> JSONValue {
+        do {
+            return try convert(Yams.load(yaml: text) ?? [String: Any](), depth: 0)
+        } catch let error as DocumentError {
+            throw error
+        } catch {
+            throw DocumentError("", "is not valid YAML: \(error)")
+        }
+    }
+
+    private static func convert(_ value: Any, depth: Int) throws -> JSONValue {
+        guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
+        switch value {
+        case let boolean as Bool: return .boolean(boolean)
+        case let integer as Int: return .integer(integer)
+        case let number as Double: return .number(number)
+        case let text as String: return .string(text)
+        case let array as [Any]: return .array(try array.map { try convert($0, depth: depth + 1) })
+        case let object as [String: Any]: return .object(try object.mapValues { try convert($0, depth: depth + 1) })
+        default: return .null
+        }
+    }
+}

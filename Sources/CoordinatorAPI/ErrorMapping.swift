@@ -1,0 +1,70 @@
+import Coordination
+import HTTPServing
+import HTTPTypes
+import Tensors
+import WireFormat
+
+/// Gives every error its status, code and problem document.
+enum ErrorMapping {
+    static func response(_ error: any Error, _ request: ServerRequest?) -> ServerResponse {
+        var problem = document(of: error)
+        problem.requestId = request?.requestID
+        let bytes = (try? WireCoding.encode(problem)).map(Array.init) ?? []
+        var headers: HTTPFields = [.contentType: "application/problem+json"]
+        if problem.status == 503 || problem.status == 429 { headers[.retryAfter] = "5" }
+        if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
+        return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
+    }
+
+    private static func document(of error: any Error) -> ProblemDocument {
+        switch error {
+        case let error as CoordinationError:
+            let (status, title) = status(of: error.kind)
+            return ProblemDocument(title: title, status: status, detail: error.message, code: error.code)
+        case let error as DocumentError:
+            let first = error.problems.first
+            return ProblemDocument(
+                title: "The document is not valid", status: 422,
+                detail: error.problems.count == 1
+                    ? "\(first?.pointer ?? "") \(first?.detail ?? "")" : "\(error.problems.count) fields are wrong; see errors",
+                code: "invalid_document", errors: error.problems)
+        case let error as SafetensorsError:
+            return ProblemDocument(
+                title: "Not a usable safetensors file", status: 422, detail: error.description, code: "tensor_mismatch")
+        case let failure as ParseFailure:
+            return ProblemDocument(
+                title: HTTPResponse.Status(code: failure.status).reasonPhrase, status: failure.status,
+                detail: failure.detail, code: code(of: failure.status))
+        default:
+            return ProblemDocument(
+                title: "Internal error", status: 500, detail: "the request failed inside the server; nothing was changed",
+                code: "internal")
+        }
+    }
+
+    private static func status(of kind: CoordinationError.Kind) -> (Int, String) {
+        switch kind {
+        case .unauthorized: (401, "Not authorised")
+        case .forbidden: (403, "Not allowed")
+        case .notFound: (404, "Not found")
+        case .conflict: (409, "Not possible in this state")
+        case .gone: (410, "No longer wanted")
+        case .tooLarge: (413, "Too large")
+        case .unprocessable: (422, "Not acceptable as it stands")
+        case .unavailable: (503, "Not available now")
+        }
+    }
+
+    private static func code(of status: Int) -> String {
+        switch status {
+        case 404: "not_found"
+        case 405: "method_not_allowed"
+        case 408: "timeout"
+        case 413: "too_large"
+        case 415: "unsupported_media_type"
+        case 431: "head_too_large"
+        case 501: "not_implemented"
+        default: "bad_request"
+        }
+    }
+}
