@@ -10,6 +10,10 @@ let features: [SwiftSetting] = [
 
 let package = Package(
     name: "martlet",
+    products: [
+        .executable(name: "martlet", targets: ["martlet"]),
+        .library(name: "MartletClient", targets: ["MartletClient"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -29,30 +33,67 @@ let package = Package(
             dependencies: [
                 "Tensors", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
-            ], swiftSettings: features),
+            ],
+            swiftSettings: features
+        ),
         .target(
             name: "Coordination",
             dependencies: [
                 "Aggregation", "DifferentialPrivacy", "Tensors", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
-            swiftSettings: features),
+            swiftSettings: features
+        ),
         .target(
-            name: "SQLiteStorage", dependencies: ["Coordination", .product(name: "GRDB", package: "GRDB.swift")],
-            swiftSettings: features),
+            name: "SQLiteStorage",
+            dependencies: ["Coordination", .product(name: "GRDB", package: "GRDB.swift")],
+            swiftSettings: features
+        ),
         .target(
             name: "HTTPServing",
             dependencies: [
-                .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Logging", package: "swift-log"),
-            ], swiftSettings: features),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features
+        ),
         .target(
             name: "CoordinatorAPI",
             dependencies: [
                 "Coordination", "HTTPServing", "Tensors", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Yams", package: "Yams"),
-            ], swiftSettings: features),
+            ],
+            swiftSettings: features
+        ),
         .target(name: "LocalTraining", dependencies: ["CBLAS", "Tensors"], swiftSettings: features),
+        .target(
+            name: "MartletClient",
+            dependencies: [
+                "CCurl", "DifferentialPrivacy", "LocalTraining", "Tensors", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ], swiftSettings: features),
+        .executableTarget(
+            name: "martlet",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining", "MartletClient",
+                "SQLiteStorage", "Tensors", "WireFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: features),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
+        .testTarget(
+            name: "DifferentialPrivacyTests",
+            dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],
+            resources: [.copy("Fixtures")],
+            swiftSettings: features
+        ),
+        .testTarget(name: "AggregationTests", dependencies: ["Aggregation", "Tensors"], swiftSettings: features),
+        .testTarget(
+            name: "LocalTrainingTests",
+            dependencies: ["LocalTraining", "Tensors"],
+            resources: [.copy("Fixtures")],
+            swiftSettings: features
+        ),
     ]
 )

@@ -16,7 +16,9 @@ extension CoordinatorAPI {
             }
             let body = try RegistrationRequest.read(await Self.document(request))
             return try Self.json(
-                await coordinator.register(enrollmentTokenHash: hash, body, idempotencyKey: key), status: 201)
+                await coordinator.register(enrollmentTokenHash: hash, body, idempotencyKey: key),
+                status: 201
+            )
         }
         router.add("POST", "/v1/checkins") { request in
             let client = try await requireClient(request)
@@ -39,7 +41,10 @@ extension CoordinatorAPI {
             let client = try await requireClient(request)
             let report = try FailureReport.read(await Self.document(request))
             try await coordinator.reportFailure(
-                assignment: request.parameters["assignment"] ?? "", client: client, report)
+                assignment: request.parameters["assignment"] ?? "",
+                client: client,
+                report
+            )
             return ServerResponse(status: 204)
         }
     }
@@ -54,7 +59,10 @@ extension CoordinatorAPI {
         defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
         if let accepted = terms.acceptedSHA256, accepted != received.sha256 {
             throw CoordinationError(
-                .conflict, "update_differs", "another update was accepted for this assignment already")
+                .conflict,
+                "update_differs",
+                "another update was accepted for this assignment already"
+            )
         }
         let exampleCount: Int
         do {
@@ -67,9 +75,15 @@ extension CoordinatorAPI {
             throw error
         }
         let receipt = try await coordinator.finishUpdate(
-            assignment: id, client: client,
+            assignment: id,
+            client: client,
             ReceivedUpdate(
-                path: received.path, sha256: received.sha256, byteCount: received.byteCount, exampleCount: exampleCount))
+                path: received.path,
+                sha256: received.sha256,
+                byteCount: received.byteCount,
+                exampleCount: exampleCount
+            )
+        )
         return try Self.json(receipt)
     }
 

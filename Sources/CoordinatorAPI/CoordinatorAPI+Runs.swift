@@ -44,23 +44,30 @@ extension CoordinatorAPI {
         router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
             try await requireAdmin(request)
             let view = try await coordinator.round(
-                run: request.parameters["run"] ?? "", number: try Self.roundNumber(request))
+                run: request.parameters["run"] ?? "",
+                number: try Self.roundNumber(request)
+            )
             return try Self.tagged(view, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}/history") { request in
             try await requireAdmin(request)
             let rows = try await coordinator.roundHistory(
-                run: request.parameters["run"] ?? "", number: try Self.roundNumber(request))
+                run: request.parameters["run"] ?? "",
+                number: try Self.roundNumber(request)
+            )
             return try Self.list(rows.map(HistoryView.init), request)
         }
         router.add("GET", "/v1/runs/{run}/metrics") { request in
             try await requireAdmin(request)
-            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter { $0.state == "committed" }
+            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter {
+                $0.state == "committed"
+            }
             guard request.headers[.accept]?.contains("text/csv") == true else { return try Self.list(rounds, request) }
             var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256\n"
             for round in rounds {
                 let epsilon = round.epsilon.map { "\($0)" } ?? ""
-                text += "\(round.number),\(round.attempt),\(round.accepted),\(round.rejected),\(round.failed),\(round.expired),"
+                text +=
+                    "\(round.number),\(round.attempt),\(round.accepted),\(round.rejected),\(round.failed),\(round.expired),"
                 text += "\(round.bytesUp),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")\n"
             }
             return ServerResponse(status: 200, headers: [.contentType: "text/csv"], body: .bytes(Array(text.utf8)))
@@ -75,10 +82,15 @@ extension CoordinatorAPI {
             try Self.requireBulkType(request)
             let path = coordinator.blobs.spoolPath(Secrets.identifier("model") + ".part")
             let received = try await BodySpool.receive(
-                request, path: path, byteLimit: coordinator.configuration.modelByteLimit)
+                request,
+                path: path,
+                byteLimit: coordinator.configuration.modelByteLimit
+            )
             defer { try? FileManager.default.removeItem(atPath: path) }
             return try Self.json(
-                await coordinator.putInitialModel(run: run, spoolFile: path, sha256: received.sha256), status: 201)
+                await coordinator.putInitialModel(run: run, spoolFile: path, sha256: received.sha256),
+                status: 201
+            )
         }
         router.add("GET", "/v1/runs/{run}/models") { request in
             try await requireAdmin(request)
@@ -100,13 +112,16 @@ extension CoordinatorAPI {
 
     private func model(_ request: ServerRequest) async throws -> ModelVersionView {
         try await coordinator.model(
-            run: request.parameters["run"] ?? "", version: request.parameters["version"] ?? "")
+            run: request.parameters["run"] ?? "",
+            version: request.parameters["version"] ?? ""
+        )
     }
 
     private func requireReader(_ request: ServerRequest) async throws {
         switch try await principal(request) {
         case .admin: return
-        case .client(let id) where await coordinator.mayReadModels(client: id, run: request.parameters["run"] ?? ""): return
+        case .client(let id) where await coordinator.mayReadModels(client: id, run: request.parameters["run"] ?? ""):
+            return
         default: throw Self.forbidden
         }
     }
@@ -195,7 +210,9 @@ enum ByteRange: Equatable {
     static func parse(_ field: String, byteCount: Int) -> ByteRange {
         guard field.hasPrefix("bytes="), !field.contains(",") else { return .whole }
         let sides = field.dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
-        guard sides.count == 2, sides.allSatisfy({ $0.allSatisfy(\.isWholeNumber) && $0.count < 19 }) else { return .whole }
+        guard sides.count == 2, sides.allSatisfy({ $0.allSatisfy(\.isWholeNumber) && $0.count < 19 }) else {
+            return .whole
+        }
         switch (Int(sides[0]), Int(sides[1])) {
         case (let first?, let last?):
             guard first <= last else { return .whole }

@@ -16,10 +16,12 @@ package struct CoordinatorAPI: Sendable {
     /// Joins the routes to a coordinator.
     ///
     /// - Parameters:
+    ///   - coordinator: Takes the decisions.
     ///   - isOpen: Whether callers without a token are administrators (loopback only).
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
     package init(
-        coordinator: Coordinator, isOpen: Bool,
+        coordinator: Coordinator,
+        isOpen: Bool,
         makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?
     ) {
         self.coordinator = coordinator
@@ -63,13 +65,18 @@ package struct CoordinatorAPI: Sendable {
             guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
             let lines = try rows.map { String(decoding: try WireCoding.encode($0), as: UTF8.self) + "\n" }
             return ServerResponse(
-                status: 200, headers: [.contentType: "application/jsonl"], body: .bytes(Array(lines.joined().utf8)))
+                status: 200,
+                headers: [.contentType: "application/jsonl"],
+                body: .bytes(Array(lines.joined().utf8))
+            )
         }
         router.add("POST", "/v1/populations/{population}/enrollment-tokens") { request in
             try await requireAdmin(request)
             let body = try EnrollmentTokenRequest.read(await Self.document(request))
             let token = try await coordinator.createEnrollmentToken(
-                population: request.parameters["population"] ?? "", body)
+                population: request.parameters["population"] ?? "",
+                body
+            )
             return try Self.json(["token": token], status: 201)
         }
         router.add("GET", "/v1/clients") { request in
@@ -120,7 +127,8 @@ package struct CoordinatorAPI: Sendable {
     static func document(_ request: ServerRequest) async throws -> JSONValue {
         let type = (request.headers[.contentType] ?? "application/json").prefix { $0 != ";" }
             .trimmingCharacters(in: .whitespaces).lowercased()
-        guard type == "application/json" || type == "application/yaml" || type == "application/x-www-form-urlencoded" else {
+        guard type == "application/json" || type == "application/yaml" || type == "application/x-www-form-urlencoded"
+        else {
             throw ParseFailure(status: 415, detail: "send application/json or application/yaml, not \(type)")
         }
         let bytes = try await request.body.collect(limit: jsonByteLimit)
@@ -130,8 +138,10 @@ package struct CoordinatorAPI: Sendable {
 
     static func json(_ value: some Encodable, status: Int = 200) throws -> ServerResponse {
         ServerResponse(
-            status: status, headers: [.contentType: "application/json"],
-            body: .bytes(Array(try WireCoding.encode(value)) + [10]))
+            status: status,
+            headers: [.contentType: "application/json"],
+            body: .bytes(Array(try WireCoding.encode(value)) + [10])
+        )
     }
 
     /// A page of items; the cursor is the position after the last item shown.

@@ -24,21 +24,35 @@ enum ErrorMapping {
         case let error as DocumentError:
             let first = error.problems.first
             return ProblemDocument(
-                title: "The document is not valid", status: 422,
+                title: "The document is not valid",
+                status: 422,
                 detail: error.problems.count == 1
-                    ? "\(first?.pointer ?? "") \(first?.detail ?? "")" : "\(error.problems.count) fields are wrong; see errors",
-                code: "invalid_document", errors: error.problems)
+                    ? "\(first?.pointer ?? "") \(first?.detail ?? "")"
+                    : "\(error.problems.count) fields are wrong; see errors",
+                code: "invalid_document",
+                errors: error.problems
+            )
         case let error as SafetensorsError:
             return ProblemDocument(
-                title: "Not a usable safetensors file", status: 422, detail: error.description, code: "tensor_mismatch")
+                title: "Not a usable safetensors file",
+                status: 422,
+                detail: error.description,
+                code: "tensor_mismatch"
+            )
         case let failure as ParseFailure:
             return ProblemDocument(
-                title: HTTPResponse.Status(code: failure.status).reasonPhrase, status: failure.status,
-                detail: failure.detail, code: code(of: failure.status))
+                title: HTTPResponse.Status(code: failure.status).reasonPhrase,
+                status: failure.status,
+                detail: failure.detail,
+                code: code(of: failure.status)
+            )
         default:
             return ProblemDocument(
-                title: "Internal error", status: 500, detail: "the request failed inside the server; nothing was changed",
-                code: "internal")
+                title: "Internal error",
+                status: 500,
+                detail: "the request failed inside the server; nothing was changed",
+                code: "internal"
+            )
         }
     }
 

@@ -39,10 +39,17 @@ struct BodySpool {
             let digest = hash.finalize()
             if let expected, expected != Data(digest) {
                 throw CoordinationError(
-                    .unprocessable, "digest_mismatch", "the body's SHA-256 is not the one that Content-Digest names; send it again")
+                    .unprocessable,
+                    "digest_mismatch",
+                    "the body's SHA-256 is not the one that Content-Digest names; send it again"
+                )
             }
             guard fdatasync(descriptor) == 0 else {
-                throw CoordinationError(.unavailable, "storage_failed", "the spool could not be synced; try again later")
+                throw CoordinationError(
+                    .unavailable,
+                    "storage_failed",
+                    "the spool could not be synced; try again later"
+                )
             }
             return Received(path: path, sha256: Secrets.hexadecimal(digest), byteCount: count)
         } catch {
@@ -54,10 +61,16 @@ struct BodySpool {
     private static func write(_ block: [UInt8], to descriptor: Int32) throws {
         var offset = 0
         while offset < block.count {
-            let written = block.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress.map { $0 + offset }, $0.count - offset) }
+            let written = block.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress.map { $0 + offset }, $0.count - offset)
+            }
             if written < 0 && errno == EINTR { continue }
             guard written > 0 else {
-                throw CoordinationError(.unavailable, "storage_failed", "the spool is full or cannot be written; try again later")
+                throw CoordinationError(
+                    .unavailable,
+                    "storage_failed",
+                    "the spool is full or cannot be written; try again later"
+                )
             }
             offset += written
         }
@@ -68,7 +81,9 @@ struct BodySpool {
         for item in value.split(separator: ",") {
             let trimmed = item.trimmingCharacters(in: .whitespaces)
             guard trimmed.hasPrefix("sha-256=:"), trimmed.hasSuffix(":"), trimmed.count > 10 else { continue }
-            guard let data = Data(base64Encoded: String(trimmed.dropFirst(9).dropLast())), data.count == 32 else { break }
+            guard let data = Data(base64Encoded: String(trimmed.dropFirst(9).dropLast())), data.count == 32 else {
+                break
+            }
             return data
         }
         throw ParseFailure(status: 400, detail: "Content-Digest must be sha-256=:BASE64:")
@@ -91,11 +106,17 @@ enum UpdateAdmission {
             }
             guard shape == entry.specification.shape else {
                 throw CoordinationError(
-                    .unprocessable, "tensor_mismatch", "tensor '\(name)' has shape \(entry.specification.shape), not \(shape)")
+                    .unprocessable,
+                    "tensor_mismatch",
+                    "tensor '\(name)' has shape \(entry.specification.shape), not \(shape)"
+                )
             }
             guard entry.dataType == .float32 else {
                 throw CoordinationError(
-                    .unprocessable, "tensor_mismatch", "tensor '\(name)' has dtype \(entry.dataType.rawValue), not F32")
+                    .unprocessable,
+                    "tensor_mismatch",
+                    "tensor '\(name)' has dtype \(entry.dataType.rawValue), not F32"
+                )
             }
         }
         if let missing = terms.layout.tensors.first(where: { tensor in file.layout.range(of: tensor.name) == nil }) {
@@ -106,10 +127,18 @@ enum UpdateAdmission {
             throw CoordinationError(.unprocessable, "kind_mismatch", "the run asks for kind 'delta', not '\(kind)'")
         }
         if let base = metadata["base"], base != terms.baseSHA256 {
-            throw CoordinationError(.unprocessable, "base_mismatch", "the update started from another model: base is \(base)")
+            throw CoordinationError(
+                .unprocessable,
+                "base_mismatch",
+                "the update started from another model: base is \(base)"
+            )
         }
         guard let examples = Int(metadata["num_examples"] ?? "1"), (1...1_000_000_000).contains(examples) else {
-            throw CoordinationError(.unprocessable, "metadata_invalid", "num_examples must be a whole number of 1 or more")
+            throw CoordinationError(
+                .unprocessable,
+                "metadata_invalid",
+                "num_examples must be a whole number of 1 or more"
+            )
         }
         try checkValues(file, bound: terms.valueBound)
         return min(examples, terms.exampleCap)
@@ -126,7 +155,10 @@ enum UpdateAdmission {
                     throw CoordinationError(.unprocessable, "not_finite", "the update holds a NaN or an infinity")
                 }
                 throw CoordinationError(
-                    .unprocessable, "value_out_of_range", "a value of the update is beyond the run's value_bound of \(bound)")
+                    .unprocessable,
+                    "value_out_of_range",
+                    "a value of the update is beyond the run's value_bound of \(bound)"
+                )
             }
             start = range.upperBound
         }

@@ -9,6 +9,7 @@ package final class SQLiteRunStore: RunStore {
     /// Opens or creates the database and brings its schema up to date.
     ///
     /// - Parameter path: The database file; `-wal` and `-shm` files appear beside it.
+    /// - Throws: The database's error when it cannot be opened or migrated.
     package init(path: String) throws {
         var configuration = Configuration()
         configuration.busyMode = .timeout(10)

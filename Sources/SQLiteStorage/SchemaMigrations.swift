@@ -1,6 +1,6 @@
 import GRDB
 
-/// The schema, as the steps that made it. A step that has been released is never changed.
+/// The schema, as the steps that made it; a step that has been released is never changed.
 enum SchemaMigrations {
     static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()

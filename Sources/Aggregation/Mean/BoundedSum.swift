@@ -14,7 +14,8 @@ public enum BoundedSum {
 
         /// Names the operations.
         public init(
-            quantize: @escaping @Sendable (Float, Double) -> Int64, shrinkFactor: @escaping @Sendable (UInt128) -> Double
+            quantize: @escaping @Sendable (Float, Double) -> Int64,
+            shrinkFactor: @escaping @Sendable (UInt128) -> Double
         ) {
             self.quantize = quantize
             self.shrinkFactor = shrinkFactor
@@ -32,13 +33,20 @@ public enum BoundedSum {
     /// - Returns: Shape `[parameterCount]`, grid units.
     /// - Throws: ``AggregationError``.
     public static func sum(
-        of updates: [SpooledUpdate], layout: ParameterLayout, weightCap: Int, grid: Grid,
+        of updates: [SpooledUpdate],
+        layout: ParameterLayout,
+        weightCap: Int,
+        grid: Grid,
         blockElementCount: Int = 1 << 16
     ) throws(AggregationError) -> [Int64] {
         var factors: [String: Double] = [:]
         for update in updates {
             factors[update.path] = try shrinkFactor(
-                of: update, weight: share(update, weightCap), grid: grid, blockElementCount: blockElementCount)
+                of: update,
+                weight: share(update, weightCap),
+                grid: grid,
+                blockElementCount: blockElementCount
+            )
         }
         let shrink = factors
         return try BlockFold.fold(updates, layout: layout, blockElementCount: blockElementCount) {
@@ -58,7 +66,10 @@ public enum BoundedSum {
     }
 
     private static func shrinkFactor(
-        of update: SpooledUpdate, weight: Double, grid: Grid, blockElementCount: Int
+        of update: SpooledUpdate,
+        weight: Double,
+        grid: Grid,
+        blockElementCount: Int
     ) throws(AggregationError) -> Double {
         let file = try BlockFold.open(update)
         let count = file.layout.parameterCount

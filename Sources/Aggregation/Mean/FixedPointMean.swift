@@ -21,7 +21,10 @@ public enum FixedPointMean {
     /// - Returns: Shape `[parameterCount]`, the mean in parameter units.
     /// - Throws: ``AggregationError``.
     public static func mean(
-        of updates: [SpooledUpdate], layout: ParameterLayout, valueBound: Double, blockElementCount: Int = 1 << 16
+        of updates: [SpooledUpdate],
+        layout: ParameterLayout,
+        valueBound: Double,
+        blockElementCount: Int = 1 << 16
     ) throws(AggregationError) -> [Double] {
         guard !updates.isEmpty else { throw .noUpdates }
         var totalWeight = 0
@@ -49,9 +52,17 @@ public enum FixedPointMean {
 package enum BlockFold {
     /// Folds every update into integer sums.
     ///
-    /// - Parameter add: Adds one update's block, whose first coordinate is given, into the sums.
+    /// - Parameters:
+    ///   - updates: Files with the model's layout.
+    ///   - layout: The model's layout.
+    ///   - blockElementCount: Parameters a task reads at a time.
+    ///   - add: Adds one update's block, whose first coordinate is given, into the sums.
+    /// - Returns: Shape `[parameterCount]`.
+    /// - Throws: ``AggregationError``.
     package static func fold(
-        _ updates: [SpooledUpdate], layout: ParameterLayout, blockElementCount: Int,
+        _ updates: [SpooledUpdate],
+        layout: ParameterLayout,
+        blockElementCount: Int,
         add: @escaping @Sendable (inout [Int64], [Float], SpooledUpdate, Int) throws(AggregationError) -> Void
     ) throws(AggregationError) -> [Int64] {
         for update in updates {
@@ -87,7 +98,10 @@ package enum BlockFold {
 
     /// Reads a block, with the file's name in the error.
     package static func read(
-        _ file: SafetensorsFile, _ range: Range<Int>, into values: inout [Float], path: String
+        _ file: SafetensorsFile,
+        _ range: Range<Int>,
+        into values: inout [Float],
+        path: String
     ) throws(AggregationError) {
         do {
             try file.read(range, into: &values)

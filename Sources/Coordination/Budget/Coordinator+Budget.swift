@@ -10,9 +10,14 @@ extension Coordinator {
         return ParticipationCappedAccountant.epsilon(
             of: ordered.map {
                 .init(
-                    noiseMultiplier: $0.noiseMultiplier, participationCap: $0.participationCap,
-                    roundCount: $0.roundCount, parameterCount: $0.parameterCount)
-            }, delta: delta)
+                    noiseMultiplier: $0.noiseMultiplier,
+                    participationCap: $0.participationCap,
+                    roundCount: $0.roundCount,
+                    parameterCount: $0.parameterCount
+                )
+            },
+            delta: delta
+        )
     }
 
     /// Makes the reservation for a round that is about to open, or refuses.
@@ -28,12 +33,21 @@ extension Coordinator {
         let total = epsilon(of: ledger.charges(population: population.id, additional: (id, charge)), delta: delta)
         guard total <= budget else {
             throw CoordinationError(
-                .conflict, "budget_exhausted",
-                "round \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened")
+                .conflict,
+                "budget_exhausted",
+                "round \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened"
+            )
         }
         return ledger.append(
-            population: population.id, run: id, round: round, attempt: attempt, state: "reserved", charge: charge,
-            epsilonAfter: total, at: now)
+            population: population.id,
+            run: id,
+            round: round,
+            attempt: attempt,
+            state: "reserved",
+            charge: charge,
+            epsilonAfter: total,
+            at: now
+        )
     }
 
     /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
@@ -41,10 +55,19 @@ extension Coordinator {
         guard let run = runs[id], let charge = try? charge(of: run) else { preconditionFailure("the run has a charge") }
         let population = populations[run.record.populationId]
         var row = ledger.append(
-            population: run.record.populationId, run: id, round: round.number, attempt: round.attempt, state: state,
-            charge: charge, epsilonAfter: 0, at: now)
+            population: run.record.populationId,
+            run: id,
+            round: round.number,
+            attempt: round.attempt,
+            state: state,
+            charge: charge,
+            epsilonAfter: 0,
+            at: now
+        )
         let total = epsilon(
-            of: ledger.charges(population: run.record.populationId), delta: population?.budgetDelta ?? 1e-5)
+            of: ledger.charges(population: run.record.populationId),
+            delta: population?.budgetDelta ?? 1e-5
+        )
         // The total is informative and not part of the row's hash.
         row.epsilonAfter = total
         ledger.noteTotal(total)
@@ -53,9 +76,11 @@ extension Coordinator {
 
     private func charge(of run: RunState) throws -> PrivacyCharge {
         PrivacyCharge(
-            mode: run.specification.privacy.mode, noiseMultiplier: run.specification.privacy.noiseMultiplier,
+            mode: run.specification.privacy.mode,
+            noiseMultiplier: run.specification.privacy.noiseMultiplier,
             participationCap: run.specification.cohort.maxParticipations,
-            parameterCount: try layout(of: run.record.id).parameterCount)
+            parameterCount: try layout(of: run.record.id).parameterCount
+        )
     }
 
     /// Refuses a model too large for the sampler's guarantee, when the run is made and not after its first round.
@@ -64,8 +89,10 @@ extension Coordinator {
         do {
             _ = try NoiseGrid(
                 clippingNorm: specification.privacy.clipping.norm,
-                noiseMultiplier: specification.privacy.noiseMultiplier, parameterCount: layout.parameterCount,
-                isLocal: specification.privacy.mode == "local")
+                noiseMultiplier: specification.privacy.noiseMultiplier,
+                parameterCount: layout.parameterCount,
+                isLocal: specification.privacy.mode == "local"
+            )
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the noise cannot be made: \(error)")
         }
@@ -85,20 +112,32 @@ extension Coordinator {
             fitting[id] = roundsThatFit(charges: all, run: id, charge: charge, budget: budget, delta: delta)
         }
         return BudgetStatus(
-            epsilon: budget, delta: delta, spentEpsilon: spent, reservedEpsilon: withReserved - spent,
-            remainingEpsilon: max(0, budget - withReserved), roundsThatFit: fitting)
+            epsilon: budget,
+            delta: delta,
+            spentEpsilon: spent,
+            reservedEpsilon: withReserved - spent,
+            remainingEpsilon: max(0, budget - withReserved),
+            roundsThatFit: fitting
+        )
     }
 
     /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
     private func roundsThatFit(
-        charges: [String: ChargedRun], run: String, charge: PrivacyCharge, budget: Double, delta: Double
+        charges: [String: ChargedRun],
+        run: String,
+        charge: PrivacyCharge,
+        budget: Double,
+        delta: Double
     ) -> Int? {
         var trial = charges
         var entry =
             trial[run]
             ?? ChargedRun(
-                noiseMultiplier: charge.noiseMultiplier, participationCap: charge.participationCap, roundCount: 0,
-                parameterCount: charge.parameterCount)
+                noiseMultiplier: charge.noiseMultiplier,
+                participationCap: charge.participationCap,
+                roundCount: 0,
+                parameterCount: charge.parameterCount
+            )
         let start = entry.roundCount
         func admits(_ extra: Int) -> Bool {
             entry.roundCount = start + extra

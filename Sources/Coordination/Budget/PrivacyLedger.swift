@@ -43,8 +43,10 @@ package struct PrivacyLedger: Sendable {
         for row in rows {
             guard row.sequence == self.rows.count + 1, row.previousHash == head, Self.hash(row) == row.rowHash else {
                 throw CoordinationError(
-                    .unavailable, "ledger_broken",
-                    "the privacy ledger's row \(row.sequence) does not follow from the row before it; restore the database")
+                    .unavailable,
+                    "ledger_broken",
+                    "the privacy ledger's row \(row.sequence) does not follow from the row before it; restore the database"
+                )
             }
             self.rows.append(row)
         }
@@ -55,22 +57,31 @@ package struct PrivacyLedger: Sendable {
 
     /// The charges of a population that count, by run; `additional` stands for a reservation being considered.
     package func charges(
-        population: String, additional: (run: String, charge: PrivacyCharge)? = nil, committedOnly: Bool = false
+        population: String,
+        additional: (run: String, charge: PrivacyCharge)? = nil,
+        committedOnly: Bool = false
     ) -> [String: ChargedRun] {
         var states: [String: (run: String, state: String, charge: PrivacyCharge)] = [:]
         for row in rows where row.populationId == population {
-            guard let charge = try? JSONDecoder().decode(PrivacyCharge.self, from: Data(row.event.utf8)) else { continue }
+            guard let charge = try? JSONDecoder().decode(PrivacyCharge.self, from: Data(row.event.utf8)) else {
+                continue
+            }
             states["\(row.runId)/\(row.round)/\(row.attempt)"] = (row.runId, row.state, charge)
         }
-        var counted = states.values.filter { committedOnly ? $0.state == "committed" : $0.state != "released" }.map { ($0.run, $0.charge) }
+        var counted = states.values.filter { committedOnly ? $0.state == "committed" : $0.state != "released" }.map {
+            ($0.run, $0.charge)
+        }
         if let additional { counted.append(additional) }
         var result: [String: ChargedRun] = [:]
         for (run, charge) in counted {
             var entry =
                 result[run]
                 ?? ChargedRun(
-                    noiseMultiplier: charge.noiseMultiplier, participationCap: charge.participationCap, roundCount: 0,
-                    parameterCount: charge.parameterCount)
+                    noiseMultiplier: charge.noiseMultiplier,
+                    participationCap: charge.participationCap,
+                    roundCount: 0,
+                    parameterCount: charge.parameterCount
+                )
             entry.roundCount += 1
             result[run] = entry
         }
@@ -79,15 +90,31 @@ package struct PrivacyLedger: Sendable {
 
     /// Makes the next row and keeps it; the caller stores it in the same transaction as what it belongs to.
     package mutating func append(
-        population: String, run: String, round: Int, attempt: Int, state: String, charge: PrivacyCharge,
-        epsilonAfter: Double, at time: Date
+        population: String,
+        run: String,
+        round: Int,
+        attempt: Int,
+        state: String,
+        charge: PrivacyCharge,
+        epsilonAfter: Double,
+        at time: Date
     ) -> LedgerRow {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         let event = (try? encoder.encode(charge)).map { String(decoding: $0, as: UTF8.self) } ?? ""
         var row = LedgerRow(
-            sequence: rows.count + 1, populationId: population, runId: run, round: round, attempt: attempt,
-            state: state, event: event, epsilonAfter: epsilonAfter, createdAt: time, previousHash: head, rowHash: "")
+            sequence: rows.count + 1,
+            populationId: population,
+            runId: run,
+            round: round,
+            attempt: attempt,
+            state: state,
+            event: event,
+            epsilonAfter: epsilonAfter,
+            createdAt: time,
+            previousHash: head,
+            rowHash: ""
+        )
         row.rowHash = Self.hash(row)
         rows.append(row)
         return row

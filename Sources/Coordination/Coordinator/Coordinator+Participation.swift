@@ -37,7 +37,9 @@ extension Coordinator {
         let deadline = ContinuousClock.now + wait
         while true {
             let answer = try checkInNow(client: client, request)
-            if answer.assignment != nil || ContinuousClock.now >= deadline || answer.retryWindow == nil { return answer }
+            if answer.assignment != nil || ContinuousClock.now >= deadline || answer.retryWindow == nil {
+                return answer
+            }
             guard waiters.count < configuration.waiterLimit else { return answer }
             await waitForWork(until: deadline)
         }
@@ -89,12 +91,20 @@ extension Coordinator {
                 sawCap = true
                 continue
             }
-            guard run.freeSlots > 0, !run.assignmentIDs.contains(where: { assignments[$0]?.clientId == id }) else { continue }
+            guard run.freeSlots > 0, !run.assignmentIDs.contains(where: { assignments[$0]?.clientId == id }) else {
+                continue
+            }
             nextRunTurn += 1
             let assignment = AssignmentRecord(
-                id: Secrets.identifier("asg"), runId: runID, round: round.number, attempt: round.attempt,
-                clientId: id, state: .assigned, createdAt: now,
-                deadline: now.addingTimeInterval(run.specification.cohort.reportTimeoutS))
+                id: Secrets.identifier("asg"),
+                runId: runID,
+                round: round.number,
+                attempt: round.attempt,
+                clientId: id,
+                state: .assigned,
+                createdAt: now,
+                deadline: now.addingTimeInterval(run.specification.cohort.reportTimeoutS)
+            )
             round.assigned += 1
             client.state = "active"
             try commit([.client(client), .round(round), .assignment(assignment)])
@@ -136,16 +146,27 @@ extension Coordinator {
         }
         let version = run.versions[record.round - 1]
         return AssignmentBody(
-            id: record.id, run: record.runId, round: record.round, attempt: record.attempt,
+            id: record.id,
+            run: record.runId,
+            round: record.round,
+            attempt: record.attempt,
             state: record.state.rawValue,
             model: .init(
-                version: version.version, url: "/v1/runs/\(record.runId)/models/\(version.version)/weights",
-                sha256: version.sha256, bytes: version.bytes),
-            architecture: run.specification.model, training: run.specification.training,
-            privacy: run.specification.privacy, maxParticipations: run.specification.cohort.maxParticipations,
-            tensors: try layout(of: record.runId), updateUrl: "/v1/assignments/\(record.id)/update",
-            seed: String(Self.seed(of: record.id)), deadline: record.deadline.wireTimestamp,
-            deadlineInS: max(0, record.deadline.timeIntervalSince(now)))
+                version: version.version,
+                url: "/v1/runs/\(record.runId)/models/\(version.version)/weights",
+                sha256: version.sha256,
+                bytes: version.bytes
+            ),
+            architecture: run.specification.model,
+            training: run.specification.training,
+            privacy: run.specification.privacy,
+            maxParticipations: run.specification.cohort.maxParticipations,
+            tensors: try layout(of: record.runId),
+            updateUrl: "/v1/assignments/\(record.id)/update",
+            seed: String(Self.seed(of: record.id)),
+            deadline: record.deadline.wireTimestamp,
+            deadlineInS: max(0, record.deadline.timeIntervalSince(now))
+        )
     }
 
     private static func seed(of id: String) -> UInt64 {
@@ -156,7 +177,11 @@ extension Coordinator {
     package func layout(of runID: String) throws -> ParameterLayout {
         if let layout = runs[runID]?.layout { return layout }
         guard let version = runs[runID]?.versions.first else {
-            throw CoordinationError(.conflict, "model_missing", "the run has no model yet: upload it, then start the run")
+            throw CoordinationError(
+                .conflict,
+                "model_missing",
+                "the run has no model yet: upload it, then start the run"
+            )
         }
         let layout = try SafetensorsFile(path: blobs.path(sha256: version.sha256)).layout
         runs[runID]?.layout = layout
@@ -172,12 +197,19 @@ extension Coordinator {
         if record.state != .accepted { try requireLive(record, in: round) }
         let layout = try layout(of: record.runId)
         return UploadTerms(
-            assignmentID: id, runID: record.runId,
+            assignmentID: id,
+            runID: record.runId,
             spoolPath: blobs.spoolPath("\(id)-\(Secrets.identifier("up")).part"),
-            byteLimit: min(configuration.modelByteLimit, layout.parameterCount * 4 + (64 << 10) + SafetensorsHeader.headerByteLimit),
-            layout: layout, baseSHA256: run.versions[record.round - 1].sha256,
-            valueBound: run.specification.aggregation.valueBound, exampleCap: run.specification.aggregation.exampleCap,
-            acceptedSHA256: record.updateSha256)
+            byteLimit: min(
+                configuration.modelByteLimit,
+                layout.parameterCount * 4 + (64 << 10) + SafetensorsHeader.headerByteLimit
+            ),
+            layout: layout,
+            baseSHA256: run.versions[record.round - 1].sha256,
+            valueBound: run.specification.aggregation.valueBound,
+            exampleCap: run.specification.aggregation.exampleCap,
+            acceptedSHA256: record.updateSha256
+        )
     }
 
     private func requireLive(_ record: AssignmentRecord, in round: RoundRecord) throws {
@@ -201,7 +233,10 @@ extension Coordinator {
         if record.state == .accepted {
             guard record.updateSha256 == update.sha256 else {
                 throw CoordinationError(
-                    .conflict, "update_differs", "another update was accepted for this assignment already")
+                    .conflict,
+                    "update_differs",
+                    "another update was accepted for this assignment already"
+                )
             }
             return receipt(record)
         }
@@ -248,7 +283,10 @@ extension Coordinator {
 
     private func receipt(_ record: AssignmentRecord) -> UpdateReceipt {
         UpdateReceipt(
-            assignment: record.id, state: record.state.rawValue, sha256: record.updateSha256 ?? "",
-            bytes: record.updateBytes ?? 0)
+            assignment: record.id,
+            state: record.state.rawValue,
+            sha256: record.updateSha256 ?? "",
+            bytes: record.updateBytes ?? 0
+        )
     }
 }

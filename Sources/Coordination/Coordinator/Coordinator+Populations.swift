@@ -48,8 +48,12 @@ extension Coordinator {
             throw CoordinationError(.conflict, "name_taken", "a population named '\(request.name)' exists already")
         }
         let record = PopulationRecord(
-            id: Secrets.identifier("pop"), name: request.name, budgetEpsilon: request.budget?.epsilon,
-            budgetDelta: request.budget?.delta, createdAt: now)
+            id: Secrets.identifier("pop"),
+            name: request.name,
+            budgetEpsilon: request.budget?.epsilon,
+            budgetDelta: request.budget?.delta,
+            createdAt: now
+        )
         try commit([.population(record)])
         return try population(record.id)
     }
@@ -62,8 +66,12 @@ extension Coordinator {
         let record = try populationRecord(idOrName)
         let members = clients.values.filter { $0.populationId == record.id }
         return PopulationView(
-            id: record.id, name: record.name, clients: Dictionary(grouping: members, by: \.state).mapValues(\.count),
-            budget: budgetStatus(of: record), createdAt: record.createdAt.wireTimestamp)
+            id: record.id,
+            name: record.name,
+            clients: Dictionary(grouping: members, by: \.state).mapValues(\.count),
+            budget: budgetStatus(of: record),
+            createdAt: record.createdAt.wireTimestamp
+        )
     }
 
     package func ledgerRows(population idOrName: String) throws -> [LedgerRow] {
@@ -71,22 +79,30 @@ extension Coordinator {
         return ledger.rows.filter { $0.populationId == id }
     }
 
-    package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String {
+    package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String
+    {
         let id = try populationRecord(idOrName).id
         let token = Secrets.token()
         try commit([
             .token(
                 TokenRecord(
-                    hash: Secrets.sha256(Array(token.utf8)), role: "enrollment", populationId: id,
-                    usesLeft: request.maxUses, expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
-                    createdAt: now))
+                    hash: Secrets.sha256(Array(token.utf8)),
+                    role: "enrollment",
+                    populationId: id,
+                    usesLeft: request.maxUses,
+                    expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
+                    createdAt: now
+                )
+            )
         ])
         return token
     }
 
     /// Registers a client; the same key with the same enrollment token gives the same client again, with a new token.
     package func register(
-        enrollmentTokenHash: String, _ request: RegistrationRequest, idempotencyKey: String?
+        enrollmentTokenHash: String,
+        _ request: RegistrationRequest,
+        idempotencyKey: String?
     ) throws -> RegistrationResponse {
         guard var enrollment = tokens[enrollmentTokenHash], let population = enrollment.populationId else {
             throw CoordinationError(.unauthorized, "unauthorized", "the enrollment token is not known")
@@ -102,7 +118,10 @@ extension Coordinator {
         } else {
             guard enrollment.usesLeft ?? 1 > 0 else {
                 throw CoordinationError(
-                    .forbidden, "enrollment_exhausted", "the enrollment token has been used as often as it may be")
+                    .forbidden,
+                    "enrollment_exhausted",
+                    "the enrollment token has been used as often as it may be"
+                )
             }
             enrollment.usesLeft = enrollment.usesLeft.map { $0 - 1 }
             clientID = Secrets.identifier("clt")
@@ -110,8 +129,15 @@ extension Coordinator {
             changes += [
                 .client(
                     ClientRecord(
-                        id: clientID, populationId: population, name: request.name, labels: labels,
-                        state: "registered", registrationKey: registrationKey, registeredAt: now)),
+                        id: clientID,
+                        populationId: population,
+                        name: request.name,
+                        labels: labels,
+                        state: "registered",
+                        registrationKey: registrationKey,
+                        registeredAt: now
+                    )
+                ),
                 .token(enrollment),
             ]
         }
@@ -160,8 +186,13 @@ extension Coordinator {
             if let count = runs[run]?.participations[record.id] { participations[run] = count }
         }
         return ClientView(
-            id: record.id, population: record.populationId, name: record.name, state: record.state,
-            registeredAt: record.registeredAt.wireTimestamp, lastSeenAt: lastSeen[record.id]?.wireTimestamp,
-            participations: participations)
+            id: record.id,
+            population: record.populationId,
+            name: record.name,
+            state: record.state,
+            registeredAt: record.registeredAt.wireTimestamp,
+            lastSeenAt: lastSeen[record.id]?.wireTimestamp,
+            participations: participations
+        )
     }
 }

@@ -6,7 +6,7 @@ import Tensors
 import WireFormat
 
 extension Coordinator {
-    /// Looks at the time: ends what has waited long enough. Called a few times a second, and by tests.
+    /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
         for id in runOrder {
             guard let run = runs[id], run.record.state == "running" || run.record.state == "paused",
@@ -15,13 +15,19 @@ extension Coordinator {
             try expireAssignments(run: id)
             guard round.deadline <= now else { continue }
             if round.phase == .selecting && round.assigned < run.specification.cohort.minimum {
-                try abandonAndRetry(run: id, reason: "too few clients: \(round.assigned) checked in before the selection deadline")
+                try abandonAndRetry(
+                    run: id,
+                    reason: "too few clients: \(round.assigned) checked in before the selection deadline"
+                )
             } else if round.phase == .selecting {
                 try beginReporting(run: id, cause: "the selection deadline passed")
             } else if round.accepted >= run.specification.cohort.minimum {
                 try beginAggregation(run: id, cause: "the report deadline passed with enough updates")
             } else {
-                try abandonAndRetry(run: id, reason: "too few updates: \(round.accepted) came before the report deadline")
+                try abandonAndRetry(
+                    run: id,
+                    reason: "too few updates: \(round.accepted) came before the report deadline"
+                )
             }
         }
     }
@@ -30,7 +36,9 @@ extension Coordinator {
         guard let run = runs[id], var round = run.round else { return }
         var changes: [StoreChange] = []
         for assignmentID in run.assignmentIDs {
-            guard var assignment = assignments[assignmentID], assignment.state.isLive, assignment.deadline < now else { continue }
+            guard var assignment = assignments[assignmentID], assignment.state.isLive, assignment.deadline < now else {
+                continue
+            }
             assignment.state = .expired
             round.expired += 1
             changes.append(.assignment(assignment))
@@ -52,8 +60,13 @@ extension Coordinator {
         }
         let attempt = run.round.map { $0.number == number ? $0.attempt + 1 : 1 } ?? 1
         let round = RoundRecord(
-            runId: id, number: number, attempt: attempt, phase: .selecting, openedAt: now,
-            deadline: now.addingTimeInterval(run.specification.cohort.selectionTimeoutS))
+            runId: id,
+            number: number,
+            attempt: attempt,
+            phase: .selecting,
+            openedAt: now,
+            deadline: now.addingTimeInterval(run.specification.cohort.selectionTimeoutS)
+        )
         var changes: [StoreChange] = [
             .round(round), history(id, round: number, attempt: attempt, state: "selecting", cause: "opened"),
         ]
@@ -63,7 +76,12 @@ extension Coordinator {
                 changes.append(.ledger(try reserve(run: id, round: number, attempt: attempt)))
             } catch let error as CoordinationError where error.code == "budget_exhausted" {
                 try changeState(
-                    of: id, from: ["running", "paused"], to: "failed", cause: error.message, reason: error.code)
+                    of: id,
+                    from: ["running", "paused"],
+                    to: "failed",
+                    cause: error.message,
+                    reason: error.code
+                )
                 throw error
             }
         }
@@ -89,10 +107,14 @@ extension Coordinator {
         round.reason = reason
         round.closedAt = now
         let ledgerCount = ledger.rows.count
-        var changes: [StoreChange] = supersede(run: run) + [
-            .round(round), history(id, round: round.number, attempt: round.attempt, state: "abandoned", cause: reason),
-        ]
-        if run.specification.privacy.mode == "central" || (run.specification.privacy.mode == "local" && round.accepted == 0) {
+        var changes: [StoreChange] =
+            supersede(run: run) + [
+                .round(round),
+                history(id, round: round.number, attempt: round.attempt, state: "abandoned", cause: reason),
+            ]
+        if run.specification.privacy.mode == "central"
+            || (run.specification.privacy.mode == "local" && round.accepted == 0)
+        {
             changes.append(.ledger(settle(run: id, round: round, state: "released")))
         } else if run.specification.privacy.mode == "local" {
             changes.append(.ledger(settle(run: id, round: round, state: "committed")))
@@ -140,7 +162,8 @@ extension Coordinator {
             supersede(run: run) + [
                 .round(round),
                 history(id, round: round.number, attempt: round.attempt, state: "aggregating", cause: cause),
-            ])
+            ]
+        )
         startAggregation(run: id)
     }
 
@@ -152,7 +175,8 @@ extension Coordinator {
             specification: run.specification,
             updates: accepted.map { (path: blobs.spoolPath($0.id + ".update"), exampleCount: $0.exampleCount ?? 1) },
             basePath: blobs.path(sha256: base.sha256),
-            resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result"))
+            resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result")
+        )
         DispatchQueue.global(qos: .utility).async {
             let result = Result { try job.run() }
             Task { await self.finishAggregation(run: id, round: round.number, attempt: round.attempt, result) }
@@ -160,7 +184,10 @@ extension Coordinator {
     }
 
     private func finishAggregation(
-        run id: String, round number: Int, attempt: Int, _ result: Result<AggregationJob.Outcome, any Error>
+        run id: String,
+        round number: Int,
+        attempt: Int,
+        _ result: Result<AggregationJob.Outcome, any Error>
     ) {
         do {
             guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.number == number,
@@ -173,14 +200,25 @@ extension Coordinator {
             case .success(let outcome):
                 try blobs.adopt(spoolFile: outcome.path, sha256: outcome.sha256)
                 let version = ModelVersionRecord(
-                    runId: id, version: number, sha256: outcome.sha256, bytes: outcome.byteCount, createdAt: now)
+                    runId: id,
+                    version: number,
+                    sha256: outcome.sha256,
+                    bytes: outcome.byteCount,
+                    createdAt: now
+                )
                 round.phase = .committed
                 round.closedAt = now
                 round.modelSha256 = outcome.sha256
                 let ledgerCount = ledger.rows.count
                 var changes: [StoreChange] = [
                     .modelVersion(version),
-                    history(id, round: number, attempt: attempt, state: "committed", cause: "model version \(number) was published"),
+                    history(
+                        id,
+                        round: number,
+                        attempt: attempt,
+                        state: "committed",
+                        cause: "model version \(number) was published"
+                    ),
                 ]
                 if run.specification.privacy.mode != "none" {
                     let row = settle(run: id, round: round, state: "committed")
@@ -192,7 +230,8 @@ extension Coordinator {
                 forget(run: id, spooled: spooled)
                 logger.info(
                     "A round was committed",
-                    metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"])
+                    metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"]
+                )
                 if runs[id]?.record.state == "running" { try openRound(run: id) }
             }
         } catch {

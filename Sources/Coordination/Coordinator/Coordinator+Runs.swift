@@ -61,9 +61,16 @@ extension Coordinator {
         try checkPrivacyMode(specification, population: population)
         let document = try WireCoding.encode(specification)
         let record = RunRecord(
-            id: Secrets.identifier("run"), populationId: population.id, name: specification.name,
-            specification: String(decoding: document, as: UTF8.self), state: "created", createdAt: now)
-        var changes: [StoreChange] = [.run(record), history(record.id, state: "created", cause: "created by an operator")]
+            id: Secrets.identifier("run"),
+            populationId: population.id,
+            name: specification.name,
+            specification: String(decoding: document, as: UTF8.self),
+            state: "created",
+            createdAt: now
+        )
+        var changes: [StoreChange] = [
+            .run(record), history(record.id, state: "created", cause: "created by an operator"),
+        ]
         if let initialModel {
             try checkNoiseDimension(specification, layout: initialModel.layout)
             changes.append(.modelVersion(try store(initialModel, run: record.id, version: 0)))
@@ -83,13 +90,17 @@ extension Coordinator {
         let mode = specification.privacy.mode
         guard mode == "none" || population.budgetEpsilon != nil else {
             throw CoordinationError(
-                .unprocessable, "population_without_budget",
-                "mode \(mode) needs a population with a privacy budget; '\(population.name)' has none")
+                .unprocessable,
+                "population_without_budget",
+                "mode \(mode) needs a population with a privacy budget; '\(population.name)' has none"
+            )
         }
         guard mode != "none" || population.budgetEpsilon == nil else {
             throw CoordinationError(
-                .unprocessable, "budget_requires_privacy",
-                "'\(population.name)' has a privacy budget, and a run without privacy would void it: set privacy.mode")
+                .unprocessable,
+                "budget_requires_privacy",
+                "'\(population.name)' has a privacy budget, and a run without privacy would void it: set privacy.mode"
+            )
         }
     }
 
@@ -101,7 +112,10 @@ extension Coordinator {
         }
         guard state.specification.model.architecture == "external" else {
             throw CoordinationError(
-                .conflict, "model_built_in", "the run's architecture makes its own first model; use architecture external")
+                .conflict,
+                "model_built_in",
+                "the run's architecture makes its own first model; use architecture external"
+            )
         }
         if let existing = state.versions.first {
             guard existing.sha256 == sha256 else {
@@ -111,7 +125,11 @@ extension Coordinator {
         }
         let file = try SafetensorsFile(path: spoolFile)
         guard !file.header.entries.isEmpty, file.header.entries.allSatisfy({ $0.dataType == .float32 }) else {
-            throw CoordinationError(.unprocessable, "tensor_mismatch", "the model must hold at least one tensor, all of them F32")
+            throw CoordinationError(
+                .unprocessable,
+                "tensor_mismatch",
+                "the model must hold at least one tensor, all of them F32"
+            )
         }
         try checkNoiseDimension(state.specification, layout: file.layout)
         try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
@@ -132,18 +150,30 @@ extension Coordinator {
     package func run(_ id: String) throws -> RunView {
         let state = try runState(id)
         return RunView(
-            id: id, name: state.record.name, population: state.record.populationId, state: state.record.state,
-            reason: state.record.reason, createdAt: state.record.createdAt.wireTimestamp,
-            round: state.round?.number ?? 0, committedRounds: max(0, state.versions.count - 1),
-            modelVersion: state.versions.last?.version, modelSha256: state.versions.last?.sha256,
+            id: id,
+            name: state.record.name,
+            population: state.record.populationId,
+            state: state.record.state,
+            reason: state.record.reason,
+            createdAt: state.record.createdAt.wireTimestamp,
+            round: state.round?.number ?? 0,
+            committedRounds: max(0, state.versions.count - 1),
+            modelVersion: state.versions.last?.version,
+            modelSha256: state.versions.last?.sha256,
             epsilon: state.rounds.last(where: { $0.phase == .committed })?.epsilon,
-            waitingFor: state.waitingFor(now: now), specification: state.specification)
+            waitingFor: state.waitingFor(now: now),
+            specification: state.specification
+        )
     }
 
     /// Starts a run: the first round opens.
     package func startRun(_ id: String) throws -> RunView {
         guard try !runState(id).versions.isEmpty else {
-            throw CoordinationError(.conflict, "model_missing", "upload the initial model first: PUT /v1/runs/\(id)/model")
+            throw CoordinationError(
+                .conflict,
+                "model_missing",
+                "upload the initial model first: PUT /v1/runs/\(id)/model"
+            )
         }
         try changeState(of: id, from: ["created"], to: "running", cause: "started by an operator")
         try openRound(run: id)
@@ -166,18 +196,36 @@ extension Coordinator {
     /// Cancels a run: its open round is abandoned and its reservation is given back.
     package func cancelRun(_ id: String) throws -> RunView {
         guard runs[id]?.round?.phase != .aggregating else {
-            throw CoordinationError(.conflict, "round_aggregating", "the round is being aggregated; try again in a moment")
+            throw CoordinationError(
+                .conflict,
+                "round_aggregating",
+                "the round is being aggregated; try again in a moment"
+            )
         }
-        try changeState(of: id, from: ["created", "running", "paused"], to: "cancelled", cause: "cancelled by an operator")
+        try changeState(
+            of: id,
+            from: ["created", "running", "paused"],
+            to: "cancelled",
+            cause: "cancelled by an operator"
+        )
         if let round = runs[id]?.round, !round.phase.isFinal { try abandon(run: id, reason: "the run was cancelled") }
         return try run(id)
     }
 
-    func changeState(of id: String, from allowed: [String], to state: String, cause: String, reason: String? = nil) throws {
+    func changeState(
+        of id: String,
+        from allowed: [String],
+        to state: String,
+        cause: String,
+        reason: String? = nil
+    ) throws {
         var record = try runState(id).record
         guard allowed.contains(record.state) else {
             throw CoordinationError(
-                .conflict, "wrong_state", "the run is \(record.state); this is possible when it is \(allowed.joined(separator: " or "))")
+                .conflict,
+                "wrong_state",
+                "the run is \(record.state); this is possible when it is \(allowed.joined(separator: " or "))"
+            )
         }
         record.state = state
         record.reason = reason
@@ -207,7 +255,9 @@ extension Coordinator {
     /// One version; `latest` is the last one.
     package func model(run id: String, version: String) throws -> ModelVersionView {
         let versions = try runState(id).versions
-        let found = version == "latest" ? versions.last : Int(version).flatMap { number in versions.first { $0.version == number } }
+        let found =
+            version == "latest"
+            ? versions.last : Int(version).flatMap { number in versions.first { $0.version == number } }
         guard let found else {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(version)'")
         }
@@ -230,22 +280,38 @@ extension Coordinator {
 
     private func view(_ version: ModelVersionRecord) -> ModelVersionView {
         ModelVersionView(
-            run: version.runId, version: version.version, sha256: version.sha256, bytes: version.bytes,
+            run: version.runId,
+            version: version.version,
+            sha256: version.sha256,
+            bytes: version.bytes,
             createdAt: version.createdAt.wireTimestamp,
-            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights")
+            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights"
+        )
     }
 
     private func view(_ round: RoundRecord, of state: RunState) -> RoundView {
         let isCurrent = round == state.round
         return RoundView(
-            run: round.runId, number: round.number, attempt: round.attempt, state: round.phase.rawValue,
-            reason: round.reason, goal: state.specification.cohort.goal, minimum: state.specification.cohort.minimum,
-            assigned: round.assigned, accepted: round.accepted, rejected: round.rejected, failed: round.failed,
-            expired: round.expired, bytesUp: round.bytesUp, openedAt: round.openedAt.wireTimestamp,
+            run: round.runId,
+            number: round.number,
+            attempt: round.attempt,
+            state: round.phase.rawValue,
+            reason: round.reason,
+            goal: state.specification.cohort.goal,
+            minimum: state.specification.cohort.minimum,
+            assigned: round.assigned,
+            accepted: round.accepted,
+            rejected: round.rejected,
+            failed: round.failed,
+            expired: round.expired,
+            bytesUp: round.bytesUp,
+            openedAt: round.openedAt.wireTimestamp,
             deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
             closedAt: round.closedAt?.wireTimestamp,
-            seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt), modelSha256: round.modelSha256,
+            seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt),
+            modelSha256: round.modelSha256,
             epsilon: round.epsilon,
-            waitingFor: isCurrent ? state.waitingFor(now: now) : "nothing: the round is \(round.phase.rawValue)")
+            waitingFor: isCurrent ? state.waitingFor(now: now) : "nothing: the round is \(round.phase.rawValue)"
+        )
     }
 }

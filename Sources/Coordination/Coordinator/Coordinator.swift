@@ -71,7 +71,11 @@ package actor Coordinator {
         } catch {
             if let ledgerCount { ledger.truncate(to: ledgerCount) }
             logger.error("A transaction failed", metadata: ["error": "\(error)"])
-            throw CoordinationError(.unavailable, "storage_failed", "the database could not be written; try again later")
+            throw CoordinationError(
+                .unavailable,
+                "storage_failed",
+                "the database could not be written; try again later"
+            )
         }
         for change in changes { apply(change) }
     }

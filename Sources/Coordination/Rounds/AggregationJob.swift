@@ -47,15 +47,25 @@ struct AggregationJob: Sendable {
         }
         guard specification.privacy.mode == "central" else {
             return try FixedPointMean.mean(
-                of: spooled, layout: layout, valueBound: specification.aggregation.valueBound)
+                of: spooled,
+                layout: layout,
+                valueBound: specification.aggregation.valueBound
+            )
         }
         let grid = try NoiseGrid(
             clippingNorm: specification.privacy.clipping.norm,
-            noiseMultiplier: specification.privacy.noiseMultiplier, parameterCount: layout.parameterCount)
+            noiseMultiplier: specification.privacy.noiseMultiplier,
+            parameterCount: layout.parameterCount
+        )
         var sums = try BoundedSum.sum(
-            of: spooled, layout: layout, weightCap: byExamples ? cap : 1,
+            of: spooled,
+            layout: layout,
+            weightCap: byExamples ? cap : 1,
             grid: .init(
-                quantize: { grid.quantize($0, scale: $1) }, shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }))
+                quantize: { grid.quantize($0, scale: $1) },
+                shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+            )
+        )
         try IntegerGaussianSampler().addNoise(to: &sums)
         let divisor = Double(specification.cohort.goal)
         return sums.map { Double($0) * grid.step / divisor }

@@ -13,8 +13,10 @@ package struct BlobStore: Sendable {
         directory = dataDirectory
         for name in ["blobs", "spool"] {
             try FileManager.default.createDirectory(
-                atPath: directory + "/" + name, withIntermediateDirectories: true,
-                attributes: [.posixPermissions: 0o700])
+                atPath: directory + "/" + name,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
         }
     }
 
@@ -79,7 +81,9 @@ package struct BlobStore: Sendable {
 
     private func makeParent(of path: String) throws {
         try FileManager.default.createDirectory(
-            atPath: (path as NSString).deletingLastPathComponent, withIntermediateDirectories: true)
+            atPath: (path as NSString).deletingLastPathComponent,
+            withIntermediateDirectories: true
+        )
     }
 
     private static func failure(_ what: String, _ path: String) -> CoordinationError {

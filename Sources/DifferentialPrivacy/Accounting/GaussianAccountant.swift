@@ -33,7 +33,9 @@ public enum GaussianAccountant {
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``.
     public static func noiseMultiplier(epsilon: Double, delta target: Double) throws(PrivacyError) -> Double {
         guard epsilon > 0 else { throw .invalidParameter(name: "epsilon", value: epsilon, allowed: "more than 0") }
-        guard target > 0, target < 1 else { throw .invalidParameter(name: "delta", value: target, allowed: "between 0 and 1") }
+        guard target > 0, target < 1 else {
+            throw .invalidParameter(name: "delta", value: target, allowed: "between 0 and 1")
+        }
         var upper = 1.0
         while delta(epsilon: epsilon, noiseMultiplier: upper) > target { upper *= 2 }
         var lower = upper / 2

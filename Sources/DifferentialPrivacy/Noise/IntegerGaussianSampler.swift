@@ -88,6 +88,7 @@ public struct IntegerGaussianSampler: Sendable {
     private static let table = DiscreteGaussianTable.halves
     /// For each top byte of the magnitude bits, how many thresholds are certainly at or below it.
     private static let firstCandidate: [Int] = (0..<256).map { byte in
-        table.firstIndex { $0.high > UInt64(byte) << 55 || ($0.high == UInt64(byte) << 55 && $0.low > 0) } ?? table.count
+        table.firstIndex { $0.high > UInt64(byte) << 55 || ($0.high == UInt64(byte) << 55 && $0.low > 0) }
+            ?? table.count
     }
 }

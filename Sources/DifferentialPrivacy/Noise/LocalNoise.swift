@@ -7,17 +7,30 @@ public enum LocalNoise {
     ///
     /// - Throws: ``PrivacyError``.
     public static func privatize(
-        _ update: inout [Float], clippingNorm: Double, noiseMultiplier: Double
+        _ update: inout [Float],
+        clippingNorm: Double,
+        noiseMultiplier: Double
     ) throws(PrivacyError) {
         try privatize(
-            &update, clippingNorm: clippingNorm, noiseMultiplier: noiseMultiplier, sampler: IntegerGaussianSampler())
+            &update,
+            clippingNorm: clippingNorm,
+            noiseMultiplier: noiseMultiplier,
+            sampler: IntegerGaussianSampler()
+        )
     }
 
     package static func privatize(
-        _ update: inout [Float], clippingNorm: Double, noiseMultiplier: Double, sampler: IntegerGaussianSampler
+        _ update: inout [Float],
+        clippingNorm: Double,
+        noiseMultiplier: Double,
+        sampler: IntegerGaussianSampler
     ) throws(PrivacyError) {
         let grid = try NoiseGrid(
-            clippingNorm: clippingNorm, noiseMultiplier: noiseMultiplier, parameterCount: update.count, isLocal: true)
+            clippingNorm: clippingNorm,
+            noiseMultiplier: noiseMultiplier,
+            parameterCount: update.count,
+            isLocal: true
+        )
         if let index = update.firstIndex(where: { !$0.isFinite }) { throw .notFinite(index: index) }
         try L2Clipping.clip(&update, norm: clippingNorm)
         var integers = grid.quantize(update)

@@ -21,7 +21,10 @@ public struct NoiseGrid: Equatable, Sendable {
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``,
     ///   ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d.
     public init(
-        clippingNorm: Double, noiseMultiplier: Double, parameterCount: Int, isLocal: Bool = false
+        clippingNorm: Double,
+        noiseMultiplier: Double,
+        parameterCount: Int,
+        isLocal: Bool = false
     ) throws(PrivacyError) {
         guard clippingNorm > 0, clippingNorm.isFinite else {
             throw .invalidParameter(name: "clippingNorm", value: clippingNorm, allowed: "more than 0")

@@ -14,7 +14,11 @@ package struct ServerRequest: Sendable {
     package var requestID: String
 
     package init(
-        method: String, rawTarget: String, headers: HTTPFields, body: any RequestBody, requestID: String
+        method: String,
+        rawTarget: String,
+        headers: HTTPFields,
+        body: any RequestBody,
+        requestID: String
     ) throws(ParseFailure) {
         self.method = method
         self.rawTarget = rawTarget
@@ -55,7 +59,8 @@ package struct ServerRequest: Sendable {
                 bytes.append(byte)
                 continue
             }
-            guard let high = iterator.next().flatMap(hexadecimalValue), let low = iterator.next().flatMap(hexadecimalValue)
+            guard let high = iterator.next().flatMap(hexadecimalValue),
+                let low = iterator.next().flatMap(hexadecimalValue)
             else { return nil }
             bytes.append(high << 4 | low)
         }

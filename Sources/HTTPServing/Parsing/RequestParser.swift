@@ -91,8 +91,13 @@ package enum HeadParser {
             expects = minor == 1
         }
         return RequestHead(
-            method: method, target: target, fields: fields, framing: framing, keepAlive: keepAlive,
-            expectsContinue: expects)
+            method: method,
+            target: target,
+            fields: fields,
+            framing: framing,
+            keepAlive: keepAlive,
+            expectsContinue: expects
+        )
     }
 
     private static func requestLine(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> (String, String, Int) {
@@ -113,7 +118,9 @@ package enum HeadParser {
 
     private static func field(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> (String, String) {
         guard let first = line.first, first != 32, first != 9 else { throw bad("a header field is folded") }
-        guard let colon = line.firstIndex(of: 58), colon > line.startIndex else { throw bad("a header field has no name") }
+        guard let colon = line.firstIndex(of: 58), colon > line.startIndex else {
+            throw bad("a header field has no name")
+        }
         let name = line[line.startIndex..<colon]
         guard name.allSatisfy(isTokenByte) else { throw bad("a header field has a bad name") }
         var value = line[(colon + 1)...]
@@ -126,7 +133,9 @@ package enum HeadParser {
     }
 
     private static func framing(
-        lengths: [String], codings: [String], minor: Int
+        lengths: [String],
+        codings: [String],
+        minor: Int
     ) throws(ParseFailure) -> RequestHead.Framing {
         if !codings.isEmpty {
             guard lengths.isEmpty, minor == 1 else { throw bad("Transfer-Encoding and Content-Length together") }

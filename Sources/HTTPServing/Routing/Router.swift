@@ -24,8 +24,12 @@ package struct Router: Sendable {
     package mutating func add(_ method: String, _ template: String, _ handler: @escaping Handler) {
         table.append(
             Route(
-                method: method, template: template,
-                segments: template.split(separator: "/").map(String.init), handler: handler))
+                method: method,
+                template: template,
+                segments: template.split(separator: "/").map(String.init),
+                handler: handler
+            )
+        )
     }
 
     /// Every method and template, for the test that holds the API's description to them.
@@ -49,7 +53,9 @@ package struct Router: Sendable {
         for route in table {
             guard let parameters = match(route.segments, request.pathSegments) else { continue }
             allowed.insert(route.method)
-            guard route.method == request.method || (request.method == "HEAD" && route.method == "GET") else { continue }
+            guard route.method == request.method || (request.method == "HEAD" && route.method == "GET") else {
+                continue
+            }
             request.parameters = parameters
             return try await route.handler(request)
         }
@@ -59,7 +65,9 @@ package struct Router: Sendable {
         let allow = allowed.sorted().joined(separator: ", ")
         if request.method == "OPTIONS" { return ServerResponse(status: 204, headers: [.allow: allow]) }
         var response = errorHandler(
-            ParseFailure(status: 405, detail: "\(request.path) takes \(allow)"), request)
+            ParseFailure(status: 405, detail: "\(request.path) takes \(allow)"),
+            request
+        )
         response.headers[.allow] = allow
         return response
     }

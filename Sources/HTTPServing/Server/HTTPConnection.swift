@@ -37,7 +37,9 @@ actor HTTPConnection {
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     init(
-        descriptor: Int32, configuration: ServerConfiguration, router: Router,
+        descriptor: Int32,
+        configuration: ServerConfiguration,
+        router: Router,
         onClose: @escaping @Sendable (ObjectIdentifier) -> Void
     ) {
         let executor = ConnectionExecutor()
@@ -95,8 +97,12 @@ actor HTTPConnection {
                 owesContinue = head.expectsContinue && head.framing != .none && head.framing != .length(0)
                 body = ConnectionBody(connection: self, framing: head.framing)
                 request = try ServerRequest(
-                    method: head.method, rawTarget: head.target, headers: head.fields, body: body,
-                    requestID: Self.requestID(head.fields))
+                    method: head.method,
+                    rawTarget: head.target,
+                    headers: head.fields,
+                    body: body,
+                    requestID: Self.requestID(head.fields)
+                )
             } catch {
                 try await send(router.errorHandler(error, nil), method: "GET", keepAlive: false)
                 await lingerBeforeClose()
@@ -156,8 +162,12 @@ actor HTTPConnection {
             guard buffer.count <= configuration.headByteLimit else {
                 try await send(
                     router.errorHandler(
-                        ParseFailure(status: 431, detail: "the head is over \(configuration.headByteLimit) bytes"), nil),
-                    method: "GET", keepAlive: false)
+                        ParseFailure(status: 431, detail: "the head is over \(configuration.headByteLimit) bytes"),
+                        nil
+                    ),
+                    method: "GET",
+                    keepAlive: false
+                )
                 await lingerBeforeClose()
                 return nil
             }
@@ -174,7 +184,9 @@ actor HTTPConnection {
                 failure = nil
                 try await send(
                     router.errorHandler(ParseFailure(status: 408, detail: "the head took too long"), nil),
-                    method: "GET", keepAlive: false)
+                    method: "GET",
+                    keepAlive: false
+                )
                 return nil
             }
             if wasEmpty { deadline = .now + configuration.headTimeout }
@@ -298,7 +310,11 @@ actor ConnectionBody: RequestBody {
     init(connection: HTTPConnection, framing: RequestHead.Framing) {
         self.connection = connection
         decoder = BodyDecoder(framing)
-        if case .length(let length) = framing { contentLength = length } else { contentLength = framing == .none ? 0 : nil }
+        if case .length(let length) = framing {
+            contentLength = length
+        } else {
+            contentLength = framing == .none ? 0 : nil
+        }
     }
 
     var isFinished: Bool { decoder.isDone }
@@ -341,7 +357,8 @@ enum HTTPDate {
         let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
         let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
         func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return "\(days[Int(parts.tm_wday)]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon)]) \(parts.tm_year + 1900) "
+        return
+            "\(days[Int(parts.tm_wday)]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon)]) \(parts.tm_year + 1900) "
             + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
     }
 }

@@ -76,8 +76,11 @@ package actor HTTPServer {
             return
         }
         let connection = HTTPConnection(
-            descriptor: socket, configuration: configuration, router: router,
-            onClose: { [weak self] id in Task { await self?.forget(id) } })
+            descriptor: socket,
+            configuration: configuration,
+            router: router,
+            onClose: { [weak self] id in Task { await self?.forget(id) } }
+        )
         connections[ObjectIdentifier(connection)] = connection
         Task { await connection.serve() }
     }
@@ -118,12 +121,17 @@ package actor HTTPServer {
         var found: UnsafeMutablePointer<addrinfo>?
         let status = getaddrinfo(host, String(port), &hints, &found)
         guard status == 0, let address = found else {
-            throw ListenError(description: "cannot resolve the address \(host): \(String(cString: gai_strerror(status)))")
+            throw ListenError(
+                description: "cannot resolve the address \(host): \(String(cString: gai_strerror(status)))"
+            )
         }
         defer { freeaddrinfo(found) }
         let info = address.pointee
         let descriptor = socket(
-            info.ai_family, info.ai_socktype | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+            info.ai_family,
+            info.ai_socktype | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue),
+            0
+        )
         guard descriptor >= 0 else { throw ListenError(description: "cannot make a socket: \(reason())") }
         var on: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))

@@ -91,7 +91,19 @@ package struct CIFGLSTM<Value: Scalar> {
                     outputs.withUnsafeBufferPointer { r in
                         guard let z = z.baseAddress, let r = r.baseAddress else { return }
                         Value.gemm(
-                            false, true, rows, 3 * h, d, r + row * d, d, p + recurrentWeight, d, 1, z + row * 3 * h, 3 * h)
+                            false,
+                            true,
+                            rows,
+                            3 * h,
+                            d,
+                            r + row * d,
+                            d,
+                            p + recurrentWeight,
+                            d,
+                            1,
+                            z + row * 3 * h,
+                            3 * h
+                        )
                     }
                 }
                 for b in row..<(row + rows) {
@@ -113,7 +125,19 @@ package struct CIFGLSTM<Value: Scalar> {
                     hidden.withUnsafeBufferPointer { hidden in
                         guard let r = r.baseAddress, let hidden = hidden.baseAddress else { return }
                         Value.gemm(
-                            false, true, rows, d, h, hidden + row * h, h, p + projection, h, 0, r + (row + rows) * d, d)
+                            false,
+                            true,
+                            rows,
+                            d,
+                            h,
+                            hidden + row * h,
+                            h,
+                            p + projection,
+                            h,
+                            0,
+                            r + (row + rows) * d,
+                            d
+                        )
                     }
                 }
             }

@@ -18,6 +18,16 @@ public struct CIFGLSTMConfiguration: Equatable, Sendable {
         self.hiddenDimension = hiddenDimension
     }
 
+    /// Reads the sizes off a model's tensors; `nil` when they are not a CIFG-LSTM's.
+    public init?(layout: ParameterLayout) {
+        let shapes = Dictionary(uniqueKeysWithValues: layout.tensors.map { ($0.name, $0.shape) })
+        guard let embedding = shapes["embedding.weight"], embedding.count == 2, let projection = shapes["proj.weight"],
+            projection.count == 2
+        else { return nil }
+        self.init(vocabularySize: embedding[0], embeddingDimension: embedding[1], hiddenDimension: projection[1])
+        guard self.layout == layout else { return nil }
+    }
+
     /// The model's tensors.
     public var layout: ParameterLayout {
         let (v, d, h) = (vocabularySize, embeddingDimension, hiddenDimension)

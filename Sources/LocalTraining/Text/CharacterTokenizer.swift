@@ -15,7 +15,7 @@ public struct CharacterTokenizer: Sendable {
     private let ids: [Unicode.Scalar: Int]
     private let foldsCase: Bool
 
-    /// Takes an alphabet; its first character gets id 4. Text is lower-cased when the alphabet has no capital letter.
+    /// Takes an alphabet, whose first character gets id 4; text is lower-cased when the alphabet has no capital letter.
     public init(alphabet: String) {
         self.alphabet = Array(alphabet.unicodeScalars)
         ids = Dictionary(self.alphabet.enumerated().map { ($1, $0 + 4) }, uniquingKeysWith: { first, _ in first })

@@ -13,11 +13,15 @@ public struct CharacterTrainer: LocalTrainer {
     ///
     /// - Throws: ``LocalTrainingError/modelMismatch(reason:)`` when the alphabet does not fill the vocabulary.
     public init(
-        configuration: CIFGLSTMConfiguration, tokenizer: CharacterTokenizer, texts: [String]
+        configuration: CIFGLSTMConfiguration,
+        tokenizer: CharacterTokenizer,
+        texts: [String]
     ) throws {
         guard configuration.vocabularySize == tokenizer.vocabularySize else {
             throw LocalTrainingError.modelMismatch(
-                reason: "the model has \(configuration.vocabularySize) symbols and the alphabet \(tokenizer.vocabularySize)")
+                reason:
+                    "the model has \(configuration.vocabularySize) symbols and the alphabet \(tokenizer.vocabularySize)"
+            )
         }
         self.configuration = configuration
         self.tokenizer = tokenizer
@@ -37,6 +41,7 @@ public struct CharacterTrainer: LocalTrainer {
     /// Windows that there are to train on.
     public var windowCount: Int { windows.count }
 
+    /// Trains by SGD over shuffled windows.
     public func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         try check(model)
         guard !windows.isEmpty else { throw LocalTrainingError.noData }
@@ -66,7 +71,10 @@ public struct CharacterTrainer: LocalTrainer {
         guard network.parameters.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
         let delta = VectorKernels.difference(network.parameters, model.values)
         return TrainingResult(
-            delta: ParameterVector(layout: model.layout, values: delta), exampleCount: order.count, metrics: metrics)
+            delta: ParameterVector(layout: model.layout, values: delta),
+            exampleCount: order.count,
+            metrics: metrics
+        )
     }
 
     /// Measures a model on the texts.
@@ -118,5 +126,25 @@ public struct CharacterTrainer: LocalTrainer {
         metrics.hit1 = measure.hit1
         metrics.hit3 = measure.hit3
         return metrics
+    }
+}
+
+/// Trains whatever character model the run has on a device's texts.
+public struct TextTrainer: LocalTrainer {
+    private let texts: [String]
+
+    /// Keeps the texts, one record each.
+    public init(texts: [String]) {
+        self.texts = texts
+    }
+
+    /// Trains by SGD; sizes come from the model, the alphabet from the instructions.
+    public func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        guard let configuration = CIFGLSTMConfiguration(layout: model.layout) else {
+            throw LocalTrainingError.modelMismatch(reason: "the model is not a CIFG-LSTM")
+        }
+        let tokenizer = CharacterTokenizer(alphabet: instructions.alphabet ?? CharacterTokenizer.messages)
+        return try CharacterTrainer(configuration: configuration, tokenizer: tokenizer, texts: texts)
+            .train(model: model, instructions: instructions)
     }
 }

@@ -16,11 +16,19 @@ public struct TrainingInstructions: Sendable {
     public var maxExamples: Int
     /// Seeds the shuffles; never privacy noise.
     public var seed: UInt64
+    /// The run's alphabet, where its model is a character model.
+    public var alphabet: String?
 
     /// Creates instructions.
     public init(
-        learningRate: Double, batchSize: Int, epochs: Int, gradientClip: Double = 5, maxSteps: Int = .max,
-        maxExamples: Int = .max, seed: UInt64
+        learningRate: Double,
+        batchSize: Int,
+        epochs: Int,
+        gradientClip: Double = 5,
+        maxSteps: Int = .max,
+        maxExamples: Int = .max,
+        seed: UInt64,
+        alphabet: String? = nil
     ) {
         self.learningRate = learningRate
         self.batchSize = batchSize
@@ -29,6 +37,7 @@ public struct TrainingInstructions: Sendable {
         self.maxSteps = maxSteps
         self.maxExamples = maxExamples
         self.seed = seed
+        self.alphabet = alphabet
     }
 }
 

@@ -2,7 +2,7 @@
 public struct TensorSpecification: Hashable, Sendable, Codable {
     /// The tensor's name, unique within its layout.
     public var name: String
-    /// Row-major shape; an empty shape is a scalar. Every extent is at least 1.
+    /// Row-major shape, every extent at least 1; an empty shape is a scalar.
     public var shape: [Int]
 
     /// Creates a specification.

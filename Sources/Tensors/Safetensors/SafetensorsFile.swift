@@ -51,6 +51,7 @@ public final class SafetensorsFile {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - buffer: Receives `range.count` floats from its first element on.
+    /// - Throws: ``SafetensorsError/inputOutput(path:errno:)`` or a truncation.
     public func read(_ range: Range<Int>, into buffer: inout [Float]) throws(SafetensorsError) {
         precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the file")
         precondition(buffer.count >= range.count, "buffer too small")

@@ -56,6 +56,7 @@ public struct SafetensorsHeader: Sendable, Equatable {
     /// - Parameters:
     ///   - json: The header's JSON bytes, without the eight bytes of length.
     ///   - fileByteCount: The size of the whole file.
+    /// - Throws: ``SafetensorsError`` naming the tensor and the rule.
     public init(json: [UInt8], fileByteCount: Int) throws(SafetensorsError) {
         let dataOffset = 8 + json.count
         guard let object = (try? JSONSerialization.jsonObject(with: Data(json))) as? [String: Any] else {

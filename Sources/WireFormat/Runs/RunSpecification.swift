@@ -1,6 +1,6 @@
 package import Tensors
 
-/// What a run trains, with whom, how, and under which privacy terms. Immutable once the run is created.
+/// What a run trains, with whom, how, and under which privacy terms; immutable once the run is created.
 package struct RunSpecification: Codable, Equatable, Sendable {
     /// The model and how its first version comes to be.
     package struct Model: Codable, Equatable, Sendable {

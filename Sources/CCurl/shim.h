@@ -1,0 +1,35 @@
+#pragma once
+
+#include <curl/curl.h>
+
+// Swift cannot call variadic functions: one wrapper for each kind of option.
+
+static inline CURLcode martlet_set_long(CURL *handle, CURLoption option, long value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
+static inline CURLcode martlet_set_offset(CURL *handle, CURLoption option, curl_off_t value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
+static inline CURLcode martlet_set_string(CURL *handle, CURLoption option, const char *value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
+static inline CURLcode martlet_set_pointer(CURL *handle, CURLoption option, void *value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
+typedef size_t (*martlet_data_callback)(char *, size_t, size_t, void *);
+
+static inline CURLcode martlet_set_callback(CURL *handle, CURLoption option, martlet_data_callback value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
+static inline CURLcode martlet_get_long(CURL *handle, CURLINFO info, long *value) {
+    return curl_easy_getinfo(handle, info, value);
+}
+
+static inline CURLMcode martlet_multi_set_long(CURLM *handle, CURLMoption option, long value) {
+    return curl_multi_setopt(handle, option, value);
+}

@@ -1,0 +1,283 @@
+import Crypto
+import DifferentialPrivacy
+import Dispatch
+public import Foundation
+public import LocalTraining
+import Tensors
+import WireFormat
+
+/// What one attempt to take part came to.
+public enum ParticipationOutcome: Sendable, Equatable {
+    /// An update was accepted.
+    case accepted(run: String, round: Int)
+    /// There was no work; ask again after so many seconds.
+    case noWork(reason: String, retrySeconds: Double)
+    /// The client has taken part as often as it may.
+    case finished
+    /// The work could not be done or was no longer wanted; the code says why.
+    case ended(code: String)
+}
+
+/// One device's part in federated learning: registers once, then fetches, trains, clips, noises and uploads.
+///
+/// The trainer is not trusted with privacy: whatever it returns is checked, clipped and noised here. A finished update is
+/// on disk before it is sent, and after a kill the same bytes are sent again: nothing is trained or noised twice.
+public actor FederatedClient {
+    private let server: String
+    private let enrollmentToken: String?
+    private let state: ClientState
+    private let trainer: any LocalTrainer
+    private let transport: any Transport
+    private let retry: RetryPolicy
+    private let policy: ClientPrivacyPolicy
+    private let models: ModelCache
+    private let arithmetic: ArithmeticQueue
+    private var credential: ClientState.Credential?
+    /// Bytes of updates that were accepted.
+    public private(set) var bytesUp = 0
+
+    /// Creates a client.
+    ///
+    /// - Parameters:
+    ///   - server: The server's base URL, such as `http://127.0.0.1:8080`.
+    ///   - enrollmentToken: Needed until the client has registered.
+    ///   - state: What the client keeps.
+    ///   - trainer: Trains on this device's data.
+    ///   - transport: Shared by clients of one process.
+    ///   - models: Shared by clients of one process.
+    ///   - policy: What the device's owner allows.
+    ///   - retry: How failed requests are repeated.
+    ///   - arithmetic: Bounds how many clients of the process train at the same time.
+    public init(
+        server: String, enrollmentToken: String?, state: ClientState, trainer: any LocalTrainer,
+        transport: any Transport, models: ModelCache, policy: ClientPrivacyPolicy = .init(),
+        retry: RetryPolicy = .init(), arithmetic: ArithmeticQueue = .shared
+    ) {
+        self.server = server.hasSuffix("/") ? String(server.dropLast()) : server
+        self.enrollmentToken = enrollmentToken
+        self.state = state
+        self.trainer = trainer
+        self.transport = transport
+        self.models = models
+        self.policy = policy
+        self.retry = retry
+        self.arithmetic = arithmetic
+        credential = state.read("credential.json", ClientState.Credential.self)
+    }
+
+    /// Takes part until the task is cancelled or the client may no longer take part.
+    ///
+    /// - Throws: ``ClientError`` when the server refuses the client for good.
+    public func run() async throws {
+        while !Task.isCancelled {
+            switch try await participateOnce(waitSeconds: 30) {
+            case .finished: return
+            case .noWork(_, let seconds): try await retry.sleep(seconds)
+            case .accepted, .ended: continue
+            }
+        }
+    }
+
+    /// Registers where that has not happened, and keeps the credential.
+    public func register() async throws {
+        guard credential == nil else { return }
+        guard let enrollmentToken else {
+            throw ClientError(code: "not_registered", message: "an enrollment token is needed to register")
+        }
+        // The key is on disk before the request: a repeat after a kill gives the same client.
+        let key = state.read("registration.json", [String].self)?.first ?? UUID().uuidString
+        try state.write("registration.json", [key])
+        let response = try await call(
+            "POST", "/v1/clients", token: enrollmentToken, body: try WireCoding.encode(RegistrationRequest(name: nil)),
+            headers: ["Idempotency-Key": key])
+        let answer = try WireCoding.decode(RegistrationResponse.self, from: response.body)
+        let fresh = ClientState.Credential(clientId: answer.clientId, token: answer.token)
+        try state.write("credential.json", fresh)
+        credential = fresh
+    }
+
+    /// Asks for work once, and does it.
+    ///
+    /// - Parameter waitSeconds: How long the server may hold the question.
+    public func participateOnce(waitSeconds: Int) async throws -> ParticipationOutcome {
+        try await register()
+        if let pending = state.read("pending.json", ClientState.PendingUpload.self) {
+            if let outcome = try await upload(pending, run: "", round: 0) { return outcome }
+        }
+        let response = try await call(
+            "POST", "/v1/checkins", body: try WireCoding.encode(CheckInRequest()),
+            headers: waitSeconds > 0 ? ["Prefer": "wait=\(waitSeconds)"] : [:])
+        let answer = try WireCoding.decode(CheckInResponse.self, from: response.body)
+        guard let assignment = answer.assignment else {
+            let reason = answer.reason ?? "none"
+            guard reason != "participation_limit" else { return .finished }
+            let window = answer.retryWindow ?? .init(minS: 5, maxS: 30)
+            return .noWork(reason: reason, retrySeconds: window.minS + (window.maxS - window.minS) * retry.uniform())
+        }
+        return try await perform(assignment)
+    }
+
+    // MARK: - One assignment
+
+    private func perform(_ assignment: AssignmentBody) async throws -> ParticipationOutcome {
+        var ledger = state.read("ledger.json", ClientLedger.self) ?? ClientLedger()
+        let event = ClientLedger.Event(
+            run: assignment.run, round: assignment.round, mode: assignment.privacy.mode,
+            noiseMultiplier: assignment.privacy.noiseMultiplier)
+        if let refusal = ledger.refusal(of: event, policy: policy) {
+            return try await fail(assignment, "privacy_refused", refusal)
+        }
+        do {
+            let model = try await model(of: assignment)
+            let trainer = trainer
+            let vector = try await arithmetic.run {
+                let result = try trainer.train(model: model, instructions: assignment.instructions)
+                return try Self.prepared(result, for: assignment)
+            }
+            // The event is on disk before the update can leave the device.
+            ledger.events.append(event)
+            try state.write("ledger.json", ledger)
+            let digest = Data(SHA256.hash(data: vector))
+            try state.write("update.safetensors", data: vector)
+            let pending = ClientState.PendingUpload(
+                assignment: assignment.id, updateUrl: assignment.updateUrl, sha256: digest.base64EncodedString())
+            try state.write("pending.json", pending)
+            return try await upload(pending, run: assignment.run, round: assignment.round) ?? .ended(code: "round_closed")
+        } catch let error as LocalTrainingError {
+            return try await fail(assignment, error == .noData ? "no_data" : "training_failed", "\(error)")
+        } catch let error as PrivacyError {
+            return try await fail(assignment, "training_failed", "\(error)")
+        } catch let error as ClientError where error.code == "model_mismatch" {
+            return try await fail(assignment, "training_failed", error.message)
+        }
+    }
+
+    private func model(of assignment: AssignmentBody) async throws -> ParameterVector {
+        let request = TransportRequest(method: "GET", url: server + assignment.model.url, headers: authorization())
+        let (transport, retry) = (transport, retry)
+        let model = try await models.model(sha256: assignment.model.sha256) { path in
+            var download = request
+            download.destination = path
+            let response = try await retry.send(download, over: transport)
+            guard response.status == 200 else { throw Self.error(of: response) }
+        }
+        guard model.layout == assignment.tensors else {
+            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
+        }
+        return model
+    }
+
+    /// Checks what the trainer returned, clips and noises it as the run asks, and makes the file that is sent.
+    private static func prepared(_ result: TrainingResult, for assignment: AssignmentBody) throws -> Data {
+        guard result.delta.layout == assignment.tensors else {
+            throw ClientError(code: "model_mismatch", message: "the trainer returned other tensors than the model's")
+        }
+        var update = result.delta
+        guard update.values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
+        let privacy = assignment.privacy
+        var metadata = ["kind": "delta", "base": assignment.model.sha256, "num_examples": "1"]
+        switch privacy.mode {
+        case "local":
+            try LocalNoise.privatize(
+                &update.values, clippingNorm: privacy.clipping.norm, noiseMultiplier: privacy.noiseMultiplier)
+        case "central":
+            try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
+            metadata["num_examples"] = String(max(1, result.exampleCount))
+        default:
+            metadata["num_examples"] = String(max(1, result.exampleCount))
+            // Sums over private text are a release of their own: they leave only where nothing is promised.
+            metadata["nll"] = String(result.metrics.nll)
+            metadata["tokens"] = String(result.metrics.tokens)
+            metadata["hit1"] = String(result.metrics.hit1)
+        }
+        return SafetensorsWriter.encode(update, metadata: metadata)
+    }
+
+    /// Sends the finished update; `nil` when the server no longer wants it.
+    private func upload(_ pending: ClientState.PendingUpload, run: String, round: Int) async throws -> ParticipationOutcome? {
+        let path = state.path("update.safetensors")
+        var headers = authorization()
+        headers["Content-Type"] = "application/vnd.safetensors"
+        headers["Content-Digest"] = "sha-256=:\(pending.sha256):"
+        let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
+        let response = try await retry.send(
+            TransportRequest(
+                method: "PUT", url: server + pending.updateUrl, headers: headers, body: .file(path: path),
+                timeoutSeconds: 600),
+            over: transport)
+        let error = response.status == 200 ? nil : Self.error(of: response)
+        if let error, error.isTemporary || response.status == 401 { throw error }
+        state.remove("pending.json")
+        state.remove("update.safetensors")
+        guard let error else {
+            bytesUp += size
+            return .accepted(run: run, round: round)
+        }
+        return run.isEmpty ? nil : .ended(code: error.code)
+    }
+
+    private func fail(_ assignment: AssignmentBody, _ code: String, _ detail: String) async throws -> ParticipationOutcome {
+        let report = FailureReport(code: code, detail: String(detail.prefix(500)))
+        do {
+            _ = try await call(
+                "POST", "/v1/assignments/\(assignment.id)/failure", body: try WireCoding.encode(report))
+        } catch let error as ClientError where (400..<500).contains(error.status ?? 0) {
+            // The round ended in the meantime: there is nothing left to free.
+        }
+        return .ended(code: code)
+    }
+
+    // MARK: - Requests
+
+    private func authorization() -> [String: String] {
+        credential.map { ["Authorization": "Bearer \($0.token)"] } ?? [:]
+    }
+
+    private func call(
+        _ method: String, _ path: String, token: String? = nil, body: Data, headers: [String: String] = [:]
+    ) async throws -> TransportResponse {
+        var fields = token.map { ["Authorization": "Bearer \($0)"] } ?? authorization()
+        fields["Content-Type"] = "application/json"
+        fields.merge(headers) { _, new in new }
+        let response = try await retry.send(
+            TransportRequest(method: method, url: server + path, headers: fields, body: .bytes(body)), over: transport)
+        guard (200..<300).contains(response.status) else { throw Self.error(of: response) }
+        return response
+    }
+
+    private static func error(of response: TransportResponse) -> ClientError {
+        let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
+        return ClientError(
+            code: problem?.code ?? "http_\(response.status)",
+            message: problem?.detail ?? "the server answered \(response.status)", status: response.status)
+    }
+}
+
+extension AssignmentBody {
+    fileprivate var instructions: TrainingInstructions {
+        TrainingInstructions(
+            learningRate: training.local.learningRate, batchSize: training.local.batchSize,
+            epochs: training.local.epochs, gradientClip: training.local.clip, maxSteps: training.limits.maxSteps,
+            maxExamples: training.limits.maxExamples, seed: UInt64(seed) ?? 0, alphabet: architecture.config?.alphabet)
+    }
+}
+
+/// Runs training away from the cooperative threads, a bounded number at a time.
+public final class ArithmeticQueue: Sendable {
+    /// As many at a time as there are cores.
+    public static let shared = ArithmeticQueue(width: ProcessInfo.processInfo.activeProcessorCount)
+
+    private let queue: OperationQueue
+
+    /// Bounds the number of trainings at the same time.
+    public init(width: Int) {
+        queue = OperationQueue()
+        queue.maxConcurrentOperationCount = width
+    }
+
+    func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            queue.addOperation { continuation.resume(with: Swift.Result { try body() }) }
+        }
+    }
+}

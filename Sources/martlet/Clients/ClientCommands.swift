@@ -1,0 +1,141 @@
+import ArgumentParser
+import Foundation
+import LocalTraining
+import MartletClient
+
+struct ClientCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "client", abstract: "Take part as one device: train on a text that stays here.")
+
+    @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
+    @Option(help: "Needed for the first start only.") var enrollmentToken: String?
+    @Option(help: "A text file, one record a line.") var data: String
+    @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
+    @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations = 1_000_000
+    @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double.greatestFiniteMagnitude
+    @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes = "none,local,central"
+    @Flag(help: "Stop when the server has no work.") var once = false
+    @Flag(help: "Print outcomes as JSON lines.") var json = false
+
+    func run() async throws {
+        let texts = try TextFiles.records(at: data)
+        let state = try ClientState(directory: stateDir)
+        let client = FederatedClient(
+            server: try ServerAccess.url(server), enrollmentToken: enrollmentToken, state: state,
+            trainer: TextTrainer(texts: texts), transport: CurlTransport(connectionLimit: 2),
+            models: try ModelCache(directory: stateDir + "/models"),
+            policy: ClientPrivacyPolicy(
+                acceptedModes: acceptModes.split(separator: ",").map(String.init), maxParticipations: maxParticipations,
+                maxEpsilon: maxEpsilon))
+        let work = Task {
+            while !Task.isCancelled {
+                let outcome = try await client.participateOnce(waitSeconds: once ? 0 : 30)
+                show(outcome)
+                if outcome == .finished { return }
+                guard case .noWork(_, let seconds) = outcome else { continue }
+                if once { return }
+                try await Task.sleep(for: .seconds(seconds))
+            }
+        }
+        let stopper = Task {
+            await Signals.waitForStop()
+            work.cancel()
+        }
+        defer { stopper.cancel() }
+        do {
+            try await work.value
+        } catch is CancellationError {
+            return
+        } catch {
+            throw Failure(error)
+        }
+    }
+
+    private func show(_ outcome: ParticipationOutcome) {
+        let (name, detail): (String, String) =
+            switch outcome {
+            case .accepted(let run, let round): ("accepted", "round \(round) of \(run)")
+            case .noWork(let reason, _): ("no_work", reason)
+            case .finished: ("finished", "taken part as often as the run allows")
+            case .ended(let code): ("ended", code)
+            }
+        print(json ? "{\"outcome\":\"\(name)\",\"detail\":\"\(detail)\"}" : "\(name): \(detail)")
+        fflush(nil)
+    }
+}
+
+struct FleetCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fleet", abstract: "Many virtual clients in one process, each speaking the real protocol.")
+
+    @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
+    @Option(help: "Good for all clients.") var enrollmentToken: String
+    @Option(help: "How many clients.") var clients = 100
+    @Option(help: "The number of the first client.") var first = 0
+    @Option(help: "Keeps every client's state.") var stateDir: String
+    @Option(help: "A text file or directory: one client per file or speaking role; default: synthetic messages.") var text: String?
+    @Option(help: "Seed of the synthetic messages.") var seed: UInt64 = 1
+    @Option(help: "Clients that are active at the same time.") var width = 16
+
+    func run() async throws {
+        let seed = seed
+        let texts = try text.map { try TextFiles.clients(at: $0) }
+        let fleet = Fleet(
+            server: try ServerAccess.url(server), enrollmentToken: enrollmentToken, stateDirectory: stateDir,
+            firstClient: first, clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients, width: width,
+            makeTrainer: { index in
+                TextTrainer(texts: texts?[index] ?? SyntheticMessages.messages(ofClient: index, seed: seed))
+            })
+        let work = Task {
+            try await fleet.run { progress in
+                guard (progress.accepted + progress.ended).isMultiple(of: 100) else { return }
+                print("accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), \(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down")
+                fflush(nil)
+            }
+        }
+        let stopper = Task {
+            await Signals.waitForStop()
+            work.cancel()
+        }
+        defer { stopper.cancel() }
+        do {
+            try await work.value
+        } catch is CancellationError {
+            return
+        } catch {
+            throw Failure(error)
+        }
+    }
+}
+
+/// Reads the user's own texts.
+enum TextFiles {
+    /// The non-empty lines of a file.
+    static func records(at path: String) throws -> [String] {
+        try read(path).split(whereSeparator: \.isNewline).map(String.init).filter { !$0.allSatisfy(\.isWhitespace) }
+    }
+
+    /// One client per file of a directory, or per speaking role of a play; a plain file is cut into parts of 20 lines.
+    static func clients(at path: String) throws -> [[String]] {
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else {
+            throw ValidationError("there is no file or directory \(path)")
+        }
+        if isDirectory.boolValue {
+            return try FileManager.default.contentsOfDirectory(atPath: path).sorted().filter { !$0.hasPrefix(".") }
+                .map { try records(at: path + "/" + $0) }.filter { !$0.isEmpty }
+        }
+        let text = try read(path)
+        let roles = PlayScript.roles(in: text)
+        if roles.count > 1 { return roles.map { [$0.lines.joined(separator: "\n") + "\n"] } }
+        let lines = text.split(whereSeparator: \.isNewline).map(String.init)
+        return stride(from: 0, to: lines.count, by: 20).map { Array(lines[$0..<min(lines.count, $0 + 20)]) }
+    }
+
+    private static func read(_ path: String) throws -> String {
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw ValidationError("cannot read \(path)")
+        }
+        return String(decoding: data, as: UTF8.self)
+    }
+}

@@ -1,0 +1,62 @@
+import ArgumentParser
+import Foundation
+import WireFormat
+
+struct PopulationCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "population", abstract: "The people whose data one privacy budget covers.",
+        subcommands: [Create.self, Show.self, Ledger.self, Token.self])
+
+    struct Create: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Create a population.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "Its name.") var name: String
+        @Option(help: "The budget's epsilon; without it there is no budget.") var epsilon: Double?
+        @Option(help: "The budget's delta.") var delta = 1e-5
+
+        func run() async throws {
+            let request = PopulationRequest(
+                name: name, budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta) })
+            try access.show(await access.call("POST", "/v1/populations", body: WireCoding.encode(request)))
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Clients and budget of one population, or of all.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "Its id or name.") var population: String?
+
+        func run() async throws {
+            try access.show(await access.call("GET", "/v1/populations" + (population.map { "/" + escaped($0) } ?? "")))
+        }
+    }
+
+    struct Ledger: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Every charge on the budget.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "Its id or name.") var population: String
+
+        func run() async throws {
+            let data = try await access.call("GET", "/v1/populations/\(escaped(population))/ledger?format=jsonl")
+            print(String(decoding: data, as: UTF8.self), terminator: "")
+        }
+    }
+
+    struct Token: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Make a token that enrolls clients.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The population's id or name.") var population: String
+        @Option(help: "How many clients it enrolls.") var uses = 1000
+
+        func run() async throws {
+            let body = try WireCoding.encode(EnrollmentTokenRequest(maxUses: uses))
+            try access.show(
+                await access.call("POST", "/v1/populations/\(escaped(population))/enrollment-tokens", body: body))
+        }
+    }
+}
+
+/// A path segment with everything but unreserved characters percent-encoded.
+func escaped(_ text: String) -> String {
+    text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "-._~"))) ?? text
+}

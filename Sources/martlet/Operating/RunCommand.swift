@@ -1,0 +1,109 @@
+import ArgumentParser
+import Coordination
+import Foundation
+import WireFormat
+
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Create, steer and watch runs.",
+        subcommands: [
+            Create.self, Start.self, Pause.self, Resume.self, Cancel.self, List.self, Show.self, Watch.self,
+        ])
+
+    struct Create: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Create a run from a YAML or JSON file.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run file.") var file: String
+        @Flag(help: "Start it at once.") var start = false
+
+        func run() async throws {
+            guard let data = FileManager.default.contents(atPath: file) else { throw Failure("cannot read \(file)") }
+            let type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
+            let answer = try await access.call("POST", "/v1/runs", body: data, contentType: type)
+            guard start else { return try access.show(answer) }
+            let view = try WireCoding.decode(RunView.self, from: answer)
+            try access.show(await access.call("POST", "/v1/runs/\(view.id)/start", body: Data()))
+        }
+    }
+
+    struct Start: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Start a run.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+        func run() async throws { try await steer(access, run, "start") }
+    }
+
+    struct Pause: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Hand out no more work until the run is resumed.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+        func run() async throws { try await steer(access, run, "pause") }
+    }
+
+    struct Resume: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Go on with a paused run.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+        func run() async throws { try await steer(access, run, "resume") }
+    }
+
+    struct Cancel: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "End a run for good.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+        func run() async throws { try await steer(access, run, "cancel") }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "All runs.")
+        @OptionGroup var access: ServerAccess
+
+        func run() async throws {
+            let data = try await access.call("GET", "/v1/runs")
+            if access.json { return try access.show(data) }
+            struct Page: Decodable { var items: [RunView] }
+            for run in try WireCoding.decode(Page.self, from: data).items {
+                print("\(run.id)  \(run.state)  \(run.committedRounds)/\(run.specification.rounds) rounds  \(run.name)")
+            }
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "A run, or one of its rounds.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+        @Option(help: "A round's number.") var round: Int?
+
+        func run() async throws {
+            let path = "/v1/runs/\(escaped(run))" + (round.map { "/rounds/\($0)" } ?? "")
+            try access.show(await access.call("GET", path))
+        }
+    }
+
+    struct Watch: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Follow a run to its end, a line for each change.")
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "The run's id.") var run: String
+
+        func run() async throws {
+            var last = ""
+            while true {
+                let data = try await access.call("GET", "/v1/runs/\(escaped(run))")
+                let view = try WireCoding.decode(RunView.self, from: data)
+                let line = "\(view.state): \(view.committedRounds)/\(view.specification.rounds) rounds; waits for \(view.waitingFor)"
+                if line != last {
+                    access.json ? try access.show(data) : print(line)
+                    fflush(nil)
+                    last = line
+                }
+                if ["completed", "cancelled"].contains(view.state) { return }
+                if view.state == "failed" { throw ExitCode(2) }
+                try await Task.sleep(for: .milliseconds(500))
+            }
+        }
+    }
+
+    private static func steer(_ access: ServerAccess, _ run: String, _ action: String) async throws {
+        try access.show(await access.call("POST", "/v1/runs/\(escaped(run))/\(action)", body: Data()))
+    }
+}

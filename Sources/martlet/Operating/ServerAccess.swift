@@ -1,0 +1,64 @@
+import ArgumentParser
+import Foundation
+import MartletClient
+import WireFormat
+
+/// Where the server is and who asks: flags first, then the environment.
+struct ServerAccess: ParsableArguments {
+    @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
+    @Option(help: "An administrator's token (or MARTLET_TOKEN).") var token: String?
+    @Flag(help: "Print the server's JSON.") var json = false
+
+    static func url(_ flag: String?) throws -> String {
+        let text = flag ?? ProcessInfo.processInfo.environment["MARTLET_URL"] ?? "http://127.0.0.1:8080"
+        guard let url = URL(string: text), url.host != nil, ["http", "https"].contains(url.scheme) else {
+            throw ValidationError("the server's URL must be like http://127.0.0.1:8080, not \(text)")
+        }
+        return text.hasSuffix("/") ? String(text.dropLast()) : text
+    }
+
+    /// Calls the API and gives the body of a good answer.
+    func call(
+        _ method: String, _ path: String, body: Data? = nil, contentType: String = "application/json"
+    ) async throws -> Data {
+        var headers = ["Content-Type": contentType]
+        if let token = token ?? ProcessInfo.processInfo.environment["MARTLET_TOKEN"] {
+            headers["Authorization"] = "Bearer " + token.trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+        let request = TransportRequest(
+            method: method, url: try Self.url(server) + path, headers: headers, body: body.map { .bytes($0) } ?? .none)
+        let response: TransportResponse
+        do {
+            response = try await CurlTransport(connectionLimit: 1).send(request)
+        } catch {
+            throw Failure(error)
+        }
+        guard (200..<300).contains(response.status) else {
+            let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
+            var text = problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
+            for field in problem?.errors ?? [] { text += "\n  \(field.pointer): \(field.detail)" }
+            throw Failure(text)
+        }
+        return response.body
+    }
+
+    /// Prints the answer as it came, or indented.
+    func show(_ data: Data) throws {
+        if json {
+            print(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .newlines))
+            return
+        }
+        let object = try JSONSerialization.jsonObject(with: data)
+        let pretty = try JSONSerialization.data(
+            withJSONObject: object, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+        print(String(decoding: pretty, as: UTF8.self))
+    }
+}
+
+/// An error that ends the command with status 1 and one message.
+struct Failure: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ text: String) { description = text }
+    init(_ error: any Error) { description = "\(error)" }
+}
