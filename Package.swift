@@ -72,15 +72,20 @@ let package = Package(
             dependencies: [
                 "CCurl", "DifferentialPrivacy", "LocalTraining", "Tensors", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
-            ], swiftSettings: features),
+            ],
+            swiftSettings: features
+        ),
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining", "MartletClient",
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
                 "SQLiteStorage", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
-            ], swiftSettings: features),
+            ],
+            swiftSettings: features
+        ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
         .testTarget(
             name: "DifferentialPrivacyTests",

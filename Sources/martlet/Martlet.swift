@@ -18,5 +18,6 @@ struct Martlet: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
             SuggestCommand.self, DemoCommand.self,
-        ])
+        ]
+    )
 }

@@ -38,8 +38,13 @@ public struct Fleet: Sendable {
     ///   - width: How many are active at the same time.
     ///   - makeTrainer: The trainer of a client by its number, made when it first has its turn.
     public init(
-        server: String, enrollmentToken: String, stateDirectory: String, firstClient: Int = 0, clientCount: Int,
-        width: Int = 16, makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
+        server: String,
+        enrollmentToken: String,
+        stateDirectory: String,
+        firstClient: Int = 0,
+        clientCount: Int,
+        width: Int = 16,
+        makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
     ) {
         self.server = server
         self.enrollmentToken = enrollmentToken
@@ -63,8 +68,13 @@ public struct Fleet: Sendable {
                     while !Task.isCancelled, let index = await turns.next() {
                         let state = try ClientState(directory: stateDirectory + "/client-\(index)")
                         let client = FederatedClient(
-                            server: server, enrollmentToken: enrollmentToken, state: state,
-                            trainer: try makeTrainer(index), transport: transport, models: models)
+                            server: server,
+                            enrollmentToken: enrollmentToken,
+                            state: state,
+                            trainer: try makeTrainer(index),
+                            transport: transport,
+                            models: models
+                        )
                         let outcome = try await client.participateOnce(waitSeconds: 5)
                         let bytesDown = await models.bytesDown
                         await report(turns.note(outcome, index, bytesUp: await client.bytesUp, bytesDown: bytesDown))

@@ -15,7 +15,10 @@ public struct ClientState: Sendable {
     public init(directory: String) throws {
         self.directory = directory
         try FileManager.default.createDirectory(
-            atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            atPath: directory,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
     }
 
     struct Credential: Codable {

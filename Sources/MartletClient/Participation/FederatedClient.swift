@@ -49,9 +49,15 @@ public actor FederatedClient {
     ///   - retry: How failed requests are repeated.
     ///   - arithmetic: Bounds how many clients of the process train at the same time.
     public init(
-        server: String, enrollmentToken: String?, state: ClientState, trainer: any LocalTrainer,
-        transport: any Transport, models: ModelCache, policy: ClientPrivacyPolicy = .init(),
-        retry: RetryPolicy = .init(), arithmetic: ArithmeticQueue = .shared
+        server: String,
+        enrollmentToken: String?,
+        state: ClientState,
+        trainer: any LocalTrainer,
+        transport: any Transport,
+        models: ModelCache,
+        policy: ClientPrivacyPolicy = .init(),
+        retry: RetryPolicy = .init(),
+        arithmetic: ArithmeticQueue = .shared
     ) {
         self.server = server.hasSuffix("/") ? String(server.dropLast()) : server
         self.enrollmentToken = enrollmentToken
@@ -88,8 +94,12 @@ public actor FederatedClient {
         let key = state.read("registration.json", [String].self)?.first ?? UUID().uuidString
         try state.write("registration.json", [key])
         let response = try await call(
-            "POST", "/v1/clients", token: enrollmentToken, body: try WireCoding.encode(RegistrationRequest(name: nil)),
-            headers: ["Idempotency-Key": key])
+            "POST",
+            "/v1/clients",
+            token: enrollmentToken,
+            body: try WireCoding.encode(RegistrationRequest(name: nil)),
+            headers: ["Idempotency-Key": key]
+        )
         let answer = try WireCoding.decode(RegistrationResponse.self, from: response.body)
         let fresh = ClientState.Credential(clientId: answer.clientId, token: answer.token)
         try state.write("credential.json", fresh)
@@ -105,8 +115,11 @@ public actor FederatedClient {
             if let outcome = try await upload(pending, run: "", round: 0) { return outcome }
         }
         let response = try await call(
-            "POST", "/v1/checkins", body: try WireCoding.encode(CheckInRequest()),
-            headers: waitSeconds > 0 ? ["Prefer": "wait=\(waitSeconds)"] : [:])
+            "POST",
+            "/v1/checkins",
+            body: try WireCoding.encode(CheckInRequest()),
+            headers: waitSeconds > 0 ? ["Prefer": "wait=\(waitSeconds)"] : [:]
+        )
         let answer = try WireCoding.decode(CheckInResponse.self, from: response.body)
         guard let assignment = answer.assignment else {
             let reason = answer.reason ?? "none"
@@ -122,8 +135,11 @@ public actor FederatedClient {
     private func perform(_ assignment: AssignmentBody) async throws -> ParticipationOutcome {
         var ledger = state.read("ledger.json", ClientLedger.self) ?? ClientLedger()
         let event = ClientLedger.Event(
-            run: assignment.run, round: assignment.round, mode: assignment.privacy.mode,
-            noiseMultiplier: assignment.privacy.noiseMultiplier)
+            run: assignment.run,
+            round: assignment.round,
+            mode: assignment.privacy.mode,
+            noiseMultiplier: assignment.privacy.noiseMultiplier
+        )
         if let refusal = ledger.refusal(of: event, policy: policy) {
             return try await fail(assignment, "privacy_refused", refusal)
         }
@@ -140,9 +156,13 @@ public actor FederatedClient {
             let digest = Data(SHA256.hash(data: vector))
             try state.write("update.safetensors", data: vector)
             let pending = ClientState.PendingUpload(
-                assignment: assignment.id, updateUrl: assignment.updateUrl, sha256: digest.base64EncodedString())
+                assignment: assignment.id,
+                updateUrl: assignment.updateUrl,
+                sha256: digest.base64EncodedString()
+            )
             try state.write("pending.json", pending)
-            return try await upload(pending, run: assignment.run, round: assignment.round) ?? .ended(code: "round_closed")
+            return try await upload(pending, run: assignment.run, round: assignment.round)
+                ?? .ended(code: "round_closed")
         } catch let error as LocalTrainingError {
             return try await fail(assignment, error == .noData ? "no_data" : "training_failed", "\(error)")
         } catch let error as PrivacyError {
@@ -179,7 +199,10 @@ public actor FederatedClient {
         switch privacy.mode {
         case "local":
             try LocalNoise.privatize(
-                &update.values, clippingNorm: privacy.clipping.norm, noiseMultiplier: privacy.noiseMultiplier)
+                &update.values,
+                clippingNorm: privacy.clipping.norm,
+                noiseMultiplier: privacy.noiseMultiplier
+            )
         case "central":
             try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
             metadata["num_examples"] = String(max(1, result.exampleCount))
@@ -194,7 +217,11 @@ public actor FederatedClient {
     }
 
     /// Sends the finished update; `nil` when the server no longer wants it.
-    private func upload(_ pending: ClientState.PendingUpload, run: String, round: Int) async throws -> ParticipationOutcome? {
+    private func upload(
+        _ pending: ClientState.PendingUpload,
+        run: String,
+        round: Int
+    ) async throws -> ParticipationOutcome? {
         let path = state.path("update.safetensors")
         var headers = authorization()
         headers["Content-Type"] = "application/vnd.safetensors"
@@ -202,9 +229,14 @@ public actor FederatedClient {
         let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
         let response = try await retry.send(
             TransportRequest(
-                method: "PUT", url: server + pending.updateUrl, headers: headers, body: .file(path: path),
-                timeoutSeconds: 600),
-            over: transport)
+                method: "PUT",
+                url: server + pending.updateUrl,
+                headers: headers,
+                body: .file(path: path),
+                timeoutSeconds: 600
+            ),
+            over: transport
+        )
         let error = response.status == 200 ? nil : Self.error(of: response)
         if let error, error.isTemporary || response.status == 401 { throw error }
         state.remove("pending.json")
@@ -216,11 +248,18 @@ public actor FederatedClient {
         return run.isEmpty ? nil : .ended(code: error.code)
     }
 
-    private func fail(_ assignment: AssignmentBody, _ code: String, _ detail: String) async throws -> ParticipationOutcome {
+    private func fail(
+        _ assignment: AssignmentBody,
+        _ code: String,
+        _ detail: String
+    ) async throws -> ParticipationOutcome {
         let report = FailureReport(code: code, detail: String(detail.prefix(500)))
         do {
             _ = try await call(
-                "POST", "/v1/assignments/\(assignment.id)/failure", body: try WireCoding.encode(report))
+                "POST",
+                "/v1/assignments/\(assignment.id)/failure",
+                body: try WireCoding.encode(report)
+            )
         } catch let error as ClientError where (400..<500).contains(error.status ?? 0) {
             // The round ended in the meantime: there is nothing left to free.
         }
@@ -234,13 +273,19 @@ public actor FederatedClient {
     }
 
     private func call(
-        _ method: String, _ path: String, token: String? = nil, body: Data, headers: [String: String] = [:]
+        _ method: String,
+        _ path: String,
+        token: String? = nil,
+        body: Data,
+        headers: [String: String] = [:]
     ) async throws -> TransportResponse {
         var fields = token.map { ["Authorization": "Bearer \($0)"] } ?? authorization()
         fields["Content-Type"] = "application/json"
         fields.merge(headers) { _, new in new }
         let response = try await retry.send(
-            TransportRequest(method: method, url: server + path, headers: fields, body: .bytes(body)), over: transport)
+            TransportRequest(method: method, url: server + path, headers: fields, body: .bytes(body)),
+            over: transport
+        )
         guard (200..<300).contains(response.status) else { throw Self.error(of: response) }
         return response
     }
@@ -249,16 +294,24 @@ public actor FederatedClient {
         let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
         return ClientError(
             code: problem?.code ?? "http_\(response.status)",
-            message: problem?.detail ?? "the server answered \(response.status)", status: response.status)
+            message: problem?.detail ?? "the server answered \(response.status)",
+            status: response.status
+        )
     }
 }
 
 extension AssignmentBody {
     fileprivate var instructions: TrainingInstructions {
         TrainingInstructions(
-            learningRate: training.local.learningRate, batchSize: training.local.batchSize,
-            epochs: training.local.epochs, gradientClip: training.local.clip, maxSteps: training.limits.maxSteps,
-            maxExamples: training.limits.maxExamples, seed: UInt64(seed) ?? 0, alphabet: architecture.config?.alphabet)
+            learningRate: training.local.learningRate,
+            batchSize: training.local.batchSize,
+            epochs: training.local.epochs,
+            gradientClip: training.local.clip,
+            maxSteps: training.limits.maxSteps,
+            maxExamples: training.limits.maxExamples,
+            seed: UInt64(seed) ?? 0,
+            alphabet: architecture.config?.alphabet
+        )
     }
 }
 

@@ -20,7 +20,8 @@ public actor ModelCache {
     }
 
     /// The model with this hash.
-    func model(sha256: String, fetch: @escaping @Sendable (String) async throws -> Void) async throws -> ParameterVector {
+    func model(sha256: String, fetch: @escaping @Sendable (String) async throws -> Void) async throws -> ParameterVector
+    {
         if let task = loading[sha256] { return try await task.value }
         let path = directory + "/" + sha256 + ".safetensors"
         let task = Task { () throws -> ParameterVector in

@@ -15,7 +15,9 @@ public struct RetryPolicy: Sendable {
 
     /// The default policy, with the real clock.
     public init(
-        attemptLimit: Int = 8, baseSeconds: Double = 0.5, capSeconds: Double = 300,
+        attemptLimit: Int = 8,
+        baseSeconds: Double = 0.5,
+        capSeconds: Double = 300,
         sleep: @escaping @Sendable (Double) async throws -> Void = { try await Task.sleep(for: .seconds($0)) },
         uniform: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
     ) {

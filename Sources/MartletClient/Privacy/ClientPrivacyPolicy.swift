@@ -13,8 +13,10 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
 
     /// Creates a policy; the default takes every mode.
     public init(
-        acceptedModes: [String] = ["none", "local", "central"], maxParticipations: Int = 1_000_000,
-        maxEpsilon: Double = .greatestFiniteMagnitude, delta: Double = 1e-5
+        acceptedModes: [String] = ["none", "local", "central"],
+        maxParticipations: Int = 1_000_000,
+        maxEpsilon: Double = .greatestFiniteMagnitude,
+        delta: Double = 1e-5
     ) {
         self.acceptedModes = acceptedModes
         self.maxParticipations = maxParticipations
@@ -36,7 +38,9 @@ struct ClientLedger: Codable, Equatable, Sendable {
 
     /// Why the policy does not allow one more event, or `nil` when it does.
     func refusal(of event: Event, policy: ClientPrivacyPolicy) -> String? {
-        guard policy.acceptedModes.contains(event.mode) else { return "mode \(event.mode) is not accepted on this device" }
+        guard policy.acceptedModes.contains(event.mode) else {
+            return "mode \(event.mode) is not accepted on this device"
+        }
         let participations = events.filter { $0.run == event.run }.count
         guard participations < policy.maxParticipations else {
             return "this device has taken part \(participations) times already"

@@ -5,14 +5,17 @@ import MartletClient
 
 struct ClientCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "client", abstract: "Take part as one device: train on a text that stays here.")
+        commandName: "client",
+        abstract: "Take part as one device: train on a text that stays here."
+    )
 
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
     @Option(help: "Needed for the first start only.") var enrollmentToken: String?
     @Option(help: "A text file, one record a line.") var data: String
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations = 1_000_000
-    @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double.greatestFiniteMagnitude
+    @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double
+        .greatestFiniteMagnitude
     @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes = "none,local,central"
     @Flag(help: "Stop when the server has no work.") var once = false
     @Flag(help: "Print outcomes as JSON lines.") var json = false
@@ -21,12 +24,18 @@ struct ClientCommand: AsyncParsableCommand {
         let texts = try TextFiles.records(at: data)
         let state = try ClientState(directory: stateDir)
         let client = FederatedClient(
-            server: try ServerAccess.url(server), enrollmentToken: enrollmentToken, state: state,
-            trainer: TextTrainer(texts: texts), transport: CurlTransport(connectionLimit: 2),
+            server: try ServerAccess.url(server),
+            enrollmentToken: enrollmentToken,
+            state: state,
+            trainer: TextTrainer(texts: texts),
+            transport: CurlTransport(connectionLimit: 2),
             models: try ModelCache(directory: stateDir + "/models"),
             policy: ClientPrivacyPolicy(
-                acceptedModes: acceptModes.split(separator: ",").map(String.init), maxParticipations: maxParticipations,
-                maxEpsilon: maxEpsilon))
+                acceptedModes: acceptModes.split(separator: ",").map(String.init),
+                maxParticipations: maxParticipations,
+                maxEpsilon: maxEpsilon
+            )
+        )
         let work = Task {
             while !Task.isCancelled {
                 let outcome = try await client.participateOnce(waitSeconds: once ? 0 : 30)
@@ -66,14 +75,17 @@ struct ClientCommand: AsyncParsableCommand {
 
 struct FleetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "fleet", abstract: "Many virtual clients in one process, each speaking the real protocol.")
+        commandName: "fleet",
+        abstract: "Many virtual clients in one process, each speaking the real protocol."
+    )
 
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
     @Option(help: "Good for all clients.") var enrollmentToken: String
     @Option(help: "How many clients.") var clients = 100
     @Option(help: "The number of the first client.") var first = 0
     @Option(help: "Keeps every client's state.") var stateDir: String
-    @Option(help: "A text file or directory: one client per file or speaking role; default: synthetic messages.") var text: String?
+    @Option(help: "A text file or directory: one client per file or speaking role; default: synthetic messages.")
+    var text: String?
     @Option(help: "Seed of the synthetic messages.") var seed: UInt64 = 1
     @Option(help: "Clients that are active at the same time.") var width = 16
 
@@ -81,15 +93,22 @@ struct FleetCommand: AsyncParsableCommand {
         let seed = seed
         let texts = try text.map { try TextFiles.clients(at: $0) }
         let fleet = Fleet(
-            server: try ServerAccess.url(server), enrollmentToken: enrollmentToken, stateDirectory: stateDir,
-            firstClient: first, clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients, width: width,
+            server: try ServerAccess.url(server),
+            enrollmentToken: enrollmentToken,
+            stateDirectory: stateDir,
+            firstClient: first,
+            clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients,
+            width: width,
             makeTrainer: { index in
                 TextTrainer(texts: texts?[index] ?? SyntheticMessages.messages(ofClient: index, seed: seed))
-            })
+            }
+        )
         let work = Task {
             try await fleet.run { progress in
                 guard (progress.accepted + progress.ended).isMultiple(of: 100) else { return }
-                print("accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), \(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down")
+                print(
+                    "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), \(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down"
+                )
                 fflush(nil)
             }
         }

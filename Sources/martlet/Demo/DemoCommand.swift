@@ -1,5 +1,6 @@
 import ArgumentParser
-struct DemoCommand: AsyncParsableCommand { 
-    static let configuration = CommandConfiguration(commandName: "demo", abstract: "placeholder") 
-    func run() async throws {} 
+
+struct DemoCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "demo", abstract: "placeholder")
+    func run() async throws {}
 }

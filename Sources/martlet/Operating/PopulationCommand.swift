@@ -4,8 +4,10 @@ import WireFormat
 
 struct PopulationCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "population", abstract: "The people whose data one privacy budget covers.",
-        subcommands: [Create.self, Show.self, Ledger.self, Token.self])
+        commandName: "population",
+        abstract: "The people whose data one privacy budget covers.",
+        subcommands: [Create.self, Show.self, Ledger.self, Token.self]
+    )
 
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Create a population.")
@@ -16,7 +18,9 @@ struct PopulationCommand: AsyncParsableCommand {
 
         func run() async throws {
             let request = PopulationRequest(
-                name: name, budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta) })
+                name: name,
+                budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta) }
+            )
             try access.show(await access.call("POST", "/v1/populations", body: WireCoding.encode(request)))
         }
     }
@@ -51,7 +55,8 @@ struct PopulationCommand: AsyncParsableCommand {
         func run() async throws {
             let body = try WireCoding.encode(EnrollmentTokenRequest(maxUses: uses))
             try access.show(
-                await access.call("POST", "/v1/populations/\(escaped(population))/enrollment-tokens", body: body))
+                await access.call("POST", "/v1/populations/\(escaped(population))/enrollment-tokens", body: body)
+            )
         }
     }
 }

@@ -5,10 +5,12 @@ import WireFormat
 
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "run", abstract: "Create, steer and watch runs.",
+        commandName: "run",
+        abstract: "Create, steer and watch runs.",
         subcommands: [
             Create.self, Start.self, Pause.self, Resume.self, Cancel.self, List.self, Show.self, Watch.self,
-        ])
+        ]
+    )
 
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Create a run from a YAML or JSON file.")
@@ -90,7 +92,8 @@ struct RunCommand: AsyncParsableCommand {
             while true {
                 let data = try await access.call("GET", "/v1/runs/\(escaped(run))")
                 let view = try WireCoding.decode(RunView.self, from: data)
-                let line = "\(view.state): \(view.committedRounds)/\(view.specification.rounds) rounds; waits for \(view.waitingFor)"
+                let line =
+                    "\(view.state): \(view.committedRounds)/\(view.specification.rounds) rounds; waits for \(view.waitingFor)"
                 if line != last {
                     access.json ? try access.show(data) : print(line)
                     fflush(nil)

@@ -19,14 +19,21 @@ struct ServerAccess: ParsableArguments {
 
     /// Calls the API and gives the body of a good answer.
     func call(
-        _ method: String, _ path: String, body: Data? = nil, contentType: String = "application/json"
+        _ method: String,
+        _ path: String,
+        body: Data? = nil,
+        contentType: String = "application/json"
     ) async throws -> Data {
         var headers = ["Content-Type": contentType]
         if let token = token ?? ProcessInfo.processInfo.environment["MARTLET_TOKEN"] {
             headers["Authorization"] = "Bearer " + token.trimmingCharacters(in: .whitespacesAndNewlines)
         }
         let request = TransportRequest(
-            method: method, url: try Self.url(server) + path, headers: headers, body: body.map { .bytes($0) } ?? .none)
+            method: method,
+            url: try Self.url(server) + path,
+            headers: headers,
+            body: body.map { .bytes($0) } ?? .none
+        )
         let response: TransportResponse
         do {
             response = try await CurlTransport(connectionLimit: 1).send(request)
@@ -35,7 +42,8 @@ struct ServerAccess: ParsableArguments {
         }
         guard (200..<300).contains(response.status) else {
             let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
-            var text = problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
+            var text =
+                problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
             for field in problem?.errors ?? [] { text += "\n  \(field.pointer): \(field.detail)" }
             throw Failure(text)
         }
@@ -50,7 +58,9 @@ struct ServerAccess: ParsableArguments {
         }
         let object = try JSONSerialization.jsonObject(with: data)
         let pretty = try JSONSerialization.data(
-            withJSONObject: object, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+            withJSONObject: object,
+            options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        )
         print(String(decoding: pretty, as: UTF8.self))
     }
 }

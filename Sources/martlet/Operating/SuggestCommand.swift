@@ -5,7 +5,9 @@ import Tensors
 
 struct SuggestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "suggest", abstract: "The words with which a text may go on.")
+        commandName: "suggest",
+        abstract: "The words with which a text may go on."
+    )
 
     @Option(help: "A model file.") var model: String
     @Option(help: "The text so far.") var text: String
@@ -20,7 +22,10 @@ struct SuggestCommand: ParsableCommand {
                 throw Failure("\(model) is not a CIFG-LSTM")
             }
             var suggester = try TextSuggester(
-                configuration: configuration, tokenizer: CharacterTokenizer(alphabet: alphabet), model: vector)
+                configuration: configuration,
+                tokenizer: CharacterTokenizer(alphabet: alphabet),
+                model: vector
+            )
             let suggestions = suggester.suggest(after: text, count: k)
             if json {
                 let items = suggestions.map { "{\"word\":\"\($0.word)\",\"p\":\($0.probability)}" }

@@ -20,7 +20,9 @@ struct ServeCommand: AsyncParsableCommand {
 
     func validate() throws {
         _ = try address()
-        guard Logger.Level(rawValue: logLevel) != nil else { throw ValidationError("--log-level \(logLevel) is not a level") }
+        guard Logger.Level(rawValue: logLevel) != nil else {
+            throw ValidationError("--log-level \(logLevel) is not a level")
+        }
     }
 
     func run() async throws {
@@ -29,19 +31,28 @@ struct ServeCommand: AsyncParsableCommand {
         logger.logLevel = Logger.Level(rawValue: logLevel) ?? .notice
         signal(SIGPIPE, SIG_IGN)
         try FileManager.default.createDirectory(
-            atPath: dataDir, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            atPath: dataDir,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
         let lock = try DirectoryLock(directory: dataDir)
         defer { lock.release() }
         let store = try SQLiteRunStore(path: dataDir + "/martlet.sqlite")
         let coordinator = try await Coordinator(
-            configuration: CoordinatorConfiguration(dataDirectory: dataDir), store: store, logger: logger)
+            configuration: CoordinatorConfiguration(dataDirectory: dataDir),
+            store: store,
+            logger: logger
+        )
         if let token = try await coordinator.makeFirstAdminToken() {
             try BlobStore.writeDurably(Data((token + "\n").utf8), to: dataDir + "/admin-token")
             logger.notice("The administrator's token was written", metadata: ["path": "\(dataDir)/admin-token"])
         }
         let api = CoordinatorAPI(coordinator: coordinator, isOpen: insecureNoAuth, makeInitialModel: Self.initialModel)
         let server = HTTPServer(
-            configuration: ServerConfiguration(host: host, port: port), router: api.router(), logger: logger)
+            configuration: ServerConfiguration(host: host, port: port),
+            router: api.router(),
+            logger: logger
+        )
         let actualPort = try await server.start()
         let url = "http://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
@@ -49,7 +60,9 @@ struct ServeCommand: AsyncParsableCommand {
         fflush(nil)
         let clock = Task {
             while !Task.isCancelled {
-                do { try await coordinator.tick() } catch { logger.error("A tick failed", metadata: ["error": "\(error)"]) }
+                do { try await coordinator.tick() } catch {
+                    logger.error("A tick failed", metadata: ["error": "\(error)"])
+                }
                 try? await Task.sleep(for: .milliseconds(250))
             }
         }
@@ -78,10 +91,14 @@ struct ServeCommand: AsyncParsableCommand {
         guard config.vocabSize == alphabet.unicodeScalars.count + 4 else {
             throw DocumentError(
                 "/model/config/vocab_size",
-                "must be \(alphabet.unicodeScalars.count + 4), the alphabet's characters and 4; or give another alphabet")
+                "must be \(alphabet.unicodeScalars.count + 4), the alphabet's characters and 4; or give another alphabet"
+            )
         }
         let configuration = CIFGLSTMConfiguration(
-            vocabularySize: config.vocabSize, embeddingDimension: config.embeddingDim, hiddenDimension: config.hiddenDim)
+            vocabularySize: config.vocabSize,
+            embeddingDimension: config.embeddingDim,
+            hiddenDimension: config.hiddenDim
+        )
         return configuration.initialParameters(seed: UInt64(model.initialization?.seed ?? "42") ?? 42)
     }
 }
