@@ -109,6 +109,8 @@ public actor FederatedClient {
     /// Asks for work once, and does it.
     ///
     /// - Parameter waitSeconds: How long the server may hold the question.
+    /// - Returns: What came of it.
+    /// - Throws: ``ClientError`` when the server refuses the client, or stays out of reach.
     public func participateOnce(waitSeconds: Int) async throws -> ParticipationOutcome {
         try await register()
         if let pending = state.read("pending.json", ClientState.PendingUpload.self) {

@@ -1,6 +1,288 @@
 import ArgumentParser
+import Coordination
+import Foundation
+import LocalTraining
+import MartletClient
+import Tensors
+import WireFormat
 
+/// The main job from beginning to end: a server, a population with a budget, a fleet of virtual clients, a run.
+///
+/// Server and fleets are processes of their own that speak the real protocol; this command is their operator.
 struct DemoCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "demo", abstract: "placeholder")
-    func run() async throws {}
+    static let configuration = CommandConfiguration(
+        commandName: "demo",
+        abstract: "A whole run with virtual clients on this machine."
+    )
+
+    @Option(help: "none, central or local.") var privacy = "central"
+    @Option(help: "Virtual clients; default 6000, or one per file or role with --text.") var clients: Int?
+    @Option(help: "Rounds.") var rounds: Int?
+    @Option(help: "Seed of data and model.") var seed: UInt64 = 1
+    @Option(help: "Your own text: a file (a play gives one client per role) or a directory (one client per file).")
+    var text: String?
+    @Option(help: "Processes that share the fleet.") var fleetProcesses = 2
+    @Option(help: "Keep everything in this directory; default: a fresh temporary one.") var dataDir: String?
+    @Flag(help: "Keep the server running at the end.") var keep = false
+    @Flag(help: "Print one JSON line at the end.") var json = false
+
+    func validate() throws {
+        guard ["none", "central", "local"].contains(privacy) else {
+            throw ValidationError("--privacy is none, central or local, not \(privacy)")
+        }
+        guard clients ?? 1 >= 1, rounds ?? 1 >= 1, (1...64).contains(fleetProcesses) else {
+            throw ValidationError("--clients, --rounds and --fleet-processes must be 1 or more (64 processes at most)")
+        }
+    }
+
+    func run() async throws {
+        let began = ContinuousClock.now
+        let directory = dataDir ?? NSTemporaryDirectory() + "martlet-demo-\(UUID().uuidString.prefix(8))"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let data = try DemoData(text: text, clients: clients, seed: seed)
+        let plan = DemoPlan(data: data, privacy: privacy, rounds: rounds, seed: seed)
+        say(plan.introduction(data))
+        let processes = DemoProcesses(directory: directory)
+        let stopper = Task {
+            await Signals.waitForStop()
+            processes.stopAll()
+            Foundation.exit(130)
+        }
+        defer { stopper.cancel() }
+        do {
+            let result = try await conduct(plan, data, processes, directory, began)
+            if keep { processes.stopFleets() } else { processes.stopAll() }
+            try finish(result, directory)
+        } catch {
+            processes.stopAll()
+            throw Failure(error)
+        }
+    }
+
+    private func conduct(
+        _ plan: DemoPlan,
+        _ data: DemoData,
+        _ processes: DemoProcesses,
+        _ directory: String,
+        _ began: ContinuousClock.Instant
+    ) async throws -> DemoResult {
+        let url = try await processes.startServer()
+        var access = ServerAccess()
+        access.server = url
+        access.token = try String(contentsOfFile: directory + "/server/admin-token", encoding: .utf8)
+        access.json = true
+        let budget = privacy == "none" ? nil : BudgetSpecification(epsilon: 8, delta: 1e-5)
+        _ = try await access.call(
+            "POST",
+            "/v1/populations",
+            body: WireCoding.encode(PopulationRequest(name: "demo", budget: budget))
+        )
+        let created = try WireCoding.decode(
+            RunView.self,
+            from: await access.call(
+                "POST",
+                "/v1/runs",
+                body: Data(plan.runFile.utf8),
+                contentType: "application/yaml"
+            )
+        )
+        let tokenBody = try await access.call(
+            "POST",
+            "/v1/populations/demo/enrollment-tokens",
+            body: WireCoding.encode(EnrollmentTokenRequest(maxUses: data.clientCount))
+        )
+        let token = try WireCoding.decode([String: String].self, from: tokenBody)["token"] ?? ""
+        _ = try await access.call("POST", "/v1/runs/\(created.id)/start", body: Data())
+        try processes.startFleets(
+            count: fleetProcesses,
+            clientCount: data.clientCount,
+            server: url,
+            token: token,
+            text: text,
+            seed: seed
+        )
+        return try await watch(created.id, plan, data, access, processes, directory, began)
+    }
+
+    private func watch(
+        _ run: String,
+        _ plan: DemoPlan,
+        _ data: DemoData,
+        _ access: ServerAccess,
+        _ processes: DemoProcesses,
+        _ directory: String,
+        _ began: ContinuousClock.Instant
+    ) async throws -> DemoResult {
+        let first = try await model(run, version: 0, access)
+        let before = try data.evaluation.evaluate(model: first)
+        say(
+            String(
+                format: "before: accuracy %.3f, loss %.3f (always guessing the most frequent symbol: %.3f)",
+                before.accuracy,
+                before.loss,
+                data.baseline
+            )
+        )
+        var shown = 0
+        while true {
+            let view = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
+            if view.state == "failed" { throw Failure("the run failed: \(view.reason ?? "unknown")") }
+            if view.committedRounds > shown {
+                shown = view.committedRounds
+                let metrics = try data.evaluation.evaluate(model: try await model(run, version: shown, access))
+                let round = try WireCoding.decode(
+                    RoundView.self,
+                    from: await access.call("GET", "/v1/runs/\(run)/rounds/\(shown)")
+                )
+                let seconds = (ContinuousClock.now - began).seconds
+                let left = seconds / Double(shown) * Double(plan.rounds - shown)
+                say(
+                    String(
+                        format: "round %d/%d: accuracy %.3f, loss %.3f, %@, %d clients, %.1f MB up, about %.0f s left",
+                        shown,
+                        plan.rounds,
+                        metrics.accuracy,
+                        metrics.loss,
+                        round.epsilon.map { String(format: "epsilon %.2f of 8", $0) } ?? "no privacy budget",
+                        round.accepted,
+                        Double(round.bytesUp) / 1e6,
+                        left
+                    )
+                )
+            }
+            if view.state == "completed" { break }
+            try processes.checkRunning()
+            try await Task.sleep(for: .milliseconds(200))
+        }
+        let weights = try await access.call("GET", "/v1/runs/\(run)/models/\(shown)/weights")
+        let path = directory + "/model.safetensors"
+        try weights.write(to: URL(fileURLWithPath: path))
+        let final = try SafetensorsFile(path: path).readAll()
+        struct Page: Decodable { var items: [RoundView] }
+        let rounds = try WireCoding.decode(Page.self, from: await access.call("GET", "/v1/runs/\(run)/rounds")).items
+        return DemoResult(
+            accuracyBefore: before.accuracy,
+            accuracyAfter: try data.evaluation.evaluate(model: final).accuracy,
+            baselineAccuracy: data.baseline,
+            epsilon: rounds.last?.epsilon,
+            delta: privacy == "none" ? nil : 1e-5,
+            rounds: shown,
+            clients: data.clientCount,
+            seconds: (ContinuousClock.now - began).seconds,
+            bytesUp: rounds.reduce(0) { $0 + $1.bytesUp },
+            // Each fleet process fetches each version once.
+            bytesDown: weights.count * shown * fleetProcesses,
+            modelPath: path,
+            modelSha256: rounds.last(where: { $0.state == "committed" })?.modelSha256 ?? "",
+            serverUrl: try ServerAccess.url(access.server),
+            run: run,
+            suggestions: try plan.suggestions(final)
+        )
+    }
+
+    private func model(_ run: String, version: Int, _ access: ServerAccess) async throws -> ParameterVector {
+        let data = try await access.call("GET", "/v1/runs/\(run)/models/\(version)/weights")
+        let path = NSTemporaryDirectory() + "martlet-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try data.write(to: URL(fileURLWithPath: path))
+        return try SafetensorsFile(path: path).readAll()
+    }
+
+    private func finish(_ result: DemoResult, _ directory: String) throws {
+        say("")
+        say(
+            String(
+                format: "after %d rounds and %.0f s: accuracy %.3f -> %.3f, %.1f times the baseline of %.3f",
+                result.rounds,
+                result.seconds,
+                result.accuracyBefore,
+                result.accuracyAfter,
+                result.accuracyAfter / result.baselineAccuracy,
+                result.baselineAccuracy
+            )
+        )
+        if let epsilon = result.epsilon {
+            let meaning =
+                privacy == "central" ? "client-level, trusted server, zero_out" : "each report, local, replace_one"
+            say(String(format: "privacy: (epsilon %.3f, delta 1e-5), %@", epsilon, meaning))
+        }
+        if text == nil { say("the messages were synthetic: made by a seeded generator, nobody wrote them") }
+        for (prompt, words) in result.suggestions { say("  \"\(prompt)\" -> \(words.joined(separator: " | "))") }
+        say("model: \(result.modelPath)")
+        if keep {
+            say("the server is still running; look at it with")
+            say("  export TOKEN=$(cat \(directory)/server/admin-token)")
+            for path in [
+                "runs/\(result.run)", "runs/\(result.run)/rounds", "populations/demo", "populations/demo/ledger",
+            ] {
+                say("  curl -H \"Authorization: Bearer $TOKEN\" \(result.serverUrl)/v1/\(path)")
+            }
+            say("and stop it with: kill $(cat \(directory)/server/pid)")
+        }
+        if json { print(String(decoding: try WireCoding.encode(result.summary), as: UTF8.self)) }
+    }
+
+    private func say(_ line: String) {
+        // With --json, standard output holds the one line that programs read.
+        if json { FileHandle.standardError.write(Data((line + "\n").utf8)) } else { print(line) }
+        fflush(nil)
+    }
+}
+
+extension Duration {
+    /// The duration in seconds.
+    var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}
+
+/// What the demo came to.
+struct DemoResult {
+    var accuracyBefore: Double
+    var accuracyAfter: Double
+    var baselineAccuracy: Double
+    var epsilon: Double?
+    var delta: Double?
+    var rounds: Int
+    var clients: Int
+    var seconds: Double
+    var bytesUp: Int
+    var bytesDown: Int
+    var modelPath: String
+    var modelSha256: String
+    var serverUrl: String
+    var run: String
+    var suggestions: [(prompt: String, words: [String])]
+
+    struct Summary: Encodable {
+        var accuracyBefore: Double
+        var accuracyAfter: Double
+        var baselineAccuracy: Double
+        var epsilon: Double?
+        var delta: Double?
+        var rounds: Int
+        var clients: Int
+        var seconds: Double
+        var bytesUp: Int
+        var bytesDown: Int
+        var modelPath: String
+        var modelSha256: String
+        var serverUrl: String
+    }
+
+    var summary: Summary {
+        Summary(
+            accuracyBefore: accuracyBefore,
+            accuracyAfter: accuracyAfter,
+            baselineAccuracy: baselineAccuracy,
+            epsilon: epsilon,
+            delta: delta,
+            rounds: rounds,
+            clients: clients,
+            seconds: seconds,
+            bytesUp: bytesUp,
+            bytesDown: bytesDown,
+            modelPath: modelPath,
+            modelSha256: modelSha256,
+            serverUrl: serverUrl
+        )
+    }
 }

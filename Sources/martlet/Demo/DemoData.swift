@@ -1,0 +1,37 @@
+import ArgumentParser
+import Foundation
+import LocalTraining
+
+/// The texts of the demo's clients, and texts of others on which models are judged.
+struct DemoData {
+    let clientCount: Int
+    let isSynthetic: Bool
+    let evaluation: CharacterTrainer
+    /// What always guessing the most frequent symbol of the evaluation texts scores.
+    let baseline: Double
+
+    static let configuration = CIFGLSTMConfiguration(vocabularySize: 52, embeddingDimension: 16, hiddenDimension: 64)
+
+    /// With `text`, the clients are its files or roles, and the last tenth of each one's lines is for judging.
+    init(text: String?, clients: Int?, seed: UInt64) throws {
+        let heldOut: [String]
+        if let text {
+            let all = try TextFiles.clients(at: text)
+            guard all.count > 1 else {
+                throw ValidationError("\(text) gives one client only; give a play or a directory")
+            }
+            clientCount = min(clients ?? all.count, all.count)
+            heldOut = all.prefix(200).map { $0.joined(separator: "\n").suffix(400) }.map(String.init)
+        } else {
+            clientCount = clients ?? 6000
+            heldOut = SyntheticMessages.heldOut(clientCount: 60, seed: seed)
+        }
+        isSynthetic = text == nil
+        evaluation = try CharacterTrainer(
+            configuration: Self.configuration,
+            tokenizer: CharacterTokenizer(alphabet: CharacterTokenizer.messages),
+            texts: heldOut
+        )
+        baseline = evaluation.mostFrequentSymbolShare
+    }
+}
