@@ -87,6 +87,15 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: features),
+        .testTarget(
+            name: "CoordinationTests",
+            dependencies: [
+                "Coordination", "SQLiteStorage", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features
+        ),
         .testTarget(
             name: "DifferentialPrivacyTests",
             dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],

@@ -8,7 +8,12 @@ import WireFormat
 extension Coordinator {
     /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
+        for (id, time) in aggregationRetries where time <= now {
+            aggregationRetries[id] = nil
+            startAggregation(run: id)
+        }
         for id in runOrder {
+            takeNextStep(run: id)
             guard let run = runs[id], run.record.state == "running" || run.record.state == "paused",
                 let round = run.round, round.phase.isCollecting
             else { continue }
@@ -29,6 +34,20 @@ extension Coordinator {
                     reason: "too few updates: \(round.accepted) came before the report deadline"
                 )
             }
+        }
+    }
+
+    /// Takes the step that is due, where a stop or a failed transaction left it between two transactions.
+    func takeNextStep(run id: String) {
+        guard let run = runs[id], run.record.state == "running" else { return }
+        do {
+            if run.round?.phase.isFinal ?? true {
+                try openRound(run: id)
+            } else {
+                try closeIfComplete(run: id)
+            }
+        } catch {
+            logger.error("A run could not take its next step", metadata: ["run.id": "\(id)", "error": "\(error)"])
         }
     }
 
@@ -198,7 +217,7 @@ extension Coordinator {
                 logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
                 try abandonAndRetry(run: id, reason: "the aggregation failed: \(error)")
             case .success(let outcome):
-                try blobs.adopt(spoolFile: outcome.path, sha256: outcome.sha256)
+                try blobs.link(spoolFile: outcome.path, sha256: outcome.sha256)
                 let version = ModelVersionRecord(
                     runId: id,
                     version: number,
@@ -228,6 +247,7 @@ extension Coordinator {
                 let spooled = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
                 try commit(changes + [.round(round)], ledgerCount: ledgerCount)
                 forget(run: id, spooled: spooled)
+                try? FileManager.default.removeItem(atPath: outcome.path)
                 logger.info(
                     "A round was committed",
                     metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"]
@@ -235,7 +255,9 @@ extension Coordinator {
                 if runs[id]?.record.state == "running" { try openRound(run: id) }
             }
         } catch {
+            // The result is a file by now: the next try publishes that one, and draws no second noise.
             logger.error("A round could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
+            if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
         }
     }
 }

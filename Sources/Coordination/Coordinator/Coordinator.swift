@@ -50,6 +50,8 @@ package actor Coordinator {
     var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
     var nextWaiter = 0
     var nextRunTurn = 0
+    /// When to try again to close a round whose result could not be published.
+    var aggregationRetries: [String: Date] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -122,9 +124,13 @@ package actor Coordinator {
             apply(.assignment(record))
             runs[record.runId]?.assignmentIDs.append(record.id)
         }
-        for run in runOrder where runs[run]?.round?.phase == .aggregating {
-            logger.notice("Resuming an aggregation that a stop interrupted", metadata: ["run.id": "\(run)"])
-            startAggregation(run: run)
+        for run in runOrder {
+            if runs[run]?.round?.phase == .aggregating {
+                logger.notice("Resuming an aggregation that a stop interrupted", metadata: ["run.id": "\(run)"])
+                startAggregation(run: run)
+            } else {
+                takeNextStep(run: run)
+            }
         }
     }
 

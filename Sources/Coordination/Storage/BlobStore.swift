@@ -45,6 +45,16 @@ package struct BlobStore: Sendable {
         try Self.renameDurably(spoolFile, to: target)
     }
 
+    /// Gives a synced spool file its second name among the blobs; the spool's name goes when the caller has committed.
+    package func link(spoolFile: String, sha256: String) throws {
+        let target = path(sha256: sha256)
+        try makeParent(of: target)
+        guard Glibc.link(spoolFile, target) == 0 || errno == EEXIST else {
+            throw Self.failure("cannot link", spoolFile)
+        }
+        try Self.syncDirectory(of: target)
+    }
+
     /// Writes a file so that it is whole or absent after any crash.
     package static func writeDurably(_ data: Data, to path: String, mode: mode_t = 0o600) throws {
         let partial = path + ".part-" + Secrets.identifier("w")
@@ -73,6 +83,10 @@ package struct BlobStore: Sendable {
     /// Renames and syncs the directory.
     package static func renameDurably(_ source: String, to target: String) throws {
         guard rename(source, target) == 0 else { throw failure("cannot rename", source) }
+        try syncDirectory(of: target)
+    }
+
+    private static func syncDirectory(of target: String) throws {
         let parent = open((target as NSString).deletingLastPathComponent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard parent >= 0 else { throw failure("cannot open the directory of", target) }
         fsync(parent)

@@ -11,7 +11,7 @@ struct DemoPlan {
     init(data: DemoData, privacy: String, rounds: Int?, seed: UInt64) {
         // Each client takes part at most twice; 8% of the clients are spare, so that the last rounds fill.
         let participations = 2
-        let wanted = rounds ?? 20
+        let wanted = rounds ?? 40
         goal = max(1, Int(Double(data.clientCount * participations) / (Double(wanted) * 1.08)))
         self.rounds = wanted
         let terms: String
@@ -31,7 +31,7 @@ struct DemoPlan {
             rounds: \(wanted)
             cohort: {goal: \(goal), minimum: \(max(1, goal * 9 / 10)), over_selection: 1.0, \
             selection_timeout_s: 60, report_timeout_s: 60, max_participations: \(participations)}
-            training: {local: {learning_rate: 2.0, batch_size: 4, epochs: 2}}
+            training: {local: {learning_rate: 3.0, batch_size: 2, epochs: 2}}
             aggregation: {weighting: uniform, optimizer: {name: sgd, learning_rate: 2.0}}
             privacy: \(terms)
 

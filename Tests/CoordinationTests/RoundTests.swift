@@ -1,0 +1,381 @@
+import Coordination
+import Foundation
+import Logging
+import SQLiteStorage
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+/// A coordinator with a small external model, on either store.
+struct Bench: Sendable {
+    enum StoreKind: String, CaseIterable, Sendable { case memory, sqlite }
+
+    static let layout = ParameterLayout([.init(name: "w", shape: [3]), .init(name: "b", shape: [])])
+    let directory: TemporaryDirectory
+    let clock = TestClock()
+    let store: any RunStore
+    let coordinator: Coordinator
+
+    init(_ kind: StoreKind) async throws {
+        directory = try TemporaryDirectory()
+        store = kind == .memory ? InMemoryRunStore() : try SQLiteRunStore(path: directory.path + "/martlet.sqlite")
+        coordinator = try await Self.start(directory, clock, store)
+    }
+
+    static func start(
+        _ directory: TemporaryDirectory,
+        _ clock: TestClock,
+        _ store: any RunStore
+    ) async throws -> Coordinator {
+        var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
+        configuration.now = { clock.now }
+        return try await Coordinator(configuration: configuration, store: store, logger: Logger(label: "test"))
+    }
+
+    func restarted() async throws -> Coordinator { try await Self.start(directory, clock, store) }
+
+    static func specification(_ extra: String = "", goal: Int = 3, rounds: Int = 1) throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {"goal": \(goal), "minimum": \(min(2, goal)), "over_selection": 2, "report_timeout_s": 100,
+                        "selection_timeout_s": 50\(extra.contains("noise") ? "" : ", \"max_participations\": 0")}\(extra)}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    /// A population, an initial model of zeros, a started run, and clients.
+    func startRun(
+        _ specification: RunSpecification,
+        budget: BudgetSpecification? = nil,
+        clients count: Int = 4
+    ) async throws -> (run: String, clients: [String]) {
+        _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: budget))
+        let run = try await coordinator.createRun(specification, initialModel: ParameterVector(zeros: Self.layout)).id
+        let clients = try await enroll(count)
+        _ = try await coordinator.startRun(run)
+        return (run, clients)
+    }
+
+    func enroll(_ count: Int) async throws -> [String] {
+        let token = try await coordinator.createEnrollmentToken(population: "p", EnrollmentTokenRequest(maxUses: count))
+        guard case .enrollment(_, let hash) = await coordinator.principal(token: token) else { return [] }
+        var clients: [String] = []
+        for index in 0..<count {
+            clients.append(
+                try await coordinator.register(
+                    enrollmentTokenHash: hash,
+                    RegistrationRequest(name: nil),
+                    idempotencyKey: "k\(index)"
+                ).clientId
+            )
+        }
+        return clients
+    }
+
+    static func assignment(_ coordinator: Coordinator, _ client: String) async throws -> AssignmentBody? {
+        try await coordinator.checkIn(client: client, CheckInRequest(), wait: .zero).assignment
+    }
+
+    /// Writes an update of four equal values as intake would, and hands it over.
+    static func submit(
+        _ coordinator: Coordinator,
+        _ client: String,
+        _ id: String,
+        value: Float,
+        examples: Int = 1
+    ) async throws -> UpdateReceipt {
+        let terms = try await coordinator.beginUpdate(assignment: id, client: client)
+        let vector = ParameterVector(layout: layout, values: [value, -value, value * 2, 0.5])
+        let data = SafetensorsWriter.encode(vector)
+        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+        return try await coordinator.finishUpdate(
+            assignment: id,
+            client: client,
+            ReceivedUpdate(
+                path: terms.spoolPath,
+                sha256: Secrets.sha256(data),
+                byteCount: data.count,
+                exampleCount: examples
+            )
+        )
+    }
+
+    /// Waits for the background arithmetic: it is bounded work, so this ends.
+    static func untilSettled(_ coordinator: Coordinator, _ run: String) async throws -> RunView {
+        while true {
+            let view = try await coordinator.run(run)
+            if try await coordinator.rounds(run: run).last?.state != "aggregating" { return view }
+            await Task.yield()
+        }
+    }
+
+    static func model(_ coordinator: Coordinator, _ run: String) async throws -> [Float] {
+        let version = try await coordinator.model(run: run, version: "latest")
+        return try SafetensorsFile(path: coordinator.blobs.path(sha256: version.sha256)).readAll().values
+    }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct RoundTests {
+    @Test(arguments: Bench.StoreKind.allCases)
+    func aWholeRoundGivesTheWeightedMeanInAnyOrder(_ kind: Bench.StoreKind) async throws {
+        var hashes: Set<String> = []
+        for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+            let bench = try await Bench(kind)
+            let (run, clients) = try await bench.startRun(try Bench.specification())
+            let coordinator = bench.coordinator
+            var ids: [String] = []
+            for client in clients.prefix(3) {
+                ids.append(try #require(try await Bench.assignment(coordinator, client)).id)
+            }
+            for index in order {
+                let receipt = try await Bench.submit(
+                    coordinator,
+                    clients[index],
+                    ids[index],
+                    value: Float(index + 1) * 0.1,
+                    examples: index + 1
+                )
+                #expect(receipt.state == "accepted")
+            }
+            let view = try await Bench.untilSettled(coordinator, run)
+            #expect(view.state == "completed")
+            // (1·0.1 + 2·0.2 + 3·0.3) / 6, in the sorted layout b, w.
+            let expected: [Float] = [1.4 / 6, -1.4 / 6, 2.8 / 6, 0.5]
+            for (value, right) in zip(try await Bench.model(coordinator, run), expected) {
+                #expect(abs(value - right) < 1e-6)
+            }
+            hashes.insert(try #require(view.modelSha256))
+            #expect(try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/spool").isEmpty)
+        }
+        #expect(hashes.count == 1)
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func theSameBytesGetTheSameAnswerAndOthersAreRefused(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(try Bench.specification())
+        let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
+        let first = try await Bench.submit(bench.coordinator, clients[0], id, value: 1)
+        #expect(try await Bench.submit(bench.coordinator, clients[0], id, value: 1) == first)
+        await #expect(throws: CoordinationError.self) {
+            try await Bench.submit(bench.coordinator, clients[0], id, value: 2)
+        }
+        #expect(try await bench.coordinator.round(run: run, number: 1).accepted == 1)
+        await #expect(throws: CoordinationError.self) {
+            try await bench.coordinator.beginUpdate(assignment: id, client: clients[1])
+        }
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func aRestartInTheMiddleOfARoundGoesOnToTheSameEnd(_ kind: Bench.StoreKind) async throws {
+        var hashes: Set<String> = []
+        for restartAfter in 0...2 {
+            let bench = try await Bench(kind)
+            let (run, clients) = try await bench.startRun(try Bench.specification())
+            var coordinator = bench.coordinator
+            var ids: [String] = []
+            for client in clients.prefix(3) {
+                ids.append(try #require(try await Bench.assignment(coordinator, client)).id)
+            }
+            for index in 0..<3 {
+                if index == restartAfter { coordinator = try await bench.restarted() }
+                // A client that comes back holds the assignment that it had.
+                #expect(try await Bench.assignment(coordinator, clients[index])?.id == ids[index])
+                _ = try await Bench.submit(coordinator, clients[index], ids[index], value: Float(index))
+            }
+            let view = try await Bench.untilSettled(coordinator, run)
+            #expect(view.state == "completed")
+            hashes.insert(try #require(view.modelSha256))
+        }
+        #expect(hashes.count == 1)
+    }
+
+    /// Kills the server after each single transaction of a run in turn, starts it again, and lets clients retry.
+    @Test func deathAfterAnyTransactionLeadsToTheSameModel() async throws {
+        var hashes: Set<String> = []
+        var deaths = 0
+        for survivor in 0... {
+            let bench = try await Bench(.memory)
+            let faulty = FaultyStore(bench.store, commitLimit: .max)
+            let (run, clients) = try await bench.startRun(try Bench.specification(rounds: 2), clients: 3)
+            var coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
+            faulty.dieAfter(commits: survivor)
+            var accepted: Set<String> = []
+            while try await coordinator.run(run).state != "completed" {
+                do {
+                    for (index, client) in clients.enumerated() {
+                        guard let work = try await Bench.assignment(coordinator, client) else { continue }
+                        let value = Float(index) + Float(work.round)
+                        _ = try await Bench.submit(coordinator, client, work.id, value: value)
+                        accepted.insert(work.id)
+                    }
+                } catch let error as CoordinationError where error.code == "storage_failed" {
+                    // The process is gone; its last words reached nobody.
+                }
+                if faulty.isDead {
+                    deaths += 1
+                    faulty.revive()
+                    coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
+                }
+                await Task.yield()
+            }
+            hashes.insert(try #require(try await coordinator.run(run).modelSha256))
+            if survivor > 40 { break }
+        }
+        #expect(deaths > 10)
+        #expect(hashes.count == 1)
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func tooFewUpdatesAbandonTheAttemptAndALateOneIsGone(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 1}"#),
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
+        )
+        let coordinator = bench.coordinator
+        let id = try #require(try await Bench.assignment(coordinator, clients[0])).id
+        bench.clock.advance(by: 60)
+        try await coordinator.tick()
+        let rounds = try await coordinator.rounds(run: run)
+        #expect(rounds.map(\.state) == ["abandoned", "selecting"])
+        #expect(rounds.map(\.attempt) == [1, 2])
+        await #expect(throws: CoordinationError.self) {
+            try await Bench.submit(coordinator, clients[0], id, value: 1)
+        }
+        let ledger = try await coordinator.ledgerRows(population: "p")
+        #expect(ledger.map(\.state) == ["reserved", "released", "reserved"])
+        // Counted at the assignment: a dropped client is not asked again beyond its cap of one.
+        #expect(
+            try await coordinator.checkIn(client: clients[0], CheckInRequest(), wait: .zero).reason
+                == "participation_limit"
+        )
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func aRoundThatWouldOverdrawIsNotOpenedAlsoAfterARestart(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
+        // z = 1 costs 4.377 at delta 1e-5; a second run over the same people would bring it to 6.6.
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(privacy),
+            budget: BudgetSpecification(epsilon: 6, delta: 1e-5)
+        )
+        for client in clients.prefix(3) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 0)
+        }
+        let view = try await Bench.untilSettled(bench.coordinator, run)
+        #expect(abs(try #require(view.epsilon) - 4.37717) < 1e-3)
+        let coordinator = try await bench.restarted()
+        let second = try await coordinator.createRun(
+            try Bench.specification(privacy),
+            initialModel: ParameterVector(zeros: Bench.layout)
+        )
+        do {
+            _ = try await coordinator.startRun(second.id)
+            Issue.record("the second run was opened")
+        } catch let error as CoordinationError {
+            #expect(error.code == "budget_exhausted")
+        }
+        #expect(try await coordinator.run(second.id).state == "failed")
+        #expect(try await coordinator.rounds(run: second.id).isEmpty)
+        let budget = try #require(try await coordinator.population("p").budget)
+        #expect(abs(budget.spentEpsilon - 4.37717) < 1e-3 && budget.reservedEpsilon == 0)
+    }
+
+    @Test func noiseIsAddedAndTheDenominatorIsFixed() async throws {
+        let bench = try await Bench(.memory)
+        // z of 100 with C of 1 over a goal of 4: a standard deviation of 25 a coordinate. That all four of a seeded-free
+        // Gaussian stay under 1e-3 has a chance under (4e-5)^4 < 1e-17.
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 100}"#, goal: 4),
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
+        )
+        for client in clients {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 0)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        #expect(try await Bench.model(bench.coordinator, run).contains { abs($0) > 1e-3 })
+    }
+
+    @Test func aBrokenLedgerIsNoticedAtStart() async throws {
+        let bench = try await Bench(.memory)
+        _ = try await bench.startRun(
+            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 1}"#),
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
+        )
+        var state = try bench.store.load()
+        state.ledger[0].event = state.ledger[0].event.replacing("1", with: "2")
+        #expect(throws: CoordinationError.self) { try PrivacyLedger(verifying: state.ledger) }
+    }
+
+    @Test func pausingCancellingAndRevokingDoWhatTheySay() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(try Bench.specification())
+        let coordinator = bench.coordinator
+        _ = try await coordinator.pauseRun(run)
+        #expect(try await Bench.assignment(coordinator, clients[0]) == nil)
+        await #expect(throws: CoordinationError.self) { try await coordinator.startRun(run) }
+        _ = try await coordinator.resumeRun(run)
+        #expect(try await Bench.assignment(coordinator, clients[0]) != nil)
+        try await coordinator.revokeClient(clients[1])
+        await #expect(throws: CoordinationError.self) { try await Bench.assignment(coordinator, clients[1]) }
+        #expect(try await coordinator.cancelRun(run).state == "cancelled")
+        #expect(try await coordinator.rounds(run: run).last?.state == "abandoned")
+    }
+
+    @Test func aLongPollWakesWhenARoundOpens() async throws {
+        let bench = try await Bench(.memory)
+        _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
+        let run = try await bench.coordinator.createRun(
+            try Bench.specification(),
+            initialModel: ParameterVector(zeros: Bench.layout)
+        ).id
+        let client = try #require(try await bench.enroll(1).first)
+        async let answer = bench.coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(50))
+        _ = try await bench.coordinator.startRun(run)
+        #expect(try await answer.assignment != nil)
+    }
+
+    @Test func storesReadBackWhatWasWritten() async throws {
+        let bench = try await Bench(.sqlite)
+        let (run, _) = try await bench.startRun(try Bench.specification())
+        let path = bench.directory.path + "/martlet.sqlite"
+        let (left, right) = (try bench.store.load(), try SQLiteRunStore(path: path).load())
+        #expect(left.runs == right.runs && left.rounds == right.rounds && left.clients == right.clients)
+        #expect(left.tokens == right.tokens && left.tokens.count == 5)
+        #expect(try bench.store.history(run: run, round: 1).map(\.state) == ["selecting"])
+    }
+}
+
+/// A store that stops writing after some transactions, as a killed process does.
+final class FaultyStore: RunStore {
+    private let inner: any RunStore
+    private let remaining: Mutex<Int>
+
+    init(_ inner: any RunStore, commitLimit: Int) {
+        self.inner = inner
+        remaining = Mutex(commitLimit)
+    }
+
+    var isDead: Bool { remaining.withLock { $0 <= 0 } }
+    func dieAfter(commits: Int) { remaining.withLock { $0 = commits } }
+    func revive() { remaining.withLock { $0 = .max } }
+
+    func commit(_ changes: [StoreChange]) throws {
+        let allowed = remaining.withLock { left in
+            defer { left -= 1 }
+            return left > 0
+        }
+        guard allowed else { throw CoordinationError(.unavailable, "storage_failed", "dead") }
+        try inner.commit(changes)
+    }
+
+    func load() throws -> StoredState { try inner.load() }
+    func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
+}
