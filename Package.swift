@@ -97,6 +97,15 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(
+            name: "HTTPServingTests",
+            dependencies: [
+                "HTTPServing", "Tensors", .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features
+        ),
+        .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
+        .testTarget(
             name: "DifferentialPrivacyTests",
             dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],
             resources: [.copy("Fixtures")],
