@@ -104,6 +104,7 @@ let package = Package(
             ],
             swiftSettings: features
         ),
+        .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "martlet"], swiftSettings: features),
         .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
         .testTarget(
             name: "DifferentialPrivacyTests",

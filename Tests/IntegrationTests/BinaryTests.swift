@@ -1,0 +1,155 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The built binary and its server, driven from outside as a user would.
+struct ServerProcess {
+    static let binary: String = {
+        // The test bundle and the executables lie in one directory.
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path + "/martlet"
+    }()
+    static let python = ProcessInfo.processInfo.environment["MARTLET_TEST_PYTHON"]
+    static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path
+
+    let process: Process
+    let url: String
+    let token: String
+
+    /// Starts a server on a free port and waits until it says that it listens.
+    static func start(dataDirectory: String) throws -> ServerProcess {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: binary)
+        process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"]
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+        let url = try #require(line.split(separator: " ").last).trimmingCharacters(in: .whitespacesAndNewlines)
+        let token = try String(contentsOfFile: dataDirectory + "/admin-token", encoding: .utf8)
+        return ServerProcess(process: process, url: url, token: token.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+
+    func stop(_ signal: Int32) {
+        kill(process.processIdentifier, signal)
+        process.waitUntilExit()
+    }
+
+    /// Runs a command with the server's address in the environment.
+    func run(_ command: String, _ arguments: [String]) throws -> (status: Int32, output: String) {
+        let child = Process()
+        child.executableURL = URL(fileURLWithPath: command)
+        child.arguments = arguments
+        var environment = ProcessInfo.processInfo.environment
+        environment["MARTLET_URL"] = url
+        environment["MARTLET_TOKEN"] = token
+        environment["PYTHON"] = Self.python
+        child.environment = environment
+        let output = Pipe()
+        child.standardOutput = output
+        child.standardError = output
+        try child.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        child.waitUntilExit()
+        return (child.terminationStatus, String(decoding: data, as: UTF8.self))
+    }
+
+    func martlet(_ arguments: String...) throws -> (status: Int32, output: String) {
+        try run(Self.binary, arguments)
+    }
+
+    /// `curl -i` with the administrator's token.
+    func curl(_ arguments: String...) throws -> String {
+        try run("/usr/bin/env", ["curl", "-s", "-i", "-H", "Authorization: Bearer \(token)"] + arguments).output
+    }
+}
+
+@Suite(.timeLimit(.minutes(5)), .serialized)
+struct BinaryTests {
+    @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
+    func aWholeRoundWithCurlAndPythonsSafetensors() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        let result = try server.run("/bin/bash", [ServerProcess.repository + "/scripts/round-by-hand"])
+        #expect(result.status == 0, "\(result.output)")
+        #expect(result.output.contains("layer.weight [[1.75, 1.75, 1.75], [1.75, 1.75, 1.75]]"), "\(result.output)")
+        #expect(result.output.contains("layer.bias [2.75, 2.75]"))
+    }
+
+    @Test func aRunGoesOnAfterKill9AndTheBudgetStands() throws {
+        let directory = try TemporaryDirectory()
+        var server = try ServerProcess.start(dataDirectory: directory.path)
+        let runFile = directory.path + "/run.yaml"
+        try """
+        population: p
+        model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 4, hidden_dim: 8}}
+        rounds: 2
+        cohort: {goal: 4, minimum: 4, over_selection: 1.0, max_participations: 1}
+        privacy: {mode: central, noise_multiplier: 0.7}
+        """.write(toFile: runFile, atomically: true, encoding: .utf8)
+        #expect(try server.martlet("population", "create", "p", "--epsilon", "8").status == 0)
+        let created = try server.martlet("run", "create", runFile, "--start", "--json")
+        #expect(created.status == 0, "\(created.output)")
+        let token = try #require(
+            try server.martlet("population", "token", "p", "--json").output.split(separator: "\"").dropLast().last
+        )
+        let text = directory.path + "/text"
+        try "good morning, see you at the station.\n".write(toFile: text, atomically: true, encoding: .utf8)
+        for index in 0..<8 {
+            if index == 2 || index == 5 {
+                server.stop(SIGKILL)
+                server = try ServerProcess.start(dataDirectory: directory.path)
+            }
+            let client = try server.martlet(
+                "client",
+                "--enrollment-token",
+                String(token),
+                "--data",
+                text,
+                "--state-dir",
+                directory.path + "/client-\(index)",
+                "--once"
+            )
+            #expect(client.output.contains("accepted"), "\(client.output)")
+        }
+        let run = try server.martlet("run", "list")
+        let watched = try server.martlet("run", "watch", String(try #require(run.output.split(separator: " ").first)))
+        #expect(watched.output.contains("completed: 2/2 rounds"), "\(watched.output)")
+        let population = try server.martlet("population", "show", "p", "--json").output
+        #expect(population.contains("\"spent_epsilon\":6.652"), "\(population)")
+        let credential = directory.path + "/client-0/credential.json"
+        #expect(try FileManager.default.attributesOfItem(atPath: credential)[.posixPermissions] as? Int == 0o600)
+        server.stop(SIGTERM)
+        #expect(server.process.terminationStatus == 0)
+    }
+
+    @Test func badRequestsGetProblemDocumentsAndTheServerStaysUp() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        func expect(_ status: Int, _ code: String, _ arguments: [String]) throws {
+            let answer = try server.run(
+                "/usr/bin/env",
+                ["curl", "-s", "-i", "-H", "Authorization: Bearer \(server.token)"] + arguments
+            ).output
+            #expect(answer.contains("HTTP/1.1 \(status) "), "\(arguments): \(answer)")
+            #expect(answer.contains("\"code\":\"\(code)\"") && answer.contains("application/problem+json"), "\(answer)")
+        }
+        let api = server.url + "/v1/"
+        let json = ["-H", "Content-Type: application/json"]
+        try expect(404, "not_found", [api + "nothing"])
+        try expect(404, "not_found", [api + "runs/run_x"])
+        try expect(405, "method_not_allowed", ["-X", "DELETE", api + "runs"])
+        try expect(422, "invalid_document", [api + "populations", "-d", "{"] + json)
+        try expect(422, "invalid_document", [api + "populations", "-d", "{\"nome\": 1}"] + json)
+        try expect(415, "unsupported_media_type", [api + "populations", "-d", "x", "-H", "Content-Type: text/plain"])
+        try expect(401, "unauthorized", ["-H", "Authorization: Bearer wrong", api + "runs"])
+        try expect(403, "forbidden", [api + "checkins", "-d", "{}"] + json)
+        let big = directory.path + "/big"
+        try Data(count: 2 << 20).write(to: URL(fileURLWithPath: big))
+        try expect(413, "too_large", [api + "populations", "--data-binary", "@" + big] + json)
+        #expect(try server.curl(server.url + "/healthz").hasPrefix("HTTP/1.1 200"))
+    }
+}
