@@ -107,6 +107,15 @@ let package = Package(
         .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "martlet"], swiftSettings: features),
         .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
         .testTarget(
+            name: "CoordinatorAPITests",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "HTTPServing", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: features
+        ),
+        .testTarget(
             name: "DifferentialPrivacyTests",
             dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],
             resources: [.copy("Fixtures")],

@@ -62,6 +62,7 @@ package struct CoordinatorAPI: Sendable {
         router.add("GET", "/v1/populations/{population}/ledger") { request in
             try await requireAdmin(request)
             let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
+                .map(LedgerRowView.init)
             guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
             let lines = try rows.map { String(decoding: try WireCoding.encode($0), as: UTF8.self) + "\n" }
             return ServerResponse(
@@ -153,6 +154,35 @@ package struct CoordinatorAPI: Sendable {
         }
         let end = min(items.count, start + limit)
         return try json(Page(items: Array(items[start..<end]), nextCursor: end < items.count ? String(end) : nil))
+    }
+}
+
+/// A charge as it is shown; with `created_at` in milliseconds an outsider can compute the chain of hashes again.
+private struct LedgerRowView: Encodable {
+    var sequence: Int
+    var populationId: String
+    var runId: String
+    var round: Int
+    var attempt: Int
+    var state: String
+    var event: String
+    var epsilonAfter: Double
+    var createdAt: String
+    var previousHash: String
+    var rowHash: String
+
+    init(_ row: LedgerRow) {
+        sequence = row.sequence
+        populationId = row.populationId
+        runId = row.runId
+        round = row.round
+        attempt = row.attempt
+        state = row.state
+        event = row.event
+        epsilonAfter = row.epsilonAfter
+        createdAt = row.createdAt.wireTimestamp
+        previousHash = row.previousHash
+        rowHash = row.rowHash
     }
 }
 

@@ -102,6 +102,8 @@ package struct PrivacyLedger: Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         let event = (try? encoder.encode(charge)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        // Whole milliseconds, so that the shown time is the hashed one.
+        let time = Date(timeIntervalSince1970: (time.timeIntervalSince1970 * 1000).rounded(.down) / 1000 + 1e-5)
         var row = LedgerRow(
             sequence: rows.count + 1,
             populationId: population,
@@ -133,7 +135,8 @@ package struct PrivacyLedger: Sendable {
     private static func hash(_ row: LedgerRow) -> String {
         let canonical = [
             row.previousHash, String(row.sequence), row.populationId, row.runId, String(row.round),
-            String(row.attempt), row.state, row.event, String(row.createdAt.timeIntervalSince1970.bitPattern),
+            String(row.attempt), row.state, row.event,
+            String(Int((row.createdAt.timeIntervalSince1970 * 1000).rounded())),
         ].joined(separator: "\n")
         return Secrets.sha256(Array(canonical.utf8))
     }

@@ -1,0 +1,211 @@
+import Coordination
+import CoordinatorAPI
+import Foundation
+import HTTPServing
+import HTTPTypes
+import Logging
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+import Yams
+
+/// The routes over an in-memory store, called without a socket.
+private struct Service {
+    let directory: TemporaryDirectory
+    let router: Router
+    let admin: String
+    static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
+
+    init() async throws {
+        directory = try TemporaryDirectory()
+        let coordinator = try await Coordinator(
+            configuration: CoordinatorConfiguration(dataDirectory: directory.path),
+            store: InMemoryRunStore(),
+            logger: Logger(label: "test")
+        )
+        admin = try #require(try await coordinator.makeFirstAdminToken())
+        router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: { _ in nil }).router()
+    }
+
+    struct Answer {
+        var status: Int
+        var headers: HTTPFields
+        var bytes: [UInt8]
+        var json: [String: Any] { ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any]) ?? [:] }
+        var code: String { json["code"] as? String ?? "" }
+    }
+
+    func call(
+        _ method: String,
+        _ target: String,
+        token: String?,
+        _ body: [UInt8] = [],
+        _ fields: [String: String] = [:]
+    ) async throws -> Answer {
+        var headers: HTTPFields = [:]
+        if let token { headers[.authorization] = "Bearer \(token)" }
+        for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
+        let request = try ServerRequest(
+            method: method,
+            rawTarget: target,
+            headers: headers,
+            body: MemoryBody(body),
+            requestID: "test"
+        )
+        let response = await router.handle(request)
+        var bytes: [UInt8] = []
+        switch response.body {
+        case .none: break
+        case .bytes(let data): bytes = data
+        case .file(let path, let range): bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path))[range])
+        }
+        return Answer(status: response.status, headers: response.headers, bytes: bytes)
+    }
+
+    func post(_ target: String, token: String? = nil, _ json: String = "{}") async throws -> Answer {
+        try await call("POST", target, token: token ?? admin, Array(json.utf8))
+    }
+
+    /// A started run with one client that holds an assignment.
+    func assigned() async throws -> (run: String, token: String, assignment: [String: Any]) {
+        _ = try await post("/v1/populations", #"{"name": "p"}"#)
+        let specification =
+            #"{"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"}}"#
+        let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Self.layout)))
+        #expect(try await call("PUT", "/v1/runs/\(run)/model", token: admin, model).status == 201)
+        #expect(try await post("/v1/runs/\(run)/start").status == 200)
+        let enrollment = try #require(
+            try await post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 5}"#).json["token"] as? String
+        )
+        let token = try #require(try await post("/v1/clients", token: enrollment).json["token"] as? String)
+        let answer = try await post("/v1/checkins", token: token)
+        #expect(answer.status == 201)
+        return (run, token, try #require(answer.json["assignment"] as? [String: Any]))
+    }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct CoordinatorAPITests {
+    @Test func theDescriptionAndTheRoutesAreTheSame() async throws {
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/../../openapi.yaml"
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        let document = try #require(try Yams.load(yaml: text) as? [String: Any])
+        let paths = try #require(document["paths"] as? [String: [String: Any]])
+        var described: Set<String> = []
+        for (path, operations) in paths {
+            for method in operations.keys where method != "parameters" {
+                described.insert(method.uppercased() + " " + path)
+            }
+        }
+        let served = Set(try await Service().router.routes.map { "\($0.method) \($0.template)" })
+        #expect(described == served, "\(described.symmetricDifference(served))")
+    }
+
+    @Test func answersHaveTheDescribedFields() async throws {
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/../../openapi.yaml"
+        let document = try #require(
+            try Yams.load(yaml: String(contentsOfFile: path, encoding: .utf8)) as? [String: Any]
+        )
+        let schemas = try #require((document["components"] as? [String: Any])?["schemas"] as? [String: [String: Any]])
+        func expect(_ answer: [String: Any], _ schema: String) throws {
+            let properties = Set(try #require(schemas[schema]?["properties"] as? [String: Any]).keys)
+            let required = Set(schemas[schema]?["required"] as? [String] ?? [])
+            #expect(Set(answer.keys).isSubset(of: properties), "\(schema): \(Set(answer.keys).subtracting(properties))")
+            #expect(required.isSubset(of: answer.keys), "\(schema): \(required.subtracting(answer.keys))")
+        }
+        let service = try await Service()
+        let (run, _, assignment) = try await service.assigned()
+        try expect(assignment, "Assignment")
+        try expect(try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json, "Run")
+        try expect(try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json, "Round")
+        try expect(try await service.call("GET", "/v1/runs/\(run)/models/0", token: service.admin).json, "ModelVersion")
+        try expect(try await service.call("GET", "/v1/populations/p", token: service.admin).json, "Population")
+        try expect(try await service.call("GET", "/v1/runs/x", token: service.admin).json, "Problem")
+        let clients =
+            try await service.call("GET", "/v1/clients", token: service.admin).json["items"] as? [[String: Any]]
+        try expect(try #require(clients?.first), "Client")
+    }
+
+    @Test func wrongUpdatesAreRefusedByCodeAndLeaveNoUpdateBehind() async throws {
+        let service = try await Service()
+        func file(_ values: [Float], name: String = "w", metadata: [String: String] = [:]) -> [UInt8] {
+            let layout = ParameterLayout([.init(name: name, shape: [2, 2])])
+            return Array(SafetensorsWriter.encode(ParameterVector(layout: layout, values: values), metadata: metadata))
+        }
+        let good = file([1, 2, 3, 4])
+        let cases: [([UInt8], String, [String: String])] = [
+            (file([1, 2, 3, .nan]), "not_finite", [:]), (file([1, 2, 3, 65]), "value_out_of_range", [:]),
+            (file([1, 2, 3, 4], name: "v"), "tensor_mismatch", [:]), (Array(good.dropLast()), "tensor_mismatch", [:]),
+            ([], "tensor_mismatch", [:]), (file([1, 2, 3, 4], metadata: ["kind": "weights"]), "kind_mismatch", [:]),
+            (file([1, 2, 3, 4], metadata: ["base": "00"]), "base_mismatch", [:]),
+            (file([1, 2, 3, 4], metadata: ["num_examples": "-3"]), "metadata_invalid", [:]),
+            (good, "digest_mismatch", ["Content-Digest": "sha-256=:\(Data(count: 32).base64EncodedString()):"]),
+        ]
+        for (body, code, headers) in cases {
+            let service = try await Service()
+            let (run, token, assignment) = try await service.assigned()
+            let url = try #require(assignment["update_url"] as? String)
+            let answer = try await service.call("PUT", url, token: token, body, headers)
+            #expect(answer.status == 422 && answer.code == code, "\(code): \(answer.status) \(answer.code)")
+            let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
+            #expect(round["accepted"] as? Int == 0)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: service.directory.path + "/spool").isEmpty)
+        }
+        // After a wrong digest the same assignment still takes the right bytes, once and again; then no others.
+        let (_, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        _ = try await service.call("PUT", url, token: token, good, cases[8].2)
+        #expect(try await service.call("PUT", url, token: token, good).status == 200)
+        #expect(try await service.call("PUT", url, token: token, good).status == 200)
+        let other = try await service.call("PUT", url, token: token, file([4, 3, 2, 1]))
+        #expect(other.status == 409 && other.code == "update_differs")
+    }
+
+    @Test func weightsHonourRangesAndTags() async throws {
+        let service = try await Service()
+        let (run, token, _) = try await service.assigned()
+        let target = "/v1/runs/\(run)/models/0/weights"
+        let whole = try await service.call("GET", target, token: token)
+        #expect(whole.status == 200)
+        let tag = try #require(whole.headers[.eTag])
+        #expect(try await service.call("GET", target, token: token, [], ["If-None-Match": tag]).status == 304)
+        for (range, expected) in [
+            ("bytes=0-3", 0..<4), ("bytes=8-", 8..<whole.bytes.count),
+            ("bytes=-5", (whole.bytes.count - 5)..<whole.bytes.count),
+        ] {
+            let part = try await service.call("GET", target, token: token, [], ["Range": range])
+            #expect(part.status == 206 && part.bytes == Array(whole.bytes[expected]))
+        }
+        #expect(try await service.call("GET", target, token: token, [], ["Range": "bytes=99999-"]).status == 416)
+        #expect(try await service.call("GET", "/v1/runs/\(run)/models/latest/weights", token: token).status == 307)
+        #expect(try await service.call("GET", target, token: nil).status == 401)
+    }
+
+    @Test func rolesAreKeptApart() async throws {
+        let service = try await Service()
+        let (run, token, assignment) = try await service.assigned()
+        let id = try #require(assignment["id"] as? String)
+        for (method, target) in service.router.routes where !target.hasSuffix("healthz") && !target.hasSuffix("readyz")
+        {
+            let path = target.replacing("{run}", with: run).replacing("{assignment}", with: id).replacing(
+                "{population}",
+                with: "p"
+            )
+            .replacing("{round}", with: "1").replacing("{version}", with: "0").replacing("{client}", with: "clt_x")
+            #expect(try await service.call(method, path, token: nil).status == 401, "\(method) \(target)")
+            let clientMay =
+                target.contains("assignments") || target.contains("checkins") || target.contains("models/{version}")
+            let status = try await service.call(method, path, token: token).status
+            #expect((status == 403) != clientMay, "\(method) \(target): \(status)")
+        }
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String
+        )
+        let stranger = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+        #expect(try await service.post("/v1/clients", token: enrollment).code == "enrollment_exhausted")
+        #expect(try await service.call("GET", "/v1/assignments/\(id)", token: stranger).status == 404)
+        #expect(try await service.call("GET", "/v1/runs/\(run)/models/0/weights", token: stranger).status == 403)
+    }
+}
