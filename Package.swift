@@ -105,6 +105,14 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "martlet"], swiftSettings: features),
+        .testTarget(
+            name: "MartletClientTests",
+            dependencies: [
+                "LocalTraining", "MartletClient", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            swiftSettings: features
+        ),
         .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
         .testTarget(
             name: "CoordinatorAPITests",

@@ -1,0 +1,260 @@
+import Crypto
+import Foundation
+import LocalTraining
+import MartletClient
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+/// A server made of closures: answers by method and path, and remembers what was asked.
+private final class ScriptedTransport: Transport {
+    struct Call: Sendable {
+        var method: String
+        var path: String
+        var headers: [String: String]
+        var body: Data
+    }
+    typealias Answer = @Sendable (Call) throws -> TransportResponse?
+
+    private let calls = Mutex<[Call]>([])
+    private let answers: Mutex<[String: [Answer]]>
+
+    /// Answers for `METHOD /path`; the last one is used again and again.
+    init(_ answers: [String: [Answer]]) {
+        self.answers = Mutex(answers)
+    }
+
+    func made(_ key: String) -> [Call] { calls.withLock { $0.filter { "\($0.method) \($0.path)" == key } } }
+
+    func send(_ request: TransportRequest) async throws -> TransportResponse {
+        var body = Data()
+        switch request.body {
+        case .none: break
+        case .bytes(let data): body = data
+        case .file(let path): body = try Data(contentsOf: URL(fileURLWithPath: path))
+        }
+        let call = Call(
+            method: request.method,
+            path: request.url.replacing("http://server", with: ""),
+            headers: request.headers,
+            body: body
+        )
+        calls.withLock { $0.append(call) }
+        let key = "\(call.method) \(call.path)"
+        let answer = answers.withLock { table in
+            (table[key]?.count ?? 0) > 1 ? table[key]?.removeFirst() : table[key]?.first
+        }
+        guard let response = try answer?(call) else { throw ClientError(code: "network", message: "unreachable") }
+        if let destination = request.destination, response.status == 200 {
+            try response.body.write(to: URL(fileURLWithPath: destination))
+        }
+        return response
+    }
+}
+
+/// Adds one to every parameter, and counts how often it was asked.
+private final class CountingTrainer: LocalTrainer {
+    let count = Mutex(0)
+    let value: Float
+    init(value: Float = 1) { self.value = value }
+
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        count.withLock { $0 += 1 }
+        let delta = ParameterVector(layout: model.layout, values: model.values.map { _ in value })
+        var metrics = TrainingMetrics()
+        metrics.tokens = 9
+        return TrainingResult(delta: delta, exampleCount: 7, metrics: metrics)
+    }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct FederatedClientTests {
+    private let directory: TemporaryDirectory
+    private let model = ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [4])]))
+    private let waits = Waits()
+
+    private final class Waits: Sendable {
+        let seconds = Mutex<[Double]>([])
+    }
+
+    init() throws {
+        directory = try TemporaryDirectory()
+    }
+
+    private func assignment(mode: String, sha256: String? = nil) throws -> Data {
+        let file = SafetensorsWriter.encode(model)
+        let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
+        let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": {"norm": 0.5}}"#
+        let specification = try RunSpecification.read(
+            JSONValue.parse(
+                Array(
+                    #"{"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"}, "privacy": \#(privacy)}"#
+                        .utf8
+                )
+            )
+        )
+        let body = AssignmentBody(
+            id: "asg_1",
+            run: "run_1",
+            round: 1,
+            attempt: 1,
+            state: "assigned",
+            model: .init(version: 0, url: "/model", sha256: digest, bytes: file.count),
+            architecture: specification.model,
+            training: specification.training,
+            privacy: specification.privacy,
+            maxParticipations: 1,
+            tensors: model.layout,
+            updateUrl: "/update",
+            seed: "5",
+            deadline: "",
+            deadlineInS: 60
+        )
+        return try WireCoding.encode(CheckInResponse(assignment: body))
+    }
+
+    private func transport(
+        mode: String = "none",
+        sha256: String? = nil,
+        update: [ScriptedTransport.Answer]? = nil
+    ) throws -> ScriptedTransport {
+        let checkIn = try assignment(mode: mode, sha256: sha256)
+        let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
+        let file = SafetensorsWriter.encode(model)
+        return ScriptedTransport([
+            "POST /v1/clients": [{ _ in TransportResponse(status: 201, body: registered) }],
+            "POST /v1/checkins": [{ _ in TransportResponse(status: 201, body: checkIn) }],
+            "GET /model": [{ _ in TransportResponse(status: 200, body: file) }],
+            "PUT /update": update ?? [{ _ in TransportResponse(status: 200) }],
+            "POST /v1/assignments/asg_1/failure": [{ _ in TransportResponse(status: 204) }],
+        ])
+    }
+
+    private func client(
+        _ transport: ScriptedTransport,
+        _ trainer: CountingTrainer = .init(),
+        policy: ClientPrivacyPolicy = .init(),
+        attemptLimit: Int = 5
+    ) throws -> FederatedClient {
+        let waits = waits
+        return FederatedClient(
+            server: "http://server/",
+            enrollmentToken: "enroll",
+            state: try ClientState(directory: directory.path),
+            trainer: trainer,
+            transport: transport,
+            models: try ModelCache(directory: directory.path + "/models"),
+            policy: policy,
+            retry: RetryPolicy(
+                attemptLimit: attemptLimit,
+                sleep: { seconds in waits.seconds.withLock { $0.append(seconds) } },
+                uniform: { 0.5 }
+            )
+        )
+    }
+
+    @Test func oneParticipationSendsTheClippedUpdateWithItsDigest() async throws {
+        let transport = try transport(mode: "central")
+        #expect(try await client(transport).participateOnce(waitSeconds: 30) == .accepted(run: "run_1", round: 1))
+        let update = try #require(transport.made("PUT /update").first)
+        let digest = Data(SHA256.hash(data: update.body)).base64EncodedString()
+        #expect(update.headers["Content-Digest"] == "sha-256=:\(digest):")
+        #expect(update.headers["Authorization"] == "Bearer secret")
+        let path = directory.path + "/sent"
+        try update.body.write(to: URL(fileURLWithPath: path))
+        let file = try SafetensorsFile(path: path)
+        // Four ones have norm 2; the bound is 0.5.
+        #expect(try file.readAll().values == [0.25, 0.25, 0.25, 0.25])
+        #expect(file.header.metadata["tokens"] == nil && file.header.metadata["num_examples"] == "7")
+        #expect(transport.made("POST /v1/checkins").first?.headers["Prefer"] == "wait=30")
+    }
+
+    @Test func registeringHappensOnceAndRepeatsItsKey() async throws {
+        let lost = try transport()
+        let failing = ScriptedTransport(["POST /v1/clients": [{ _ in nil }]])
+        await #expect(throws: ClientError.self) { try await client(failing, attemptLimit: 2).register() }
+        try await client(lost).register()
+        let keys = Set(
+            (failing.made("POST /v1/clients") + lost.made("POST /v1/clients")).map { $0.headers["Idempotency-Key"] }
+        )
+        #expect(keys.count == 1 && failing.made("POST /v1/clients").count == 2)
+        try await client(lost).register()
+        #expect(lost.made("POST /v1/clients").count == 1)
+    }
+
+    @Test func aFailedUploadIsRepeatedWithTheSameBytesAlsoByTheNextProcess() async throws {
+        let down = try transport(
+            mode: "local",
+            update: [{ _ in TransportResponse(status: 503, headers: ["retry-after": "7"]) }]
+        )
+        let trainer = CountingTrainer()
+        await #expect(throws: ClientError.self) {
+            try await client(down, trainer, attemptLimit: 3).participateOnce(waitSeconds: 0)
+        }
+        #expect(waits.seconds.withLock { $0 } == [7, 7])
+        // The next process finds the finished update and sends it before anything else.
+        let up = try transport(mode: "local")
+        _ = try await client(up, trainer).participateOnce(waitSeconds: 0)
+        let bodies = Set((down.made("PUT /update") + up.made("PUT /update").prefix(1)).map(\.body))
+        #expect(down.made("PUT /update").count == 3 && bodies.count == 1)
+        #expect(FileManager.default.fileExists(atPath: directory.path + "/pending.json") == false)
+    }
+
+    @Test func permanentRefusalsEndTheAssignment() async throws {
+        let problem = try WireCoding.encode(ProblemDocument(title: "t", status: 410, detail: "d", code: "round_full"))
+        let transport = try transport(update: [{ _ in TransportResponse(status: 410, body: problem) }])
+        #expect(try await client(transport).participateOnce(waitSeconds: 0) == .ended(code: "round_full"))
+        #expect(transport.made("PUT /update").count == 1)
+    }
+
+    @Test func whatTheOwnerDoesNotAllowIsRefusedWithoutTraining() async throws {
+        let policies: [(String, ClientPrivacyPolicy)] = [
+            ("none", .init(acceptedModes: ["local", "central"])), ("local", .init(maxEpsilon: 0.5)),
+            ("central", .init(maxParticipations: 0)),
+        ]
+        for (mode, policy) in policies {
+            let trainer = CountingTrainer()
+            let transport = try transport(mode: mode)
+            #expect(
+                try await client(transport, trainer, policy: policy).participateOnce(waitSeconds: 0)
+                    == .ended(code: "privacy_refused")
+            )
+            #expect(trainer.count.withLock { $0 } == 0 && transport.made("PUT /update").isEmpty)
+            let report = try #require(transport.made("POST /v1/assignments/asg_1/failure").first)
+            #expect(String(decoding: report.body, as: UTF8.self).contains("privacy_refused"))
+        }
+        // A noise multiplier of 2 costs 2.06 at delta 1e-5 the first time, and more than 2.5 the second.
+        let transport = try transport(mode: "local")
+        let strict = try client(transport, policy: .init(maxEpsilon: 2.5))
+        #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+        #expect(try await strict.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
+    }
+
+    @Test func aModelWithAnotherDigestIsNotUsed() async throws {
+        let trainer = CountingTrainer()
+        let transport = try transport(sha256: String(repeating: "0", count: 64))
+        await #expect(throws: ClientError.self) { try await client(transport, trainer).participateOnce(waitSeconds: 0) }
+        #expect(trainer.count.withLock { $0 } == 0)
+    }
+
+    @Test func numericFailuresAreReportedAndNothingIsSent() async throws {
+        let transport = try transport()
+        #expect(
+            try await client(transport, CountingTrainer(value: .nan)).participateOnce(waitSeconds: 0)
+                == .ended(code: "training_failed")
+        )
+        #expect(transport.made("PUT /update").isEmpty)
+    }
+
+    @Test func curlTransportSaysWhenNobodyAnswers() async throws {
+        // Port 1 of the loopback interface has no listener on any ordinary machine; connecting is refused at once.
+        await #expect(throws: ClientError.self) {
+            try await CurlTransport().send(TransportRequest(method: "GET", url: "http://127.0.0.1:1/"))
+        }
+        await #expect(throws: ClientError.self) {
+            try await CurlTransport().send(TransportRequest(method: "GET", url: "file:///etc/passwd"))
+        }
+    }
+}
