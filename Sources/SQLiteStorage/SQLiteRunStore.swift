@@ -55,6 +55,10 @@ package final class SQLiteRunStore: RunStore {
         }
     }
 
+    package func assignment(_ id: String) throws -> AssignmentRecord? {
+        try pool.read { try AssignmentRecord.fetchOne($0, key: id) }
+    }
+
     package func history(run: String, round: Int) throws -> [HistoryRow] {
         try pool.read { database in
             try HistoryRow.filter(sql: "run_id = ? AND round = ?", arguments: [run, round]).order(sql: "rowid")

@@ -90,6 +90,7 @@ struct Bench: Sendable {
         let vector = ParameterVector(layout: layout, values: [value, -value, value * 2, 0.5])
         let data = SafetensorsWriter.encode(vector)
         try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+        defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
         return try await coordinator.finishUpdate(
             assignment: id,
             client: client,
@@ -148,6 +149,11 @@ struct RoundTests {
                 #expect(abs(value - right) < 1e-6)
             }
             hashes.insert(try #require(view.modelSha256))
+            // The answer to a retry is the same when the round is long over, also after a restart.
+            for again in [coordinator, try await bench.restarted()] {
+                let receipt = try await Bench.submit(again, clients[0], ids[0], value: 0.1)
+                #expect(receipt.state == "accepted")
+            }
             #expect(try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/spool").isEmpty)
         }
         #expect(hashes.count == 1)
@@ -377,5 +383,6 @@ final class FaultyStore: RunStore {
     }
 
     func load() throws -> StoredState { try inner.load() }
+    func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
     func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
 }

@@ -20,7 +20,8 @@ struct PackageTests {
         // A scratch path of its own: the one in use is locked by the command that runs this test.
         let scratch = try TemporaryDirectory()
         let json = try output([
-            "swift", "package", "--package-path", ServerProcess.repository, "--scratch-path", scratch.path, "dump-package",
+            "swift", "package", "--package-path", ServerProcess.repository,
+            "--scratch-path", scratch.path, "dump-package",
         ])
         let object = try #require(try JSONSerialization.jsonObject(with: json) as? [String: Any])
         let targets = try #require(object["targets"] as? [[String: Any]])

@@ -134,8 +134,8 @@ extension Coordinator {
 
     private func ownAssignment(_ id: String, client: String) throws -> AssignmentRecord {
         // Another client's assignment is answered as an unknown one, so that ids cannot be probed.
-        guard let record = assignments[id], record.clientId == client else {
-            throw CoordinationError(.notFound, "not_found", "no assignment '\(id)' of this client in an open round")
+        guard let record = try assignments[id] ?? store.assignment(id), record.clientId == client else {
+            throw CoordinationError(.notFound, "not_found", "no assignment '\(id)' of this client")
         }
         return record
     }

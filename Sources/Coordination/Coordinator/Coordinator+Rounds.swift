@@ -158,6 +158,8 @@ extension Coordinator {
 
     /// Drops the closed attempt's assignments from memory and its updates from the spool.
     private func forget(run id: String, spooled: [String]) {
+        for assignment in runs[id]?.assignmentIDs ?? [] { assignments[assignment] = nil }
+        runs[id]?.assignmentIDs = []
         for assignment in spooled {
             try? FileManager.default.removeItem(atPath: blobs.spoolPath(assignment + ".update"))
         }

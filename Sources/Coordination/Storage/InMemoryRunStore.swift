@@ -55,6 +55,10 @@ package final class InMemoryRunStore: RunStore {
         }
     }
 
+    package func assignment(_ id: String) throws -> AssignmentRecord? {
+        tables.withLock { $0.assignments[id] }
+    }
+
     package func history(run: String, round: Int) throws -> [HistoryRow] {
         tables.withLock { $0.history.filter { $0.runId == run && $0.round == round } }
     }

@@ -38,6 +38,9 @@ package protocol RunStore: Sendable {
     /// Reads the whole state.
     func load() throws -> StoredState
 
+    /// One assignment, also of a round that is long over.
+    func assignment(_ id: String) throws -> AssignmentRecord?
+
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
     func history(run: String, round: Int) throws -> [HistoryRow]
 }

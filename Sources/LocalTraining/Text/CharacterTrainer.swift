@@ -64,7 +64,7 @@ public struct CharacterTrainer: LocalTrainer {
                 guard norm.isFinite else { throw LocalTrainingError.numeric }
                 let rate = instructions.learningRate * min(1, instructions.gradientClip / max(norm, 1e-30))
                 VectorKernels.axpy(-Float(rate), network.gradient, into: &network.parameters)
-                metrics += Self.metrics(measure, batch)
+                metrics += Self.metrics(measure, rows)
                 stepCount += 1
             }
         }
@@ -83,8 +83,8 @@ public struct CharacterTrainer: LocalTrainer {
         var network = CIFGLSTM<Float>(configuration: configuration, parameters: model.values)
         var metrics = TrainingMetrics()
         for start in stride(from: 0, to: windows.count, by: 32) {
-            let batch = Self.batch(Array(windows[start..<min(windows.count, start + 32)]))
-            metrics += Self.metrics(network.forward(batch, wantsGradient: false), batch)
+            let rows = Array(windows[start..<min(windows.count, start + 32)])
+            metrics += Self.metrics(network.forward(Self.batch(rows), wantsGradient: false), rows)
         }
         return metrics
     }
@@ -118,11 +118,12 @@ public struct CharacterTrainer: LocalTrainer {
         return .init(steps: steps, rows: rows, inputs: inputs, targets: targets)
     }
 
-    private static func metrics(_ measure: CIFGLSTM<Float>.Measure, _ batch: CIFGLSTM<Float>.Batch) -> TrainingMetrics {
+    /// Every target counts, also an unknown one, which is always a miss.
+    private static func metrics(_ measure: CIFGLSTM<Float>.Measure, _ windows: [[Int]]) -> TrainingMetrics {
         var metrics = TrainingMetrics()
         metrics.nll = measure.nll
         metrics.lossTokens = measure.tokens
-        metrics.tokens = measure.tokens
+        metrics.tokens = windows.reduce(0) { $0 + $1.count - 1 }
         metrics.hit1 = measure.hit1
         metrics.hit3 = measure.hit3
         return metrics

@@ -88,10 +88,13 @@ struct FleetCommand: AsyncParsableCommand {
     var text: String?
     @Option(help: "Seed of the synthetic messages.") var seed: UInt64 = 1
     @Option(help: "Clients that are active at the same time.") var width = 16
+    @Flag(help: "With --text: keep the last fifth of each client's lines out of training.") var holdOut = false
+    @Flag(help: "Print progress as JSON lines.") var json = false
 
     func run() async throws {
         let seed = seed
-        let texts = try text.map { try TextFiles.clients(at: $0) }
+        let holdOut = holdOut
+        let texts = try text.map { try TextFiles.clients(at: $0) }?.map { holdOut ? $0.training : $0.all }
         let fleet = Fleet(
             server: try ServerAccess.url(server),
             enrollmentToken: enrollmentToken,
@@ -100,14 +103,20 @@ struct FleetCommand: AsyncParsableCommand {
             clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients,
             width: width,
             makeTrainer: { index in
-                TextTrainer(texts: texts?[index] ?? SyntheticMessages.messages(ofClient: index, seed: seed))
+                TextTrainer(texts: texts.map { [$0[index]] } ?? SyntheticMessages.messages(ofClient: index, seed: seed))
             }
         )
+        let json = json
         let work = Task {
             try await fleet.run { progress in
                 guard (progress.accepted + progress.ended).isMultiple(of: 100) else { return }
                 print(
-                    "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), \(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down"
+                    json
+                        ? "{\"accepted\":\(progress.accepted),\"ended\":\(progress.ended),"
+                            + "\"finished\":\(progress.finished),\"bytes_up\":\(progress.bytesUp),"
+                            + "\"bytes_down\":\(progress.bytesDown)}"
+                        : "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), "
+                            + "\(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down"
                 )
                 fflush(nil)
             }
@@ -134,21 +143,40 @@ enum TextFiles {
         try read(path).split(whereSeparator: \.isNewline).map(String.init).filter { !$0.allSatisfy(\.isWhitespace) }
     }
 
+    /// One client's lines, divided as `data` for training and for judging.
+    struct ClientLines {
+        var lines: [String]
+        var all: String { Self.joined(lines[...]) }
+        /// The first four fifths, at least one line and never all of several.
+        var training: String { Self.joined(lines[..<trainingCount]) }
+        /// The rest; empty for a client of one line.
+        var heldOut: String { Self.joined(lines[trainingCount...]) }
+
+        private var trainingCount: Int {
+            lines.count < 2 ? lines.count : max(1, min(8 * lines.count / 10, lines.count - 1))
+        }
+
+        private static func joined(_ lines: ArraySlice<String>) -> String {
+            lines.isEmpty ? "" : lines.joined(separator: "\n") + "\n"
+        }
+    }
+
     /// One client per file of a directory, or per speaking role of a play; a plain file is cut into parts of 20 lines.
-    static func clients(at path: String) throws -> [[String]] {
+    static func clients(at path: String) throws -> [ClientLines] {
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else {
             throw ValidationError("there is no file or directory \(path)")
         }
         if isDirectory.boolValue {
             return try FileManager.default.contentsOfDirectory(atPath: path).sorted().filter { !$0.hasPrefix(".") }
-                .map { try records(at: path + "/" + $0) }.filter { !$0.isEmpty }
+                .map { ClientLines(lines: try records(at: path + "/" + $0)) }.filter { !$0.lines.isEmpty }
         }
         let text = try read(path)
         let roles = PlayScript.roles(in: text)
-        if roles.count > 1 { return roles.map { [$0.lines.joined(separator: "\n") + "\n"] } }
+        if roles.count > 1 { return roles.map { ClientLines(lines: $0.lines) } }
         let lines = text.split(whereSeparator: \.isNewline).map(String.init)
-        return stride(from: 0, to: lines.count, by: 20).map { Array(lines[$0..<min(lines.count, $0 + 20)]) }
+        return stride(from: 0, to: lines.count, by: 20)
+            .map { ClientLines(lines: Array(lines[$0..<min(lines.count, $0 + 20)])) }
     }
 
     private static func read(_ path: String) throws -> String {

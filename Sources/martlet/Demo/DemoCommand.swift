@@ -42,6 +42,7 @@ struct DemoCommand: AsyncParsableCommand {
         let data = try DemoData(text: text, clients: clients, seed: seed)
         let plan = DemoPlan(data: data, privacy: privacy, rounds: rounds, seed: seed)
         say(plan.introduction(data))
+        if let warning = plan.warning(privacy: privacy) { say(warning) }
         let processes = DemoProcesses(directory: directory)
         let stopper = Task {
             await Signals.waitForStop()

@@ -12,7 +12,7 @@ struct DemoData {
 
     static let configuration = CIFGLSTMConfiguration(vocabularySize: 52, embeddingDimension: 16, hiddenDimension: 64)
 
-    /// With `text`, the clients are its files or roles, and the last tenth of each one's lines is for judging.
+    /// With `text`, the clients are its files or roles, and the last fifth of each one's lines, which trains nobody, judges.
     init(text: String?, clients: Int?, seed: UInt64) throws {
         let heldOut: [String]
         if let text {
@@ -21,7 +21,9 @@ struct DemoData {
                 throw ValidationError("\(text) gives one client only; give a play or a directory")
             }
             clientCount = min(clients ?? all.count, all.count)
-            heldOut = all.prefix(200).map { $0.joined(separator: "\n").suffix(400) }.map(String.init)
+            // At most some 100,000 characters, so that judging every round stays quick.
+            heldOut = all.map { String($0.heldOut.prefix(400)) }.filter { !$0.isEmpty }.prefix(250).map { $0 }
+            guard !heldOut.isEmpty else { throw ValidationError("\(text) has too few lines to judge a model by") }
         } else {
             clientCount = clients ?? 6000
             heldOut = SyntheticMessages.heldOut(clientCount: 60, seed: seed)

@@ -38,6 +38,21 @@ struct DemoPlan {
             """
     }
 
+    /// Says so where the noise of a round is longer than any mean update can be: such a run cannot learn.
+    func warning(privacy: String) -> String? {
+        guard privacy != "none" else { return nil }
+        let dimension = Double(DemoData.configuration.layout.parameterCount)
+        let perRound = privacy == "central" ? 0.86 / Double(goal) : 2 * 0.86 / Double(goal).squareRoot()
+        let ratio = perRound * dimension.squareRoot()
+        guard ratio > 1 else { return nil }
+        return String(
+            format: "note: with %d updates a round the noise is %.1f times as long as the longest mean update; "
+                + "the privacy is honest, the model will learn little (more clients help)",
+            goal,
+            ratio
+        )
+    }
+
     func introduction(_ data: DemoData) -> String {
         "\(data.clientCount) virtual clients\(data.isSynthetic ? " with synthetic messages" : ""), "
             + "\(DemoData.configuration.layout.parameterCount) parameters, \(rounds) rounds of \(goal) updates"

@@ -42,7 +42,7 @@ final class DemoProcesses: Sendable {
                 "fleet", "--server", server, "--enrollment-token", token, "--first", String(first), "--clients",
                 String(size), "--state-dir", directory + "/fleet-\(index)", "--seed", String(seed), "--width", "8",
             ]
-            if let text { arguments += ["--text", text] }
+            if let text { arguments += ["--text", text, "--hold-out"] }
             let process = try start(arguments, log: "fleet-\(index).log")
             state.withLock { $0.fleets.append(process) }
         }
@@ -57,7 +57,12 @@ final class DemoProcesses: Sendable {
         }
     }
 
-    func stopFleets() { stop(state.withLock { $0.fleets }) }
+    /// Stops the fleets and clears away their clients' states.
+    func stopFleets() {
+        let fleets = state.withLock { $0.fleets }
+        stop(fleets)
+        for index in fleets.indices { try? FileManager.default.removeItem(atPath: directory + "/fleet-\(index)") }
+    }
 
     func stopAll() {
         stopFleets()
