@@ -42,7 +42,10 @@ package struct CoordinatorAPI: Sendable {
 
     private func addStatusRoutes(to router: inout Router) {
         router.add("GET", "/healthz") { _ in try Self.json(["status": "ok"]) }
-        router.add("GET", "/readyz") { _ in try Self.json(["status": "ready"]) }
+        router.add("GET", "/readyz") { _ in
+            try await coordinator.checkStorage()
+            return try Self.json(["status": "ready"])
+        }
     }
 
     private func addPopulationRoutes(to router: inout Router) {
@@ -64,11 +67,12 @@ package struct CoordinatorAPI: Sendable {
             let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
                 .map(LedgerRowView.init)
             guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
-            let lines = try rows.map { String(decoding: try WireCoding.encode($0), as: UTF8.self) + "\n" }
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "application/jsonl"],
-                body: .bytes(Array(lines.joined().utf8))
+                body: .stream { send in
+                    for row in rows { try await send(Array(try WireCoding.encode(row)) + [10]) }
+                }
             )
         }
         router.add("POST", "/v1/populations/{population}/enrollment-tokens") { request in

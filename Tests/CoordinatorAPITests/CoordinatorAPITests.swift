@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Logging
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -58,6 +59,10 @@ private struct Service {
         switch response.body {
         case .none: break
         case .bytes(let data): bytes = data
+        case .stream(let produce):
+            let collected = Mutex<[UInt8]>([])
+            try await produce { block in collected.withLock { $0 += block } }
+            bytes = collected.withLock { $0 }
         case .file(let path, let range): bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path))[range])
         }
         return Answer(status: response.status, headers: response.headers, bytes: bytes)
@@ -161,6 +166,78 @@ struct CoordinatorAPITests {
         #expect(try await service.call("PUT", url, token: token, good).status == 200)
         let other = try await service.call("PUT", url, token: token, file([4, 3, 2, 1]))
         #expect(other.status == 409 && other.code == "update_differs")
+    }
+
+    @Test func everyBodyIsReadStrictly() async throws {
+        let service = try await Service()
+        let (run, token, assignment) = try await service.assigned()
+        let id = try #require(assignment["id"] as? String)
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 9}"#).json["token"] as? String
+        )
+        let targets = [
+            ("/v1/populations", service.admin), ("/v1/populations/p/enrollment-tokens", service.admin),
+            ("/v1/runs", service.admin), ("/v1/clients", enrollment), ("/v1/checkins", token),
+            ("/v1/assignments/\(id)/failure", token),
+        ]
+        for (target, token) in targets {
+            for body in [
+                #"{"bogus": 1}"#, "[", "[]", "7", "", #"{"name": {"a": []}, "runs": 3, "code": 1, "max_uses": "x"}"#,
+            ] {
+                // An empty body stands for an empty object, which some calls take.
+                if body.isEmpty && ["/v1/clients", "/v1/checkins"].contains(target) { continue }
+                let answer = try await service.post(target, token: token, body)
+                #expect(
+                    answer.status == 422 && answer.code == "invalid_document",
+                    "\(target) \(body): \(answer.status)"
+                )
+            }
+            let media = try await service.call("POST", target, token: token, [1], ["Content-Type": "text/csv"])
+            #expect(media.status == 415)
+            let oversized = [UInt8](repeating: 32, count: (1 << 20) + 1)
+            #expect(try await service.call("POST", target, token: token, oversized).status == 413)
+        }
+        for action in ["start", "resume"] {
+            #expect(try await service.post("/v1/runs/\(run)/\(action)").status == 409)
+        }
+        #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, [1]).status == 409)
+        #expect(try await service.call("GET", "/v1/runs?limit=0", token: service.admin).status == 400)
+        #expect(try await service.call("GET", "/v1/runs?cursor=-1", token: service.admin).status == 400)
+        #expect(try await service.call("GET", "/v1/runs/\(run)/rounds/99", token: service.admin).status == 404)
+        #expect(try await service.call("GET", "/readyz", token: nil).status == 200)
+    }
+
+    @Test func theLedgerCanBeVerifiedByAnOutsider() async throws {
+        let service = try await Service()
+        _ = try await service.post("/v1/populations", #"{"name": "p", "budget": {"epsilon": 8, "delta": 1e-5}}"#)
+        let specification = #"""
+            {"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"},
+             "privacy": {"mode": "central", "noise_multiplier": 1}}
+            """#
+        let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
+        _ = try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model)
+        _ = try await service.post("/v1/runs/\(run)/start")
+        _ = try await service.post("/v1/runs/\(run)/cancel")
+        let answer = try await service.call("GET", "/v1/populations/p/ledger?format=jsonl", token: service.admin)
+        var previous = String(repeating: "0", count: 64)
+        var states: [String] = []
+        for line in String(decoding: answer.bytes, as: UTF8.self).split(separator: "\n") {
+            let row = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+            let created = try Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(
+                try #require(row["created_at"] as? String)
+            )
+            let fields: [String] = [
+                previous, "\(row["sequence"] as? Int ?? 0)", row["population_id"] as? String ?? "",
+                row["run_id"] as? String ?? "",
+                "\(row["round"] as? Int ?? 0)", "\(row["attempt"] as? Int ?? 0)", row["state"] as? String ?? "",
+                row["event"] as? String ?? "", "\(Int((created.timeIntervalSince1970 * 1000).rounded()))",
+            ]
+            previous = try #require(row["row_hash"] as? String)
+            #expect(Secrets.sha256(Array(fields.joined(separator: "\n").utf8)) == previous)
+            states.append(fields[6])
+        }
+        #expect(states == ["reserved", "released"])
     }
 
     @Test func weightsHonourRangesAndTags() async throws {

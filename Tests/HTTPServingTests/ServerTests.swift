@@ -26,6 +26,12 @@ private struct Probe {
             while let block = try await request.body.read() { count += block.count }
             return ServerResponse(status: 200, body: .bytes(Array("\(count)".utf8)))
         }
+        router.add("GET", "/stream") { _ in
+            ServerResponse(
+                status: 200,
+                body: .stream { send in for text in ["ab", "", "cde"] { try await send(Array(text.utf8)) } }
+            )
+        }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
@@ -122,6 +128,19 @@ struct ServerTests {
         #expect(try await probe.exchange("GET / HTTP/1.1\r\nHo", until: "never").hasPrefix("HTTP/1.1 408"))
         let long = "GET / HTTP/1.1\r\nHost: x\r\nA: " + String(repeating: "a", count: 3000)
         #expect(try await probe.exchange(long, until: "never").hasPrefix("HTTP/1.1 431"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func answersOfUnknownLengthAreChunkedAndOlderPeersGetThemPlain() async throws {
+        let probe = try await Probe()
+        let chunked = try await probe.exchange(
+            "GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            until: "never"
+        )
+        #expect(chunked.contains("Transfer-Encoding: chunked"))
+        #expect(chunked.hasSuffix("\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"))
+        let plain = try await probe.exchange("GET /stream HTTP/1.0\r\n\r\n", until: "never")
+        #expect(plain.hasSuffix("\r\n\r\nabcde") && !plain.contains("chunked"))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

@@ -134,6 +134,16 @@ package actor Coordinator {
         }
     }
 
+    /// Whether disk and database can be written.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`.
+    package func checkStorage() throws {
+        let path = blobs.spoolPath("check")
+        try BlobStore.writeDurably(Data("ok".utf8), to: path)
+        try FileManager.default.removeItem(atPath: path)
+        try commit([])
+    }
+
     // MARK: - Tokens
 
     /// Whose token it is, or `nil`.

@@ -6,13 +6,16 @@ package enum ResponseBody: Sendable {
     case bytes([UInt8])
     /// A part of a file, read block by block.
     case file(path: String, range: Range<Int>)
+    /// Blocks made while they are sent, in chunked coding; the closure is given what sends one and waits for the peer.
+    case stream(@Sendable (_ send: @Sendable ([UInt8]) async throws -> Void) async throws -> Void)
 
-    /// How many bytes follow the head.
-    package var byteCount: Int {
+    /// How many bytes follow the head, where that is known before.
+    package var byteCount: Int? {
         switch self {
         case .none: 0
         case .bytes(let bytes): bytes.count
         case .file(_, let range): range.count
+        case .stream: nil
         }
     }
 }

@@ -18,6 +18,8 @@ package struct RequestHead: Sendable, Equatable {
     package var fields: HTTPFields
     package var framing: Framing
     package var keepAlive: Bool
+    /// HTTP/1.0 knows no chunks: a body of unknown length ends with the connection.
+    package var isVersion10: Bool
     package var expectsContinue: Bool
 
     /// How the body is delimited.
@@ -96,6 +98,7 @@ package enum HeadParser {
             fields: fields,
             framing: framing,
             keepAlive: keepAlive,
+            isVersion10: minor == 0,
             expectsContinue: expects
         )
     }

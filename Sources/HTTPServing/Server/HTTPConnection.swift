@@ -110,8 +110,9 @@ actor HTTPConnection {
             }
             let response = await router.handle(request)
             let finished = await body.isFinished || (!owesContinue && smallEnoughToDrain(head.framing))
-            let keepAlive = head.keepAlive && finished && !isStopping
-            try await send(response, method: head.method, keepAlive: keepAlive)
+            let endsByClosing = head.isVersion10 && response.body.byteCount == nil
+            let keepAlive = head.keepAlive && finished && !isStopping && !endsByClosing
+            try await send(response, method: head.method, keepAlive: keepAlive, allowsChunks: !head.isVersion10)
             guard keepAlive else {
                 if await !body.isFinished { await lingerBeforeClose() }
                 return false
@@ -207,12 +208,23 @@ actor HTTPConnection {
         }
     }
 
-    private func send(_ response: ServerResponse, method: String, keepAlive: Bool) async throws {
+    private func send(
+        _ response: ServerResponse,
+        method: String,
+        keepAlive: Bool,
+        allowsChunks: Bool = true
+    ) async throws {
         var head = "HTTP/1.1 \(response.status) \(response.reasonPhrase)\r\n"
         for field in response.headers { head += "\(field.name.rawName): \(field.value)\r\n" }
         head += "Date: \(HTTPDate.now())\r\n"
         let hasBody = response.status != 204 && response.status != 304
-        if hasBody { head += "Content-Length: \(response.body.byteCount)\r\n" }
+        if hasBody {
+            if let count = response.body.byteCount {
+                head += "Content-Length: \(count)\r\n"
+            } else if allowsChunks {
+                head += "Transfer-Encoding: chunked\r\n"
+            }
+        }
         head += keepAlive ? "\r\n" : "Connection: close\r\n\r\n"
         var bytes = Array(head.utf8)
         guard method != "HEAD" && hasBody else { return try await write(bytes[...]) }
@@ -224,7 +236,21 @@ actor HTTPConnection {
         case .file(let path, let range):
             try await write(bytes[...])
             try await sendFile(path, range)
+        case .stream(let produce):
+            try await write(bytes[...])
+            // An error in the middle ends the connection without the last chunk, so that the peer notices.
+            try await produce { block in try await self.writeBlock(block, inChunks: allowsChunks) }
+            if allowsChunks { try await write(Array("0\r\n\r\n".utf8)[...]) }
         }
+    }
+
+    private func writeBlock(_ block: [UInt8], inChunks: Bool) async throws {
+        guard !block.isEmpty else { return }
+        guard inChunks else { return try await write(block[...]) }
+        var bytes = Array((String(block.count, radix: 16) + "\r\n").utf8)
+        bytes += block
+        bytes += [13, 10]
+        try await write(bytes[...])
     }
 
     private func sendFile(_ path: String, _ range: Range<Int>) async throws {

@@ -87,7 +87,22 @@ struct RunCommand: AsyncParsableCommand {
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run's id.") var run: String
 
+        /// One line that is drawn anew on a terminal, a line for each change elsewhere.
+        private func show(_ line: String, _ data: Data) throws {
+            if access.json { return try access.show(data) }
+            if isatty(STDOUT_FILENO) == 1 {
+                print("\r\u{1B}[K" + line, terminator: "")
+            } else {
+                print(line)
+            }
+        }
+
+        private func endLine() {
+            if !access.json && isatty(STDOUT_FILENO) == 1 { print() }
+        }
+
         func run() async throws {
+            defer { endLine() }
             var last = ""
             while true {
                 let data = try await access.call("GET", "/v1/runs/\(escaped(run))")
@@ -95,7 +110,7 @@ struct RunCommand: AsyncParsableCommand {
                 let line =
                     "\(view.state): \(view.committedRounds)/\(view.specification.rounds) rounds; waits for \(view.waitingFor)"
                 if line != last {
-                    access.json ? try access.show(data) : print(line)
+                    try show(line, data)
                     fflush(nil)
                     last = line
                 }
