@@ -125,6 +125,35 @@ struct BinaryTests {
         #expect(server.process.terminationStatus == 0)
     }
 
+    @Test func theDemoEndsWellAndKeepsItsServerOnlyWhenAsked() throws {
+        let directory = try TemporaryDirectory()
+        for keep in [false, true] {
+            let data = directory.path + "/\(keep)"
+            let demo = Process()
+            demo.executableURL = URL(fileURLWithPath: ServerProcess.binary)
+            demo.arguments =
+                ["demo", "--clients", "20", "--rounds", "1", "--data-dir", data, "--json"] + (keep ? ["--keep"] : [])
+            let output = Pipe()
+            demo.standardOutput = output
+            demo.standardError = FileHandle.nullDevice
+            try demo.run()
+            demo.waitUntilExit()
+            #expect(demo.terminationStatus == 0)
+            let line = output.fileHandleForReading.availableData
+            let summary = try #require(try JSONSerialization.jsonObject(with: line) as? [String: Any])
+            #expect(summary["rounds"] as? Int == 1 && summary["clients"] as? Int == 20)
+            #expect(FileManager.default.fileExists(atPath: summary["model_path"] as? String ?? ""))
+            let pid = try #require(
+                Int32(
+                    try String(contentsOfFile: data + "/server/pid", encoding: .utf8).trimmingCharacters(in: .newlines)
+                )
+            )
+            let command = try? String(contentsOfFile: "/proc/\(pid)/cmdline", encoding: .utf8)
+            #expect((command?.contains(data) ?? false) == keep)
+            if keep { kill(pid, SIGTERM) }
+        }
+    }
+
     @Test func badRequestsGetProblemDocumentsAndTheServerStaysUp() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path)

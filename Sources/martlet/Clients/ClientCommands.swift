@@ -47,8 +47,7 @@ struct ClientCommand: AsyncParsableCommand {
             }
         }
         let stopper = Task {
-            await Signals.waitForStop()
-            work.cancel()
+            if await Signals.waitForStop() { work.cancel() }
         }
         defer { stopper.cancel() }
         do {
@@ -122,8 +121,7 @@ struct FleetCommand: AsyncParsableCommand {
             }
         }
         let stopper = Task {
-            await Signals.waitForStop()
-            work.cancel()
+            if await Signals.waitForStop() { work.cancel() }
         }
         defer { stopper.cancel() }
         do {

@@ -45,7 +45,7 @@ struct DemoCommand: AsyncParsableCommand {
         if let warning = plan.warning(privacy: privacy) { say(warning) }
         let processes = DemoProcesses(directory: directory)
         let stopper = Task {
-            await Signals.waitForStop()
+            guard await Signals.waitForStop() else { return }
             processes.stopAll()
             Foundation.exit(130)
         }

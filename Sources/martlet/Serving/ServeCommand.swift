@@ -119,7 +119,11 @@ private struct DirectoryLock {
 
 /// SIGTERM and SIGINT as something to wait for.
 enum Signals {
-    static func waitForStop() async {
+    /// Waits for a signal.
+    ///
+    /// - Returns: Whether one came; `false` when the task was cancelled first.
+    @discardableResult
+    static func waitForStop() async -> Bool {
         for number in [SIGTERM, SIGINT] { signal(number, SIG_IGN) }
         let queue = DispatchQueue(label: "martlet.signals")
         let stream = AsyncStream<Void> { continuation in
@@ -131,7 +135,8 @@ enum Signals {
             let kept = UncheckedBox(sources)
             continuation.onTermination = { _ in for source in kept.value { source.cancel() } }
         }
-        for await _ in stream { break }
+        for await _ in stream { return true }
+        return false
     }
 
     private struct UncheckedBox: @unchecked Sendable {
