@@ -86,6 +86,15 @@ let package = Package(
             ],
             swiftSettings: features
         ),
+        .executableTarget(
+            name: "Benchmarks",
+            dependencies: [
+                "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient", "Tensors",
+                "WireFormat", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            swiftSettings: features
+        ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: features),
         .testTarget(

@@ -1,0 +1,16 @@
+import ArgumentParser
+
+/// `swift run -c release Benchmarks NAME`: measures one subject and prints one JSON line for each case.
+///
+/// One file per subject, in `Subjects`; each is a subcommand. Every figure stands beside the limit that it is judged by,
+/// measured in the same run.
+@main
+struct Benchmarks: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "Benchmarks",
+        abstract: "Measure Martlet; every case is one JSON line.",
+        subcommands: [
+            RequestsBenchmark.self
+        ]
+    )
+}

@@ -1,0 +1,96 @@
+import Foundation
+
+/// One case of one benchmark: the median of its repeats beside the limit it is judged by.
+///
+/// Printed as one JSON line with the keys benchmark, case, value, unit, limit, limit_name, ratio (value over limit),
+/// required, repeats, min and max, with the machine and the commit, and with further figures of the case.
+struct Measurement {
+    /// The subject, such as `fold`.
+    var benchmark: String
+    /// The case, such as `f32 k=32 n=25000000 memory`.
+    var name: String
+    /// The unit of the values, such as bytes/s.
+    var unit: String
+    /// One value for each repeat.
+    var values: [Double]
+    /// What the hardware, or the peer, does in the same run; same unit.
+    var limit: Double?
+    /// What the limit is, such as `read bandwidth, 2 threads`.
+    var limitName: String?
+    /// The least ratio asked for, where the project asks for one.
+    var required: Double?
+    /// More figures of this case: numbers and strings.
+    var extra: [String: any Sendable] = [:]
+
+    var median: Double {
+        let sorted = values.sorted()
+        guard !sorted.isEmpty else { return .nan }
+        let middle = sorted.count / 2
+        return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+    }
+
+    /// Prints the line.
+    func report() {
+        var line: [String: Any] = [
+            "benchmark": benchmark, "case": name, "value": rounded(median), "unit": unit, "repeats": values.count,
+            "min": rounded(values.min() ?? .nan), "max": rounded(values.max() ?? .nan),
+            "cores": ProcessInfo.processInfo.activeProcessorCount, "cpu": Machine.processor, "commit": Machine.commit,
+        ]
+        if let limit {
+            line["limit"] = rounded(limit)
+            line["ratio"] = rounded(median / limit)
+        }
+        if let limitName { line["limit_name"] = limitName }
+        if let required { line["required"] = required }
+        for (key, value) in extra { line[key] = (value as? Double).map(rounded) ?? value }
+        let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes]
+        if let data = try? JSONSerialization.data(withJSONObject: line, options: options) {
+            print(String(decoding: data, as: UTF8.self))
+            fflush(nil)
+        }
+    }
+
+    /// Five significant digits: more would be noise.
+    private func rounded(_ value: Double) -> Any {
+        guard value.isFinite else { return NSNull() }
+        guard value != 0 else { return 0 }
+        let scale = pow(10, 4 - floor(log10(abs(value))))
+        let result = (value * scale).rounded() / scale
+        return result == result.rounded() && abs(result) < 1e15 ? Int(result) as Any : result as Any
+    }
+}
+
+/// What the figures were measured on.
+enum Machine {
+    /// The processor's model name.
+    static let processor: String = {
+        let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
+        return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
+    }()
+
+    /// The commit of the working directory, or `unknown`.
+    static let commit: String =
+        (try? Command.run(["git", "rev-parse", "--short", "HEAD"]).output.trimmingCharacters(
+            in: .whitespacesAndNewlines
+        ))
+        ?? "unknown"
+}
+
+/// Repeats a piece of work.
+enum Clock {
+    /// Seconds that the body takes.
+    static func seconds(_ body: () throws -> Void) rethrows -> Double {
+        let start = ContinuousClock.now
+        try body()
+        return (ContinuousClock.now - start) / .seconds(1)
+    }
+
+    /// Warms up once, then measures.
+    ///
+    /// - Returns: Seconds of each repeat.
+    static func repeated(_ count: Int, _ body: () throws -> Void) rethrows -> [Double] {
+        try body()
+        return try (0..<count).map { _ in try seconds(body) }
+    }
+}
