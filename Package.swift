@@ -23,6 +23,7 @@ let package = Package(
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
+        .plugin(name: "EmbedText", capability: .buildTool()),
         .systemLibrary(name: "CBLAS"),
         .systemLibrary(name: "CCurl"),
         .target(name: "Tensors", swiftSettings: features),
@@ -64,7 +65,9 @@ let package = Package(
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Yams", package: "Yams"),
             ],
-            swiftSettings: features
+            exclude: ["Pages"],
+            swiftSettings: features,
+            plugins: ["EmbedText"]
         ),
         .target(name: "LocalTraining", dependencies: ["CBLAS", "Tensors"], swiftSettings: features),
         .target(

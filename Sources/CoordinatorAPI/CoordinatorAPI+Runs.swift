@@ -39,7 +39,9 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
             try await requireAdmin(request)
-            return try Self.list(await coordinator.rounds(run: request.parameters["run"] ?? ""), request)
+            let after = request.query["after"].flatMap { Int($0) } ?? 0
+            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "")
+            return try Self.list(rounds.filter { $0.number > after }, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
             try await requireAdmin(request)
@@ -63,12 +65,15 @@ extension CoordinatorAPI {
                 $0.state == "committed"
             }
             guard request.headers[.accept]?.contains("text/csv") == true else { return try Self.list(rounds, request) }
-            var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256\n"
+            let columns = Set(rounds.flatMap { MetricColumn.all(in: $0.metrics) }).sorted()
+            var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256"
+            text += columns.map { "," + $0.title }.joined() + "\n"
             for round in rounds {
                 let epsilon = round.epsilon.map { "\($0)" } ?? ""
                 text +=
                     "\(round.number),\(round.attempt),\(round.accepted),\(round.rejected),\(round.failed),\(round.expired),"
-                text += "\(round.bytesUp),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")\n"
+                text += "\(round.bytesUp),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")"
+                text += columns.map { ",\(round.metrics?[$0.source]?[$0.name].map { "\($0)" } ?? "")" }.joined() + "\n"
             }
             return ServerResponse(status: 200, headers: [.contentType: "text/csv"], body: .bytes(Array(text.utf8)))
         }
@@ -186,6 +191,19 @@ extension CoordinatorAPI {
         }
         return response
     }
+}
+
+/// A column of measurements: `accuracy`, or `accuracy.federated` where others than the operator measured.
+private struct MetricColumn: Hashable, Comparable {
+    var source: String
+    var name: String
+    var title: String { source == "held-out" ? name : name + "." + source }
+
+    static func all(in metrics: [String: [String: Double]]?) -> [MetricColumn] {
+        (metrics ?? [:]).flatMap { source, values in values.keys.map { MetricColumn(source: source, name: $0) } }
+    }
+
+    static func < (left: Self, right: Self) -> Bool { (left.source, left.name) < (right.source, right.name) }
 }
 
 private struct HistoryView: Encodable {

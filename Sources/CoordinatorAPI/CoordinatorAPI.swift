@@ -37,6 +37,8 @@ package struct CoordinatorAPI: Sendable {
         addRunRoutes(to: &router)
         addModelRoutes(to: &router)
         addParticipationRoutes(to: &router)
+        addOverviewRoutes(to: &router)
+        addPageRoutes(to: &router)
         return router
     }
 

@@ -33,6 +33,7 @@ package final class SQLiteRunStore: RunStore {
                 case .round(let record): try record.upsert(database)
                 case .assignment(let record): try record.upsert(database)
                 case .modelVersion(let record): try record.upsert(database)
+                case .modelMetrics(let record): try record.upsert(database)
                 case .ledger(let row): try row.insert(database)
                 case .history(let row): try row.insert(database)
                 }
@@ -50,6 +51,7 @@ package final class SQLiteRunStore: RunStore {
             state.rounds = try RoundRecord.order(sql: "run_id, number, attempt").fetchAll(database)
             state.assignments = try AssignmentRecord.fetchAll(database)
             state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
+            state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
             state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
             return state
         }
@@ -64,6 +66,10 @@ package final class SQLiteRunStore: RunStore {
             try HistoryRow.filter(sql: "run_id = ? AND round = ?", arguments: [run, round]).order(sql: "rowid")
                 .fetchAll(database)
         }
+    }
+
+    package func recentHistory(limit: Int) throws -> [HistoryRow] {
+        try pool.read { try HistoryRow.order(sql: "rowid DESC").limit(limit).fetchAll($0) }
     }
 }
 
@@ -88,5 +94,6 @@ extension RunRecord: SnakeCaseRecord { package static let databaseTableName = "r
 extension RoundRecord: SnakeCaseRecord { package static let databaseTableName = "round" }
 extension AssignmentRecord: SnakeCaseRecord { package static let databaseTableName = "assignment" }
 extension ModelVersionRecord: SnakeCaseRecord { package static let databaseTableName = "model_version" }
+extension ModelMetricsRecord: SnakeCaseRecord { package static let databaseTableName = "model_metrics" }
 extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
 extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }

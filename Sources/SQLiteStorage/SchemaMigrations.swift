@@ -7,6 +7,9 @@ enum SchemaMigrations {
         migrator.registerMigration("1: first light") { database in
             try database.execute(sql: firstLight)
         }
+        migrator.registerMigration("model metrics") { database in
+            try database.execute(sql: modelMetrics)
+        }
         return migrator
     }
 
@@ -53,5 +56,12 @@ enum SchemaMigrations {
             run_id TEXT NOT NULL REFERENCES run (id), round INTEGER NOT NULL, attempt INTEGER NOT NULL,
             at DOUBLE NOT NULL, state TEXT NOT NULL, cause TEXT NOT NULL);
         CREATE INDEX history_by_round ON history (run_id, round);
+        """
+
+    private static let modelMetrics = """
+        CREATE TABLE model_metrics (
+            run_id TEXT NOT NULL, version INTEGER NOT NULL, source TEXT NOT NULL, metrics TEXT NOT NULL,
+            measured_at DOUBLE NOT NULL, PRIMARY KEY (run_id, version, source),
+            FOREIGN KEY (run_id, version) REFERENCES model_version (run_id, version));
         """
 }

@@ -384,5 +384,7 @@ final class FaultyStore: RunStore {
 
     func load() throws -> StoredState { try inner.load() }
     func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
+    func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
+
     func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
 }

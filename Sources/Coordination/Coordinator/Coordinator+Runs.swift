@@ -41,6 +41,10 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var seconds: Double
     package var modelSha256: String?
     package var epsilon: Double?
+    /// Updates refused and clients failed, by code.
+    package var refusals: [String: Int]
+    /// What was measured of the model that the round published, by source and name.
+    package var metrics: [String: [String: Double]]?
     package var waitingFor: String
 }
 
@@ -52,6 +56,8 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
     package var bytes: Int
     package var createdAt: String
     package var url: String
+    /// What was measured of it, by source and name.
+    package var metrics: [String: [String: Double]]?
 }
 
 extension Coordinator {
@@ -278,14 +284,15 @@ extension Coordinator {
         .history(HistoryRow(runId: run, round: round, attempt: attempt, at: now, state: state, cause: cause))
     }
 
-    private func view(_ version: ModelVersionRecord) -> ModelVersionView {
+    func view(_ version: ModelVersionRecord) -> ModelVersionView {
         ModelVersionView(
             run: version.runId,
             version: version.version,
             sha256: version.sha256,
             bytes: version.bytes,
             createdAt: version.createdAt.wireTimestamp,
-            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights"
+            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights",
+            metrics: runs[version.runId]?.metrics[version.version]
         )
     }
 
@@ -311,6 +318,8 @@ extension Coordinator {
             seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt),
             modelSha256: round.modelSha256,
             epsilon: round.epsilon,
+            refusals: state.refusals[round.number] ?? [:],
+            metrics: round.phase == .committed ? state.metrics[round.number] : nil,
             waitingFor: isCurrent ? state.waitingFor(now: now) : "nothing: the round is \(round.phase.rawValue)"
         )
     }

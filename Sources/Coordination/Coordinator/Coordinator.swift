@@ -50,6 +50,9 @@ package actor Coordinator {
     var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
     var nextWaiter = 0
     var nextRunTurn = 0
+    /// Counting many clients takes a while; the counts are good for a second.
+    var clientCounts: (at: Date, counts: ClientCounts)?
+    let startedAt: Date
     /// When to try again to close a round whose result could not be published.
     var aggregationRetries: [String: Date] = [:]
 
@@ -60,6 +63,7 @@ package actor Coordinator {
         self.configuration = configuration
         self.store = store
         self.logger = logger
+        startedAt = configuration.now()
         blobs = try BlobStore(dataDirectory: configuration.dataDirectory)
         try recover()
     }
@@ -93,6 +97,7 @@ package actor Coordinator {
         case .run(let record): runs[record.id]?.record = record
         case .round(let record): runs[record.runId]?.setRound(record)
         case .assignment(let record):
+            noteRefusal(record, before: assignments[record.id]?.state)
             assignments[record.id] = record
             if record.state.isLive {
                 liveAssignmentByClient[record.clientId] = record.id
@@ -100,6 +105,7 @@ package actor Coordinator {
                 liveAssignmentByClient[record.clientId] = nil
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
+        case .modelMetrics(let record): noteMetrics(record)
         case .ledger, .history: break
         }
     }
@@ -115,12 +121,16 @@ package actor Coordinator {
         }
         for record in state.rounds { runs[record.runId]?.setRound(record) }
         for record in state.modelVersions { runs[record.runId]?.versions.append(record) }
+        for record in state.modelMetrics { noteMetrics(record) }
         ledger = try PrivacyLedger(verifying: state.ledger)
         for record in state.assignments {
             runs[record.runId]?.participations[record.clientId, default: 0] += 1
             guard let round = runs[record.runId]?.round, !round.phase.isFinal, record.round == round.number,
                 record.attempt == round.attempt
-            else { continue }
+            else {
+                noteRefusal(record, before: nil)
+                continue
+            }
             apply(.assignment(record))
             runs[record.runId]?.assignmentIDs.append(record.id)
         }

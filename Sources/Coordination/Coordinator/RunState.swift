@@ -17,6 +17,10 @@ struct RunState: Sendable {
     /// The assignments of the open attempt.
     var assignmentIDs: [String] = []
     var layout: ParameterLayout?
+    /// What was measured of each version, by source and name.
+    var metrics: [Int: [String: [String: Double]]] = [:]
+    /// Why updates of each round were refused and clients failed, by code.
+    var refusals: [Int: [String: Int]] = [:]
 
     init(record: RunRecord) throws {
         self.record = record

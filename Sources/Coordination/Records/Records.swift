@@ -113,6 +113,17 @@ package struct ModelVersionRecord: Codable, Equatable, Sendable {
     package var createdAt: Date
 }
 
+/// What one source measured of a model version, such as accuracy and loss on held-out data.
+package struct ModelMetricsRecord: Codable, Equatable, Sendable {
+    package var runId: String
+    package var version: Int
+    /// Who measured: `held-out` by an operator, `federated` by an evaluation round.
+    package var source: String
+    /// JSON object of numbers.
+    package var metrics: String
+    package var measuredAt: Date
+}
+
 /// One row of the population's privacy ledger; rows are only ever appended.
 package struct LedgerRow: Codable, Equatable, Sendable {
     package var sequence: Int

@@ -10,6 +10,7 @@ package final class InMemoryRunStore: RunStore {
         var rounds: [String: RoundRecord] = [:]
         var assignments: [String: AssignmentRecord] = [:]
         var modelVersions: [String: ModelVersionRecord] = [:]
+        var modelMetrics: [String: ModelMetricsRecord] = [:]
         var ledger: [LedgerRow] = []
         var history: [HistoryRow] = []
     }
@@ -31,6 +32,8 @@ package final class InMemoryRunStore: RunStore {
                     tables.rounds["\(record.runId)/\(record.number)/\(record.attempt)"] = record
                 case .assignment(let record): tables.assignments[record.id] = record
                 case .modelVersion(let record): tables.modelVersions["\(record.runId)/\(record.version)"] = record
+                case .modelMetrics(let record):
+                    tables.modelMetrics["\(record.runId)/\(record.version)/\(record.source)"] = record
                 case .ledger(let row): tables.ledger.append(row)
                 case .history(let row): tables.history.append(row)
                 }
@@ -50,6 +53,9 @@ package final class InMemoryRunStore: RunStore {
             }
             state.assignments = tables.assignments.values.sorted { $0.id < $1.id }
             state.modelVersions = tables.modelVersions.values.sorted { ($0.runId, $0.version) < ($1.runId, $1.version) }
+            state.modelMetrics = tables.modelMetrics.values.sorted {
+                ($0.runId, $0.version, $0.source) < ($1.runId, $1.version, $1.source)
+            }
             state.ledger = tables.ledger
             return state
         }
@@ -61,5 +67,9 @@ package final class InMemoryRunStore: RunStore {
 
     package func history(run: String, round: Int) throws -> [HistoryRow] {
         tables.withLock { $0.history.filter { $0.runId == run && $0.round == round } }
+    }
+
+    package func recentHistory(limit: Int) throws -> [HistoryRow] {
+        tables.withLock { $0.history.suffix(limit).reversed() }
     }
 }

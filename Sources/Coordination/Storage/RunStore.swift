@@ -8,6 +8,7 @@ package enum StoreChange: Sendable {
     case round(RoundRecord)
     case assignment(AssignmentRecord)
     case modelVersion(ModelVersionRecord)
+    case modelMetrics(ModelMetricsRecord)
     case ledger(LedgerRow)
     case history(HistoryRow)
 }
@@ -21,6 +22,7 @@ package struct StoredState: Sendable {
     package var rounds: [RoundRecord] = []
     package var assignments: [AssignmentRecord] = []
     package var modelVersions: [ModelVersionRecord] = []
+    package var modelMetrics: [ModelMetricsRecord] = []
     package var ledger: [LedgerRow] = []
 
     package init() {}
@@ -43,4 +45,7 @@ package protocol RunStore: Sendable {
 
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
     func history(run: String, round: Int) throws -> [HistoryRow]
+
+    /// The last state changes of all runs, newest first.
+    func recentHistory(limit: Int) throws -> [HistoryRow]
 }

@@ -47,6 +47,9 @@ package final class FieldReader {
         return value != .null
     }
 
+    /// The names of all fields, sorted.
+    package var names: [String] { fields.keys.sorted() }
+
     /// A nested object; absent reads as an empty one.
     package func object<Result>(_ name: String, _ body: (FieldReader) -> Result) -> Result {
         var nested: [String: JSONValue] = [:]

@@ -1,0 +1,33 @@
+import Foundation
+package import WireFormat
+
+extension Coordinator {
+    /// Stores what somebody measured of a model version; a later report of the same source replaces it.
+    package func reportMetrics(run id: String, version: String, _ report: MetricsReport) throws -> ModelVersionView {
+        let number = try model(run: id, version: version).version
+        let document = try WireCoding.encode(report.metrics)
+        try commit([
+            .modelMetrics(
+                ModelMetricsRecord(
+                    runId: id,
+                    version: number,
+                    source: report.source,
+                    metrics: String(decoding: document, as: UTF8.self),
+                    measuredAt: now
+                )
+            )
+        ])
+        return try model(run: id, version: String(number))
+    }
+
+    func noteMetrics(_ record: ModelMetricsRecord) {
+        let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
+        runs[record.runId]?.metrics[record.version, default: [:]][record.source] = values
+    }
+
+    /// Counts an assignment that ended badly, when it does.
+    func noteRefusal(_ record: AssignmentRecord, before: AssignmentState?) {
+        guard record.state == .rejected || record.state == .failed, record.state != before else { return }
+        runs[record.runId]?.refusals[record.round, default: [:]][record.code ?? "unknown", default: 0] += 1
+    }
+}
