@@ -109,6 +109,15 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(
+            name: "SQLiteStorageTests",
+            dependencies: [
+                "Coordination", "SQLiteStorage", "TestSupport", .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            resources: [.copy("Fixtures")],
+            swiftSettings: features
+        ),
+        .testTarget(
             name: "HTTPServingTests",
             dependencies: [
                 "HTTPServing", "Tensors", .product(name: "HTTPTypes", package: "swift-http-types"),

@@ -7,5 +7,5 @@ martlet population show keyboards >/dev/null 2>&1 || {
     martlet population create keyboards --epsilon 8 --delta 1e-5
     martlet run create /keyboard.yaml --start
 }
-token=$(martlet population token keyboards --uses 6000 --json | cut -d '"' -f 4)
+token=$(martlet population token keyboards --uses 6000 --json | sed 's/.*"token":"\([^"]*\)".*/\1/')
 exec martlet fleet --enrollment-token "$token" --clients 6000 --state-dir /tmp/fleet

@@ -7,11 +7,11 @@ extension CoordinatorAPI {
     /// What the dashboard reads: the whole server at a glance, and measurements of models.
     func addOverviewRoutes(to router: inout Router) {
         router.add("GET", "/v1/overview") { request in
-            try await requireAdmin(request)
-            return try Self.json(await coordinator.overview(role: "admin"))
+            guard let role = try await principal(request).staffRole else { throw Self.forbidden }
+            return try Self.json(await coordinator.overview(role: role.rawValue))
         }
         router.add("POST", "/v1/runs/{run}/models/{version}/metrics") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             let report = try MetricsReport.read(await Self.document(request))
             let view = try await coordinator.reportMetrics(
                 run: request.parameters["run"] ?? "",

@@ -8,43 +8,43 @@ import WireFormat
 extension CoordinatorAPI {
     func addRunRoutes(to router: inout Router) {
         router.add("POST", "/v1/runs") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             let specification = try RunSpecification.read(await Self.document(request))
             let model = try makeInitialModel(specification.model)
             return try Self.json(await coordinator.createRun(specification, initialModel: model), status: 201)
         }
         router.add("GET", "/v1/runs") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.list(await coordinator.listRuns(), request)
         }
         router.add("GET", "/v1/runs/{run}") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.tagged(await coordinator.run(request.parameters["run"] ?? ""), request)
         }
         router.add("POST", "/v1/runs/{run}/start") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             return try Self.json(await coordinator.startRun(request.parameters["run"] ?? ""))
         }
         router.add("POST", "/v1/runs/{run}/pause") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             return try Self.json(await coordinator.pauseRun(request.parameters["run"] ?? ""))
         }
         router.add("POST", "/v1/runs/{run}/resume") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             return try Self.json(await coordinator.resumeRun(request.parameters["run"] ?? ""))
         }
         router.add("POST", "/v1/runs/{run}/cancel") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             return try Self.json(await coordinator.cancelRun(request.parameters["run"] ?? ""))
         }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             let after = request.query["after"].flatMap { Int($0) } ?? 0
             let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "")
             return try Self.list(rounds.filter { $0.number > after }, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             let view = try await coordinator.round(
                 run: request.parameters["run"] ?? "",
                 number: try Self.roundNumber(request)
@@ -52,7 +52,7 @@ extension CoordinatorAPI {
             return try Self.tagged(view, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}/history") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             let rows = try await coordinator.roundHistory(
                 run: request.parameters["run"] ?? "",
                 number: try Self.roundNumber(request)
@@ -60,7 +60,7 @@ extension CoordinatorAPI {
             return try Self.list(rows.map(HistoryView.init), request)
         }
         router.add("GET", "/v1/runs/{run}/metrics") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter {
                 $0.state == "committed"
             }
@@ -81,7 +81,7 @@ extension CoordinatorAPI {
 
     func addModelRoutes(to router: inout Router) {
         router.add("PUT", "/v1/runs/{run}/model") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             let run = request.parameters["run"] ?? ""
             _ = try await coordinator.run(run)
             try Self.requireBulkType(request)
@@ -98,7 +98,7 @@ extension CoordinatorAPI {
             )
         }
         router.add("GET", "/v1/runs/{run}/models") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.list(await coordinator.models(run: request.parameters["run"] ?? ""), request)
         }
         router.add("GET", "/v1/runs/{run}/models/{version}") { request in
@@ -124,7 +124,7 @@ extension CoordinatorAPI {
 
     private func requireReader(_ request: ServerRequest) async throws {
         switch try await principal(request) {
-        case .admin: return
+        case .staff: return
         case .client(let id) where await coordinator.mayReadModels(client: id, run: request.parameters["run"] ?? ""):
             return
         default: throw Self.forbidden

@@ -32,6 +32,7 @@ package struct CoordinatorAPI: Sendable {
     /// Every route of the API.
     package func router() -> Router {
         var router = Router(errorHandler: ErrorMapping.response)
+        router.around = audited
         addStatusRoutes(to: &router)
         addPopulationRoutes(to: &router)
         addRunRoutes(to: &router)
@@ -39,6 +40,7 @@ package struct CoordinatorAPI: Sendable {
         addParticipationRoutes(to: &router)
         addOverviewRoutes(to: &router)
         addPageRoutes(to: &router)
+        addTokenRoutes(to: &router)
         return router
     }
 
@@ -57,15 +59,15 @@ package struct CoordinatorAPI: Sendable {
             return try Self.json(await coordinator.createPopulation(body), status: 201)
         }
         router.add("GET", "/v1/populations") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.list(await coordinator.listPopulations(), request)
         }
         router.add("GET", "/v1/populations/{population}") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.json(await coordinator.population(request.parameters["population"] ?? ""))
         }
         router.add("GET", "/v1/populations/{population}/ledger") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
                 .map(LedgerRowView.init)
             guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
@@ -78,55 +80,30 @@ package struct CoordinatorAPI: Sendable {
             )
         }
         router.add("POST", "/v1/populations/{population}/enrollment-tokens") { request in
-            try await requireAdmin(request)
+            let creator = try await require(.admin, request)
             let body = try EnrollmentTokenRequest.read(await Self.document(request))
-            let token = try await coordinator.createEnrollmentToken(
+            let issued = try await coordinator.issueEnrollmentToken(
                 population: request.parameters["population"] ?? "",
-                body
+                body,
+                by: creator
             )
-            return try Self.json(["token": token], status: 201)
+            return try Self.json(issued, status: 201)
         }
         router.add("GET", "/v1/clients") { request in
-            try await requireAdmin(request)
+            try await requireViewer(request)
             return try Self.list(await coordinator.listClients(), request)
         }
         router.add("GET", "/v1/clients/{client}") { request in
             let id = request.parameters["client"] ?? ""
             let caller = try await principal(request)
-            guard caller == .admin || caller == .client(id: id) else { throw Self.forbidden }
+            guard caller.staffRole != nil || caller == .client(id: id) else { throw Self.forbidden }
             return try Self.json(await coordinator.client(id))
         }
         router.add("DELETE", "/v1/clients/{client}") { request in
-            try await requireAdmin(request)
+            try await requireOperator(request)
             try await coordinator.revokeClient(request.parameters["client"] ?? "")
             return ServerResponse(status: 204)
         }
-    }
-
-    // MARK: - Callers
-
-    static let forbidden = CoordinationError(.forbidden, "forbidden", "this token may not do that")
-
-    func principal(_ request: ServerRequest) async throws -> Principal {
-        guard let header = request.headers[.authorization] else {
-            if isOpen { return .admin }
-            throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
-        }
-        guard header.lowercased().hasPrefix("bearer "),
-            let found = await coordinator.principal(token: String(header.dropFirst(7)))
-        else { throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked") }
-        return found
-    }
-
-    func requireAdmin(_ request: ServerRequest) async throws {
-        guard try await principal(request) == .admin else { throw Self.forbidden }
-    }
-
-    func requireClient(_ request: ServerRequest) async throws -> String {
-        guard case .client(let id) = try await principal(request) else {
-            throw CoordinationError(.forbidden, "forbidden", "this takes a client's own token")
-        }
-        return id
     }
 
     // MARK: - Bodies

@@ -16,6 +16,9 @@ enum ErrorMapping {
         return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
     }
 
+    /// The machine-readable code that the answer to this error carries.
+    static func code(of error: any Error) -> String { document(of: error).code }
+
     private static func document(of error: any Error) -> ProblemDocument {
         switch error {
         case let error as CoordinationError:

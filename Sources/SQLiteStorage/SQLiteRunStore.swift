@@ -9,7 +9,8 @@ package final class SQLiteRunStore: RunStore {
     /// Opens or creates the database and brings its schema up to date.
     ///
     /// - Parameter path: The database file; `-wal` and `-shm` files appear beside it.
-    /// - Throws: The database's error when it cannot be opened or migrated.
+    /// - Throws: The database's error when it cannot be opened or migrated; ``CoordinationError`` with code
+    ///   `schema_too_new` when a newer version wrote it.
     package init(path: String) throws {
         var configuration = Configuration()
         configuration.busyMode = .timeout(10)
@@ -18,7 +19,16 @@ package final class SQLiteRunStore: RunStore {
             try database.execute(sql: "PRAGMA synchronous = FULL")
         }
         pool = try DatabasePool(path: path, configuration: configuration)
-        try SchemaMigrations.migrator.migrate(pool)
+        let migrator = SchemaMigrations.migrator
+        // An older program would read a newer schema wrongly, or write rows that the newer program cannot read.
+        guard try pool.read({ try !migrator.hasBeenSuperseded($0) }) else {
+            throw CoordinationError(
+                .unavailable,
+                "schema_too_new",
+                "\(path) was written by a newer version of Martlet; run that version, or restore a backup made before the upgrade"
+            )
+        }
+        try migrator.migrate(pool)
     }
 
     package func commit(_ changes: [StoreChange]) throws {
@@ -36,6 +46,7 @@ package final class SQLiteRunStore: RunStore {
                 case .modelMetrics(let record): try record.upsert(database)
                 case .ledger(let row): try row.insert(database)
                 case .history(let row): try row.insert(database)
+                case .audit(let row): try row.insert(database)
                 }
             }
         }
@@ -73,6 +84,20 @@ package final class SQLiteRunStore: RunStore {
     }
 }
 
+extension SQLiteRunStore {
+    package func audit(_ query: AuditQuery) throws -> [AuditRow] {
+        var request = AuditRow.order(sql: "sequence DESC").limit(query.limit)
+        if let before = query.before { request = request.filter(sql: "sequence < ?", arguments: [before]) }
+        if let actor = query.actor { request = request.filter(sql: "actor = ?", arguments: [actor]) }
+        if let action = query.action { request = request.filter(sql: "action = ?", arguments: [action]) }
+        if let outcome = query.outcome { request = request.filter(sql: "outcome = ?", arguments: [outcome]) }
+        if let since = query.since {
+            request = request.filter(sql: "at >= ?", arguments: [since.timeIntervalSince1970])
+        }
+        return try pool.read { try request.fetchAll($0) }
+    }
+}
+
 /// Columns are the record's properties in `snake_case`; times are seconds since 1970, so that they read back exactly.
 private protocol SnakeCaseRecord: FetchableRecord, PersistableRecord {}
 
@@ -97,3 +122,4 @@ extension ModelVersionRecord: SnakeCaseRecord { package static let databaseTable
 extension ModelMetricsRecord: SnakeCaseRecord { package static let databaseTableName = "model_metrics" }
 extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
 extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }
+extension AuditRow: SnakeCaseRecord { package static let databaseTableName = "audit" }

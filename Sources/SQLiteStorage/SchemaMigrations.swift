@@ -10,6 +10,9 @@ enum SchemaMigrations {
         migrator.registerMigration("model metrics") { database in
             try database.execute(sql: modelMetrics)
         }
+        migrator.registerMigration("access: token roles and audit log") { database in
+            try database.execute(sql: accessControl)
+        }
         return migrator
     }
 

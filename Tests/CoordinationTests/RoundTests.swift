@@ -387,4 +387,5 @@ final class FaultyStore: RunStore {
     func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
 
     func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
+    func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
 }

@@ -81,21 +81,27 @@ extension Coordinator {
 
     package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String
     {
-        let id = try populationRecord(idOrName).id
+        try issueEnrollmentToken(population: idOrName, request, by: nil).token
+    }
+
+    /// Makes a token that enrolls clients, and says by which id it can be revoked.
+    package func issueEnrollmentToken(
+        population idOrName: String,
+        _ request: EnrollmentTokenRequest,
+        by creator: String?
+    ) throws -> IssuedToken {
         let token = Secrets.token()
-        try commit([
-            .token(
-                TokenRecord(
-                    hash: Secrets.sha256(Array(token.utf8)),
-                    role: "enrollment",
-                    populationId: id,
-                    usesLeft: request.maxUses,
-                    expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
-                    createdAt: now
-                )
-            )
-        ])
-        return token
+        let record = TokenRecord(
+            hash: Secrets.sha256(Array(token.utf8)),
+            role: "enrollment",
+            createdBy: creator,
+            populationId: try populationRecord(idOrName).id,
+            usesLeft: request.maxUses,
+            expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
+            createdAt: now
+        )
+        try commit([.token(record)])
+        return IssuedToken(token: token, view: view(record))
     }
 
     /// Registers a client; the same key with the same enrollment token gives the same client again, with a new token.

@@ -3,13 +3,6 @@ package import Logging
 package import Tensors
 package import WireFormat
 
-/// Who calls.
-package enum Principal: Equatable, Sendable {
-    case admin
-    case enrollment(population: String, tokenHash: String)
-    case client(id: String)
-}
-
 /// What the coordinator needs from its surroundings.
 package struct CoordinatorConfiguration: Sendable {
     /// Holds `blobs/` and `spool/`.
@@ -38,6 +31,8 @@ package actor Coordinator {
 
     var populations: [String: PopulationRecord] = [:]
     var tokens: [String: TokenRecord] = [:]
+    /// By token id, since the server started; operators' tokens only.
+    var tokenLastUsed: [String: Date] = [:]
     var clients: [String: ClientRecord] = [:]
     var clientsByRegistration: [String: String] = [:]
     var runs: [String: RunState] = [:]
@@ -72,9 +67,13 @@ package actor Coordinator {
 
     /// Makes changes durable, then applies `body` to memory.
     func commit(_ changes: [StoreChange], ledgerCount: Int? = nil) throws {
+        // The first transaction of an operator's request takes the request's audit row with it.
+        let trail = AuditTrail.current
+        let row = changes.isEmpty ? nil : trail?.take(at: now, refusal: nil)
         do {
-            try store.commit(changes)
+            try store.commit(changes + (row.map { [.audit($0)] } ?? []))
         } catch {
+            if row != nil { trail?.untake() }
             if let ledgerCount { ledger.truncate(to: ledgerCount) }
             logger.error("A transaction failed", metadata: ["error": "\(error)"])
             throw CoordinationError(
@@ -106,7 +105,7 @@ package actor Coordinator {
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): noteMetrics(record)
-        case .ledger, .history: break
+        case .ledger, .history, .audit: break
         }
     }
 
@@ -152,33 +151,5 @@ package actor Coordinator {
         try BlobStore.writeDurably(Data("ok".utf8), to: path)
         try FileManager.default.removeItem(atPath: path)
         try commit([])
-    }
-
-    // MARK: - Tokens
-
-    /// Whose token it is, or `nil`.
-    package func principal(token: String) -> Principal? {
-        let hash = Secrets.sha256(Array(token.utf8))
-        // The token is looked up by its hash: the time of the look-up says nothing about any token's text.
-        guard let record = tokens[hash] else { return nil }
-        if let expiry = record.expiresAt, expiry < now { return nil }
-        switch record.role {
-        case "admin": return .admin
-        case "enrollment": return record.populationId.map { .enrollment(population: $0, tokenHash: hash) }
-        case "client":
-            guard let id = record.clientId, clients[id]?.state != "revoked" else { return nil }
-            return .client(id: id)
-        default: return nil
-        }
-    }
-
-    /// Makes the first administrator's token when there is none yet; `nil` afterwards.
-    package func makeFirstAdminToken() throws -> String? {
-        guard !tokens.values.contains(where: { $0.role == "admin" }) else { return nil }
-        let token = Secrets.token()
-        try commit([
-            .token(TokenRecord(hash: Secrets.sha256(Array(token.utf8)), role: "admin", createdAt: now))
-        ])
-        return token
     }
 }

@@ -12,8 +12,14 @@ package struct PopulationRecord: Codable, Equatable, Sendable {
 /// A bearer token, kept as the SHA-256 of its text.
 package struct TokenRecord: Codable, Equatable, Sendable {
     package var hash: String
-    /// `admin`, `enrollment` or `client`.
+    /// Stays when the token's text is rotated; several texts may share it for a while.
+    package var id: String = Secrets.identifier("tok")
+    /// `viewer`, `operator`, `admin`, `enrollment` or `client`.
     package var role: String
+    /// What people call it; operators' tokens only.
+    package var name: String?
+    /// The id of the token that made it.
+    package var createdBy: String?
     package var populationId: String?
     package var clientId: String?
     package var usesLeft: Int?

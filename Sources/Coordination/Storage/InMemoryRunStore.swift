@@ -13,6 +13,7 @@ package final class InMemoryRunStore: RunStore {
         var modelMetrics: [String: ModelMetricsRecord] = [:]
         var ledger: [LedgerRow] = []
         var history: [HistoryRow] = []
+        var audit: [AuditRow] = []
     }
 
     private let tables = Mutex(Tables())
@@ -36,6 +37,9 @@ package final class InMemoryRunStore: RunStore {
                     tables.modelMetrics["\(record.runId)/\(record.version)/\(record.source)"] = record
                 case .ledger(let row): tables.ledger.append(row)
                 case .history(let row): tables.history.append(row)
+                case .audit(var row):
+                    row.sequence = tables.audit.count + 1
+                    tables.audit.append(row)
                 }
             }
         }
@@ -71,5 +75,14 @@ package final class InMemoryRunStore: RunStore {
 
     package func recentHistory(limit: Int) throws -> [HistoryRow] {
         tables.withLock { $0.history.suffix(limit).reversed() }
+    }
+
+    package func audit(_ query: AuditQuery) throws -> [AuditRow] {
+        tables.withLock { tables in
+            let rows = tables.audit.reversed().filter { row in
+                query.matches(row) && query.before.map { (row.sequence ?? 0) < $0 } ?? true
+            }
+            return Array(rows.prefix(query.limit))
+        }
     }
 }

@@ -11,6 +11,7 @@ package enum StoreChange: Sendable {
     case modelMetrics(ModelMetricsRecord)
     case ledger(LedgerRow)
     case history(HistoryRow)
+    case audit(AuditRow)
 }
 
 /// Everything that the coordinator holds in memory, read once at start.
@@ -33,8 +34,8 @@ package struct StoredState: Sendable {
 /// `commit` returns after the changes would survive a power cut, all or none of them. Everything that several servers
 /// would share goes through this protocol.
 package protocol RunStore: Sendable {
-    /// Applies the changes in one transaction: records are inserted or replaced by their keys, ledger and history rows
-    /// only appended.
+    /// Applies the changes in one transaction: records are inserted or replaced by their keys, ledger, history and
+    /// audit rows only appended.
     func commit(_ changes: [StoreChange]) throws
 
     /// Reads the whole state.
@@ -48,4 +49,7 @@ package protocol RunStore: Sendable {
 
     /// The last state changes of all runs, newest first.
     func recentHistory(limit: Int) throws -> [HistoryRow]
+
+    /// Rows of the audit log, newest first.
+    func audit(_ query: AuditQuery) throws -> [AuditRow]
 }

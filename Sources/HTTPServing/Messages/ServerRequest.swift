@@ -12,6 +12,10 @@ package struct ServerRequest: Sendable {
     package var parameters: [String: String] = [:]
     package var body: any RequestBody
     package var requestID: String
+    /// The network address the request came from, without the port; empty without a socket.
+    package var remoteAddress = ""
+    /// The template of the route that took the request.
+    package var route = ""
 
     package init(
         method: String,

@@ -15,6 +15,8 @@ package struct Router: Sendable {
 
     private var table: [Route] = []
     package let errorHandler: ErrorHandler
+    /// Runs around every route's handler.
+    package var around: (@Sendable (ServerRequest, Handler) async throws -> ServerResponse)?
 
     package init(errorHandler: @escaping ErrorHandler) {
         self.errorHandler = errorHandler
@@ -57,7 +59,9 @@ package struct Router: Sendable {
                 continue
             }
             request.parameters = parameters
-            return try await route.handler(request)
+            request.route = route.template
+            guard let around else { return try await route.handler(request) }
+            return try await around(request, route.handler)
         }
         guard !allowed.isEmpty else { throw ParseFailure(status: 404, detail: "nothing is at \(request.path)") }
         if allowed.contains("GET") { allowed.insert("HEAD") }

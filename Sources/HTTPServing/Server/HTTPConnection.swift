@@ -20,6 +20,7 @@ enum ConnectionError: Error {
 actor HTTPConnection {
     private let executor: ConnectionExecutor
     private let descriptor: Int32
+    private let remoteAddress: String
     private let configuration: ServerConfiguration
     private let router: Router
     private let onClose: @Sendable (ObjectIdentifier) -> Void
@@ -38,6 +39,7 @@ actor HTTPConnection {
 
     init(
         descriptor: Int32,
+        remoteAddress: String,
         configuration: ServerConfiguration,
         router: Router,
         onClose: @escaping @Sendable (ObjectIdentifier) -> Void
@@ -45,6 +47,7 @@ actor HTTPConnection {
         let executor = ConnectionExecutor()
         self.executor = executor
         self.descriptor = descriptor
+        self.remoteAddress = remoteAddress
         self.configuration = configuration
         self.router = router
         self.onClose = onClose
@@ -90,7 +93,7 @@ actor HTTPConnection {
             isAnswering = true
             defer { isAnswering = false }
             let head: RequestHead
-            let request: ServerRequest
+            var request: ServerRequest
             let body: ConnectionBody
             do {
                 head = try HeadParser.parse(headBytes[...], fieldLimit: configuration.headerFieldLimit)
@@ -103,6 +106,7 @@ actor HTTPConnection {
                     body: body,
                     requestID: Self.requestID(head.fields)
                 )
+                request.remoteAddress = remoteAddress
             } catch {
                 try await send(router.errorHandler(error, nil), method: "GET", keepAlive: false)
                 await lingerBeforeClose()

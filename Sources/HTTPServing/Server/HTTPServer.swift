@@ -77,6 +77,7 @@ package actor HTTPServer {
         }
         let connection = HTTPConnection(
             descriptor: socket,
+            remoteAddress: SocketAddress.ofPeer(socket),
             configuration: configuration,
             router: router,
             onClose: { [weak self] id in Task { await self?.forget(id) } }

@@ -57,7 +57,7 @@ package struct EnrollmentTokenRequest: Codable, Equatable, Sendable {
         try FieldReader.read(document) { fields in
             Self(
                 maxUses: fields.integer("max_uses", in: 1...100_000_000),
-                expiresInS: fields.has("expires_in_s") ? fields.number("expires_in_s", in: 1...315_360_000) : nil
+                expiresInS: fields.optionalNumber("expires_in_s", in: 1...315_360_000)
             )
         }
     }

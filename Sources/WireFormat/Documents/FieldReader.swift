@@ -132,6 +132,15 @@ package final class FieldReader {
         return value
     }
 
+    /// A number that may be absent.
+    package func optionalNumber(_ name: String, in range: ClosedRange<Double>) -> Double? {
+        guard has(name) else {
+            known.insert(name)
+            return nil
+        }
+        return number(name, in: range)
+    }
+
     /// True or false.
     package func boolean(_ name: String, default fallback: Bool) -> Bool {
         switch take(name) {

@@ -1,0 +1,81 @@
+import Coordination
+import HTTPServing
+import HTTPTypes
+
+/// Who calls, and whether they may.
+extension CoordinatorAPI {
+    static let forbidden = CoordinationError(.forbidden, "forbidden", "this token may not do that")
+
+    /// The bearer token as it was sent.
+    static func bearer(_ request: ServerRequest) throws -> String? {
+        guard let header = request.headers[.authorization] else { return nil }
+        guard header.lowercased().hasPrefix("bearer ") else {
+            throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
+        }
+        return header.dropFirst(7).trimmingPrefix { $0 == " " }.description
+    }
+
+    func principal(_ request: ServerRequest) async throws -> Principal {
+        guard let token = try Self.bearer(request) else {
+            if isOpen {
+                coordinator.identifyOpenCaller()
+                return .open
+            }
+            throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
+        }
+        guard let found = await coordinator.principal(token: token) else {
+            throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked")
+        }
+        return found
+    }
+
+    /// May read everything but tokens.
+    func requireViewer(_ request: ServerRequest) async throws { _ = try await require(.viewer, request) }
+
+    /// May also create and steer runs, and revoke clients.
+    func requireOperator(_ request: ServerRequest) async throws { _ = try await require(.operator, request) }
+
+    /// May everything.
+    func requireAdmin(_ request: ServerRequest) async throws { _ = try await require(.admin, request) }
+
+    /// The id of the token that was used, when its role is `role` or more.
+    func require(_ role: StaffRole, _ request: ServerRequest) async throws -> String {
+        guard case .staff(let held, let id) = try await principal(request) else { throw Self.forbidden }
+        guard held >= role else {
+            throw CoordinationError(
+                .forbidden,
+                "forbidden",
+                "this takes the role \(role.rawValue); the token's is \(held.rawValue)"
+            )
+        }
+        return id
+    }
+
+    func requireClient(_ request: ServerRequest) async throws -> String {
+        guard case .client(let id) = try await principal(request) else {
+            throw CoordinationError(.forbidden, "forbidden", "this takes a client's own token")
+        }
+        return id
+    }
+
+    /// Serves a request so that every action of an operator leaves its row in the audit log.
+    @Sendable func audited(_ request: ServerRequest, _ handler: Router.Handler) async throws -> ServerResponse {
+        guard !["GET", "HEAD"].contains(request.method) else { return try await handler(request) }
+        let trail = AuditTrail(
+            action: "\(request.method) \(request.route)",
+            target: String(request.path.prefix(500)),
+            address: request.remoteAddress,
+            requestID: request.requestID
+        )
+        return try await AuditTrail.$current.withValue(trail) {
+            do {
+                let response = try await handler(request)
+                try await coordinator.auditCompletion(trail)
+                return response
+            } catch {
+                await coordinator.auditRefusal(trail, code: ErrorMapping.code(of: error))
+                throw error
+            }
+        }
+    }
+}

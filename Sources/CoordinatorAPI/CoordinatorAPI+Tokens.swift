@@ -1,0 +1,120 @@
+import Coordination
+import Foundation
+import HTTPServing
+import WireFormat
+
+extension CoordinatorAPI {
+    func addTokenRoutes(to router: inout Router) {
+        router.add("POST", "/v1/tokens") { request in
+            let creator = try await require(.admin, request)
+            let body = try TokenRequest.read(await Self.document(request))
+            return try Self.json(await coordinator.createToken(body, by: creator), status: 201)
+        }
+        router.add("GET", "/v1/tokens") { request in
+            try await requireAdmin(request)
+            return try Self.list(await coordinator.listTokens(), request)
+        }
+        router.add("GET", "/v1/tokens/{token}") { request in
+            let id = request.parameters["token"] ?? ""
+            guard id == "current" else {
+                try await requireAdmin(request)
+                return try Self.json(await coordinator.token(id))
+            }
+            guard try await principal(request) != .open, let token = try Self.bearer(request) else {
+                return try Self.json(TokenView(id: "open", role: "admin", createdAt: Date().wireTimestamp))
+            }
+            return try Self.json(await coordinator.token(presented: token))
+        }
+        router.add("POST", "/v1/tokens/{token}/rotate") { request in
+            let id = request.parameters["token"] ?? ""
+            let caller = try await principal(request)
+            if id == "current" {
+                guard caller != .open, let token = try Self.bearer(request) else {
+                    throw CoordinationError(.notFound, "not_found", "no token was sent")
+                }
+                let body = try TokenRotationRequest.read(await Self.document(request))
+                return try Self.json(
+                    await coordinator.rotateToken(presented: token, gracePeriod: body.gracePeriodS),
+                    status: 201
+                )
+            }
+            try await requireAdmin(request)
+            let body = try TokenRotationRequest.read(await Self.document(request))
+            return try Self.json(await coordinator.rotateToken(id, gracePeriod: body.gracePeriodS), status: 201)
+        }
+        router.add("DELETE", "/v1/tokens/{token}") { request in
+            try await requireAdmin(request)
+            try await coordinator.revokeToken(request.parameters["token"] ?? "")
+            return ServerResponse(status: 204)
+        }
+        router.add("GET", "/v1/audit") { request in
+            try await requireViewer(request)
+            let query = try Self.auditQuery(request)
+            let rows = try await coordinator.auditRows(query)
+            let next = rows.count == query.limit ? rows.last?.sequence.map(String.init) : nil
+            return try Self.json(AuditPage(items: rows.map(AuditRowView.init), nextCursor: next))
+        }
+    }
+
+    private static func auditQuery(_ request: ServerRequest) throws -> AuditQuery {
+        let limit = request.query["limit"].map { Int($0) } ?? 100
+        let before = request.query["cursor"].map { Int($0) }
+        guard let limit, (1...10_000).contains(limit), before != .some(nil) else {
+            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
+        }
+        let outcome = request.query["outcome"]
+        guard outcome == nil || outcome == "done" || outcome == "refused" else {
+            throw ParseFailure(status: 400, detail: "outcome must be done or refused")
+        }
+        let since = try request.query["since"].map { text in
+            let plain = try? Date.ISO8601FormatStyle().parse(text)
+            guard let date = (try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(text)) ?? plain
+            else {
+                throw ParseFailure(status: 400, detail: "since must be a time such as 2026-01-31T08:00:00Z")
+            }
+            return date
+        }
+        return AuditQuery(
+            before: before ?? nil,
+            limit: limit,
+            actor: request.query["actor"],
+            action: request.query["action"],
+            outcome: outcome,
+            since: since
+        )
+    }
+}
+
+private struct AuditPage: Encodable {
+    var items: [AuditRowView]
+    var nextCursor: String?
+}
+
+/// An audit row as it is shown.
+private struct AuditRowView: Encodable {
+    var sequence: Int
+    var at: String
+    var actor: String
+    var actorName: String?
+    var role: String
+    var address: String
+    var action: String
+    var target: String
+    var outcome: String
+    var code: String?
+    var requestId: String
+
+    init(_ row: AuditRow) {
+        sequence = row.sequence ?? 0
+        at = row.at.wireTimestamp
+        actor = row.actor
+        actorName = row.actorName
+        role = row.role
+        address = row.address
+        action = row.action
+        target = row.target
+        outcome = row.outcome
+        code = row.code
+        requestId = row.requestId
+    }
+}

@@ -1,0 +1,99 @@
+/// `POST /v1/tokens`.
+package struct TokenRequest: Codable, Equatable, Sendable {
+    /// `viewer`, `operator` or `admin`.
+    package var role: String
+    package var name: String
+    package var expiresInS: Double?
+
+    package init(role: String, name: String, expiresInS: Double? = nil) {
+        self.role = role
+        self.name = name
+        self.expiresInS = expiresInS
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            Self(
+                role: fields.has("role")
+                    ? fields.choice("role", of: ["viewer", "operator", "admin"], default: "viewer")
+                    : fields.string("role"),
+                name: fields.string("name"),
+                expiresInS: fields.optionalNumber("expires_in_s", in: 1...315_360_000)
+            )
+        }
+    }
+}
+
+/// `POST /v1/tokens/{token}/rotate`.
+package struct TokenRotationRequest: Codable, Equatable, Sendable {
+    /// Seconds for which the old text goes on working.
+    package var gracePeriodS: Double
+
+    package init(gracePeriodS: Double = 0) {
+        self.gracePeriodS = gracePeriodS
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            Self(gracePeriodS: fields.number("grace_period_s", default: 0, in: 0...2_592_000))
+        }
+    }
+}
+
+/// A token as it is shown: everything but its text.
+package struct TokenView: Codable, Equatable, Sendable {
+    package var id: String
+    package var role: String
+    package var name: String?
+    package var population: String?
+    package var client: String?
+    package var usesLeft: Int?
+    package var createdAt: String
+    package var createdBy: String?
+    package var expiresAt: String?
+    /// Since the server started.
+    package var lastUsedAt: String?
+
+    package init(
+        id: String,
+        role: String,
+        name: String? = nil,
+        population: String? = nil,
+        client: String? = nil,
+        usesLeft: Int? = nil,
+        createdAt: String,
+        createdBy: String? = nil,
+        expiresAt: String? = nil,
+        lastUsedAt: String? = nil
+    ) {
+        self.id = id
+        self.role = role
+        self.name = name
+        self.population = population
+        self.client = client
+        self.usesLeft = usesLeft
+        self.createdAt = createdAt
+        self.createdBy = createdBy
+        self.expiresAt = expiresAt
+        self.lastUsedAt = lastUsedAt
+    }
+}
+
+/// A new token: its text is shown this once.
+package struct IssuedToken: Codable, Equatable, Sendable {
+    package var id: String
+    package var token: String
+    package var role: String
+    package var name: String?
+    package var createdAt: String
+    package var expiresAt: String?
+
+    package init(token: String, view: TokenView) {
+        self.token = token
+        id = view.id
+        role = view.role
+        name = view.name
+        createdAt = view.createdAt
+        expiresAt = view.expiresAt
+    }
+}

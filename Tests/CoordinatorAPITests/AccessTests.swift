@@ -1,0 +1,148 @@
+import Coordination
+import Foundation
+import HTTPServing
+import TestSupport
+import Testing
+
+@Suite(.timeLimit(.minutes(1)))
+struct AccessTests {
+    private func issue(
+        _ service: Service,
+        _ role: String,
+        expiresIn: Double? = nil
+    ) async throws -> (id: String, text: String) {
+        let expiry = expiresIn.map { ", \"expires_in_s\": \($0)" } ?? ""
+        let answer = try await service.post(
+            "/v1/tokens",
+            "{\"role\": \"\(role)\", \"name\": \"\(role) of the test\"\(expiry)}"
+        )
+        #expect(answer.status == 201)
+        return (try #require(answer.json["id"] as? String), try #require(answer.json["token"] as? String))
+    }
+
+    @Test func everyRoleMayWhatItsTableSays() async throws {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned()
+        let viewer = try await issue(service, "viewer").text
+        let operators = try await issue(service, "operator").text
+        let adminOnly = ["/v1/populations", "enrollment-tokens", "/v1/tokens"]
+        for (method, target) in service.router.routes where target.hasPrefix("/v1/") {
+            let participation = target.contains("assignments") || target.contains("checkins")
+            if participation || (method == "POST" && target == "/v1/clients") { continue }
+            let path = target.replacing("{run}", with: run).replacing("{population}", with: "p").replacing(
+                "{round}",
+                with: "1"
+            )
+            .replacing("{version}", with: "0").replacing("{client}", with: "clt_x").replacing("{token}", with: "tok_x")
+            let isRead = method == "GET" && !target.hasPrefix("/v1/tokens")
+            let isAdminOnly = !isRead && adminOnly.contains { target.hasPrefix($0) || target.hasSuffix($0) }
+            // What changes something is tried with a body that is refused after the role was judged.
+            let body = Array("[]".utf8)
+            let asViewer = try await service.call(method, path, token: viewer, body).status
+            #expect((asViewer != 403) == isRead, "viewer: \(method) \(target): \(asViewer)")
+            let asOperator = try await service.call(method, path, token: operators, body).status
+            #expect((asOperator == 403) == isAdminOnly, "operator: \(method) \(target): \(asOperator)")
+            if !isRead { continue }
+            #expect(try await service.call(method, path, token: nil).status == 401)
+        }
+    }
+
+    @Test func textsAreShownOnceAndKeptAsHashesOnly() async throws {
+        let service = try await Service()
+        let (id, text) = try await issue(service, "operator")
+        let list = try await service.call("GET", "/v1/tokens", token: service.admin)
+        #expect(!String(decoding: list.bytes, as: UTF8.self).contains(text))
+        #expect((list.json["items"] as? [[String: Any]])?.contains { $0["id"] as? String == id } == true)
+        let own = try await service.call("GET", "/v1/tokens/current", token: text).json
+        #expect(own["id"] as? String == id && own["role"] as? String == "operator")
+        #expect(own["last_used_at"] != nil && own["token"] == nil)
+        #expect(text.utf8.count >= 43, "256 bits in base64")
+    }
+
+    @Test func rotationKeepsTheIdAndEndsTheOldText() async throws {
+        let service = try await Service()
+        let (id, old) = try await issue(service, "viewer")
+        let now = try await service.post("/v1/tokens/current/rotate", token: old)
+        #expect(now.status == 201 && now.json["id"] as? String == id)
+        let renewed = try #require(now.json["token"] as? String)
+        #expect(try await service.call("GET", "/v1/runs", token: old).status == 401)
+        #expect(try await service.call("GET", "/v1/runs", token: renewed).status == 200)
+        let graceful = try await service.post("/v1/tokens/\(id)/rotate", #"{"grace_period_s": 3600}"#)
+        let third = try #require(graceful.json["token"] as? String)
+        for text in [renewed, third] { #expect(try await service.call("GET", "/v1/runs", token: text).status == 200) }
+        let listed = try await service.call("GET", "/v1/tokens", token: service.admin).json["items"] as? [[String: Any]]
+        #expect(listed?.filter { $0["id"] as? String == id }.count == 1)
+        #expect(try await service.call("DELETE", "/v1/tokens/\(id)", token: service.admin).status == 204)
+        for text in [renewed, third] { #expect(try await service.call("GET", "/v1/runs", token: text).status == 401) }
+        let (_, client, _) = try await service.assigned()
+        let changed = try await service.post("/v1/tokens/current/rotate", token: client)
+        #expect(changed.status == 201)
+        #expect(try await service.post("/v1/checkins", token: client).status == 401)
+        #expect(try await service.post("/v1/checkins", token: changed.json["token"] as? String).status == 201)
+    }
+
+    @Test func theLastAdministratorStays() async throws {
+        let service = try await Service()
+        let own = try #require(
+            try await service.call("GET", "/v1/tokens/current", token: service.admin).json["id"] as? String
+        )
+        let refused = try await service.call("DELETE", "/v1/tokens/\(own)", token: service.admin)
+        #expect(refused.status == 409 && refused.code == "last_admin_token")
+        _ = try await issue(service, "admin", expiresIn: 60)
+        #expect(try await service.call("DELETE", "/v1/tokens/\(own)", token: service.admin).status == 409)
+        _ = try await issue(service, "admin")
+        #expect(try await service.call("DELETE", "/v1/tokens/\(own)", token: service.admin).status == 204)
+        #expect(try await service.call("GET", "/v1/runs", token: service.admin).status == 401)
+    }
+
+    @Test func everyActionLeavesOneRowAndReadingLeavesNone() async throws {
+        let service = try await Service()
+        let (run, client, _) = try await service.assigned()
+        let (viewerID, viewer) = try await issue(service, "viewer")
+        _ = try await service.call("GET", "/v1/runs", token: viewer)
+        #expect(try await service.post("/v1/runs/\(run)/cancel", token: viewer).status == 403)
+        #expect(try await service.post("/v1/runs/\(run)/start").status == 409)
+        #expect(try await service.post("/v1/runs/\(run)/pause").status == 200)
+        _ = try await service.post("/v1/checkins", token: client)
+        _ = try await service.post("/v1/runs", token: "mlt_guess")
+        let answer = try await service.call("GET", "/v1/audit", token: viewer)
+        let rows = try #require(answer.json["items"] as? [[String: Any]])
+        let told = rows.map { row in
+            let fields = ["action", "outcome", "code"].map { row[$0] as? String ?? "-" }
+            return fields.joined(separator: " ")
+        }
+        #expect(
+            told == [
+                "POST /v1/runs/{run}/pause done -", "POST /v1/runs/{run}/start refused wrong_state",
+                "POST /v1/runs/{run}/cancel refused forbidden", "POST /v1/tokens done -",
+                "POST /v1/populations/{population}/enrollment-tokens done -", "POST /v1/runs/{run}/start done -",
+                "PUT /v1/runs/{run}/model done -", "POST /v1/runs done -", "POST /v1/populations done -",
+            ]
+        )
+        #expect(rows[2]["actor"] as? String == viewerID && rows[2]["role"] as? String == "viewer")
+        #expect(rows[0]["target"] as? String == "/v1/runs/\(run)/pause" && rows[0]["request_id"] as? String == "test")
+        #expect(rows.allSatisfy { $0["address"] as? String == "192.0.2.7" })
+        func count(_ query: String) async throws -> Int? {
+            try await (service.call("GET", "/v1/audit?\(query)", token: viewer).json["items"] as? [Any])?.count
+        }
+        #expect(try await count("outcome=refused") == 2)
+        #expect(try await count("actor=\(viewerID)") == 1)
+        #expect(try await count("action=POST%20/v1/runs") == 1)
+        #expect(try await count("since=2100-01-01T00:00:00Z") == 0)
+        let page = try await service.call("GET", "/v1/audit?limit=4", token: viewer)
+        let cursor = try #require(page.json["next_cursor"] as? String)
+        #expect(try await count("cursor=\(cursor)") == 5)
+        for query in ["limit=0", "limit=x", "cursor=x", "outcome=maybe", "since=yesterday"] {
+            #expect(try await service.call("GET", "/v1/audit?\(query)", token: viewer).status == 400, "\(query)")
+        }
+    }
+
+    @Test func expiredTokensEnd() async throws {
+        let service = try await Service()
+        let (_, text) = try await issue(service, "viewer", expiresIn: 100)
+        #expect(try await service.call("GET", "/v1/runs", token: text).status == 200)
+        service.clock.advance(by: 101)
+        #expect(try await service.call("GET", "/v1/runs", token: text).status == 401)
+        #expect(try await service.call("GET", "/v1/runs", token: service.admin).status == 200)
+    }
+}

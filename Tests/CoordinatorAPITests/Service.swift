@@ -1,0 +1,95 @@
+import Coordination
+import CoordinatorAPI
+import Foundation
+import HTTPServing
+import HTTPTypes
+import Logging
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+
+/// The routes over an in-memory store, called without a socket.
+struct Service {
+    let directory: TemporaryDirectory
+    let clock = TestClock()
+    let coordinator: Coordinator
+    let router: Router
+    let admin: String
+    static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
+
+    init() async throws {
+        directory = try TemporaryDirectory()
+        var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
+        configuration.now = { [clock] in clock.now }
+        coordinator = try await Coordinator(
+            configuration: configuration,
+            store: InMemoryRunStore(),
+            logger: Logger(label: "test")
+        )
+        admin = try #require(try await coordinator.makeFirstAdminToken())
+        router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: { _ in nil }).router()
+    }
+
+    struct Answer {
+        var status: Int
+        var headers: HTTPFields
+        var bytes: [UInt8]
+        var json: [String: Any] { ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any]) ?? [:] }
+        var code: String { json["code"] as? String ?? "" }
+    }
+
+    func call(
+        _ method: String,
+        _ target: String,
+        token: String?,
+        _ body: [UInt8] = [],
+        _ fields: [String: String] = [:]
+    ) async throws -> Answer {
+        var headers: HTTPFields = [:]
+        if let token { headers[.authorization] = "Bearer \(token)" }
+        for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
+        var request = try ServerRequest(
+            method: method,
+            rawTarget: target,
+            headers: headers,
+            body: MemoryBody(body),
+            requestID: "test"
+        )
+        request.remoteAddress = "192.0.2.7"
+        let response = await router.handle(request)
+        var bytes: [UInt8] = []
+        switch response.body {
+        case .none: break
+        case .bytes(let data): bytes = data
+        case .stream(let produce):
+            let collected = Mutex<[UInt8]>([])
+            try await produce { block in collected.withLock { $0 += block } }
+            bytes = collected.withLock { $0 }
+        case .file(let path, let range): bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path))[range])
+        }
+        return Answer(status: response.status, headers: response.headers, bytes: bytes)
+    }
+
+    func post(_ target: String, token: String? = nil, _ json: String = "{}") async throws -> Answer {
+        try await call("POST", target, token: token ?? admin, Array(json.utf8))
+    }
+
+    /// A started run with one client that holds an assignment.
+    func assigned() async throws -> (run: String, token: String, assignment: [String: Any]) {
+        _ = try await post("/v1/populations", #"{"name": "p"}"#)
+        let specification =
+            #"{"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"}}"#
+        let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Self.layout)))
+        #expect(try await call("PUT", "/v1/runs/\(run)/model", token: admin, model).status == 201)
+        #expect(try await post("/v1/runs/\(run)/start").status == 200)
+        let enrollment = try #require(
+            try await post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 5}"#).json["token"] as? String
+        )
+        let token = try #require(try await post("/v1/clients", token: enrollment).json["token"] as? String)
+        let answer = try await post("/v1/checkins", token: token)
+        #expect(answer.status == 201)
+        return (run, token, try #require(answer.json["assignment"] as? [String: Any]))
+    }
+}
