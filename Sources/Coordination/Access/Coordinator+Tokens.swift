@@ -75,7 +75,7 @@ extension Coordinator {
 
     /// Gives a token a new text; its id, role, name and expiry stay.
     ///
-    /// - Parameter gracePeriod: Seconds for which the old text goes on working.
+    /// The old text goes on working for `gracePeriod` seconds.
     package func rotateToken(_ id: String, gracePeriod: Double) throws -> IssuedToken {
         try rotate(try tokenRecord(id), gracePeriod: gracePeriod)
     }
