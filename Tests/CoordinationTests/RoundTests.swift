@@ -205,7 +205,7 @@ struct RoundTests {
         var deaths = 0
         for survivor in 0... {
             let bench = try await Bench(.memory)
-            let faulty = FaultyStore(bench.store, commitLimit: .max)
+            var faulty = FaultyStore(bench.store, commitLimit: .max)
             let (run, clients) = try await bench.startRun(try Bench.specification(rounds: 2), clients: 3)
             var coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
             faulty.dieAfter(commits: survivor)
@@ -223,7 +223,8 @@ struct RoundTests {
                 }
                 if faulty.isDead {
                     deaths += 1
-                    faulty.revive()
+                    // What still runs of the dead server never reaches the store again.
+                    faulty = FaultyStore(bench.store, commitLimit: .max)
                     coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
                 }
                 await Task.yield()
@@ -371,7 +372,6 @@ final class FaultyStore: RunStore {
 
     var isDead: Bool { remaining.withLock { $0 <= 0 } }
     func dieAfter(commits: Int) { remaining.withLock { $0 = commits } }
-    func revive() { remaining.withLock { $0 = .max } }
 
     func commit(_ changes: [StoreChange]) throws {
         let allowed = remaining.withLock { left in

@@ -9,10 +9,12 @@ struct DemoPlan {
     let runFile: String
 
     init(data: DemoData, privacy: String, rounds: Int?, seed: UInt64) {
-        // Each client takes part at most twice; 8% of the clients are spare, so that the last rounds fill.
+        // Each client takes part at most twice, and once in a round; 8% of the participations are spare, so that the
+        // last rounds fill.
         let participations = 2
         let wanted = rounds ?? 40
-        goal = max(1, Int(Double(data.clientCount * participations) / (Double(wanted) * 1.08)))
+        let fair = Int(Double(data.clientCount * participations) / (Double(wanted) * 1.08))
+        goal = max(1, min(data.clientCount, fair))
         self.rounds = wanted
         let terms: String
         switch privacy {
