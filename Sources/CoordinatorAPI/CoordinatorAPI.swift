@@ -41,6 +41,7 @@ package struct CoordinatorAPI: Sendable {
         addOverviewRoutes(to: &router)
         addPageRoutes(to: &router)
         addTokenRoutes(to: &router)
+        addEventRoutes(to: &router)
         return router
     }
 

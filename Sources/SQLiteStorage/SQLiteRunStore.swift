@@ -47,6 +47,9 @@ package final class SQLiteRunStore: RunStore {
                 case .ledger(let row): try row.insert(database)
                 case .history(let row): try row.insert(database)
                 case .audit(let row): try row.insert(database)
+                case .event(let row): try row.insert(database)
+                case .deleteEvents(let id):
+                    try database.execute(sql: "DELETE FROM event WHERE id <= ?", arguments: [id])
                 }
             }
         }
@@ -64,6 +67,11 @@ package final class SQLiteRunStore: RunStore {
             state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
             state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
             state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
+            if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),
+                let last = try Int.fetchOne(database, sql: "SELECT max(id) FROM event")
+            {
+                state.eventRange = (first, last)
+            }
             return state
         }
     }
@@ -81,6 +89,13 @@ package final class SQLiteRunStore: RunStore {
 
     package func recentHistory(limit: Int) throws -> [HistoryRow] {
         try pool.read { try HistoryRow.order(sql: "rowid DESC").limit(limit).fetchAll($0) }
+    }
+
+    package func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
+        try pool.read { database in
+            try EventRow.filter(sql: "id > ? AND (?2 IS NULL OR run_id = ?2)", arguments: [id, run]).order(sql: "id")
+                .limit(limit).fetchAll(database)
+        }
     }
 }
 
@@ -123,3 +138,4 @@ extension ModelMetricsRecord: SnakeCaseRecord { package static let databaseTable
 extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
 extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }
 extension AuditRow: SnakeCaseRecord { package static let databaseTableName = "audit" }
+extension EventRow: SnakeCaseRecord { package static let databaseTableName = "event" }

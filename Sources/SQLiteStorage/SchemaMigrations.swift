@@ -13,6 +13,15 @@ enum SchemaMigrations {
         migrator.registerMigration("access: token roles and audit log") { database in
             try database.execute(sql: accessControl)
         }
+        migrator.registerMigration("events") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE event (
+                        id INTEGER PRIMARY KEY NOT NULL, at DOUBLE NOT NULL, type TEXT NOT NULL, run_id TEXT,
+                        population_id TEXT, data TEXT NOT NULL);
+                    """
+            )
+        }
         return migrator
     }
 

@@ -388,4 +388,7 @@ final class FaultyStore: RunStore {
 
     func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
     func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
+    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
+        try inner.events(after: id, limit: limit, run: run)
+    }
 }

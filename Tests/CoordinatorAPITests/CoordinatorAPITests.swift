@@ -180,6 +180,35 @@ struct CoordinatorAPITests {
         #expect(try await service.call("GET", target, token: nil).status == 401)
     }
 
+    @Test func eventsAreStreamedFromTheLastIdOn() async throws {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned()
+        let accept = ["Accept": "application/json"]
+        let page = try await service.call("GET", "/v1/events?limit=3", token: service.admin, [], accept)
+        #expect((page.json["items"] as? [[String: Any]])?.count == 3 && page.json["next_cursor"] as? String == "3")
+        let all = try await service.call("GET", "/v1/events?run=\(run)", token: service.admin, [], accept)
+        let items = try #require(all.json["items"] as? [[String: Any]])
+        #expect(items.allSatisfy { $0["run"] as? String == run })
+        let states = items.filter { $0["type"] as? String == "run" }.map {
+            ($0["data"] as? [String: Any])?["state"] as? String
+        }
+        #expect(states == ["created", "running"])
+        // The stream would go on for ever: the server's stop ends it, after what is stored has been sent.
+        async let streamed = service.call("GET", "/v1/events?after=2", token: service.admin)
+        while await service.coordinator.listenerCount == 0 { await Task.yield() }
+        _ = try await service.post("/v1/runs/\(run)/pause")
+        await service.coordinator.stopServing()
+        let text = String(decoding: try await streamed.bytes, as: UTF8.self)
+        let ids = text.split(separator: "\n").filter { $0.hasPrefix("id: ") }.compactMap { Int($0.dropFirst(4)) }
+        #expect(ids.first == 3 && ids == Array(3..<(3 + ids.count)), "\(text)")
+        #expect(text.contains("event: run\ndata: {") && text.contains("\"state\":\"paused\""), "\(text)")
+        for bad in ["x", "-1"] {
+            let answer = try await service.call("GET", "/v1/events", token: service.admin, [], ["Last-Event-ID": bad])
+            #expect(answer.status == 400)
+        }
+        #expect(try await service.call("GET", "/v1/events?run=run_x", token: service.admin).status == 404)
+    }
+
     @Test func rolesAreKeptApart() async throws {
         let service = try await Service()
         let (run, token, assignment) = try await service.assigned()

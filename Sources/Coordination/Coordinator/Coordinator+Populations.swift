@@ -64,11 +64,10 @@ extension Coordinator {
 
     package func population(_ idOrName: String) throws -> PopulationView {
         let record = try populationRecord(idOrName)
-        let members = clients.values.filter { $0.populationId == record.id }
         return PopulationView(
             id: record.id,
             name: record.name,
-            clients: Dictionary(grouping: members, by: \.state).mapValues(\.count),
+            clients: (clientStateCounts[record.id] ?? [:]).filter { $0.value > 0 },
             budget: budgetStatus(of: record),
             createdAt: record.createdAt.wireTimestamp
         )

@@ -8,6 +8,7 @@ import WireFormat
 extension Coordinator {
     /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
+        try publishPending()
         for (id, time) in aggregationRetries where time <= now {
             aggregationRetries[id] = nil
             startAggregation(run: id)

@@ -296,7 +296,7 @@ extension Coordinator {
         )
     }
 
-    private func view(_ round: RoundRecord, of state: RunState) -> RoundView {
+    func view(_ round: RoundRecord, of state: RunState) -> RoundView {
         let isCurrent = round == state.round
         return RoundView(
             run: round.runId,

@@ -11,6 +11,11 @@ package struct CoordinatorConfiguration: Sendable {
     package var modelByteLimit: Int = 4 << 30
     /// Long polls held at once; further ones are answered at once.
     package var waiterLimit: Int = 10_000
+    /// Events kept for watchers who come back, about.
+    package var eventRetention: Int = 20_000
+    /// Event streams open at once, and events that one of them may lag behind.
+    package var eventListenerLimit: Int = 256
+    package var eventQueueLimit: Int = 512
     package var now: @Sendable () -> Date = { Date() }
 
     package init(dataDirectory: String) {
@@ -42,6 +47,9 @@ package actor Coordinator {
     var liveAssignmentByClient: [String: String] = [:]
     var lastSeen: [String: Date] = [:]
     var ledger = PrivacyLedger()
+    var journal = EventJournal()
+    /// Clients of each population by state.
+    var clientStateCounts: [String: [String: Int]] = [:]
     var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
     var nextWaiter = 0
     var nextRunTurn = 0
@@ -67,11 +75,12 @@ package actor Coordinator {
 
     /// Makes changes durable, then applies `body` to memory.
     func commit(_ changes: [StoreChange], ledgerCount: Int? = nil) throws {
+        let events = eventChanges(for: changes)
         // The first transaction of an operator's request takes the request's audit row with it.
         let trail = AuditTrail.current
         let row = changes.isEmpty ? nil : trail?.take(at: now, refusal: nil)
         do {
-            try store.commit(changes + (row.map { [.audit($0)] } ?? []))
+            try store.commit(changes + events.map(StoreChange.event) + (row.map { [.audit($0)] } ?? []))
         } catch {
             if row != nil { trail?.untake() }
             if let ledgerCount { ledger.truncate(to: ledgerCount) }
@@ -83,6 +92,7 @@ package actor Coordinator {
             )
         }
         for change in changes { apply(change) }
+        told(events)
     }
 
     private func apply(_ change: StoreChange) {
@@ -91,6 +101,8 @@ package actor Coordinator {
         case .token(let record): tokens[record.hash] = record
         case .deleteToken(let hash): tokens[hash] = nil
         case .client(let record):
+            if let before = clients[record.id] { clientStateCounts[before.populationId]?[before.state]? -= 1 }
+            clientStateCounts[record.populationId, default: [:]][record.state, default: 0] += 1
             clients[record.id] = record
             if let key = record.registrationKey { clientsByRegistration[key] = record.id }
         case .run(let record): runs[record.id]?.record = record
@@ -105,7 +117,7 @@ package actor Coordinator {
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): noteMetrics(record)
-        case .ledger, .history, .audit: break
+        case .ledger, .history, .audit, .event, .deleteEvents: break
         }
     }
 
@@ -122,6 +134,7 @@ package actor Coordinator {
         for record in state.modelVersions { runs[record.runId]?.versions.append(record) }
         for record in state.modelMetrics { noteMetrics(record) }
         ledger = try PrivacyLedger(verifying: state.ledger)
+        (journal.firstID, journal.lastID) = state.eventRange
         for record in state.assignments {
             runs[record.runId]?.participations[record.clientId, default: 0] += 1
             guard let round = runs[record.runId]?.round, !round.phase.isFinal, record.round == round.number,

@@ -14,6 +14,7 @@ package final class InMemoryRunStore: RunStore {
         var ledger: [LedgerRow] = []
         var history: [HistoryRow] = []
         var audit: [AuditRow] = []
+        var events: [EventRow] = []
     }
 
     private let tables = Mutex(Tables())
@@ -40,6 +41,8 @@ package final class InMemoryRunStore: RunStore {
                 case .audit(var row):
                     row.sequence = tables.audit.count + 1
                     tables.audit.append(row)
+                case .event(let row): tables.events.append(row)
+                case .deleteEvents(let id): tables.events.removeAll { $0.id <= id }
                 }
             }
         }
@@ -61,6 +64,9 @@ package final class InMemoryRunStore: RunStore {
                 ($0.runId, $0.version, $0.source) < ($1.runId, $1.version, $1.source)
             }
             state.ledger = tables.ledger
+            if let first = tables.events.first, let last = tables.events.last {
+                state.eventRange = (first.id, last.id)
+            }
             return state
         }
     }
@@ -83,6 +89,12 @@ package final class InMemoryRunStore: RunStore {
                 query.matches(row) && query.before.map { (row.sequence ?? 0) < $0 } ?? true
             }
             return Array(rows.prefix(query.limit))
+        }
+    }
+
+    package func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
+        tables.withLock { tables in
+            Array(tables.events.lazy.filter { $0.id > id && (run == nil || $0.runId == run) }.prefix(limit))
         }
     }
 }

@@ -12,6 +12,8 @@ package enum StoreChange: Sendable {
     case ledger(LedgerRow)
     case history(HistoryRow)
     case audit(AuditRow)
+    case event(EventRow)
+    case deleteEvents(through: Int)
 }
 
 /// Everything that the coordinator holds in memory, read once at start.
@@ -25,6 +27,8 @@ package struct StoredState: Sendable {
     package var modelVersions: [ModelVersionRecord] = []
     package var modelMetrics: [ModelMetricsRecord] = []
     package var ledger: [LedgerRow] = []
+    /// The ids of the oldest and the newest event that are kept; 1 and 0 where there is none.
+    package var eventRange: (first: Int, last: Int) = (1, 0)
 
     package init() {}
 }
@@ -52,4 +56,7 @@ package protocol RunStore: Sendable {
 
     /// Rows of the audit log, newest first.
     func audit(_ query: AuditQuery) throws -> [AuditRow]
+
+    /// Events with an id over `id`, of one run where it is given, oldest first.
+    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow]
 }

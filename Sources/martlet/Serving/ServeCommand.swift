@@ -69,7 +69,7 @@ struct ServeCommand: AsyncParsableCommand {
         await Signals.waitForStop()
         logger.notice("Stopping")
         clock.cancel()
-        await coordinator.wakeAll()
+        await coordinator.stopServing()
         await server.shutdown(gracePeriod: .seconds(10))
     }
 

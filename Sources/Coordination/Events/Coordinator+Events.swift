@@ -1,0 +1,189 @@
+package import Foundation
+import WireFormat
+
+extension Coordinator {
+    /// Joins the stream of events; its queue holds `configuration.eventQueueLimit` of them.
+    ///
+    /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
+    package func subscribe() throws -> EventSubscription {
+        guard journal.subscribers.count < configuration.eventListenerLimit else {
+            throw CoordinationError(
+                .unavailable,
+                "too_many_listeners",
+                "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
+            )
+        }
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: EventSignal.self,
+            bufferingPolicy: .bufferingOldest(configuration.eventQueueLimit)
+        )
+        let id = journal.nextSubscriber
+        journal.nextSubscriber += 1
+        journal.subscribers[id] = continuation
+        return EventSubscription(id: id, headID: journal.lastID, firstID: journal.firstID, live: stream)
+    }
+
+    /// Streams that are open.
+    package var listenerCount: Int { journal.subscribers.count }
+
+    /// Leaves the stream.
+    package func unsubscribe(_ id: Int) {
+        journal.subscribers.removeValue(forKey: id)?.finish()
+    }
+
+    /// Stored events with an id over `id`, oldest first.
+    package func events(after id: Int, limit: Int, run: String? = nil) throws -> [EventRow] {
+        try store.events(after: id, limit: limit, run: run)
+    }
+
+    /// The oldest and the newest event that are kept.
+    package var eventRange: (first: Int, last: Int) { (journal.firstID, journal.lastID) }
+
+    /// Ends long polls and event streams, so that the server can stop.
+    package func stopServing() {
+        wakeAll()
+        journal.close()
+    }
+
+    // MARK: - Writing
+
+    /// The events that a transaction's changes make, as changes of the same transaction.
+    func eventChanges(for changes: [StoreChange]) -> [EventRow] {
+        var writer = EventWriter(firstID: journal.lastID + 1, time: now)
+        var overlay: [String: RunState] = [:]
+        func state(_ run: String) -> RunState? { overlay[run] ?? runs[run] }
+        for change in changes {
+            switch change {
+            case .run(let record):
+                guard var run = state(record.id) else { continue }
+                run.record = record
+                overlay[record.id] = run
+                writer.add("run", runEventData(of: run), run: record.id, population: record.populationId)
+            case .round(let record):
+                guard var run = state(record.runId) else { continue }
+                let before = run.round
+                run.round = record
+                overlay[record.runId] = run
+                let isNewPhase =
+                    before?.number != record.number || before?.attempt != record.attempt
+                    || before?.phase != record.phase
+                guard isNewPhase || journal.mayTellProgress(run: record.runId, at: now) else { continue }
+                if isNewPhase { journal.toldProgress(run: record.runId, at: now) }
+                writer.add("round", view(record, of: run), run: record.runId, population: run.record.populationId)
+            case .modelVersion(let record):
+                let population = state(record.runId)?.record.populationId
+                writer.add("model", view(record), run: record.runId, population: population)
+            case .ledger(let row):
+                let data = BudgetEventData(
+                    population: row.populationId,
+                    run: row.runId,
+                    round: row.round,
+                    attempt: row.attempt,
+                    state: row.state,
+                    epsilonAfter: row.epsilonAfter
+                )
+                writer.add("budget", data, run: row.runId, population: row.populationId)
+            case .client(let record):
+                guard clients[record.id]?.state != record.state,
+                    journal.mayTellClients(population: record.populationId, at: now)
+                else { continue }
+                var counts = clientStateCounts[record.populationId] ?? [:]
+                if let before = clients[record.id]?.state { counts[before, default: 0] -= 1 }
+                counts[record.state, default: 0] += 1
+                addClients(record.populationId, counts, to: &writer)
+            case .modelMetrics(let record):
+                let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
+                let data = MetricsEventData(
+                    run: record.runId,
+                    version: record.version,
+                    source: record.source,
+                    metrics: values ?? [:]
+                )
+                writer.add("metrics", data, run: record.runId, population: state(record.runId)?.record.populationId)
+            case .population, .token, .deleteToken, .assignment, .history, .audit, .event, .deleteEvents: continue
+            }
+        }
+        return writer.rows
+    }
+
+    /// Writes what was gathered, drops what is too old, and shows listeners that the stream lives; called by the tick.
+    func publishPending() throws {
+        var writer = EventWriter(firstID: journal.lastID + 1, time: now)
+        for id in journal.progressWaiting.sorted() where journal.mayTellProgress(run: id, at: now) {
+            guard let run = runs[id], let round = run.round else { continue }
+            writer.add("round", view(round, of: run), run: id, population: run.record.populationId)
+        }
+        for id in journal.clientsWaiting.sorted() where journal.mayTellClients(population: id, at: now) {
+            addClients(id, clientStateCounts[id] ?? [:], to: &writer)
+        }
+        var changes = writer.rows.map(StoreChange.event)
+        let oldest = journal.lastID - configuration.eventRetention
+        let isLong = oldest - journal.firstID >= configuration.eventRetention / 10
+        if isLong { changes.append(.deleteEvents(through: oldest)) }
+        if !changes.isEmpty {
+            try store.commit(changes)
+            if isLong { journal.firstID = oldest + 1 }
+            told(writer.rows)
+        }
+        let silence = now.timeIntervalSince(journal.lastKeepAlive)
+        if !(0..<EventJournal.keepAliveInterval).contains(silence) {
+            journal.lastKeepAlive = now
+            journal.publish(.keepAlive)
+        }
+    }
+
+    /// Hands stored events to those who listen.
+    func told(_ rows: [EventRow]) {
+        guard let last = rows.last else { return }
+        journal.lastID = last.id
+        for row in rows { journal.publish(.event(row)) }
+    }
+
+    private func addClients(_ population: String, _ counts: [String: Int], to writer: inout EventWriter) {
+        let data = ClientsEventData(population: population, clients: counts.filter { $0.value > 0 })
+        writer.add("clients", data, run: nil, population: population)
+    }
+
+    private func runEventData(of run: RunState) -> RunEventData {
+        RunEventData(
+            id: run.record.id,
+            name: run.record.name,
+            population: run.record.populationId,
+            state: run.record.state,
+            reason: run.record.reason,
+            createdAt: run.record.createdAt.wireTimestamp,
+            round: run.round?.number ?? 0,
+            committedRounds: max(0, run.versions.count - 1),
+            modelVersion: run.versions.last?.version,
+            modelSha256: run.versions.last?.sha256,
+            epsilon: run.rounds.last(where: { $0.phase == .committed })?.epsilon,
+            waitingFor: run.waitingFor(now: now)
+        )
+    }
+}
+
+/// Numbers events and gives them their JSON.
+private struct EventWriter {
+    private(set) var rows: [EventRow] = []
+    private let firstID: Int
+    private let time: Date
+
+    init(firstID: Int, time: Date) {
+        self.firstID = firstID
+        self.time = time
+    }
+
+    mutating func add(_ type: String, _ data: some Encodable, run: String?, population: String?) {
+        guard let bytes = try? WireCoding.encode(data) else { return }
+        rows.append(
+            EventRow(
+                id: firstID + rows.count,
+                at: time,
+                type: type,
+                runId: run,
+                populationId: population,
+                data: String(decoding: bytes, as: UTF8.self)
+            )
+        )
+    }
+}

@@ -1,0 +1,112 @@
+import Coordination
+import HTTPServing
+import HTTPTypes
+import WireFormat
+
+extension CoordinatorAPI {
+    func addEventRoutes(to router: inout Router) {
+        router.add("GET", "/v1/events") { request in
+            try await requireViewer(request)
+            let after = try Self.lastEventID(request)
+            let run = request.query["run"]
+            if let run { _ = try await coordinator.run(run) }
+            guard request.headers[.accept]?.contains("application/json") != true else {
+                return try await eventPage(request, after: after ?? 0, run: run)
+            }
+            return ServerResponse(
+                status: 200,
+                headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
+                body: .stream { send in try await self.stream(after: after, run: run, to: send) }
+            )
+        }
+    }
+
+    private func eventPage(_ request: ServerRequest, after: Int, run: String?) async throws -> ServerResponse {
+        let limit = request.query["limit"].flatMap { Int($0) } ?? 1000
+        let start = request.query["cursor"].flatMap { Int($0) } ?? after
+        guard (1...10_000).contains(limit), start >= 0 else {
+            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
+        }
+        let rows = try await coordinator.events(after: start, limit: limit, run: run)
+        let cursor = rows.count == limit ? rows.last.map { String($0.id) } : nil
+        return try Self.json(EventPage(items: rows.map(EventView.init), nextCursor: cursor))
+    }
+
+    /// Stored events after the one that the caller has, then new ones as they happen.
+    private func stream(
+        after: Int?,
+        run: String?,
+        to send: @Sendable ([UInt8]) async throws -> Void
+    ) async throws {
+        let subscription = try await coordinator.subscribe()
+        do {
+            try await send(Array("retry: 2000\n\n".utf8))
+            var last = after ?? subscription.headID
+            if last + 1 < subscription.firstID || last > subscription.headID {
+                // Dropped by now, or of another life of this database: the caller must read everything anew.
+                let first = subscription.firstID
+                last = last > subscription.headID ? subscription.headID : first - 1
+                try await send(Array("id: \(last)\nevent: reset\ndata: {\"first\":\(first)}\n\n".utf8))
+            }
+            while last < subscription.headID {
+                let rows = try await coordinator.events(after: last, limit: 500, run: run)
+                guard let newest = rows.last else { break }
+                try await send(rows.reduce(into: []) { $0 += Self.encoded($1) })
+                last = newest.id
+            }
+            for await signal in subscription.live {
+                switch signal {
+                case .keepAlive: try await send(Array(": alive\n\n".utf8))
+                case .event(let row) where row.id > last && (run == nil || row.runId == run):
+                    try await send(Self.encoded(row))
+                case .event: continue
+                }
+            }
+        } catch {
+            await coordinator.unsubscribe(subscription.id)
+            throw error
+        }
+        await coordinator.unsubscribe(subscription.id)
+    }
+
+    private static func encoded(_ row: EventRow) -> [UInt8] {
+        // The data is JSON without line breaks: one field of the stream.
+        Array("id: \(row.id)\nevent: \(row.type)\ndata: \(row.data)\n\n".utf8)
+    }
+
+    private static func lastEventID(_ request: ServerRequest) throws -> Int? {
+        let field = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] } ?? request.query["after"]
+        guard let field, !field.isEmpty else { return nil }
+        guard let id = Int(field), id >= 0 else {
+            throw ParseFailure(
+                status: 400,
+                detail: "Last-Event-ID must be the id of an event, or 0 for all that are kept"
+            )
+        }
+        return id
+    }
+}
+
+private struct EventPage: Encodable {
+    var items: [EventView]
+    var nextCursor: String?
+}
+
+/// An event in a page; `data` is an object, as in the stream.
+private struct EventView: Encodable {
+    var id: Int
+    var at: String
+    var type: String
+    var run: String?
+    var population: String?
+    var data: JSONValue
+
+    init(_ row: EventRow) {
+        id = row.id
+        at = row.at.wireTimestamp
+        type = row.type
+        run = row.runId
+        population = row.populationId
+        data = (try? JSONValue.parse(Array(row.data.utf8))) ?? .null
+    }
+}
