@@ -132,7 +132,8 @@ struct BinaryTests {
             let demo = Process()
             demo.executableURL = URL(fileURLWithPath: ServerProcess.binary)
             demo.arguments =
-                ["demo", "--clients", "20", "--rounds", "1", "--data-dir", data, "--json"] + (keep ? ["--keep"] : [])
+                ["demo", "--clients", "20", "--rounds", "1", "--data-dir", data, "--json"]
+                + (keep ? ["--keep"] : ["--privacy", "none"])
             let output = Pipe()
             demo.standardOutput = output
             demo.standardError = FileHandle.nullDevice
@@ -143,6 +144,10 @@ struct BinaryTests {
             let summary = try #require(try JSONSerialization.jsonObject(with: line) as? [String: Any])
             #expect(summary["rounds"] as? Int == 1 && summary["clients"] as? Int == 20)
             #expect(FileManager.default.fileExists(atPath: summary["model_path"] as? String ?? ""))
+            // Two fleet processes, each of which fetches the one version that was trained once.
+            let modelBytes = try Data(contentsOf: URL(fileURLWithPath: data + "/model.safetensors")).count
+            #expect(summary["bytes_down"] as? Int == 2 * modelBytes)
+            #expect(keep ? (summary["epsilon"] as? Double ?? 0) > 1 : summary["epsilon"] is NSNull)
             let pid = try #require(
                 Int32(
                     try String(contentsOfFile: data + "/server/pid", encoding: .utf8).trimmingCharacters(in: .newlines)

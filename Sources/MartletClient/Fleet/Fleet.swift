@@ -1,4 +1,4 @@
-public import Foundation
+import Foundation
 public import LocalTraining
 
 /// Many virtual clients in one process, each speaking the real protocol.
@@ -6,7 +6,7 @@ public import LocalTraining
 /// Clients share connections and downloaded models, and nothing else: each registers, has its own token, ledger and data.
 public struct Fleet: Sendable {
     /// What the fleet has done so far.
-    public struct Progress: Sendable, Equatable {
+    public struct Progress: Sendable, Equatable, Codable {
         /// Updates that were accepted.
         public var accepted = 0
         /// Clients that may take part no more.
@@ -17,6 +17,9 @@ public struct Fleet: Sendable {
         public var bytesUp = 0
         /// Bytes of downloaded models.
         public var bytesDown = 0
+
+        /// Nothing done yet.
+        public init() {}
     }
 
     private let server: String

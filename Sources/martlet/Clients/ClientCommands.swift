@@ -2,6 +2,8 @@ import ArgumentParser
 import Foundation
 import LocalTraining
 import MartletClient
+import Synchronization
+import WireFormat
 
 struct ClientCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -105,20 +107,10 @@ struct FleetCommand: AsyncParsableCommand {
                 TextTrainer(texts: texts.map { [$0[index]] } ?? SyntheticMessages.messages(ofClient: index, seed: seed))
             }
         )
-        let json = json
+        let log = FleetLog(json: json)
+        defer { log.printLast() }
         let work = Task {
-            try await fleet.run { progress in
-                guard (progress.accepted + progress.ended).isMultiple(of: 100) else { return }
-                print(
-                    json
-                        ? "{\"accepted\":\(progress.accepted),\"ended\":\(progress.ended),"
-                            + "\"finished\":\(progress.finished),\"bytes_up\":\(progress.bytesUp),"
-                            + "\"bytes_down\":\(progress.bytesDown)}"
-                        : "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), "
-                            + "\(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down"
-                )
-                fflush(nil)
-            }
+            try await fleet.run { log.note($0) }
         }
         let stopper = Task {
             if await Signals.waitForStop() { work.cancel() }
@@ -131,6 +123,35 @@ struct FleetCommand: AsyncParsableCommand {
         } catch {
             throw Failure(error)
         }
+    }
+}
+
+/// Shows what a fleet has done: a line for each hundred updates, and one at the end however it comes.
+private final class FleetLog: Sendable {
+    private let json: Bool
+    private let last = Mutex(Fleet.Progress())
+
+    init(json: Bool) {
+        self.json = json
+    }
+
+    func note(_ progress: Fleet.Progress) {
+        last.withLock { $0 = progress }
+        if (progress.accepted + progress.ended).isMultiple(of: 100) { show(progress) }
+    }
+
+    func printLast() { show(last.withLock { $0 }) }
+
+    private func show(_ progress: Fleet.Progress) {
+        if json, let line = try? WireCoding.encode(progress) {
+            print(String(decoding: line, as: UTF8.self))
+        } else {
+            print(
+                "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), "
+                    + "\(progress.bytesUp) bytes up, \(progress.bytesDown) bytes down"
+            )
+        }
+        fflush(nil)
     }
 }
 

@@ -38,6 +38,9 @@ struct DemoCommand: AsyncParsableCommand {
     func run() async throws {
         let began = ContinuousClock.now
         let directory = dataDir ?? NSTemporaryDirectory() + "martlet-demo-\(UUID().uuidString.prefix(8))"
+        guard !FileManager.default.fileExists(atPath: directory + "/server") else {
+            throw Failure("\(directory) holds an earlier demo: remove it, or give another --data-dir")
+        }
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         let data = try DemoData(text: text, clients: clients, seed: seed)
         let plan = DemoPlan(data: data, privacy: privacy, rounds: rounds, seed: seed)
@@ -52,7 +55,7 @@ struct DemoCommand: AsyncParsableCommand {
         defer { stopper.cancel() }
         do {
             let result = try await conduct(plan, data, processes, directory, began)
-            if keep { processes.stopFleets() } else { processes.stopAll() }
+            if !keep { processes.stopAll() }
             try finish(result, directory)
         } catch {
             processes.stopAll()
@@ -116,6 +119,7 @@ struct DemoCommand: AsyncParsableCommand {
     ) async throws -> DemoResult {
         let first = try await model(run, version: 0, access)
         let before = try data.evaluation.evaluate(model: first)
+        try await publish(before, run, version: 0, access)
         say(
             String(
                 format: "before: accuracy %.3f, loss %.3f (always guessing the most frequent symbol: %.3f)",
@@ -131,6 +135,7 @@ struct DemoCommand: AsyncParsableCommand {
             if view.committedRounds > shown {
                 shown = view.committedRounds
                 let metrics = try data.evaluation.evaluate(model: try await model(run, version: shown, access))
+                try await publish(metrics, run, version: shown, access)
                 let round = try WireCoding.decode(
                     RoundView.self,
                     from: await access.call("GET", "/v1/runs/\(run)/rounds/\(shown)")
@@ -155,30 +160,30 @@ struct DemoCommand: AsyncParsableCommand {
             try processes.checkRunning()
             try await Task.sleep(for: .milliseconds(200))
         }
+        processes.stopFleets()
+        let fleets = try processes.fleetProgress()
         let weights = try await access.call("GET", "/v1/runs/\(run)/models/\(shown)/weights")
         let path = directory + "/model.safetensors"
         try weights.write(to: URL(fileURLWithPath: path))
         let final = try SafetensorsFile(path: path).readAll()
         struct Page: Decodable { var items: [RoundView] }
         let rounds = try WireCoding.decode(Page.self, from: await access.call("GET", "/v1/runs/\(run)/rounds")).items
-        return DemoResult(
+        let summary = DemoResult.Summary(
             accuracyBefore: before.accuracy,
             accuracyAfter: try data.evaluation.evaluate(model: final).accuracy,
             baselineAccuracy: data.baseline,
-            epsilon: rounds.last?.epsilon,
-            delta: privacy == "none" ? nil : 1e-5,
+            epsilon: .init(value: rounds.last?.epsilon),
+            delta: .init(value: privacy == "none" ? nil : 1e-5),
             rounds: shown,
             clients: data.clientCount,
             seconds: (ContinuousClock.now - began).seconds,
             bytesUp: rounds.reduce(0) { $0 + $1.bytesUp },
-            // Each fleet process fetches each version once.
-            bytesDown: weights.count * shown * fleetProcesses,
+            bytesDown: fleets.bytesDown,
             modelPath: path,
             modelSha256: rounds.last(where: { $0.state == "committed" })?.modelSha256 ?? "",
-            serverUrl: try ServerAccess.url(access.server),
-            run: run,
-            suggestions: try plan.suggestions(final)
+            serverUrl: try ServerAccess.url(access.server)
         )
+        return DemoResult(summary: summary, run: run, suggestions: try plan.suggestions(final))
     }
 
     private func model(_ run: String, version: Int, _ access: ServerAccess) async throws -> ParameterVector {
@@ -189,38 +194,46 @@ struct DemoCommand: AsyncParsableCommand {
         return try SafetensorsFile(path: path).readAll()
     }
 
+    /// Records on the server what was measured, so that its pages and lists show it.
+    private func publish(_ metrics: TrainingMetrics, _ run: String, version: Int, _ access: ServerAccess) async throws {
+        let report = MetricsReport(metrics: ["accuracy": metrics.accuracy, "loss": metrics.loss])
+        let body = try WireCoding.encode(report)
+        _ = try await access.call("POST", "/v1/runs/\(run)/models/\(version)/metrics", body: body)
+    }
+
     private func finish(_ result: DemoResult, _ directory: String) throws {
+        let summary = result.summary
         say("")
         say(
             String(
                 format: "after %d rounds and %.0f s: accuracy %.3f -> %.3f, %.1f times the baseline of %.3f",
-                result.rounds,
-                result.seconds,
-                result.accuracyBefore,
-                result.accuracyAfter,
-                result.accuracyAfter / result.baselineAccuracy,
-                result.baselineAccuracy
+                summary.rounds,
+                summary.seconds,
+                summary.accuracyBefore,
+                summary.accuracyAfter,
+                summary.accuracyAfter / summary.baselineAccuracy,
+                summary.baselineAccuracy
             )
         )
-        if let epsilon = result.epsilon {
+        if let epsilon = summary.epsilon.value {
             let meaning =
                 privacy == "central" ? "client-level, trusted server, zero_out" : "each report, local, replace_one"
             say(String(format: "privacy: (epsilon %.3f, delta 1e-5), %@", epsilon, meaning))
         }
         if text == nil { say("the messages were synthetic: made by a seeded generator, nobody wrote them") }
         for (prompt, words) in result.suggestions { say("  \"\(prompt)\" -> \(words.joined(separator: " | "))") }
-        say("model: \(result.modelPath)")
+        say("model: \(summary.modelPath)")
         if keep {
-            say("the server is still running; look at it with")
+            say("the server is still running; its dashboard is \(summary.serverUrl)/ and these look at it with curl:")
             say("  export TOKEN=$(cat \(directory)/server/admin-token)")
             for path in [
                 "runs/\(result.run)", "runs/\(result.run)/rounds", "populations/demo", "populations/demo/ledger",
             ] {
-                say("  curl -H \"Authorization: Bearer $TOKEN\" \(result.serverUrl)/v1/\(path)")
+                say("  curl -H \"Authorization: Bearer $TOKEN\" \(summary.serverUrl)/v1/\(path)")
             }
             say("and stop it with: kill $(cat \(directory)/server/pid)")
         }
-        if json { print(String(decoding: try WireCoding.encode(result.summary), as: UTF8.self)) }
+        if json { print(String(decoding: try WireCoding.encode(summary), as: UTF8.self)) }
     }
 
     private func say(_ line: String) {
@@ -237,28 +250,13 @@ extension Duration {
 
 /// What the demo came to.
 struct DemoResult {
-    var accuracyBefore: Double
-    var accuracyAfter: Double
-    var baselineAccuracy: Double
-    var epsilon: Double?
-    var delta: Double?
-    var rounds: Int
-    var clients: Int
-    var seconds: Double
-    var bytesUp: Int
-    var bytesDown: Int
-    var modelPath: String
-    var modelSha256: String
-    var serverUrl: String
-    var run: String
-    var suggestions: [(prompt: String, words: [String])]
-
+    /// The line that `--json` prints.
     struct Summary: Encodable {
         var accuracyBefore: Double
         var accuracyAfter: Double
         var baselineAccuracy: Double
-        var epsilon: Double?
-        var delta: Double?
+        var epsilon: Nullable
+        var delta: Nullable
         var rounds: Int
         var clients: Int
         var seconds: Double
@@ -269,21 +267,17 @@ struct DemoResult {
         var serverUrl: String
     }
 
-    var summary: Summary {
-        Summary(
-            accuracyBefore: accuracyBefore,
-            accuracyAfter: accuracyAfter,
-            baselineAccuracy: baselineAccuracy,
-            epsilon: epsilon,
-            delta: delta,
-            rounds: rounds,
-            clients: clients,
-            seconds: seconds,
-            bytesUp: bytesUp,
-            bytesDown: bytesDown,
-            modelPath: modelPath,
-            modelSha256: modelSha256,
-            serverUrl: serverUrl
-        )
+    /// A number that is printed as `null` where there is none.
+    struct Nullable: Encodable {
+        var value: Double?
+
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            if let value { try container.encode(value) } else { try container.encodeNil() }
+        }
     }
+
+    var summary: Summary
+    var run: String
+    var suggestions: [(prompt: String, words: [String])]
 }

@@ -18,7 +18,11 @@ struct DemoData {
         if let text {
             let all = try TextFiles.clients(at: text)
             guard all.count > 1 else {
-                throw ValidationError("\(text) gives one client only; give a play or a directory")
+                throw ValidationError(
+                    all.isEmpty
+                        ? "\(text) holds no text"
+                        : "\(text) gives one client only; give a play, a file of many lines, or a directory of files"
+                )
             }
             clientCount = min(clients ?? all.count, all.count)
             // At most some 100,000 characters, so that judging every round stays quick.

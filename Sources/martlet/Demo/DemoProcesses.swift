@@ -1,5 +1,7 @@
 import Foundation
+import MartletClient
 import Synchronization
+import WireFormat
 
 /// The demo's server and fleets, as processes that never outlive it unless asked to.
 final class DemoProcesses: Sendable {
@@ -41,6 +43,7 @@ final class DemoProcesses: Sendable {
             var arguments = [
                 "fleet", "--server", server, "--enrollment-token", token, "--first", String(first), "--clients",
                 String(size), "--state-dir", directory + "/fleet-\(index)", "--seed", String(seed), "--width", "8",
+                "--json",
             ]
             if let text { arguments += ["--text", text, "--hold-out"] }
             let process = try start(arguments, log: "fleet-\(index).log")
@@ -57,11 +60,28 @@ final class DemoProcesses: Sendable {
         }
     }
 
-    /// Stops the fleets and clears away their clients' states.
+    /// Stops the fleets and clears away their clients' states; what they did stays.
     func stopFleets() {
         let fleets = state.withLock { $0.fleets }
         stop(fleets)
         for index in fleets.indices { try? FileManager.default.removeItem(atPath: directory + "/fleet-\(index)") }
+    }
+
+    /// What the fleets that have stopped did together, by their own last words.
+    func fleetProgress() throws -> Fleet.Progress {
+        var total = Fleet.Progress()
+        for index in state.withLock({ $0.fleets }).indices {
+            let path = directory + "/fleet-\(index).log"
+            let lines = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")
+            guard let line = lines.last(where: { $0.hasPrefix("{\"accepted\"") }) else {
+                throw Failure("a fleet did not say what it did; see \(path)")
+            }
+            let progress = try WireCoding.decode(Fleet.Progress.self, from: Data(line.utf8))
+            total.accepted += progress.accepted
+            total.bytesUp += progress.bytesUp
+            total.bytesDown += progress.bytesDown
+        }
+        return total
     }
 
     func stopAll() {
@@ -76,7 +96,7 @@ final class DemoProcesses: Sendable {
 
     private func start(_ arguments: [String], log: String) throws -> Process {
         let path = directory + "/" + log
-        FileManager.default.createFile(atPath: path, contents: nil)
+        _ = FileManager.default.createFile(atPath: path, contents: nil)
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         process.arguments = arguments
