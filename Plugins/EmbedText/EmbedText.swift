@@ -42,9 +42,9 @@ struct EmbedText: BuildToolPlugin {
         ]
     }
 
-    /// `dashboard.css` becomes `dashboardCss`.
+    /// `dashboard-words.js` becomes `dashboardWordsJs`.
     private static func constant(_ file: String) -> String {
-        let name = (file as NSString).deletingPathExtension
-        return name + (file as NSString).pathExtension.capitalized
+        let words = file.split { $0 == "-" || $0 == "." }.map(String.init)
+        return words[0] + words.dropFirst().map(\.capitalized).joined()
     }
 }

@@ -28,9 +28,14 @@ enum WebPage {
                 .replacing("{{language}}", with: language)
                 .replacing("{{nonce}}", with: nonce)
                 .replacing("{{style}}", with: EmbeddedText.dashboardCss)
-                .replacing("{{script}}", with: EmbeddedText.dashboardJs)
+                .replacing("{{script}}", with: dashboardScript)
         }
     }
+
+    private static let dashboardScript = [
+        EmbeddedText.dashboardWordsJs, EmbeddedText.dashboardConnectionJs, EmbeddedText.dashboardChartsJs,
+        EmbeddedText.dashboardPartsJs, EmbeddedText.dashboardViewsJs, EmbeddedText.dashboardJs,
+    ].joined(separator: "\n")
 
     /// The API reference, made of `openapi.yaml`.
     static func reference() -> ServerResponse {

@@ -115,7 +115,8 @@ struct BinaryTests {
             #expect(client.output.contains("accepted"), "\(client.output)")
         }
         let run = try server.martlet("run", "list")
-        let watched = try server.martlet("run", "watch", String(try #require(run.output.split(separator: " ").first)))
+        let id = try #require(run.output.firstMatch(of: /run_[0-9a-f]+/)).0
+        let watched = try server.martlet("run", "watch", String(id))
         #expect(watched.output.contains("completed: 2/2 rounds"), "\(watched.output)")
         let population = try server.martlet("population", "show", "p", "--json").output
         #expect(population.contains("\"spent_epsilon\":6.652"), "\(population)")

@@ -224,7 +224,9 @@ struct DemoCommand: AsyncParsableCommand {
         for (prompt, words) in result.suggestions { say("  \"\(prompt)\" -> \(words.joined(separator: " | "))") }
         say("model: \(summary.modelPath)")
         if keep {
-            say("the server is still running; its dashboard is \(summary.serverUrl)/ and these look at it with curl:")
+            say("the server is still running: open \(summary.serverUrl)/ and sign in with the token in")
+            say("  \(directory)/server/admin-token")
+            say("or look at it with curl:")
             say("  export TOKEN=$(cat \(directory)/server/admin-token)")
             for path in [
                 "runs/\(result.run)", "runs/\(result.run)/rounds", "populations/demo", "populations/demo/ledger",

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Coordination
 import Foundation
 import WireFormat
 
@@ -31,7 +32,40 @@ struct PopulationCommand: AsyncParsableCommand {
         @Argument(help: "Its id or name.") var population: String?
 
         func run() async throws {
-            try access.show(await access.call("GET", "/v1/populations" + (population.map { "/" + escaped($0) } ?? "")))
+            let data = try await access.call("GET", "/v1/populations" + (population.map { "/" + escaped($0) } ?? ""))
+            if access.json { return try access.show(data) }
+            struct Page: Decodable { var items: [PopulationView] }
+            let items =
+                try population == nil
+                ? WireCoding.decode(Page.self, from: data).items : [WireCoding.decode(PopulationView.self, from: data)]
+            guard !items.isEmpty else {
+                print("no populations yet; make one with: martlet population create NAME --epsilon 8")
+                return
+            }
+            var table = TextTable(
+                ("POPULATION", .left),
+                ("CLIENTS", .right),
+                ("EPSILON", .right),
+                ("DELTA", .right),
+                ("SPENT", .right),
+                ("RESERVED", .right),
+                ("LEFT", .right),
+                ("NAME", .left)
+            )
+            for item in items {
+                func epsilon(_ value: Double?) -> String { value.map { Readable.rounded($0, 3) } ?? "-" }
+                table.add(
+                    item.id,
+                    "\(item.clients.values.reduce(0, +))",
+                    epsilon(item.budget?.epsilon),
+                    item.budget.map { "\($0.delta)" } ?? "-",
+                    epsilon(item.budget?.spentEpsilon),
+                    epsilon(item.budget?.reservedEpsilon),
+                    epsilon(item.budget?.remainingEpsilon),
+                    Terminal.printable(item.name)
+                )
+            }
+            table.show()
         }
     }
 

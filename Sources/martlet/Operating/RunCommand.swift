@@ -7,8 +7,16 @@ struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
         abstract: "Create, steer and watch runs.",
+        discussion: """
+            martlet run create Examples/keyboard.yaml --start
+            martlet run list
+            martlet run watch RUN                  follows it to its end
+            martlet run explain RUN                what happened and why, in sentences
+            martlet run plot RUN -o curve.svg      accuracy, loss, epsilon and bytes by round
+            """,
         subcommands: [
             Create.self, Start.self, Pause.self, Resume.self, Cancel.self, List.self, Show.self, Watch.self,
+            Explain.self, Plot.self, Report.self,
         ]
     )
 
@@ -64,9 +72,29 @@ struct RunCommand: AsyncParsableCommand {
             let data = try await access.call("GET", "/v1/runs")
             if access.json { return try access.show(data) }
             struct Page: Decodable { var items: [RunView] }
-            for run in try WireCoding.decode(Page.self, from: data).items {
-                print("\(run.id)  \(run.state)  \(run.committedRounds)/\(run.specification.rounds) rounds  \(run.name)")
+            let runs = try WireCoding.decode(Page.self, from: data).items
+            guard !runs.isEmpty else {
+                print("no runs yet; make one with: martlet run create FILE --start")
+                return
             }
+            let terminal = Terminal.standardOutput
+            var table = TextTable(
+                ("RUN", .left),
+                ("STATE", .left),
+                ("ROUNDS", .right),
+                ("EPSILON", .right),
+                ("NAME", .left)
+            )
+            for run in runs {
+                table.add(
+                    run.id,
+                    terminal.state(run.state),
+                    "\(run.committedRounds)/\(run.specification.rounds)",
+                    run.epsilon.map { Readable.rounded($0, 3) } ?? "-",
+                    Terminal.printable(run.name)
+                )
+            }
+            table.show(on: terminal)
         }
     }
 
@@ -79,45 +107,6 @@ struct RunCommand: AsyncParsableCommand {
         func run() async throws {
             let path = "/v1/runs/\(escaped(run))" + (round.map { "/rounds/\($0)" } ?? "")
             try access.show(await access.call("GET", path))
-        }
-    }
-
-    struct Watch: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Follow a run to its end, a line for each change.")
-        @OptionGroup var access: ServerAccess
-        @Argument(help: "The run's id.") var run: String
-
-        /// One line that is drawn anew on a terminal, a line for each change elsewhere.
-        private func show(_ line: String, _ data: Data) throws {
-            if access.json { return try access.show(data) }
-            if isatty(STDOUT_FILENO) == 1 {
-                print("\r\u{1B}[K" + line, terminator: "")
-            } else {
-                print(line)
-            }
-        }
-
-        private func endLine() {
-            if !access.json && isatty(STDOUT_FILENO) == 1 { print() }
-        }
-
-        func run() async throws {
-            defer { endLine() }
-            var last = ""
-            while true {
-                let data = try await access.call("GET", "/v1/runs/\(escaped(run))")
-                let view = try WireCoding.decode(RunView.self, from: data)
-                let line =
-                    "\(view.state): \(view.committedRounds)/\(view.specification.rounds) rounds; waits for \(view.waitingFor)"
-                if line != last {
-                    try show(line, data)
-                    fflush(nil)
-                    last = line
-                }
-                if ["completed", "cancelled"].contains(view.state) { return }
-                if view.state == "failed" { throw ExitCode(2) }
-                try await Task.sleep(for: .milliseconds(500))
-            }
         }
     }
 

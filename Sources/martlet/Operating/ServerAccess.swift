@@ -38,14 +38,14 @@ struct ServerAccess: ParsableArguments {
         do {
             response = try await CurlTransport(connectionLimit: 1).send(request)
         } catch {
-            throw Failure(error)
+            throw Failure("\(error)", isConnectionProblem: true)
         }
         guard (200..<300).contains(response.status) else {
             let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
             var text =
                 problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
             for field in problem?.errors ?? [] { text += "\n  \(field.pointer): \(field.detail)" }
-            throw Failure(text)
+            throw Failure(text, isConnectionProblem: response.status == 503)
         }
         return response.body
     }
@@ -68,7 +68,13 @@ struct ServerAccess: ParsableArguments {
 /// An error that ends the command with status 1 and one message.
 struct Failure: Error, CustomStringConvertible {
     let description: String
+    /// Whether the server could not be reached or was not ready, so that a later try may succeed.
+    let isConnectionProblem: Bool
 
-    init(_ text: String) { description = text }
-    init(_ error: any Error) { description = "\(error)" }
+    init(_ text: String, isConnectionProblem: Bool = false) {
+        description = text
+        self.isConnectionProblem = isConnectionProblem
+    }
+
+    init(_ error: any Error) { self.init("\(error)") }
 }

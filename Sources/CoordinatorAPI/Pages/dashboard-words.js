@@ -1,0 +1,198 @@
+"use strict";
+// Every word on the page, in both languages. A test holds the two lists of keys together.
+const words = {
+    en: {
+        skip: "Skip to the content", docs: "API", signOut: "Sign out", otherLanguage: "中文", themeAuto: "Theme: system",
+        themeLight: "Theme: light", themeDark: "Theme: dark", live: "Live", polling: "Live, asking every second",
+        connecting: "Connecting …", lost: "Connection lost", retryIn: "Connection lost; next try in {s} s",
+        lostTitle: "The server does not answer",
+        lostText: "What you see was known at {time}. This page keeps trying and catches up by itself.",
+        startingText: "The server answers, but it is still starting: it finishes what it was doing before it stopped.",
+        signInTitle: "Sign in", tokenLabel: "Token",
+        tokenHelp: "The server wrote the first administrator's token to the file admin-token in its data directory. It stays in this tab and is forgotten when the tab closes.",
+        signInButton: "Show the dashboard",
+        expiredTitle: "Your token is no longer valid",
+        expiredText: "It is not known to this server, has expired, or was revoked. Enter another one; nothing was changed.",
+        wrongKindTitle: "This token cannot look at the server",
+        wrongKindText: "It enrolls clients or belongs to one client. The dashboard takes a viewer's, operator's or administrator's token.",
+        problems: "What needs attention", error: "Error", warning: "Warning", notice: "Note",
+        runs: "Runs", newRun: "New run", noRuns: "No runs yet", pickRun: "Choose a run on the left.",
+        noRunsText: "A run trains one model. Create one here from a file, or in a terminal:",
+        unknownRunTitle: "There is no such run",
+        unknownRunText: "This server has no run {run}. It may be another server's, or the address has a slip.",
+        backToRuns: "Back to the runs",
+        rounds: "{done} of {all} rounds", created: "Created", running: "Running", paused: "Paused",
+        completed: "Completed", cancelled: "Cancelled", failed: "Failed",
+        selecting: "Selecting clients", reporting: "Collecting updates", aggregating: "Aggregating",
+        committed: "Committed", abandoned: "Abandoned",
+        start: "Start", pause: "Pause", resume: "Resume", cancelRun: "Cancel run", back: "Back", close: "Close",
+        startTitle: "Start {name}?", startText: "The first round opens, and clients are given work. With privacy, its cost is reserved from the budget first.",
+        pauseTitle: "Pause {name}?", pauseText: "No new work is handed out. Clients that are at work may still deliver, and you can resume at any time.",
+        resumeTitle: "Resume {name}?", resumeText: "Clients are given work again.",
+        cancelTitle: "Cancel {name} for good?", cancelText: "The open round is given up and its reservation goes back to the budget. Published models stay. A cancelled run cannot be resumed.",
+        notAllowedTitle: "Your token may look, but not steer",
+        notAllowedText: "You signed in as a viewer. Starting, pausing, resuming, cancelling and creating runs takes an operator's token: ask your administrator for one and sign in with it.",
+        done_start: "{name} was started", done_pause: "{name} was paused", done_resume: "{name} was resumed",
+        done_cancel: "{name} was cancelled", done_create: "{name} was created",
+        createTitle: "Create a run", createFile: "Run file (YAML or JSON)", createText: "or write it here",
+        createStart: "Start it at once", createButton: "Create", createEmpty: "Choose a file or write a specification.",
+        roundNow: "Round {n} of {all}", attempt: "attempt {n}", waits: "Waits for {what}.", deadlineIn: "{s} left", deadlinePassed: "deadline passed",
+        accepted: "accepted", uploading: "uploading", training: "training", assigned: "assigned", rejected: "rejected",
+        failedCount: "failed", expired: "expired", goal: "goal {goal}, minimum {minimum}",
+        cohortLabel: "Updates of round {n}: {accepted} of {goal} accepted, {working} in progress, {rejected} rejected, {failed} failed, {expired} expired",
+        accuracy: "Accuracy", loss: "Loss", epsilon: "Privacy spent (ε)", bytes: "Uploaded per round", seconds: "Seconds per round", phases: "Seconds by phase",
+        ofBudget: "of {limit} at δ = {delta}", best: "best {value}", noBudget: "no budget", total: "in all", median: "median of a round",
+        figureRounds: "Rounds", figureUpload: "Uploaded", figureTime: "Round time", clients: "Clients", population: "Population",
+        noMetrics: "Nothing measured yet. Report a measurement with: martlet run report RUN --version N accuracy=0.5",
+        noRounds: "The curve begins with the first committed round.", noPrivacy: "This run has no privacy terms.",
+        round: "round {n}", chartLabel: "{title} by round: {first} at round {from}, {last} at round {to}. Use the arrow keys to read values.",
+        chartEmpty: "{title}: no values yet", budgetLimit: "budget {limit}",
+        table: "Rounds", showTable: "Show the rounds as a table", tRound: "Round", tState: "State", tAccepted: "Accepted", tRejected: "Rejected", tFailed: "Failed",
+        tExpired: "Expired", tBytes: "Uploaded", tSeconds: "Seconds", tReason: "Reason", showAll: "Show all {n}", specification: "Specification",
+        budget: "Privacy budget", spent: "spent", reserved: "reserved", left: "left", fits: "{n} more rounds of {run} fit",
+        fitsUnbounded: "{run}: further rounds cost nothing more", gaugeLabel: "Privacy budget of {name}: {spent} spent, {reserved} reserved, {left} left of {limit}",
+        noBudgetText: "{name} has no privacy budget.", noPopulations: "No population yet. Make one with: martlet population create NAME --epsilon 8",
+        working: "{n} at work now", active: "active", offline: "offline", registered: "never given work", revoked: "revoked", quarantined: "quarantined", byTier: "By tier",
+        noClients: "No clients have enrolled.", events: "Recent events", noEvents: "Nothing has happened yet.",
+        server: "Server", uptime: "Up for {time}", disk: "{free} of {total} free", version: "Version {v}", allWell: "Nothing needs your attention.",
+        ev_run: "{run}: {state}", ev_round: "{run}, round {n}: {state}", loading: "Loading …", day: "{n} d", hour: "{n} h", minute: "{n} min", second: "{n} s",
+    },
+    zh: {
+        skip: "跳到内容", docs: "接口", signOut: "退出", otherLanguage: "English", themeAuto: "主题：跟随系统",
+        themeLight: "主题：浅色", themeDark: "主题：深色", live: "实时", polling: "实时，每秒查询",
+        connecting: "正在连接……", lost: "连接已断开", retryIn: "连接已断开，{s} 秒后重试",
+        lostTitle: "服务器没有应答",
+        lostText: "现在显示的是 {time} 时的数据。本页会不断重试，恢复后自动更新。",
+        startingText: "服务器有应答，但仍在启动：正在完成停机前未完成的工作。",
+        signInTitle: "登录", tokenLabel: "令牌",
+        tokenHelp: "服务器已把第一个管理员令牌写入数据目录中的 admin-token 文件。令牌只保存在本标签页，关闭后即被忘记。",
+        signInButton: "打开仪表板",
+        expiredTitle: "您的令牌已失效",
+        expiredText: "本服务器不认识该令牌，或者它已过期、已被撤销。请输入另一个令牌；没有任何数据被更改。",
+        wrongKindTitle: "该令牌不能查看服务器",
+        wrongKindText: "它用于登记客户端，或属于某个客户端。仪表板需要查看者、操作员或管理员的令牌。",
+        problems: "需要关注", error: "错误", warning: "警告", notice: "提示",
+        runs: "训练任务", newRun: "新建任务", noRuns: "还没有训练任务", pickRun: "请选择一个训练任务。",
+        noRunsText: "一个训练任务训练一个模型。可以在这里用文件创建，也可以在终端中创建：",
+        unknownRunTitle: "没有这个训练任务",
+        unknownRunText: "本服务器没有训练任务 {run}。它可能属于另一台服务器，或者地址有误。",
+        backToRuns: "返回任务列表",
+        rounds: "{done} / {all} 轮", created: "已创建", running: "运行中", paused: "已暂停",
+        completed: "已完成", cancelled: "已取消", failed: "已失败",
+        selecting: "正在选择客户端", reporting: "正在收集更新", aggregating: "正在聚合",
+        committed: "已提交", abandoned: "已放弃",
+        start: "启动", pause: "暂停", resume: "恢复", cancelRun: "取消任务", back: "返回", close: "关闭",
+        startTitle: "启动 {name}？", startText: "第一轮将打开，客户端会领到工作。如有隐私条款，会先从预算中预留这一轮的花费。",
+        pauseTitle: "暂停 {name}？", pauseText: "不再分发新工作。正在工作的客户端仍可提交，您可以随时恢复。",
+        resumeTitle: "恢复 {name}？", resumeText: "客户端将再次领到工作。",
+        cancelTitle: "永久取消 {name}？", cancelText: "当前轮次将被放弃，预留的预算会退回。已发布的模型会保留。取消后不能恢复。",
+        notAllowedTitle: "您的令牌只能查看，不能操作",
+        notAllowedText: "您以查看者身份登录。启动、暂停、恢复、取消和创建任务需要操作员令牌：请向管理员索取并用它登录。",
+        done_start: "{name} 已启动", done_pause: "{name} 已暂停", done_resume: "{name} 已恢复",
+        done_cancel: "{name} 已取消", done_create: "{name} 已创建",
+        createTitle: "新建训练任务", createFile: "任务文件（YAML 或 JSON）", createText: "或直接在此填写",
+        createStart: "立即启动", createButton: "创建", createEmpty: "请选择文件或填写任务说明。",
+        roundNow: "第 {n} 轮，共 {all} 轮", attempt: "第 {n} 次尝试", waits: "正在等待：{what}。", deadlineIn: "剩余 {s}", deadlinePassed: "已到期限",
+        accepted: "已接受", uploading: "上传中", training: "训练中", assigned: "已分配", rejected: "被拒绝",
+        failedCount: "失败", expired: "已过期", goal: "目标 {goal}，最少 {minimum}",
+        cohortLabel: "第 {n} 轮的更新：已接受 {accepted} / {goal}，进行中 {working}，被拒绝 {rejected}，失败 {failed}，过期 {expired}",
+        accuracy: "准确率", loss: "损失", epsilon: "已花费隐私（ε）", bytes: "每轮上传量", seconds: "每轮秒数", phases: "各阶段秒数",
+        ofBudget: "预算 {limit}，δ = {delta}", best: "最好 {value}", noBudget: "无预算", total: "总计", median: "每轮中位数",
+        figureRounds: "轮次", figureUpload: "上传量", figureTime: "每轮用时", clients: "客户端", population: "群体",
+        noMetrics: "还没有测量值。可用此命令上报：martlet run report RUN --version N accuracy=0.5",
+        noRounds: "第一轮提交后开始绘制曲线。", noPrivacy: "该任务没有隐私条款。",
+        round: "第 {n} 轮", chartLabel: "按轮次的{title}：第 {from} 轮为 {first}，第 {to} 轮为 {last}。可用方向键读取数值。",
+        chartEmpty: "{title}：还没有数值", budgetLimit: "预算 {limit}",
+        table: "轮次", showTable: "以表格显示各轮", tRound: "轮次", tState: "状态", tAccepted: "接受", tRejected: "拒绝", tFailed: "失败",
+        tExpired: "过期", tBytes: "上传量", tSeconds: "秒", tReason: "原因", showAll: "显示全部 {n} 行", specification: "任务说明",
+        budget: "隐私预算", spent: "已花费", reserved: "已预留", left: "剩余", fits: "{run} 还可进行 {n} 轮",
+        fitsUnbounded: "{run}：更多轮次不再增加花费", gaugeLabel: "{name} 的隐私预算：总额 {limit}，已花费 {spent}，已预留 {reserved}，剩余 {left}",
+        noBudgetText: "{name} 没有隐私预算。", noPopulations: "还没有群体。可用此命令创建：martlet population create NAME --epsilon 8",
+        working: "{n} 个正在工作", active: "活跃", offline: "离线", registered: "尚未领到工作", revoked: "已撤销", quarantined: "已隔离", byTier: "按层级",
+        noClients: "还没有客户端登记。", events: "最近事件", noEvents: "还没有发生任何事。",
+        server: "服务器", uptime: "已运行 {time}", disk: "可用 {free} / {total}", version: "版本 {v}", allWell: "没有需要关注的问题。",
+        ev_run: "{run}：{state}", ev_round: "{run}，第 {n} 轮：{state}", loading: "正在加载……", day: "{n} 天", hour: "{n} 小时", minute: "{n} 分钟", second: "{n} 秒",
+    },
+};
+
+// The server explains itself in English; these sentences have a Chinese form, anything else is shown as it came.
+const chineseSentences = [
+    [/^the run to be started$/, "任务被启动"],
+    [/^the run to be resumed$/, "任务被恢复"],
+    [/^the first round to open$/, "第一轮打开"],
+    [/^the next attempt to open$/, "下一次尝试打开"],
+    [/^clients to check in: (\d+) assigned, (\d+) of (\d+) updates accepted, (\d+) s left to find the minimum of (\d+)$/, "客户端签到：已分配 $1 个，已接受 $2 / $3 份更新，还有 $4 秒来凑足最少 $5 个"],
+    [/^updates: (\d+) of (\d+) accepted, (\d+) s left$/, "更新：已接受 $1 / $2，剩余 $3 秒"],
+    [/^the aggregation of (\d+) updates$/, "聚合 $1 份更新"],
+    [/^nothing: the run is \w+$/, "无，任务已结束"],
+    [/^nothing: the round is \w+$/, "无，本轮已结束"],
+    [/^too few clients: (\d+) checked in before the selection deadline$/, "客户端太少：选择期限前只有 $1 个签到"],
+    [/^too few updates: (\d+) came before the report deadline$/, "更新太少：期限前只收到 $1 份"],
+    [/^the run was cancelled$/, "任务被取消"],
+    [/^created by an operator$/, "由操作员创建"], [/^started by an operator$/, "由操作员启动"],
+    [/^paused by an operator$/, "由操作员暂停"], [/^resumed by an operator$/, "由操作员恢复"],
+    [/^cancelled by an operator$/, "由操作员取消"], [/^opened$/, "已打开"],
+    [/^enough clients were assigned$/, "已分配足够的客户端"], [/^the report goal was reached$/, "已达到更新目标"],
+    [/^the selection deadline passed$/, "选择期限已到"], [/^all rounds are committed$/, "所有轮次均已提交"],
+    [/^the report deadline passed with enough updates$/, "提交期限已到，更新足够"],
+    [/^model version (\d+) was published$/, "已发布模型版本 $1"],
+    [/^(\d+) of the last (\d+) attempts ended without a model; the last one: (.*)\.$/, "最近 $2 次尝试中有 $1 次没有产生模型；最后一次：$3。"],
+    [/^(\d+) clients did not deliver: (.*)\.$/, "$1 个客户端没有提交：$2。"],
+    [/^The run failed: (.*)\.$/, "任务失败：$1。"],
+    [/^No client has asked for work since round (\d+) opened\.$/, "第 $1 轮打开后还没有客户端来领取工作。"],
+    [/^The budget of '(.*)' admits (\d+) more rounds of this run, which wants (\d+)\.$/, "“$1”的预算还允许本任务进行 $2 轮，而任务需要 $3 轮。"],
+    [/^(\d+)% of the privacy budget of '(.*)' is left\.$/, "“$2”的隐私预算还剩 $1%。"],
+    [/^(\d+) MiB \((\d+)%\) are free where the data directory lies\.$/, "数据目录所在磁盘还剩 $1 MiB（$2%）。"],
+];
+
+const preferences = {
+    get(name) { try { return localStorage.getItem("martlet." + name); } catch { return null; } },
+    set(name, value) { try { localStorage.setItem("martlet." + name, value); } catch { /* a private window forgets */ } },
+};
+let language = document.documentElement.lang === "zh" ? "zh" : "en";
+
+function t(key, values) {
+    const text = words[language][key] ?? words.en[key] ?? key;
+    return values ? text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole) : text;
+}
+
+/** A sentence of the server in the page's language. */
+function sentence(text) {
+    if (language !== "zh" || !text) return text ?? "";
+    for (const [pattern, form] of chineseSentences) {
+        const found = text.match(pattern);
+        if (found) return form.replace(/\$(\d)/g, (_, index) => sentence(found[index]));
+    }
+    return text;
+}
+
+function number(value, digits = 3) {
+    if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+    const size = Math.abs(value);
+    if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");
+    return new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: size < 10 && size % 1 ? Math.min(digits, 2) : 0 }).format(value);
+}
+const count = value => new Intl.NumberFormat(language).format(value ?? 0);
+function byteSize(value) {
+    for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+        if (value >= size) return number(value / size, value >= 10 * size ? 1 : 2) + " " + unit;
+    }
+    return count(value) + " B";
+}
+function duration(seconds) {
+    const whole = Math.max(0, Math.floor(seconds));
+    const parts = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+    const first = Math.max(0, parts.findIndex(([, size]) => whole >= size));
+    if (whole < 1) return t("second", { n: 0 });
+    return parts.slice(first, first + 2).map(([name, size], index) => {
+        const value = Math.floor((index ? whole % parts[first][1] : whole) / size);
+        return value || !index ? t(name, { n: value }) : "";
+    }).filter(Boolean).join(" ");
+}
+const clockTime = text => new Date(text).toLocaleTimeString(language === "zh" ? "zh-CN" : "en-GB");
+/** δ as people write it: 10⁻⁵. */
+function power(value) {
+    const exponent = Math.round(Math.log10(value));
+    const digits = String(exponent).replace("-", "⁻").replace(/\d/g, digit => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+    return Math.abs(10 ** exponent / value - 1) < 1e-9 ? "10" + digits : value.toExponential(1);
+}
