@@ -63,7 +63,8 @@ let package = Package(
             dependencies: [
                 "Coordination", "HTTPServing", "Tensors", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "Yams", package: "Yams"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
             ],
             exclude: ["Pages"],
             swiftSettings: features,

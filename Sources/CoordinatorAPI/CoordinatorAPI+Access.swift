@@ -60,7 +60,12 @@ extension CoordinatorAPI {
 
     /// Serves a request so that every action of an operator leaves its row in the audit log.
     @Sendable func audited(_ request: ServerRequest, _ handler: Router.Handler) async throws -> ServerResponse {
-        guard !["GET", "HEAD"].contains(request.method) else { return try await handler(request) }
+        guard !["GET", "HEAD"].contains(request.method) else {
+            do { return try await handler(request) } catch {
+                noteFailure(error, request)
+                throw error
+            }
+        }
         let trail = AuditTrail(
             action: "\(request.method) \(request.route)",
             target: String(request.path.prefix(500)),
@@ -73,6 +78,7 @@ extension CoordinatorAPI {
                 try await coordinator.auditCompletion(trail)
                 return response
             } catch {
+                noteFailure(error, request)
                 await coordinator.auditRefusal(trail, code: ErrorMapping.code(of: error))
                 throw error
             }

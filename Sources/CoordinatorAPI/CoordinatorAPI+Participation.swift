@@ -24,6 +24,8 @@ extension CoordinatorAPI {
             let client = try await requireClient(request)
             let body = try CheckInRequest.read(await Self.document(request))
             let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request))
+            let outcome = answer.assignment == nil ? answer.reason ?? "away" : "assigned"
+            coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": outcome])
             var response = try Self.json(answer, status: answer.assignment == nil ? 200 : 201)
             if answer.assignment == nil {
                 response.headers[.retryAfter] = String(Int((answer.retryWindow?.minS ?? 3600).rounded(.up)))

@@ -11,6 +11,7 @@ package struct CoordinatorAPI: Sendable {
     let coordinator: Coordinator
     let isOpen: Bool
     let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    let requestLog: RequestLog
     static let jsonByteLimit = 1 << 20
 
     /// Joins the routes to a coordinator.
@@ -18,14 +19,17 @@ package struct CoordinatorAPI: Sendable {
     /// - Parameters:
     ///   - coordinator: Takes the decisions.
     ///   - isOpen: Whether callers without a token are administrators (loopback only).
+    ///   - requestLog: Where requests are logged.
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
     package init(
         coordinator: Coordinator,
         isOpen: Bool,
+        requestLog: RequestLog = RequestLog(),
         makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?
     ) {
         self.coordinator = coordinator
         self.isOpen = isOpen
+        self.requestLog = requestLog
         self.makeInitialModel = makeInitialModel
     }
 
@@ -33,6 +37,10 @@ package struct CoordinatorAPI: Sendable {
     package func router() -> Router {
         var router = Router(errorHandler: ErrorMapping.response)
         router.around = audited
+        router.observe = observed
+        router.inFlight = { [metrics = coordinator.metrics] in
+            metrics.add("martlet_http_requests_in_flight", Double($0))
+        }
         addStatusRoutes(to: &router)
         addPopulationRoutes(to: &router)
         addRunRoutes(to: &router)
@@ -50,6 +58,14 @@ package struct CoordinatorAPI: Sendable {
         router.add("GET", "/readyz") { _ in
             try await coordinator.checkStorage()
             return try Self.json(["status": "ready"])
+        }
+        router.add("GET", "/metrics") { request in
+            try await requireViewer(request)
+            return ServerResponse(
+                status: 200,
+                headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
+                body: .bytes(Array(await coordinator.metricsExposition().utf8))
+            )
         }
     }
 
@@ -177,8 +193,8 @@ private struct Page<Item: Encodable>: Encodable {
 }
 
 /// YAML as the same tree that JSON becomes.
-enum YAMLDocument {
-    static func parse(_ text: String) throws -> JSONValue {
+package enum YAMLDocument {
+    package static func parse(_ text: String) throws -> JSONValue {
         do {
             return try convert(Yams.load(yaml: text) ?? [String: Any](), depth: 0)
         } catch let error as DocumentError {

@@ -16,6 +16,9 @@ enum ErrorMapping {
         return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
     }
 
+    /// Whether the error is the server's own fault.
+    static func isInternal(_ error: any Error) -> Bool { document(of: error).status == 500 }
+
     /// The machine-readable code that the answer to this error carries.
     static func code(of error: any Error) -> String { document(of: error).code }
 

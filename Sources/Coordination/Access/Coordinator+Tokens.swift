@@ -40,6 +40,13 @@ extension Coordinator {
         return token
     }
 
+    /// Makes a given text a token of the role, unless it is one already.
+    package func ensureToken(_ text: String, role: StaffRole, name: String) throws {
+        let hash = Secrets.sha256(Array(text.utf8))
+        guard tokens[hash]?.role != role.rawValue else { return }
+        try commit([.token(TokenRecord(hash: hash, role: role.rawValue, name: name, createdAt: now))])
+    }
+
     // MARK: - Tokens
 
     /// Makes a viewer's, operator's or administrator's token.

@@ -193,14 +193,18 @@ extension Coordinator {
     func startAggregation(run id: String) {
         guard let run = runs[id], let round = run.round, let base = run.versions.last else { return }
         let accepted = run.assignmentIDs.compactMap { assignments[$0] }.filter { $0.state == .accepted }
-        let job = AggregationJob(
+        let metrics = metrics
+        var job = AggregationJob(
             specification: run.specification,
             updates: accepted.map { (path: blobs.spoolPath($0.id + ".update"), exampleCount: $0.exampleCount ?? 1) },
             basePath: blobs.path(sha256: base.sha256),
             resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result")
         )
-        DispatchQueue.global(qos: .utility).async {
-            let result = Result { try job.run() }
+        job.report = { phase, seconds in metrics.observe("martlet_aggregation_seconds", seconds, ["phase": phase]) }
+        DispatchQueue.global(qos: .utility).async { [job] in
+            metrics.add("martlet_aggregations_running")
+            let result = Result { try job.timed("total") { try job.run() } }
+            metrics.add("martlet_aggregations_running", -1)
             Task { await self.finishAggregation(run: id, round: round.number, attempt: round.attempt, result) }
         }
     }

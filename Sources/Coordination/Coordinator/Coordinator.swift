@@ -31,6 +31,7 @@ package actor Coordinator {
     package nonisolated let configuration: CoordinatorConfiguration
     package nonisolated let blobs: BlobStore
     nonisolated let logger: Logger
+    package nonisolated let metrics: MetricsRegistry
     let store: any RunStore
     private let executor = QueueExecutor(label: "martlet.coordinator")
 
@@ -62,10 +63,16 @@ package actor Coordinator {
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// Reads the stored state and finishes or abandons what was open; answers nothing before.
-    package init(configuration: CoordinatorConfiguration, store: any RunStore, logger: Logger) async throws {
+    package init(
+        configuration: CoordinatorConfiguration,
+        store: any RunStore,
+        logger: Logger,
+        metrics: MetricsRegistry = .server()
+    ) async throws {
         self.configuration = configuration
         self.store = store
         self.logger = logger
+        self.metrics = metrics
         startedAt = configuration.now()
         blobs = try BlobStore(dataDirectory: configuration.dataDirectory)
         try recover()
@@ -79,10 +86,12 @@ package actor Coordinator {
         // The first transaction of an operator's request takes the request's audit row with it.
         let trail = AuditTrail.current
         let row = changes.isEmpty ? nil : trail?.take(at: now, refusal: nil)
+        let start = ContinuousClock.now
         do {
             try store.commit(changes + events.map(StoreChange.event) + (row.map { [.audit($0)] } ?? []))
         } catch {
             if row != nil { trail?.untake() }
+            metrics.add("martlet_store_commit_failures_total")
             if let ledgerCount { ledger.truncate(to: ledgerCount) }
             logger.error("A transaction failed", metadata: ["error": "\(error)"])
             throw CoordinationError(
@@ -91,7 +100,11 @@ package actor Coordinator {
                 "the database could not be written; try again later"
             )
         }
-        for change in changes { apply(change) }
+        metrics.observe("martlet_store_commit_duration_seconds", (ContinuousClock.now - start) / .seconds(1))
+        for change in changes {
+            observe(change)
+            apply(change)
+        }
         told(events)
     }
 

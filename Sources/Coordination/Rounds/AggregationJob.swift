@@ -19,6 +19,15 @@ struct AggregationJob: Sendable {
     var updates: [(path: String, exampleCount: Int)]
     var basePath: String
     var resultPath: String
+    /// Is told how many seconds each phase took.
+    var report: @Sendable (_ phase: String, _ seconds: Double) -> Void = { _, _ in }
+
+    /// Runs one phase and reports its time.
+    func timed<Result>(_ phase: String, _ body: () throws -> Result) rethrows -> Result {
+        let start = ContinuousClock.now
+        defer { report(phase, (ContinuousClock.now - start) / .seconds(1)) }
+        return try body()
+    }
 
     func run() throws -> Outcome {
         if FileManager.default.fileExists(atPath: resultPath) { return try outcome() }
@@ -46,27 +55,31 @@ struct AggregationJob: Sendable {
             SpooledUpdate(path: $0.path, weight: byExamples ? max(1, min($0.exampleCount, cap)) : 1)
         }
         guard specification.privacy.mode == "central" else {
-            return try FixedPointMean.mean(
-                of: spooled,
-                layout: layout,
-                valueBound: specification.aggregation.valueBound
-            )
+            return try timed("fold") {
+                try FixedPointMean.mean(
+                    of: spooled,
+                    layout: layout,
+                    valueBound: specification.aggregation.valueBound
+                )
+            }
         }
         let grid = try NoiseGrid(
             clippingNorm: specification.privacy.clipping.norm,
             noiseMultiplier: specification.privacy.noiseMultiplier,
             parameterCount: layout.parameterCount
         )
-        var sums = try BoundedSum.sum(
-            of: spooled,
-            layout: layout,
-            weightCap: byExamples ? cap : 1,
-            grid: .init(
-                quantize: { grid.quantize($0, scale: $1) },
-                shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+        var sums = try timed("fold") {
+            try BoundedSum.sum(
+                of: spooled,
+                layout: layout,
+                weightCap: byExamples ? cap : 1,
+                grid: .init(
+                    quantize: { grid.quantize($0, scale: $1) },
+                    shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+                )
             )
-        )
-        try IntegerGaussianSampler().addNoise(to: &sums)
+        }
+        try timed("noise") { try IntegerGaussianSampler().addNoise(to: &sums) }
         let divisor = Double(specification.cohort.goal)
         return sums.map { Double($0) * grid.step / divisor }
     }

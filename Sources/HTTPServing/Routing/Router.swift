@@ -15,6 +15,10 @@ package struct Router: Sendable {
 
     private var table: [Route] = []
     package let errorHandler: ErrorHandler
+    /// Is told of every answer, and how long its handler took.
+    package var observe: (@Sendable (ServerRequest, ServerResponse, Duration) -> Void)?
+    /// Is told when a handler begins (1) and ends (-1).
+    package var inFlight: (@Sendable (Int) -> Void)?
     /// Runs around every route's handler.
     package var around: (@Sendable (ServerRequest, Handler) async throws -> ServerResponse)?
 
@@ -41,12 +45,16 @@ package struct Router: Sendable {
     package func handle(_ request: ServerRequest) async -> ServerResponse {
         var request = request
         var response: ServerResponse
+        let start = ContinuousClock.now
+        inFlight?(1)
+        defer { inFlight?(-1) }
         do {
             response = try await answer(&request)
         } catch {
             response = errorHandler(error, request)
         }
         if let name = HTTPField.Name("X-Request-Id") { response.headers[name] = request.requestID }
+        observe?(request, response, ContinuousClock.now - start)
         return response
     }
 

@@ -13,22 +13,21 @@ import WireFormat
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "serve", abstract: "Run the server.")
 
-    @Option(help: "Where everything is kept; made where it is missing.") var dataDir: String
-    @Option(help: "HOST:PORT; port 0 takes a free one.") var listen = "127.0.0.1:8080"
-    @Flag(help: "Everyone is an administrator; loopback addresses only.") var insecureNoAuth = false
-    @Option(help: "trace, debug, info, notice, warning, error.") var logLevel = "notice"
-
-    func validate() throws {
-        _ = try address()
-        guard Logger.Level(rawValue: logLevel) != nil else {
-            throw ValidationError("--log-level \(logLevel) is not a level")
-        }
-    }
+    @OptionGroup var options: ServerOptions
 
     func run() async throws {
-        let (host, port) = try address()
-        var logger = Logger(label: "martlet") { StreamLogHandler.standardError(label: $0) }
-        logger.logLevel = Logger.Level(rawValue: logLevel) ?? .notice
+        let plan: ServerPlan
+        do {
+            plan = try ServerPlan(try options.settings())
+        } catch let error as Settings.Invalid {
+            throw ValidationError(error.description)
+        }
+        let dataDir = plan.dataDirectory
+        var logger = Logger(label: "martlet") { label -> any LogHandler in
+            if plan.logsJSON { return JSONLogHandler() }
+            return StreamLogHandler.standardError(label: label)
+        }
+        logger.logLevel = plan.logLevel
         signal(SIGPIPE, SIG_IGN)
         try FileManager.default.createDirectory(
             atPath: dataDir,
@@ -39,21 +38,20 @@ struct ServeCommand: AsyncParsableCommand {
         defer { lock.release() }
         let store = try SQLiteRunStore(path: dataDir + "/martlet.sqlite")
         let coordinator = try await Coordinator(
-            configuration: CoordinatorConfiguration(dataDirectory: dataDir),
+            configuration: plan.coordination,
             store: store,
             logger: logger
         )
-        if let token = try await coordinator.makeFirstAdminToken() {
-            try BlobStore.writeDurably(Data((token + "\n").utf8), to: dataDir + "/admin-token")
-            logger.notice("The administrator's token was written", metadata: ["path": "\(dataDir)/admin-token"])
-        }
-        let api = CoordinatorAPI(coordinator: coordinator, isOpen: insecureNoAuth, makeInitialModel: Self.initialModel)
-        let server = HTTPServer(
-            configuration: ServerConfiguration(host: host, port: port),
-            router: api.router(),
-            logger: logger
+        try await prepareTokens(coordinator, plan, logger)
+        let api = CoordinatorAPI(
+            coordinator: coordinator,
+            isOpen: plan.isOpen,
+            requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
+            makeInitialModel: Self.initialModel
         )
+        let server = HTTPServer(configuration: plan.http, router: api.router(), logger: logger)
         let actualPort = try await server.start()
+        let host = plan.http.host
         let url = "http://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
         print("martlet is listening on \(url)")
@@ -70,18 +68,27 @@ struct ServeCommand: AsyncParsableCommand {
         logger.notice("Stopping")
         clock.cancel()
         await coordinator.stopServing()
-        await server.shutdown(gracePeriod: .seconds(10))
+        await server.shutdown(gracePeriod: plan.gracePeriod)
     }
 
-    private func address() throws -> (host: String, port: Int) {
-        guard let colon = listen.lastIndex(of: ":"), let port = Int(listen[listen.index(after: colon)...]),
-            (0...65_535).contains(port)
-        else { throw ValidationError("--listen must be HOST:PORT, such as 127.0.0.1:8080") }
-        let host = listen[..<colon].trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
-        guard !insecureNoAuth || ["127.0.0.1", "::1", "localhost"].contains(host) else {
-            throw ValidationError("--insecure-no-auth is for loopback addresses only, not \(host)")
+    /// The administrator's token, given or made at first start, and the viewer's, where a file is to hold one.
+    private func prepareTokens(_ coordinator: Coordinator, _ plan: ServerPlan, _ logger: Logger) async throws {
+        if let token = plan.adminToken {
+            try await coordinator.ensureToken(token, role: .admin, name: "admin_token_file")
+        } else if let token = try await coordinator.makeFirstAdminToken() {
+            let path = plan.dataDirectory + "/admin-token"
+            try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
+            logger.notice("The administrator's token was written", metadata: ["path": "\(path)"])
         }
-        return (host, port)
+        guard let path = plan.viewerTokenFile else { return }
+        if let data = FileManager.default.contents(atPath: path) {
+            let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+            guard text.utf8.count >= 32 else { throw ValidationError("viewer_token_file \(path) holds no token") }
+            return try await coordinator.ensureToken(text, role: .viewer, name: "viewer_token_file")
+        }
+        let token = Secrets.token()
+        try await coordinator.ensureToken(token, role: .viewer, name: "viewer_token_file")
+        try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
     }
 
     /// The first version of a built-in architecture; `nil` where the weights will be uploaded.

@@ -1,0 +1,84 @@
+import Coordination
+import Foundation
+import HTTPServing
+import Logging
+
+/// The settings, judged together and turned into what the server's parts take.
+struct ServerPlan: Sendable {
+    var dataDirectory: String
+    var http: ServerConfiguration
+    var coordination: CoordinatorConfiguration
+    var isOpen: Bool
+    var logLevel: Logger.Level
+    var logsJSON: Bool
+    var slowRequest: Duration
+    var adminToken: String?
+    var viewerTokenFile: String?
+    var gracePeriod: Duration
+
+    /// Judges the settings.
+    ///
+    /// - Throws: ``Settings/Invalid`` naming every problem.
+    init(_ settings: Settings) throws {
+        var problems: [String] = []
+        dataDirectory = settings.text("data_dir")
+        if dataDirectory.isEmpty { problems.append("data_dir is needed: give --data-dir DIR") }
+        var host = "127.0.0.1"
+        var port = 0
+        if let address = Self.address(settings.text("listen")) {
+            (host, port) = address
+        } else {
+            problems.append("listen must be HOST:PORT, such as 127.0.0.1:8080, not '\(settings.text("listen"))'")
+        }
+        isOpen = settings.flag("insecure_no_auth")
+        if isOpen && !Self.isLoopback(host) {
+            problems.append("insecure_no_auth is for loopback addresses only, not \(host)")
+        }
+        http = ServerConfiguration(host: host, port: port)
+        http.connectionLimit = settings.integer("limits.connections")
+        http.headByteLimit = settings.bytes("limits.head_bytes")
+        http.headerFieldLimit = settings.integer("limits.head_fields")
+        http.headTimeout = settings.duration("limits.head_timeout_s")
+        http.transferTimeout = settings.duration("limits.transfer_timeout_s")
+        http.idleTimeout = settings.duration("limits.idle_timeout_s")
+        coordination = CoordinatorConfiguration(dataDirectory: dataDirectory)
+        coordination.modelByteLimit = settings.bytes("limits.model_bytes")
+        coordination.waiterLimit = settings.integer("limits.long_polls")
+        logLevel = Logger.Level(rawValue: settings.text("log.level")) ?? .notice
+        logsJSON = settings.text("log.format") == "json" || (settings.text("log.format") == "auto" && isatty(2) == 0)
+        slowRequest = settings.duration("log.slow_request_s")
+        viewerTokenFile = settings.optional("viewer_token_file")
+        gracePeriod = settings.duration("shutdown_grace_s")
+        if let path = settings.optional("admin_token_file") {
+            switch Self.secret(path) {
+            case .success(let token): adminToken = token
+            case .failure(let problem): problems.append("admin_token_file: \(problem.description)")
+            }
+        }
+        guard problems.isEmpty else { throw Settings.Invalid(problems: problems) }
+    }
+
+    static func isLoopback(_ host: String) -> Bool {
+        host == "localhost" || host == "::1" || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
+    }
+
+    private static func address(_ text: String) -> (String, Int)? {
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+            (0...65_535).contains(port)
+        else { return nil }
+        let host = text[..<colon].trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
+        return host.isEmpty ? nil : (host, port)
+    }
+
+    /// A secret from its file; everyone else's eyes are a problem worth naming.
+    private static func secret(_ path: String) -> Result<String, Failure> {
+        guard let data = FileManager.default.contents(atPath: path) else {
+            return .failure(Failure("\(path) cannot be read"))
+        }
+        let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
+            return .failure(Failure("\(path) must hold one token of at least 32 printable characters"))
+        }
+        return .success(text)
+    }
+}

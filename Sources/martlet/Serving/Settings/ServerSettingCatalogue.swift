@@ -1,0 +1,47 @@
+extension SettingDefinition {
+    /// Every setting of `martlet serve`, in the order in which they are shown.
+    static let all: [SettingDefinition] = [
+        .init("data_dir", .path, "", "Where everything is kept; made where it is missing."),
+        .init("listen", .text, "127.0.0.1:8080", "HOST:PORT; port 0 takes a free one."),
+        .init("insecure_no_auth", .flag, "false", "Everyone is an administrator; loopback addresses only."),
+        .init(
+            "admin_token_file",
+            .path,
+            "",
+            "Holds an administrator's token that is to be valid, such as a Docker secret; without it one is made at first start."
+        ),
+        .init(
+            "viewer_token_file",
+            .path,
+            "",
+            "Is to hold a viewer's token, for Prometheus; made where it is missing."
+        ),
+        .init("shutdown_grace_s", .seconds(0...3600), "10", "How long requests in progress may finish after SIGTERM."),
+        .init(
+            "log.level",
+            .choice(["trace", "debug", "info", "notice", "warning", "error"]),
+            "notice",
+            "What is logged; requests are at info."
+        ),
+        .init(
+            "log.format",
+            .choice(["auto", "text", "json"]),
+            "auto",
+            "auto is text on a terminal and JSON elsewhere."
+        ),
+        .init("log.slow_request_s", .seconds(0.001...3600), "5", "A request that takes longer is logged as a warning."),
+        .init("limits.connections", .integer(1...1_000_000), "8192", "Open connections; further ones are turned away."),
+        .init("limits.head_bytes", .bytes(1024...(1 << 20)), "16KiB", "Request line and header fields."),
+        .init("limits.head_fields", .integer(8...1000), "100", "Header fields."),
+        .init("limits.head_timeout_s", .seconds(0.1...3600), "10", "From the first byte of a head to its last."),
+        .init(
+            "limits.transfer_timeout_s",
+            .seconds(0.1...3600),
+            "30",
+            "Between two reads of a body or two writes of an answer."
+        ),
+        .init("limits.idle_timeout_s", .seconds(0.1...86_400), "60", "Between two requests of one connection."),
+        .init("limits.model_bytes", .bytes(1024...(1 << 40)), "4GiB", "The largest model or update."),
+        .init("limits.long_polls", .integer(0...1_000_000), "10000", "Check-ins that wait at the server."),
+    ]
+}

@@ -1,0 +1,149 @@
+import CoordinatorAPI
+import Foundation
+import WireFormat
+
+/// The effective settings: flags before the environment before the file before the defaults.
+struct Settings: Sendable {
+    /// Where a value comes from.
+    enum Source: Sendable, CustomStringConvertible {
+        case fallback
+        case file(String)
+        case environment(String)
+        case flag(String)
+
+        var description: String {
+            switch self {
+            case .fallback: "default"
+            case .file(let path): path
+            case .environment(let name): name
+            case .flag(let name): name
+            }
+        }
+    }
+
+    /// What is wrong with the settings, all of it at once.
+    struct Invalid: Error, CustomStringConvertible {
+        var problems: [String]
+        var description: String { problems.joined(separator: "\n") }
+    }
+
+    private(set) var values: [String: (value: String, source: Source)] = [:]
+
+    /// Reads all sources.
+    ///
+    /// - Parameters:
+    ///   - flags: By setting name, with the flag's own name for messages.
+    ///   - environment: The process's variables.
+    ///   - file: The YAML file; `MARTLET_CONFIG` names it where this is `nil`.
+    /// - Throws: ``Invalid`` with every problem that was found.
+    init(flags: [(key: String, value: String, flag: String)], environment: [String: String], file: String?) throws {
+        var problems: [String] = []
+        let definitions = Dictionary(uniqueKeysWithValues: SettingDefinition.all.map { ($0.key, $0) })
+        for definition in definitions.values { values[definition.key] = (definition.fallback, .fallback) }
+        if let path = file ?? environment["MARTLET_CONFIG"], !path.isEmpty {
+            do {
+                for (key, value) in try Self.read(path) {
+                    guard definitions[key] != nil else {
+                        problems.append("\(path): '\(key)' is not a setting\(Self.suggestion(for: key))")
+                        continue
+                    }
+                    values[key] = (value, .file(path))
+                }
+            } catch { problems.append("\(path): \(Self.reason(error))") }
+        }
+        for definition in SettingDefinition.all {
+            guard let value = environment[definition.variable] else { continue }
+            values[definition.key] = (value, .environment(definition.variable))
+        }
+        for (key, value, flag) in flags {
+            guard definitions[key] != nil else {
+                problems.append("\(flag): '\(key)' is not a setting\(Self.suggestion(for: key))")
+                continue
+            }
+            values[key] = (value, .flag(flag))
+        }
+        for definition in SettingDefinition.all {
+            guard let (value, source) = values[definition.key], let problem = definition.problem(with: value) else {
+                continue
+            }
+            problems.append("\(definition.key) (\(source)) \(problem)")
+        }
+        guard problems.isEmpty else { throw Invalid(problems: problems) }
+    }
+
+    // MARK: - Typed values
+
+    func text(_ key: String) -> String { values[key]?.value ?? "" }
+    func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
+    func flag(_ key: String) -> Bool { text(key) == "true" }
+    func integer(_ key: String) -> Int { Int(text(key)) ?? 0 }
+    func number(_ key: String) -> Double { Double(text(key)) ?? 0 }
+    func bytes(_ key: String) -> Int { SettingDefinition.byteCount(text(key)) ?? 0 }
+    func duration(_ key: String) -> Duration { .seconds(number(key)) }
+    func list(_ key: String) -> [String] {
+        text(key).split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+    }
+
+    // MARK: -
+
+    /// The file's settings with their dotted names.
+    private static func read(_ path: String) throws -> [(String, String)] {
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        var found: [(String, String)] = []
+        func walk(_ value: JSONValue, _ prefix: String) throws {
+            switch value {
+            case .object(let fields):
+                for (name, item) in fields.sorted(by: { $0.key < $1.key }) {
+                    try walk(item, prefix.isEmpty ? name : prefix + "." + name)
+                }
+            case .array(let items):
+                found.append((prefix, try items.map { try scalar($0, prefix) }.joined(separator: ",")))
+            default: found.append((prefix, try scalar(value, prefix)))
+            }
+        }
+        func scalar(_ value: JSONValue, _ key: String) throws -> String {
+            switch value {
+            case .string(let text): return text
+            case .integer(let number): return String(number)
+            case .number(let number): return "\(number)"
+            case .boolean(let value): return value ? "true" : "false"
+            case .null: return ""
+            case .array, .object: throw Failure("'\(key)' must be a value or a list of values")
+            }
+        }
+        let document = try YAMLDocument.parse(text)
+        guard case .object = document else { throw Failure("must be a mapping of settings") }
+        try walk(document, "")
+        return found
+    }
+
+    private static func reason(_ error: any Error) -> String {
+        if let error = error as? DocumentError {
+            return error.problems.map { "\($0.pointer) \($0.detail)" }.joined(separator: "; ")
+        }
+        if error is Failure { return "\(error)" }
+        return "cannot be read: \(error.localizedDescription)"
+    }
+
+    /// The nearest setting's name, when one is near.
+    private static func suggestion(for key: String) -> String {
+        let nearest = SettingDefinition.all.map { ($0.key, distance(key, $0.key)) }.min { $0.1 < $1.1 }
+        guard let nearest, nearest.1 <= 4 else { return "; 'martlet config check' shows them all" }
+        return "; did you mean '\(nearest.0)'?"
+    }
+
+    private static func distance(_ left: String, _ right: String) -> Int {
+        let (a, b) = (Array(left.utf8), Array(right.utf8))
+        var row = Array(0...b.count)
+        for i in 0..<a.count {
+            var previous = row[0]
+            row[0] = i + 1
+            for j in 0..<b.count {
+                let above = row[j + 1]
+                row[j + 1] = min(above + 1, row[j] + 1, previous + (a[i] == b[j] ? 0 : 1))
+                previous = above
+            }
+        }
+        return row[b.count]
+    }
+}

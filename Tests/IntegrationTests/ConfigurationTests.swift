@@ -1,0 +1,86 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Settings from flags, environment and file, as a user gives them.
+@Suite(.timeLimit(.minutes(1)))
+struct ConfigurationTests {
+    private func check(
+        _ arguments: [String],
+        environment: [String: String] = [:]
+    ) throws -> (status: Int32, output: String) {
+        let child = Process()
+        child.executableURL = URL(fileURLWithPath: ServerProcess.binary)
+        child.arguments = ["config", "check"] + arguments
+        child.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        let output = Pipe()
+        child.standardOutput = output
+        child.standardError = output
+        try child.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        child.waitUntilExit()
+        return (child.terminationStatus, String(decoding: data, as: UTF8.self))
+    }
+
+    private func value(_ key: String, _ output: String) throws -> [String] {
+        let object = try JSONSerialization.jsonObject(with: Data(output.utf8)) as? [String: [String: String]]
+        let entry = try #require(object?[key])
+        return [entry["value"] ?? "", entry["source"] ?? ""]
+    }
+
+    @Test func flagsComeBeforeTheEnvironmentBeforeTheFileBeforeTheDefaults() throws {
+        let directory = try TemporaryDirectory()
+        let file = directory.path + "/martlet.yaml"
+        try
+            "listen: 127.0.0.1:1\ndata_dir: /nowhere\nlog: {level: error}\nlimits:\n  head_bytes: 32KiB\n  head_fields: 50\n"
+            .write(toFile: file, atomically: true, encoding: .utf8)
+        let result = try check(
+            ["--config", file, "--listen", "127.0.0.1:3", "--json"],
+            environment: ["MARTLET_LISTEN": "127.0.0.1:2", "MARTLET_LIMITS_HEAD_FIELDS": "60"]
+        )
+        #expect(result.status == 0, "\(result.output)")
+        #expect(try value("listen", result.output) == ["127.0.0.1:3", "--listen"])
+        #expect(try value("limits.head_fields", result.output) == ["60", "MARTLET_LIMITS_HEAD_FIELDS"])
+        #expect(try value("limits.head_bytes", result.output) == ["32KiB", file])
+        #expect(try value("limits.connections", result.output) == ["8192", "default"])
+        let named = try check(["--json"], environment: ["MARTLET_CONFIG": file])
+        #expect(try value("log.level", named.output) == ["error", file])
+    }
+
+    @Test func everyProblemIsNamedWithItsSource() throws {
+        let directory = try TemporaryDirectory()
+        let file = directory.path + "/martlet.yaml"
+        try "data_dir: x\nlimits: {head_byte: 1, head_fields: 7}\n".write(
+            toFile: file,
+            atomically: true,
+            encoding: .utf8
+        )
+        let result = try check(
+            ["--config", file, "--set", "limits.idle_timeout_s=soon"],
+            environment: ["MARTLET_LOG_LEVEL": "loud"]
+        )
+        #expect(result.status != 0)
+        for part in [
+            "\(file): 'limits.head_byte' is not a setting; did you mean 'limits.head_bytes'?",
+            "limits.head_fields (\(file)) must be a whole number from 8 to 1000, not '7'",
+            "log.level (MARTLET_LOG_LEVEL) must be one of", "limits.idle_timeout_s (--set) must be a number",
+        ] {
+            #expect(result.output.contains(part), "\(part) in \(result.output)")
+        }
+        #expect(try check([]).output.contains("data_dir is needed"))
+        #expect(try check(["--data-dir", "x", "--listen", "here"]).output.contains("listen must be HOST:PORT"))
+        #expect(try check(["--data-dir", "x", "--config", directory.path + "/none"]).output.contains("cannot be read"))
+    }
+
+    @Test func secretsComeFromFiles() throws {
+        let directory = try TemporaryDirectory()
+        let secret = directory.path + "/secret"
+        try "short".write(toFile: secret, atomically: true, encoding: .utf8)
+        let refused = try check(["--data-dir", "x", "--set", "admin_token_file=" + secret])
+        #expect(refused.status != 0 && refused.output.contains("at least 32 printable characters"))
+        let token = "a-secret-of-more-than-thirty-two-characters"
+        try (token + "\n").write(toFile: secret, atomically: true, encoding: .utf8)
+        let accepted = try check(["--data-dir", "x", "--set", "admin_token_file=" + secret])
+        #expect(accepted.status == 0 && !accepted.output.contains(token))
+    }
+}
