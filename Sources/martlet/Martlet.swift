@@ -32,7 +32,8 @@ struct Martlet: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
-            SuggestCommand.self, DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self, CompletionsCommand.self,
+            SuggestCommand.self, DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
+            CompletionsCommand.self,
         ]
     )
 }
