@@ -20,6 +20,15 @@ static inline CURLcode martlet_set_pointer(CURL *handle, CURLoption option, void
     return curl_easy_setopt(handle, option, value);
 }
 
+// Only HTTP, whatever libcurl can speak; Ubuntu 22.04 has a libcurl from before the option that takes names.
+static inline CURLcode martlet_allow_http_only(CURL *handle) {
+#if LIBCURL_VERSION_NUM >= 0x075500
+    return curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+    return curl_easy_setopt(handle, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
+}
+
 typedef size_t (*martlet_data_callback)(char *, size_t, size_t, void *);
 
 static inline CURLcode martlet_set_callback(CURL *handle, CURLoption option, martlet_data_callback value) {

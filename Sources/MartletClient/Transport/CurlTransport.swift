@@ -142,7 +142,7 @@ private final class CurlTransfer: @unchecked Sendable {
         let context = Unmanaged.passUnretained(self).toOpaque()
         _ = martlet_set_string(easy, CURLOPT_URL, request.url)
         _ = martlet_set_string(easy, CURLOPT_USERAGENT, "martlet/0.1")
-        _ = martlet_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
+        _ = martlet_allow_http_only(easy)
         _ = martlet_set_long(easy, CURLOPT_NOSIGNAL, 1)
         _ = martlet_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, 15_000)
         _ = martlet_set_long(easy, CURLOPT_TIMEOUT_MS, Int(request.timeoutSeconds * 1000))
