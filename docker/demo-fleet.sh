@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Creates a population and a run on the server, then takes part with 6,000 virtual clients.
+# Creates a population and a run on the server, then takes part with many virtual clients.
+#   DATA_DIR   the server's data directory, for the administrator's token     RUN_FILE   what is trained
+#   CLIENTS    how many virtual clients
 set -euo pipefail
-MARTLET_TOKEN=$(cat /data/admin-token)
+: "${DATA_DIR:=/data}" "${RUN_FILE:=/keyboard.yaml}" "${CLIENTS:=6000}"
+MARTLET_TOKEN=$(cat "$DATA_DIR/admin-token")
 export MARTLET_TOKEN
 martlet population show keyboards >/dev/null 2>&1 || {
     martlet population create keyboards --epsilon 8 --delta 1e-5
-    martlet run create /keyboard.yaml --start
+    martlet run create "$RUN_FILE" --start
 }
-token=$(martlet population token keyboards --uses 6000 --json | sed 's/.*"token":"\([^"]*\)".*/\1/')
-exec martlet fleet --enrollment-token "$token" --clients 6000 --state-dir /tmp/fleet
+token=$(martlet population token keyboards --uses "$CLIENTS" --json | sed -n 's/.*"token":"\([^"]*\)".*/\1/p')
+exec martlet fleet --enrollment-token "$token" --clients "$CLIENTS" --state-dir "$(mktemp -d)"

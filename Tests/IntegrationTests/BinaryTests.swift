@@ -126,6 +126,33 @@ struct BinaryTests {
         #expect(server.process.terminationStatus == 0)
     }
 
+    @Test func theComposeFilesFleetTakesPart() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let server = try ServerProcess.start(dataDirectory: data)
+        defer { server.stop(SIGTERM) }
+        let runFile = directory.path + "/run.yaml"
+        try """
+        population: keyboards
+        model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 4, hidden_dim: 8}}
+        rounds: 1
+        cohort: {goal: 3, over_selection: 1.0, max_participations: 1}
+        privacy: {mode: central, noise_multiplier: 1.0}
+        """.write(toFile: runFile, atomically: true, encoding: .utf8)
+        let bin = directory.path + "/bin"
+        try FileManager.default.createDirectory(atPath: bin, withIntermediateDirectories: true)
+        try FileManager.default.createSymbolicLink(atPath: bin + "/martlet", withDestinationPath: ServerProcess.binary)
+        let fleet = try server.run(
+            "/usr/bin/env",
+            [
+                "PATH=\(bin):/usr/bin:/bin", "DATA_DIR=\(data)", "RUN_FILE=\(runFile)", "CLIENTS=3",
+                "timeout", "60", ServerProcess.repository + "/docker/demo-fleet.sh",
+            ]
+        )
+        #expect(fleet.output.contains("accepted 3"), "\(fleet.output)")
+        #expect(try server.martlet("run", "list").output.contains("completed"))
+    }
+
     @Test func theDemoEndsWellAndKeepsItsServerOnlyWhenAsked() throws {
         let directory = try TemporaryDirectory()
         for keep in [false, true] {
