@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Creates a population and a run on the server, then takes part with many virtual clients.
 #   DATA_DIR   the server's data directory, for the administrator's token     RUN_FILE   what is trained
 #   CLIENTS    how many virtual clients
-set -euo pipefail
+set -eu
 : "${DATA_DIR:=/data}" "${RUN_FILE:=/keyboard.yaml}" "${CLIENTS:=6000}"
 MARTLET_TOKEN=$(cat "$DATA_DIR/admin-token")
 export MARTLET_TOKEN
