@@ -8,4 +8,46 @@ public enum PrivacyError: Error, Equatable, Sendable {
     case dimensionTooLarge(parameterCount: Int, limit: Int)
     /// The system's random source failed, or the cipher did.
     case randomSourceFailed
+    /// The accountant has no sound rule for this event.
+    case unsupportedEvent(event: String, accountant: String)
+    /// No noise in the searched range meets the target.
+    case unreachableTarget(epsilon: Double, delta: Double)
+}
+
+extension PrivacyError: CustomStringConvertible {
+    /// One sentence for people.
+    public var description: String {
+        switch self {
+        case .invalidParameter(let name, let value, let allowed): "\(name) is \(value); allowed is \(allowed)"
+        case .notFinite(let index): "the value at index \(index) is NaN or infinite"
+        case .dimensionTooLarge(let count, let limit):
+            "\(count) parameters are more than the \(limit) for which the noise is proven at this noise multiplier"
+        case .randomSourceFailed: "the system's random source failed"
+        case .unsupportedEvent(let event, let accountant):
+            "the \(accountant) accountant has no sound rule for the event \(event)"
+        case .unreachableTarget(let epsilon, let delta):
+            "no noise multiplier up to 1e6 meets epsilon \(epsilon) at delta \(delta)"
+        }
+    }
+}
+
+/// Range checks shared by mechanisms and accountants.
+enum Require {
+    static func delta(_ value: Double) throws(PrivacyError) {
+        guard value > 0, value < 1 else {
+            throw .invalidParameter(name: "delta", value: value, allowed: "more than 0 and less than 1")
+        }
+    }
+
+    static func positive(_ name: String, _ value: Double) throws(PrivacyError) {
+        guard value > 0, value.isFinite else {
+            throw .invalidParameter(name: name, value: value, allowed: "more than 0 and finite")
+        }
+    }
+
+    static func samplingRate(_ value: Double) throws(PrivacyError) {
+        guard value > 0, value <= 1 else {
+            throw .invalidParameter(name: "sampling_rate", value: value, allowed: "more than 0 and at most 1")
+        }
+    }
 }

@@ -33,7 +33,7 @@ struct Martlet: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
             SuggestCommand.self, DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
-            CompletionsCommand.self, HealthCommand.self,
+            CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self,
         ]
     )
 }

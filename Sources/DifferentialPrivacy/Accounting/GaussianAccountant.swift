@@ -8,10 +8,15 @@ import Foundation
 public enum GaussianAccountant {
     /// δ at ε.
     public static func delta(epsilon: Double, noiseMultiplier z: Double) -> Double {
-        let first = logNormalCDF(1 / (2 * z) - epsilon * z)
-        let second = epsilon + logNormalCDF(-1 / (2 * z) - epsilon * z)
-        guard first > second else { return 0 }
-        return min(1, exp(first + log1p(-exp(second - first))))
+        min(1, exp(logDelta(epsilon: epsilon, noiseMultiplier: z)))
+    }
+
+    /// The natural logarithm of δ at ε, also where δ underflows; minus infinity where it is 0.
+    public static func logDelta(epsilon: Double, noiseMultiplier z: Double) -> Double {
+        let first = SpecialFunctions.logNormalCDF(1 / (2 * z) - epsilon * z)
+        let second = epsilon + SpecialFunctions.logNormalCDF(-1 / (2 * z) - epsilon * z)
+        guard first > second else { return -.infinity }
+        return first + log1p(-exp(second - first))
     }
 
     /// The smallest ε (0 or more) with δ(ε) at most `delta`, from above to a relative error under 1e-12.
@@ -56,14 +61,5 @@ public enum GaussianAccountant {
             throw .invalidParameter(name: "epsilon", value: epsilon, allowed: "between 0 and 1")
         }
         return (2 * log(1.25 / delta)).squareRoot() / epsilon
-    }
-
-    /// `log Φ(x)`, also far in the lower tail, where Φ itself underflows.
-    static func logNormalCDF(_ x: Double) -> Double {
-        if x > -30 { return log(erfc(-x / 2.0.squareRoot()) / 2) }
-        // Asymptotic series of Mills' ratio; at x = -30 the sixth term is under 1e-13.
-        let inverse = 1 / (x * x)
-        let series = 1 - inverse * (1 - 3 * inverse * (1 - 5 * inverse * (1 - 7 * inverse)))
-        return -x * x / 2 - log(-x) - log(2 * Double.pi) / 2 + log(series)
     }
 }

@@ -1,4 +1,4 @@
-public import Crypto
+package import Crypto
 import CryptoExtras
 import Foundation
 import Tensors

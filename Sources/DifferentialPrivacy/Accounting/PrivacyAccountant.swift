@@ -1,0 +1,99 @@
+/// Adds up what releases cost together.
+///
+/// All accountants here give upper bounds. Which of them may stop a run: the exact Gaussian and the Rényi accountants
+/// always, also when later events are chosen after seeing earlier outputs, because both are privacy filters (Smith and
+/// Thakurta 2022, arXiv:2210.17520; Feldman and Zrnic 2021, arXiv:2008.11193); the loss-distribution accountant only
+/// where all events were fixed beforehand.
+public protocol PrivacyAccountant: Sendable {
+    /// The accountant's name in documents: `gaussian`, `rdp`, `pld`, `zcdp` or `basic`.
+    static var name: String { get }
+    /// Whether the bound holds when events are chosen after seeing earlier outputs.
+    static var isFilter: Bool { get }
+
+    /// An accountant that has seen nothing.
+    init()
+
+    /// Adds `count` releases of an event.
+    ///
+    /// - Throws: ``PrivacyError/unsupportedEvent(event:accountant:)`` and
+    ///   ``PrivacyError/invalidParameter(name:value:allowed:)``; then nothing was added.
+    mutating func add(_ event: PrivacyEvent, count: Int) throws(PrivacyError)
+
+    /// The smallest ε shown for δ; 0 when nothing was added, infinity when no ε is shown.
+    ///
+    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless δ is between 0 and 1.
+    func epsilon(delta: Double) throws(PrivacyError) -> Double
+
+    /// The smallest δ shown for ε.
+    func delta(epsilon: Double) throws(PrivacyError) -> Double
+}
+
+extension PrivacyAccountant {
+    /// Adds one release.
+    public mutating func add(_ event: PrivacyEvent) throws(PrivacyError) { try add(event, count: 1) }
+
+    /// Whether `count` more releases stay within (ε, δ); nothing is added.
+    public func canAfford(
+        _ event: PrivacyEvent,
+        count: Int = 1,
+        epsilon: Double,
+        delta: Double
+    ) throws(PrivacyError) -> Bool {
+        var trial = self
+        try trial.add(event, count: count)
+        return try trial.epsilon(delta: delta) <= epsilon
+    }
+
+    func unsupported(_ event: PrivacyEvent) -> PrivacyError {
+        .unsupportedEvent(event: event.kind, accountant: Self.name)
+    }
+}
+
+/// The accountants by name.
+public enum AccountantKind: String, CaseIterable, Codable, Sendable {
+    /// Exact composition of Gaussian mechanisms.
+    case gaussian
+    /// Rényi divergences at fixed orders.
+    case rdp
+    /// Numerical composition of privacy loss distributions.
+    case pld
+    /// Zero-concentrated differential privacy.
+    case zcdp
+    /// Sums of ε and δ.
+    case basic
+
+    /// A fresh accountant.
+    public func make() -> any PrivacyAccountant {
+        switch self {
+        case .gaussian: GaussianCompositionAccountant()
+        case .rdp: RenyiAccountant()
+        case .pld: LossDistributionAccountant()
+        case .zcdp: ZeroConcentratedAccountant()
+        case .basic: BasicAccountant()
+        }
+    }
+
+    /// An accountant that has seen these events.
+    ///
+    /// - Throws: ``PrivacyError``.
+    public func accountant(
+        of events: [(event: PrivacyEvent, count: Int)]
+    ) throws(PrivacyError) -> any PrivacyAccountant {
+        switch self {
+        case .gaussian: try Self.filled(GaussianCompositionAccountant(), events)
+        case .rdp: try Self.filled(RenyiAccountant(), events)
+        case .pld: try Self.filled(LossDistributionAccountant(), events)
+        case .zcdp: try Self.filled(ZeroConcentratedAccountant(), events)
+        case .basic: try Self.filled(BasicAccountant(), events)
+        }
+    }
+
+    private static func filled<Accountant: PrivacyAccountant>(
+        _ empty: Accountant,
+        _ events: [(event: PrivacyEvent, count: Int)]
+    ) throws(PrivacyError) -> any PrivacyAccountant {
+        var accountant = empty
+        for (event, count) in events { try accountant.add(event, count: count) }
+        return accountant
+    }
+}

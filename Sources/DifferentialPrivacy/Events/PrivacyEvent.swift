@@ -1,0 +1,72 @@
+/// One release of a mechanism, as accountants see it; sensitivities are 1.
+public enum PrivacyEvent: Hashable, Sendable {
+    /// Gaussian noise of standard deviation z on a query of L2 sensitivity 1.
+    case gaussian(noiseMultiplier: Double)
+    /// The same over a Poisson sample of rate q, neighbouring relation add/remove.
+    case poissonGaussian(samplingRate: Double, noiseMultiplier: Double)
+    /// The same over a uniform sample of fixed size m = qN without replacement, neighbouring relation replace-one.
+    case fixedSizeGaussian(samplingRate: Double, noiseMultiplier: Double)
+    /// Laplace noise of scale b on a query of L1 sensitivity 1.
+    case laplace(scale: Double)
+    /// A whole correlated-noise mechanism over the rounds of a plan.
+    case bandedMatrix(BandedMatrixMechanism, noiseMultiplier: Double)
+    /// A binary tree of prefix sums over `stepCount` steps, one participation.
+    case tree(stepCount: Int, noiseMultiplier: Double)
+    /// Discrete Gaussian shares summed under secure aggregation.
+    case distributedDiscreteGaussian(DistributedDiscreteGaussian)
+    /// Skellam shares summed under secure aggregation.
+    case skellam(SkellamMechanism)
+    /// Anything that is known to be (ε, δ)-DP and no more.
+    case approximate(epsilon: Double, delta: Double)
+
+    /// The event's name in documents.
+    public var kind: String {
+        switch self {
+        case .gaussian: "gaussian"
+        case .poissonGaussian: "poisson_gaussian"
+        case .fixedSizeGaussian: "fixed_size_gaussian"
+        case .laplace: "laplace"
+        case .bandedMatrix: "banded_matrix"
+        case .tree: "tree"
+        case .distributedDiscreteGaussian: "distributed_discrete_gaussian"
+        case .skellam: "skellam"
+        case .approximate: "approximate"
+        }
+    }
+
+    /// 1/z² of the one Gaussian mechanism that this event equals, or `nil` when it is none.
+    ///
+    /// Matrix mechanisms are one Gaussian by Denisov et al. 2022, arXiv:2202.08312, Theorem 2.1 (also under adaptivity).
+    var gaussianInverseSquare: Double? {
+        switch self {
+        case .gaussian(let z): 1 / (z * z)
+        case .poissonGaussian(let q, let z) where q == 1: 1 / (z * z)
+        case .bandedMatrix(let mechanism, let z): mechanism.sensitivitySquared / (z * z)
+        case .tree(let steps, let z): Double(TreeAggregation.depth(stepCount: steps)) / (z * z)
+        default: nil
+        }
+    }
+
+    /// Refuses parameters outside the domain: q in (0, 1], z and b finite and more than 0.
+    func validate() throws(PrivacyError) {
+        switch self {
+        case .gaussian(let z): try Require.positive("noise_multiplier", z)
+        case .poissonGaussian(let q, let z), .fixedSizeGaussian(let q, let z):
+            try Require.samplingRate(q)
+            try Require.positive("noise_multiplier", z)
+        case .laplace(let b): try Require.positive("scale", b)
+        case .bandedMatrix(_, let z): try Require.positive("noise_multiplier", z)
+        case .tree(let steps, let z):
+            try Require.positive("step_count", Double(steps))
+            try Require.positive("noise_multiplier", z)
+        case .distributedDiscreteGaussian, .skellam: break
+        case .approximate(let epsilon, let delta):
+            guard epsilon >= 0, epsilon.isFinite else {
+                throw .invalidParameter(name: "epsilon", value: epsilon, allowed: "0 or more and finite")
+            }
+            guard delta >= 0, delta < 1 else {
+                throw .invalidParameter(name: "delta", value: delta, allowed: "0 or more and less than 1")
+            }
+        }
+    }
+}
