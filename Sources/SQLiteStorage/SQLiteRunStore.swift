@@ -65,6 +65,8 @@ package final class SQLiteRunStore: RunStore {
             state.rounds = try RoundRecord.order(sql: "run_id, number, attempt").fetchAll(database)
             state.assignments = try AssignmentRecord.fetchAll(database)
             state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
+            state.phaseChanges = try HistoryRow.filter(sql: "round > 0 AND state IN ('reporting', 'aggregating')")
+                .order(sql: "rowid").fetchAll(database)
             state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
             state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
             if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),

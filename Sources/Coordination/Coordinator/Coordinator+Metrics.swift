@@ -25,6 +25,27 @@ extension Coordinator {
         runs[record.runId]?.metrics[record.version, default: [:]][record.source] = values
     }
 
+    /// Remembers when an attempt began to report or to aggregate.
+    func notePhase(_ row: HistoryRow) {
+        guard row.round > 0, row.state == "reporting" || row.state == "aggregating" else { return }
+        runs[row.runId]?.phaseStarts["\(row.round)/\(row.attempt)", default: [:]][row.state] = row.at
+    }
+
+    /// How long each phase of an attempt took so far, in seconds.
+    func phaseSeconds(_ round: RoundRecord, of run: RunState) -> [String: Double] {
+        let starts = run.phaseStarts["\(round.number)/\(round.attempt)"] ?? [:]
+        var seconds: [String: Double] = [:]
+        var from = round.openedAt
+        var phase = "selecting"
+        for next in ["reporting", "aggregating"] {
+            guard let start = starts[next] else { continue }
+            seconds[phase] = start.timeIntervalSince(from)
+            (phase, from) = (next, start)
+        }
+        seconds[phase] = (round.closedAt ?? now).timeIntervalSince(from)
+        return seconds
+    }
+
     /// Counts an assignment that ended badly, when it does.
     func noteRefusal(_ record: AssignmentRecord, before: AssignmentState?) {
         guard record.state == .rejected || record.state == .failed, record.state != before else { return }

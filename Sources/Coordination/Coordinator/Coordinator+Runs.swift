@@ -39,6 +39,8 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var deadline: String?
     package var closedAt: String?
     package var seconds: Double
+    /// By phase: `selecting`, `reporting`, `aggregating`.
+    package var phaseSeconds: [String: Double]
     package var modelSha256: String?
     package var epsilon: Double?
     /// Updates refused and clients failed, by code.
@@ -316,6 +318,7 @@ extension Coordinator {
             deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
             closedAt: round.closedAt?.wireTimestamp,
             seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt),
+            phaseSeconds: phaseSeconds(round, of: state),
             modelSha256: round.modelSha256,
             epsilon: round.epsilon,
             refusals: state.refusals[round.number] ?? [:],

@@ -130,7 +130,8 @@ package actor Coordinator {
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): noteMetrics(record)
-        case .ledger, .history, .audit, .event, .deleteEvents: break
+        case .history(let row): notePhase(row)
+        case .ledger, .audit, .event, .deleteEvents: break
         }
     }
 
@@ -146,6 +147,7 @@ package actor Coordinator {
         for record in state.rounds { runs[record.runId]?.setRound(record) }
         for record in state.modelVersions { runs[record.runId]?.versions.append(record) }
         for record in state.modelMetrics { noteMetrics(record) }
+        for row in state.phaseChanges { notePhase(row) }
         ledger = try PrivacyLedger(verifying: state.ledger)
         (journal.firstID, journal.lastID) = state.eventRange
         for record in state.assignments {

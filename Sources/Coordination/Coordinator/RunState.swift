@@ -19,6 +19,8 @@ struct RunState: Sendable {
     var layout: ParameterLayout?
     /// What was measured of each version, by source and name.
     var metrics: [Int: [String: [String: Double]]] = [:]
+    /// When each attempt began to report and to aggregate, by `number/attempt` and phase.
+    var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.
     var refusals: [Int: [String: Int]] = [:]
 

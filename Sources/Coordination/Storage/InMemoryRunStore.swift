@@ -60,6 +60,7 @@ package final class InMemoryRunStore: RunStore {
             }
             state.assignments = tables.assignments.values.sorted { $0.id < $1.id }
             state.modelVersions = tables.modelVersions.values.sorted { ($0.runId, $0.version) < ($1.runId, $1.version) }
+            state.phaseChanges = tables.history.filter { ["reporting", "aggregating"].contains($0.state) }
             state.modelMetrics = tables.modelMetrics.values.sorted {
                 ($0.runId, $0.version, $0.source) < ($1.runId, $1.version, $1.source)
             }

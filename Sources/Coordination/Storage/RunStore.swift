@@ -26,6 +26,8 @@ package struct StoredState: Sendable {
     package var assignments: [AssignmentRecord] = []
     package var modelVersions: [ModelVersionRecord] = []
     package var modelMetrics: [ModelMetricsRecord] = []
+    /// When attempts began to report and to aggregate, oldest first.
+    package var phaseChanges: [HistoryRow] = []
     package var ledger: [LedgerRow] = []
     /// The ids of the oldest and the newest event that are kept; 1 and 0 where there is none.
     package var eventRange: (first: Int, last: Int) = (1, 0)

@@ -35,9 +35,10 @@ function thin(points, columns) {
 }
 
 class Chart {
-    constructor({ tone, title, format, empty }) {
+    constructor({ tone, title, format, value, empty }) {
         this.title = title;
         this.format = format;
+        this.value = value ?? format;
         this.emptyText = empty;
         this.series = [];
         this.heading = h("h3", {}, title);
@@ -74,7 +75,7 @@ class Chart {
         this.picture.toggleAttribute("hidden", points.length === 0);
         if (!points.length) { this.readout.textContent = ""; return; }
         const [first, last] = [points[0], points[points.length - 1]];
-        this.picture.setAttribute("aria-label", t("chartLabel", { title: this.title, first: this.format(first[1]), from: first[0], last: this.format(last[1]), to: last[0] }));
+        this.picture.setAttribute("aria-label", t("chartLabel", { title: this.title, first: this.value(first[1]), from: first[0], last: this.value(last[1]), to: last[0] }));
         this.select(null);
         const width = this.width || 400;
         const height = 184;
@@ -149,7 +150,7 @@ class Chart {
         const x = points[index ?? points.length - 1][0];
         const values = this.series.map(item => {
             const found = item.points.find(point => point[0] === x);
-            return found && (this.series.length > 1 ? item.name + " " : "") + this.format(found[1]);
+            return found && (this.series.length > 1 ? item.name + " " : "") + this.value(found[1]);
         }).filter(Boolean);
         this.readout.replaceChildren(h("b", {}, values.join(", ")), " · " + t("round", { n: x }));
         this.cursor?.setAttribute("visibility", index === null ? "hidden" : "visible");

@@ -123,16 +123,19 @@ class Connection {
             .catch(error => { ended = error; })
             .finally(() => this.wakeUp?.());
         let last = Date.now();
+        let settled = false;
         while (generation === this.generation) {
             if (ended && ended.status !== 404 && ended.status !== 406) throw ended;
             if (ended && streaming === false) this.report("polling");
-            const rest = document.hidden ? 10000 : streaming ? 10000 : 1000;
+            // After an event a second look follows, for what was still being counted at the first.
+            const rest = document.hidden ? 10000 : !streaming ? 1000 : settled ? 10000 : 2000;
             if (!this.due) await this.sleep(Math.max(0, last + rest - Date.now()));
             const tooSoon = last + (document.hidden ? 5000 : 1000) - Date.now();
             if (this.due && tooSoon > 0 && !this.urgent) await this.sleep(tooSoon);
             if (generation !== this.generation) return;
             if (ended && ended.status !== 404 && ended.status !== 406) throw ended;
             if (!this.due && Date.now() < last + rest) continue;
+            settled = !this.due;
             this.due = false;
             this.urgent = false;
             last = Date.now();

@@ -53,7 +53,7 @@ class Bar {
     constructor(kind) { this.element = h("div", { class: "bar " + kind, role: "img" }); }
     set(parts, whole, label) {
         setAttribute(this.element, "aria-label", label);
-        reconcile(this.element, parts, part => part.name, part => h("i", { "data-part": part.name }), (element, part) => {
+        reconcile(this.element, parts.filter(part => part.value > 0), part => part.name, part => h("i", { "data-part": part.name }), (element, part) => {
             const width = (Math.max(0, Math.min(1, part.value / (whole || 1))) * 100).toFixed(2) + "%";
             if (element.style.width !== width) element.style.width = width;
         });
@@ -214,7 +214,7 @@ class RoundTable {
         reconcile(this.body, shown, round => `${round.number}.${round.attempt}`, () => h("tr", {}, h("th", { scope: "row" }), ...Array.from({ length: 10 }, () => h("td")), h("td", { class: "text" })), (row, round) => {
             const cells = [
                 round.number + (round.attempt > 1 ? ` (${t("attempt", { n: round.attempt })})` : ""), t(round.state), count(round.accepted), count(round.rejected), count(round.failed),
-                count(round.expired), byteSize(round.bytes_up), number(round.seconds, 2), number(metric(round, accuracyNames)), number(metric(round, lossNames)), number(round.epsilon, 3), sentence(round.reason),
+                count(round.expired), byteSize(round.bytes_up), number(round.seconds, 2), measured(metric(round, accuracyNames)), measured(metric(round, lossNames)), number(round.epsilon, 3), sentence(round.reason),
             ];
             cells.forEach((text, index) => setText(row.children[index], text));
         });

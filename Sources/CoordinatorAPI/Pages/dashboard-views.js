@@ -28,9 +28,9 @@ class RunView {
         this.phases = new Keys();
         const small = value => number(value, 2);
         this.charts = {
-            accuracy: new Chart({ tone: "accuracy", title: t("accuracy"), format: value => number(value), empty: t("noMetrics") }),
-            loss: new Chart({ tone: "loss", title: t("loss"), format: value => number(value), empty: t("noMetrics") }),
-            epsilon: new Chart({ tone: "epsilon", title: t("epsilon"), format: small, empty: t("noPrivacy") }),
+            accuracy: new Chart({ tone: "accuracy", title: t("accuracy"), format: value => number(value), value: measured, empty: t("noMetrics") }),
+            loss: new Chart({ tone: "loss", title: t("loss"), format: value => number(value), value: measured, empty: t("noMetrics") }),
+            epsilon: new Chart({ tone: "epsilon", title: t("epsilon"), format: small, value: measured, empty: t("noPrivacy") }),
             bytes: new Chart({ tone: "bytes", title: t("bytes"), format: byteSize, empty: t("noRounds") }),
             seconds: new Chart({ tone: "seconds", title: t("seconds"), format: small, empty: t("noRounds") }),
         };
@@ -57,9 +57,9 @@ class RunView {
         this.run = run;
         this.now.set(run, rounds.at(-1));
         const committed = rounds.filter(round => round.state === "committed");
-        const measured = detail.start ? [detail.start, ...committed] : committed;
-        const accuracy = curves(measured, accuracyNames);
-        const loss = curves(measured, lossNames);
+        const scored = detail.start ? [detail.start, ...committed] : committed;
+        const accuracy = curves(scored, accuracyNames);
+        const loss = curves(scored, lossNames);
         const budget = population?.budget;
         this.charts.accuracy.set(accuracy);
         this.charts.loss.set(loss);
@@ -78,12 +78,12 @@ class RunView {
 
     setFigures(run, rounds, committed, accuracy, loss, budget) {
         const last = curve => curve[0]?.points.at(-1)?.[1];
-        const best = (curve, pick) => (curve[0] ? t("best", { value: number(pick(...curve[0].points.map(point => point[1]))) }) : "");
+        const best = (curve, pick) => (curve[0] ? t("best", { value: measured(curve[0].points.map(point => point[1]).reduce((left, right) => pick(left, right))) }) : "");
         const seconds = committed.map(round => round.seconds).sort((left, right) => left - right);
         const rows = [
             ["figureRounds", count(run.committed_rounds), t("rounds", { done: count(run.committed_rounds), all: count(run.rounds) })],
-            ["accuracy", number(last(accuracy)), best(accuracy, Math.max)], ["loss", number(last(loss)), best(loss, Math.min)],
-            ["epsilon", number(run.epsilon, 3), budget ? t("ofBudget", { limit: number(budget.epsilon, 2), delta: power(budget.delta) }) : t("noBudget")],
+            ["accuracy", measured(last(accuracy)), best(accuracy, Math.max)], ["loss", measured(last(loss)), best(loss, Math.min)],
+            ["epsilon", measured(run.epsilon), budget ? t("ofBudget", { limit: number(budget.epsilon, 2), delta: power(budget.delta) }) : t("noBudget")],
             ["figureUpload", byteSize(rounds.reduce((sum, round) => sum + round.bytes_up, 0)), t("total")],
             ["figureTime", seconds.length ? number(seconds[seconds.length >> 1], 2) + " s" : "–", t("median")],
         ];
@@ -165,7 +165,7 @@ class MainView {
             element.badge.set(run.state);
             setText(rounds, t("rounds", { done: count(run.committed_rounds), all: count(run.rounds) }));
             const accuracy = metric(run, accuracyNames);
-            setText(value, accuracy === undefined ? (run.epsilon ? `ε ${number(run.epsilon, 2)}` : "") : `${t("accuracy")} ${number(accuracy)}`);
+            setText(value, accuracy === undefined ? (run.epsilon ? `ε ${number(run.epsilon, 2)}` : "") : `${t("accuracy")} ${measured(accuracy)}`);
             element.bar.set([{ name: "done", value: run.committed_rounds }], run.rounds, t("rounds", { done: run.committed_rounds, all: run.rounds }));
             if (run.id === state.run?.id) element.link.setAttribute("aria-current", "page"); else element.link.removeAttribute("aria-current");
         });

@@ -172,6 +172,8 @@ function number(value, digits = 3) {
     if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");
     return new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: size < 10 && size % 1 ? Math.min(digits, 2) : 0 }).format(value);
 }
+/** A measurement with three decimals, so that it does not jump about while it changes. */
+const measured = value => (Number.isFinite(value) && Math.abs(value) < 1e6 ? value.toFixed(3) : "–");
 const count = value => new Intl.NumberFormat(language).format(value ?? 0);
 function byteSize(value) {
     for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {

@@ -45,9 +45,10 @@ async function look(first) {
 
 async function readRun(run, first) {
     const path = "/v1/runs/" + encodeURIComponent(run.id);
-    if (!state.detail.specification) {
-        const [whole, start] = await Promise.all([call("GET", path), call("GET", path + "/models/0").catch(() => null)]);
-        state.detail = { specification: whole.specification, start: start?.metrics ? { number: 0, metrics: start.metrics } : null };
+    if (!state.detail.specification) state.detail = { specification: (await call("GET", path)).specification, start: null };
+    if (!state.detail.start) {
+        const model = await call("GET", path + "/models/0").catch(() => null);
+        state.detail.start = model?.metrics ? { number: 0, metrics: model.metrics } : null;
     }
     // Measurements of a model may come after its round: the last few are read again, and now and then all.
     const whole = first || !state.rounds.length || Date.now() - (state.readAllAt ?? 0) > 60000;

@@ -17,6 +17,10 @@ struct APIReference: Sendable {
         }
         let document = ReferenceDocument(root: root)
         body = "<p>\(HTML.prose(root["info"]?["description"]?.string ?? ""))</p>\n"
+        if let problem = root["components"]?["schemas"]?["Problem"] {
+            body += "<details><summary>The fields of a problem document</summary>"
+            body += "\(schema(problem, document, depth: 0))</details>\n"
+        }
         for tag in document.tags {
             let operations = document.operations.filter { $0.tag == tag }
             guard !operations.isEmpty else { continue }
@@ -50,7 +54,7 @@ struct APIReference: Sendable {
             let response = document.resolved(response)
             html += "<dt><code>\(HTML.escape(status == "default" ? "else" : status))</code></dt><dd>"
             html += HTML.prose(response["description"]?.string ?? "")
-            for (type, media) in document.pairs(response["content"]) {
+            for (type, media) in document.pairs(response["content"]) where type != "application/problem+json" {
                 let fields = media["schema"].map { schema($0, document, depth: 0) } ?? ""
                 html += " <details><summary><code>\(HTML.escape(type))</code></summary>\(fields)</details>"
             }

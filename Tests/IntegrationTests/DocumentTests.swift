@@ -1,0 +1,9 @@
+import Testing
+
+/// What the documents say, tried as a reader would.
+@Suite(.timeLimit(.minutes(5)))
+struct DocumentTests {
+    @Test func everyCurlLineOfTheReferenceRuns() throws {
+        try PythonScript.expectSuccess("reference.py", [])
+    }
+}

@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+"""The dashboard through a real server and a real browser. dashboard.py BINARY [SCENARIO ...]; without names, all."""
+
+import json
+import sys
+import time
+
+from accessibility import check_accessibility, check_focus_order
+from browser import Browser, chromium_path
+from service import Refused, Service
+
+
+def sign_in(page, service, token=None, path="/"):
+    """Opens the page and signs in as a person does."""
+    page.open(service.address + path)
+    page.until("document.activeElement?.id === 'token'", what="the token field to have the focus")
+    page.type(token or service.admin)
+    page.key("Enter")
+    page.until("document.querySelector('[data-view=main]')", what="the dashboard")
+
+
+def text(page, selector):
+    return page.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+
+
+def badge(state):
+    return f"document.querySelector('.title .badge')?.dataset.state === '{state}'"
+
+
+def confirm(page, action):
+    """Presses a run's button, and the button of the question that follows."""
+    page.click(f"[data-action={action}]")
+    page.until("document.getElementById('dialog').open")
+    page.click("#dialog button[type=submit]")
+    page.until("!document.getElementById('dialog').open", what="the dialog to close")
+
+
+RUN_FILE = """name: by-hand
+population: keyboards
+model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 2, hidden_dim: 2}}
+rounds: 2
+cohort: {goal: 2, minimum: 2, over_selection: 1.0, max_participations: 5}
+privacy: {mode: central, noise_multiplier: 100}
+"""
+
+
+def life_of_a_run(service, browser):
+    """Created from a file, started, paused, resumed and watched to its end, by clicks."""
+    page = browser.page()
+    requests = watch_requests(browser, page)
+    sign_in(page, service)
+    assert "No runs yet" in text(page, "[data-view=no-runs]"), text(page, "main")
+    service.population()
+    page.click(".card-head button")
+    page.until("document.getElementById('dialog').open")
+    page.click("#run-text")
+    page.type("population: nobody\nrounds: x\n")
+    page.click("#dialog button[type=submit]")
+    page.until("document.querySelector('#dialog .error li')", what="the fields that are wrong")
+    assert "/rounds" in text(page, "#dialog .error") and "/model" in text(page, "#dialog .error")
+    page.run("document.getElementById('run-text').value = ''")
+    page.click("#run-text")
+    page.type(RUN_FILE)
+    page.click("#dialog button[type=submit]")
+    page.until(badge("created"), what="the run to be shown as created")
+    assert text(page, ".title h1") == "by-hand"
+    page.run("history.back()")
+    run = service.call("GET", "/v1/runs")["items"][0]["id"]
+    service.call("POST", f"/v1/runs/{run}/cancel", {})
+
+    run = service.run(start=False)
+    clients = service.clients(2)
+    page.open(service.address + "/#/runs/" + run)
+    page.until(badge("created"))
+    confirm(page, "start")
+    page.until(badge("running"), what="the run to be shown as running")
+    service.measure(run, 0, accuracy=0.1, loss=3)
+    work = [(client, service.assignment(client)) for client in clients]
+    page.until("document.querySelector('.key[data-part=assigned] b')?.textContent === '2'", what="two assigned")
+    service.deliver(*work[0])
+    page.until("document.querySelector('.key[data-part=accepted] b')?.textContent === '1'", what="one accepted")
+    service.deliver(*work[1])
+    page.until("document.querySelector('.figures dd span').textContent === '1'", what="one round committed")
+    service.measure(run, 1, accuracy=0.3, loss=2)
+    confirm(page, "pause")
+    page.until(badge("paused"))
+    assert service.call("GET", f"/v1/runs/{run}")["state"] == "paused"
+    assert "resumed" in text(page, ".waiting")
+    confirm(page, "resume")
+    page.until(badge("running"))
+    service.round(clients)
+    service.measure(run, 2, accuracy=0.4, loss=1.5)
+    service.round(clients)
+    service.measure(run, 3, accuracy=0.5, loss=1.25)
+    page.until(badge("completed"), what="the run to be shown as completed")
+    page.until("document.querySelector('[data-tone=accuracy] output b')?.textContent === '0.500'", what="the last accuracy")
+    path = page.run("document.querySelector('[data-tone=accuracy] path.line').getAttribute('d')")
+    assert path.count("L") == 3, path
+    assert page.run("document.querySelector('[data-tone=epsilon] .limit') !== null")
+    page.until("document.querySelector('.key[data-part=spent] b').textContent !== '0'")
+    # Everything came from this server, and nothing broke the page's own policy.
+    assert requests and all(url.startswith((service.address, "data:")) for url in requests), requests
+    assert not page.errors, page.errors
+
+
+def watch_requests(browser, page):
+    """Collects the address of every request that the page makes from now on."""
+    requests = []
+    page.listen("Network.requestWillBeSent", lambda event: requests.append(event["request"]["url"]))
+    return requests
+
+
+def the_server_dies_and_comes_back(service, browser):
+    """Killed and started again while the page is open: the page says so, keeps what it knows, and catches up."""
+    service.population()
+    run = service.run()
+    clients = service.clients(2)
+    page = browser.page()
+    sign_in(page, service)
+    service.round(clients)
+    page.until("document.querySelector('.figures dd span')?.textContent === '1'")
+    page.until("document.getElementById('connection').dataset.state === 'live'")
+    service.kill()
+    page.until("document.getElementById('connection').dataset.state === 'lost'", what="the page to notice")
+    page.until("!document.querySelector('.notice').hidden", what="the notice")
+    assert "does not answer" in text(page, ".notice")
+    assert text(page, ".figures dd span") == "1", "what was known stays"
+    service.start()
+    page.until("document.getElementById('connection').dataset.state === 'live'", what="the page to come back by itself")
+    page.until("document.querySelector('.notice').hidden")
+    service.round(clients)
+    page.until("document.querySelector('.figures dd span')?.textContent === '2'", what="the round after the restart")
+    assert not page.errors, page.errors
+    assert run in page.run("document.querySelector('.title code').textContent")
+
+
+def tokens_and_roles(service, browser):
+    """A wrong, an expired, a client's and a viewer's token each have a state of their own."""
+    service.population()
+    run = service.run()
+    page = browser.page()
+    page.open(service.address)
+    page.until("document.activeElement?.id === 'token'")
+    page.type("not-a-token")
+    page.key("Enter")
+    page.until("document.querySelector('[data-reason=expired]')", what="the refusal of a wrong token")
+    client = service.clients(1)[0]
+    page.type(client)
+    page.key("Enter")
+    page.until("document.querySelector('[data-reason=wrongKind]')", what="the refusal of a client's token")
+    token, identifier = service.staff_token("viewer")
+    page.type(token)
+    page.key("Enter")
+    page.until(badge("running"))
+    assert page.run("localStorage.length") == 0 or token not in page.run("JSON.stringify(localStorage)")
+    assert page.run("sessionStorage.getItem('martlet.token')") == token
+    assert page.run("document.querySelector('[data-action=pause]').getAttribute('aria-disabled')") == "true"
+    for button in ("[data-action=pause]", "[data-action=cancel]", ".card-head button"):
+        page.click(button)
+        page.until("document.getElementById('dialog').dataset.dialog === 'not-allowed' && document.getElementById('dialog').open")
+        assert "operator's token" in text(page, "#dialog")
+        page.key("Escape")
+        page.until("!document.getElementById('dialog').open")
+    assert service.call("GET", f"/v1/runs/{run}")["state"] == "running"
+    service.call("DELETE", f"/v1/tokens/{identifier}")
+    page.until("document.querySelector('[data-reason=expired]')", what="the token's end to be noticed")
+    assert page.run("sessionStorage.getItem('martlet.token')") is None
+    assert "keyboard-en" not in text(page, "body"), "nothing of the server may stay on the page"
+    # A role that is lost between the look and the click is explained as well.
+    operator, _ = service.staff_token("operator")
+    page.type(operator)
+    page.key("Enter")
+    page.until(badge("running"))
+    page.run("const real = fetch; window.fetch = (url, options) => options?.method === 'POST' ? Promise.resolve(new Response('{\"code\": \"forbidden\"}', {status: 403})) : real(url, options)")
+    page.click("[data-action=pause]")
+    page.click("#dialog button[type=submit]")
+    page.until("document.getElementById('dialog').dataset.dialog === 'not-allowed'")
+    assert not page.errors, page.errors
+
+
+def unknown_runs_and_trouble(service, browser):
+    """An unknown run, an exhausted budget, refused updates and abandoned rounds are told in plain words."""
+    service.population(epsilon=0.2)
+    run = service.run(cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000,
+                              "selection_timeout_s": 1, "report_timeout_s": 600})
+    clients = service.clients(2)
+    page = browser.page()
+    sign_in(page, service, path="/#/runs/run_nowhere")
+    page.until("document.querySelector('[data-view=unknown-run]')")
+    assert "run_nowhere" in text(page, "[data-view=unknown-run]")
+    page.click("[data-view=unknown-run] a")
+    page.until("document.querySelector('[data-view=run]')", what="the way back")
+    page.until("document.querySelector('.problems').innerText.includes('ended without a model')", what="abandoned rounds")
+    work = service.assignment(clients[0])
+    try:
+        service.deliver(clients[0], work, (float("nan"), 0, 0, 0))
+        raise AssertionError("a NaN must be refused")
+    except Refused as refused:
+        assert refused.status == 422
+    page.until("document.querySelector('.problems').innerText.includes('not_finite')", what="the refusal by code")
+    service.call("POST", f"/v1/runs/{run}/cancel", {})
+    page.until(badge("cancelled"))
+    page.until("document.querySelector('.problems').innerText.includes('Nothing needs')", what="no more problems")
+    assert not page.errors, page.errors
+
+
+def two_languages(service, browser):
+    """Chinese by Accept-Language, English by a click, every word in both, nothing wider than a phone."""
+    service.population()
+    run = service.run()
+    clients = service.clients(2)
+    service.round(clients)
+    service.measure(run, 1, accuracy=0.25, loss=2)
+    page = browser.page("zh-CN,zh;q=0.9")
+    sign_in(page, service)
+    assert page.run("document.documentElement.lang") == "zh"
+    page.until("document.querySelector('.waiting').innerText.startsWith('正在等待')")
+    # The server's own sentences have their Chinese form: no English sentence is left on the page.
+    left = page.run(
+        "[...document.querySelectorAll('main p, main li, main span, main h2, main h3, main dt')].filter(e => !e.children.length)"
+        ".map(e => e.textContent).filter(s => /[a-z]{2,} [a-z]{2,} [a-z]{2,}/.test(s))"
+    )
+    assert left == [], left
+    page.screen(390, 844, mobile=True)
+    for step in range(2):
+        wide = page.run(
+            "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.table, pre, svg, .visually-hidden, .skip, .quiet-text'))"
+            ".map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert wide == [] and page.run("document.documentElement.scrollWidth <= innerWidth"), wide
+        if step == 0:
+            page.click("#language")
+            page.until("document.documentElement.lang === 'en' && document.querySelector('.waiting').innerText.startsWith('Waits for')")
+    missing = page.run("[Object.keys(words.en).filter(k => !(k in words.zh)), Object.keys(words.zh).filter(k => !(k in words.en))].flat()")
+    assert missing == [], missing
+    holes = page.run("Object.keys(words.en).filter(k => String(words.en[k].match(/{\\w+}/g)?.sort()) !== String(words.zh[k].match(/{\\w+}/g)?.sort()))")
+    assert holes == [], holes
+    page.run("location.reload()")
+    page.until("document.querySelector('[data-view=main]')")
+    assert page.run("document.documentElement.lang") == "en", "the choice is remembered"
+    assert not page.errors, page.errors
+
+
+def accessible_in_both_themes(service, browser):
+    """Names, roles, contrast, headings and the order of the focus, on every view, light and dark."""
+    service.population()
+    page = browser.page()
+    page.screen(1280, 900)
+    page.open(service.address)
+    page.until("document.querySelector('[data-view=sign-in]')")
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        check_accessibility(page, f"sign-in, {theme}")
+    sign_in(page, service)
+    check_accessibility(page, "no runs")
+    run = service.run()
+    clients = service.clients(2)
+    service.round(clients)
+    service.measure(run, 0, accuracy=0.1, loss=3)
+    service.measure(run, 1, accuracy=0.25, loss=2)
+    page.until("document.querySelector('[data-tone=accuracy] output b')?.textContent === '0.250'")
+    page.run("document.querySelectorAll('details').forEach(element => { element.open = true; })")
+    page.until("document.querySelector('tbody tr')")
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        check_accessibility(page, f"run, {theme}")
+    page.theme("light")
+    check_focus_order(page)
+    # A chart is read with the arrow keys.
+    page.run("document.querySelector('[data-tone=loss] svg').focus()")
+    page.key("Home")
+    assert "3.000" in text(page, "[data-tone=loss] output"), text(page, "[data-tone=loss] output")
+    page.key("ArrowRight")
+    assert "2.000" in text(page, "[data-tone=loss] output")
+    # A dialog takes the focus, keeps it, and gives it back.
+    page.run("document.querySelector('[data-action=cancel]').focus()")
+    page.key("Enter")
+    page.until("document.getElementById('dialog').open")
+    assert page.run("document.activeElement.value") == "close", "the safe answer has the focus"
+    check_accessibility(page, "dialog")
+    for _ in range(6):
+        page.key("Tab")
+        assert page.run("document.getElementById('dialog').contains(document.activeElement) || document.activeElement === document.body")
+    page.key("Escape")
+    page.until("!document.getElementById('dialog').open")
+    assert page.run("document.activeElement.dataset.action") == "cancel", "the focus comes back"
+    service.call("POST", f"/v1/runs/{run}/pause", {})
+    page.until("document.querySelector('[data-action=resume]')")
+    service.kill()
+    page.until("!document.querySelector('.notice').hidden")
+    check_accessibility(page, "lost connection")
+    page.open(f"data:text/html,")
+    service.start()
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        page.open(service.address + "/docs")
+        check_accessibility(page, f"reference, {theme}", limit=400)
+    assert not page.errors, page.errors
+
+
+SCENARIOS = [
+    life_of_a_run, the_server_dies_and_comes_back, tokens_and_roles, unknown_runs_and_trouble, two_languages,
+    accessible_in_both_themes,
+]
+
+
+def main():
+    binary, names = sys.argv[1], sys.argv[2:]
+    if not chromium_path():
+        print("skipped: no Chromium here")
+        return
+    known = {scenario.__name__: scenario for scenario in SCENARIOS}
+    with Browser() as browser:
+        for name in names or known:
+            start = time.monotonic()
+            with Service(binary) as service:
+                known[name](service, browser)
+            print(f"passed: {name} in {time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Runs every curl line of /docs against a real server, as a reader would paste it. reference.py BINARY"""
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+
+from service import Service, safetensors
+
+# What changes or ends things runs after what looks at them.
+LATE = ["putUpdate", "reportFailure", "cancelRun", "revokeClient", "rotateToken", "revokeToken"]
+# Where the state of the server decides: the answers that are right for the place the line is run in.
+STATES = {
+    "startRun": {200, 409}, "pauseRun": {200, 409}, "resumeRun": {200, 409}, "cancelRun": {200, 409}, "putModel": {201, 409},
+    "createPopulation": {201, 409}, "getWeights": {200, 307},
+}
+
+
+def documented(description):
+    """The statuses of each operation, by operationId, read from the description's own indentation."""
+    statuses = {}
+    name = None
+    for line in description.splitlines():
+        found = re.match(r"      operationId: (\w+)", line)
+        if found:
+            name = found[1]
+            statuses[name] = set()
+        found = re.match(r"        '(\d{3})':", line)
+        if found and name:
+            statuses[name].add(int(found[1]))
+        if re.match(r"components:", line):
+            break
+    return statuses
+
+
+def main():
+    with Service(sys.argv[1]) as service:
+        page = urllib.request.urlopen(service.address + "/docs").read().decode()
+        description = urllib.request.urlopen(service.address + "/openapi.yaml").read().decode()
+        statuses = documented(description)
+        lines = re.findall(r'<code class="curl" data-operation="(\w+)">(.*?)</code>', page, re.S)
+        assert len(lines) == len(statuses), f"{len(lines)} lines for {len(statuses)} operations"
+        lines.sort(key=lambda item: LATE.index(item[0]) if item[0] in LATE else -1)
+
+        service.population("keyboards")
+        run = service.run(rounds=5, cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000})
+        clients = service.clients(3)
+        service.round(clients[:2])
+        enrollment = service.call("POST", "/v1/populations/keyboards/enrollment-tokens", {"max_uses": 100})["token"]
+        work = service.assignment(clients[0])
+        # The update ends the assignment, so the failure is reported for another one.
+        other = {"CLIENT_TOKEN": clients[1], "ASSIGNMENT": service.assignment(clients[1])["id"]}
+        token = service.call("POST", "/v1/tokens", {"role": "viewer", "name": "to-revoke"})
+        os.chdir(service.directory)
+        for name in ("update.safetensors", "model.safetensors"):
+            with open(name, "wb") as file:
+                file.write(safetensors([0.1, 0.1, 0.1, 0.1]))
+        environment = dict(
+            os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin, CLIENT_TOKEN=clients[0],
+            ENROLLMENT_TOKEN=enrollment, POPULATION="keyboards", RUN=run, ROUND="1", VERSION="1", ASSIGNMENT=work["id"],
+            CLIENT=service.call("GET", "/v1/clients")["items"][-1]["id"], TOKEN=token.get("id", ""),
+        )
+        failures = []
+        for name, text in lines:
+            command = html.unescape(text)
+            unset = [word for word in re.findall(r"\$(\w+)", command) if word not in environment]
+            if unset:
+                failures.append(f"{name}: nothing is known for {unset}")
+                continue
+            here = {**environment, **other} if name == "reportFailure" else environment
+            command = re.sub(r"^curl ", "curl --max-time 2 -o answer -w '%{http_code}' ", command)
+            answer = subprocess.run(["bash", "-c", command], env=here, capture_output=True, text=True)
+            status = int(answer.stdout or 0)
+            allowed = STATES.get(name) or {code for code in statuses[name] if code < 400}
+            # A stream is cut by the time limit after its head.
+            if status not in allowed or answer.returncode not in (0, 28):
+                body = open("answer").read()[:300] if os.path.exists("answer") else ""
+                failures.append(f"{name}: {status}, not one of {sorted(allowed)}\n{command}\n{answer.stderr}{body}")
+        assert not failures, "\n\n".join(failures)
+        print(f"passed: {len(lines)} lines")
+
+
+if __name__ == "__main__":
+    main()

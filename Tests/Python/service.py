@@ -1,0 +1,136 @@
+"""A martlet server, its operator and its clients, for tests that look at it with a browser. Only Python's own library."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+import shutil
+import time
+import urllib.error
+import urllib.request
+
+
+def safetensors(values, metadata=None):
+    """A file with one tensor `w` of shape [2, 2]."""
+    header = {"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
+    if metadata:
+        header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + struct.pack("<4f", *values)
+
+
+class Refused(Exception):
+    def __init__(self, status, body):
+        super().__init__(f"{status}: {body}")
+        self.status = status
+        self.body = body
+
+
+class Service:
+    """A server with a data directory of its own on a free port."""
+
+    def __init__(self, binary, directory=None):
+        self.binary = binary
+        self.directory = directory or tempfile.mkdtemp(prefix="martlet-service-")
+        self.address = None
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start(self):
+        """Starts the server, on the address that it had before."""
+        listen = self.address.split("//")[1] if self.address else "127.0.0.1:0"
+        self.process = subprocess.Popen(
+            [self.binary, "serve", "--data-dir", self.directory, "--listen", listen],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        line = self.process.stdout.readline()
+        assert "listening on" in line, f"the server did not start: {line!r}"
+        self.address = line.split()[-1]
+        self.admin = open(os.path.join(self.directory, "admin-token")).read().strip()
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def call(self, method, path, body=None, token=None, kind="application/json", headers=None):
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data=data, method=method)
+        request.add_header("Authorization", "Bearer " + (token or self.admin))
+        if data is not None:
+            request.add_header("Content-Type", kind)
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, error.read().decode()) from None
+        return json.loads(text) if text.strip() else None
+
+    # As an operator
+
+    def population(self, name="keyboards", epsilon=8):
+        budget = {"epsilon": epsilon, "delta": 1e-5} if epsilon else None
+        return self.call("POST", "/v1/populations", {"name": name, "budget": budget})
+
+    def staff_token(self, role):
+        answer = self.call("POST", "/v1/tokens", {"role": role, "name": role})
+        return answer["token"], answer.get("id")
+
+    def clients(self, count, population="keyboards"):
+        token = self.call("POST", f"/v1/populations/{population}/enrollment-tokens", {"max_uses": count})["token"]
+        return [self.call("POST", "/v1/clients", {}, token=token)["token"] for _ in range(count)]
+
+    def run(self, specification=None, start=True, **changes):
+        body = specification or {
+            "name": "keyboard-en", "population": "keyboards", "rounds": 3, "model": {"architecture": "external"},
+            "cohort": {"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000,
+                       "selection_timeout_s": 600, "report_timeout_s": 600},
+            "privacy": {"mode": "central", "noise_multiplier": 200},
+        }
+        body.update(changes)
+        run = self.call("POST", "/v1/runs", body)["id"]
+        self.call("PUT", f"/v1/runs/{run}/model", safetensors([0, 0, 0, 0]), kind="application/vnd.safetensors")
+        if start:
+            self.call("POST", f"/v1/runs/{run}/start", {})
+        return run
+
+    def measure(self, run, version, **metrics):
+        self.call("POST", f"/v1/runs/{run}/models/{version}/metrics", {"metrics": metrics})
+
+    # As a client
+
+    def assignment(self, client):
+        return self.call("POST", "/v1/checkins", {}, token=client, headers={"Prefer": "wait=5"})["assignment"]
+
+    def deliver(self, client, assignment, values=(0.1, 0.1, 0.1, 0.1)):
+        return self.call(
+            "PUT", assignment["update_url"], safetensors(values), token=client, kind="application/vnd.safetensors"
+        )
+
+    def round(self, clients, run=None):
+        """Clients that take a whole round's work and deliver it; waits until it is committed."""
+        work = [(client, self.assignment(client)) for client in clients]
+        for client, assignment in work:
+            self.deliver(client, assignment)
+        path = f"/v1/runs/{work[0][1]['run']}/rounds/{work[0][1]['round']}"
+        end = time.monotonic() + 10
+        while self.call("GET", path)["state"] != "committed":
+            assert time.monotonic() < end, "the round was not committed within 10 s"
+            time.sleep(0.02)
+        return work[0][1]["round"]
