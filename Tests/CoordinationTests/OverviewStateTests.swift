@@ -15,6 +15,7 @@ struct OverviewStateTests {
         for client in clients.prefix(2) {
             work.append(try #require(try await Bench.assignment(bench.coordinator, client)))
         }
+        try await bench.coordinator.tick()
         bench.clock.advance(by: 5)
         try await bench.coordinator.rejectUpdate(assignment: work[0].id, client: clients[0], code: "not_finite")
         let third = try #require(try await Bench.assignment(bench.coordinator, clients[2]))
@@ -39,9 +40,13 @@ struct OverviewStateTests {
 
     @Test func problemsNameTheBudgetTheAbandonedAttemptsAndSilence() async throws {
         let bench = try await Bench(.memory)
-        let terms = #", "max_participations": 9}, "privacy": {"mode": "central", "noise_multiplier": 2"#
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 9,
+             "cohort": {"goal": 3, "selection_timeout_s": 50, "max_participations": 9},
+             "privacy": {"mode": "central", "noise_multiplier": 2}}
+            """
         let (run, _) = try await bench.startRun(
-            try Bench.specification(terms, rounds: 9),
+            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
             budget: BudgetSpecification(epsilon: 5, delta: 1e-5)
         )
         func codes() async throws -> [String: Int?] {

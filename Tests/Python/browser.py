@@ -69,6 +69,10 @@ class Page:
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete'", what="the page to load")
 
+    def reload(self):
+        self.run("window.isOld = true; location.reload()")
+        self.until("!window.isOld && document.readyState === 'complete'", what="the page to load again")
+
     def click(self, selector):
         """A real mouse click in the middle of an element."""
         self.until(f"document.querySelector({json.dumps(selector)})", what=selector)

@@ -64,13 +64,13 @@ def life_of_a_run(service, browser):
     page.click("#dialog button[type=submit]")
     page.until(badge("created"), what="the run to be shown as created")
     assert text(page, ".title h1") == "by-hand"
-    page.run("history.back()")
     run = service.call("GET", "/v1/runs")["items"][0]["id"]
     service.call("POST", f"/v1/runs/{run}/cancel", {})
 
     run = service.run(start=False)
     clients = service.clients(2)
     page.open(service.address + "/#/runs/" + run)
+    page.until("document.querySelector('.title h1').innerText === 'keyboard-en'")
     page.until(badge("created"))
     confirm(page, "start")
     page.until(badge("running"), what="the run to be shown as running")
@@ -235,7 +235,7 @@ def two_languages(service, browser):
     assert missing == [], missing
     holes = page.run("Object.keys(words.en).filter(k => String(words.en[k].match(/{\\w+}/g)?.sort()) !== String(words.zh[k].match(/{\\w+}/g)?.sort()))")
     assert holes == [], holes
-    page.run("location.reload()")
+    page.reload()
     page.until("document.querySelector('[data-view=main]')")
     assert page.run("document.documentElement.lang") == "en", "the choice is remembered"
     assert not page.errors, page.errors

@@ -124,7 +124,9 @@ extension Coordinator {
     }
 
     private func countClients() -> ClientCounts {
-        if let known = clientCounts, known.counts.total == clients.count, now.timeIntervalSince(known.at) < 1, now >= known.at {
+        if let known = clientCounts, known.counts.total == clients.count, now.timeIntervalSince(known.at) < 1,
+            now >= known.at
+        {
             var counts = known.counts
             counts.working = liveAssignmentByClient.count
             return counts
