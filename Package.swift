@@ -26,6 +26,7 @@ let package = Package(
         .plugin(name: "EmbedText", capability: .buildTool()),
         .systemLibrary(name: "CBLAS"),
         .systemLibrary(name: "CCurl"),
+        .systemLibrary(name: "COpenSSL"),
         .target(name: "Tensors", swiftSettings: features),
         .target(name: "WireFormat", dependencies: ["Tensors"], swiftSettings: features),
         .target(name: "Aggregation", dependencies: ["Tensors"], swiftSettings: features),
@@ -53,7 +54,7 @@ let package = Package(
         .target(
             name: "HTTPServing",
             dependencies: [
-                .product(name: "HTTPTypes", package: "swift-http-types"),
+                "COpenSSL", .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features

@@ -21,11 +21,14 @@ extension CoordinatorAPI {
                 coordinator.identifyOpenCaller()
                 return .open
             }
+            try noteGuess(request)
             throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
         }
         guard let found = await coordinator.principal(token: token) else {
+            try noteGuess(request)
             throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked")
         }
+        if case .client(let id) = found { try noteClient(id, request) }
         return found
     }
 

@@ -137,7 +137,7 @@ extension CoordinatorAPI {
         var headers: HTTPFields = [
             .eTag: tag, .acceptRanges: "bytes", .cacheControl: "private, max-age=31536000, immutable",
         ]
-        if let known = request.headers[.ifNoneMatch], known == "*" || known.contains(tag) {
+        if let known = request.headers[.ifNoneMatch], EntityTag.list(known, contains: tag) {
             return ServerResponse(status: 304, headers: headers)
         }
         headers[.contentType] = "application/vnd.safetensors"
@@ -186,7 +186,7 @@ extension CoordinatorAPI {
         guard case .bytes(let bytes) = response.body else { return response }
         let tag = "\"\(Secrets.sha256(bytes).prefix(32))\""
         response.headers[.eTag] = tag
-        if request.headers[.ifNoneMatch]?.contains(tag) == true {
+        if let known = request.headers[.ifNoneMatch], EntityTag.list(known, contains: tag) {
             return ServerResponse(status: 304, headers: [.eTag: tag])
         }
         return response

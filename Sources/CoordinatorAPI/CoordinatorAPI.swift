@@ -12,6 +12,7 @@ package struct CoordinatorAPI: Sendable {
     let isOpen: Bool
     let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
     let requestLog: RequestLog
+    let limits: CallerLimits
     static let jsonByteLimit = 1 << 20
 
     /// Joins the routes to a coordinator.
@@ -20,22 +21,26 @@ package struct CoordinatorAPI: Sendable {
     ///   - coordinator: Takes the decisions.
     ///   - isOpen: Whether callers without a token are administrators (loopback only).
     ///   - requestLog: Where requests are logged.
+    ///   - limits: How often callers may ask.
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
     package init(
         coordinator: Coordinator,
         isOpen: Bool,
         requestLog: RequestLog = RequestLog(),
+        limits: CallerLimits = CallerLimits(),
         makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?
     ) {
         self.coordinator = coordinator
         self.isOpen = isOpen
         self.requestLog = requestLog
+        self.limits = limits
         self.makeInitialModel = makeInitialModel
     }
 
     /// Every route of the API.
     package func router() -> Router {
         var router = Router(errorHandler: ErrorMapping.response)
+        router.admit = admit
         router.around = audited
         router.observe = observed
         router.inFlight = { [metrics = coordinator.metrics] in

@@ -11,7 +11,10 @@ enum ErrorMapping {
         problem.requestId = request?.requestID
         let bytes = (try? WireCoding.encode(problem)).map(Array.init) ?? []
         var headers: HTTPFields = [.contentType: "application/problem+json"]
-        if problem.status == 503 || problem.status == 429 { headers[.retryAfter] = "5" }
+        if problem.status == 503 { headers[.retryAfter] = "5" }
+        if let limit = error as? RateLimitError {
+            headers[.retryAfter] = String(max(1, Int(limit.retryAfter.rounded(.up))))
+        }
         if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
         return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
     }
@@ -44,6 +47,13 @@ enum ErrorMapping {
                 status: 422,
                 detail: error.description,
                 code: "tensor_mismatch"
+            )
+        case let limit as RateLimitError:
+            return ProblemDocument(
+                title: "Too many requests",
+                status: 429,
+                detail: "this \(limit.scope == "client" ? "client" : "address") asks too often; see Retry-After",
+                code: "rate_limited"
             )
         case let failure as ParseFailure:
             return ProblemDocument(
@@ -79,6 +89,7 @@ enum ErrorMapping {
         switch status {
         case 404: "not_found"
         case 405: "method_not_allowed"
+        case 406: "not_acceptable"
         case 408: "timeout"
         case 413: "too_large"
         case 415: "unsupported_media_type"

@@ -21,7 +21,7 @@ struct ParserTests {
         ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400), ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400), ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400), ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", 400),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505), ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505), ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
@@ -94,7 +94,7 @@ struct ParserTests {
         }
         #expect(try request("/v1/a%20b?x=1%262&y").pathSegments == ["v1", "a b"])
         #expect(try request("/v1/a?x=1%262&y").query == ["x": "1&2", "y": ""])
-        for target in ["/../x", "/a/%2e%2e/x", "/a%2fb", "/%zz", "/%ff", "http://x/", "/a%00"] {
+        for target in ["/../x", "/a/%2e%2e/x", "/a%2fb", "/%zz", "/%ff", "x", "/a%00"] {
             #expect(throws: ParseFailure.self, "\(target)") { try request(target) }
         }
     }

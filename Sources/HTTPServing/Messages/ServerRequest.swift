@@ -29,10 +29,10 @@ package struct ServerRequest: Sendable {
         self.headers = headers
         self.body = body
         self.requestID = requestID
-        guard rawTarget.hasPrefix("/") || rawTarget == "*" else {
-            throw ParseFailure(status: 400, detail: "the request target must begin with /")
-        }
-        let parts = rawTarget.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        let target = try Self.originForm(rawTarget)
+        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        // Two readers may disagree about empty segments; who checks paths in front of this server must not be fooled.
+        guard !parts[0].contains("//") else { throw ParseFailure(status: 400, detail: "the path has an empty segment") }
         pathSegments = []
         for segment in parts[0].split(separator: "/") {
             guard let decoded = Self.percentDecoded(segment), !decoded.contains("/"), decoded != "..", decoded != ".",
@@ -47,9 +47,24 @@ package struct ServerRequest: Sendable {
                 guard let name = Self.percentDecoded(sides[0]),
                     let value = sides.count == 2 ? Self.percentDecoded(sides[1]) : ""
                 else { throw ParseFailure(status: 400, detail: "the query is malformed") }
-                query[name] = value
+                guard query.updateValue(value, forKey: name) == nil else {
+                    throw ParseFailure(status: 400, detail: "a query parameter is given twice")
+                }
             }
         }
+    }
+
+    /// Path and query of a target in origin form or absolute form (RFC 9112 section 3.2), `*` for the server as a whole.
+    private static func originForm(_ target: String) throws(ParseFailure) -> Substring {
+        guard !target.contains("#") else { throw ParseFailure(status: 400, detail: "the target has a fragment") }
+        if target == "*" || target.hasPrefix("/") { return Substring(target) }
+        for scheme in ["http://", "https://"] where target.lowercased().hasPrefix(scheme) {
+            let rest = target.dropFirst(scheme.count)
+            let end = rest.firstIndex { $0 == "/" || $0 == "?" } ?? rest.endIndex
+            guard HeadParser.isHost(rest[..<end].utf8), end != rest.startIndex else { break }
+            return rest[end...].hasPrefix("/") ? rest[end...] : "/" + rest[end...]
+        }
+        throw ParseFailure(status: 400, detail: "the request target must begin with /")
     }
 
     /// The path without the query.

@@ -56,6 +56,10 @@ package struct BodyDecoder: Sendable {
                     state = .done
                 } else {
                     guard seen + line.count <= Self.trailerLimit else { throw Self.bad("the trailers are too long") }
+                    guard let colon = line.firstIndex(of: 58), colon > 0,
+                        line[..<colon].allSatisfy(HeadParser.isTokenByte),
+                        line.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) })
+                    else { throw Self.bad("a trailer is malformed") }
                     state = .trailers(seen + line.count)
                 }
             }

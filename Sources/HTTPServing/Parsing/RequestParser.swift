@@ -61,7 +61,9 @@ package enum HeadParser {
             }
             index += 1
         }
-        guard lines.count >= 2, start == head.endIndex else { throw bad("the head is incomplete") }
+        guard lines.count >= 2, start == head.endIndex, lines.last?.isEmpty == true else {
+            throw bad("the head is incomplete")
+        }
         let (method, target, minor) = try requestLine(lines[0])
         guard lines.count - 2 <= fieldLimit else {
             throw ParseFailure(status: 431, detail: "more than \(fieldLimit) header fields")
@@ -73,7 +75,9 @@ package enum HeadParser {
         for line in lines[1..<(lines.count - 1)] {
             let (name, value) = try field(line)
             switch name.lowercased() {
-            case "host": hostCount += 1
+            case "host":
+                hostCount += 1
+                guard isHost(value.utf8) else { throw bad("the Host field is malformed") }
             case "content-length": lengths.append(value)
             case "transfer-encoding": codings.append(value)
             default: break
@@ -83,8 +87,11 @@ package enum HeadParser {
         }
         guard hostCount == 1 || (minor == 0 && hostCount == 0) else { throw bad("exactly one Host field is needed") }
         let framing = try framing(lengths: lengths, codings: codings, minor: minor)
-        let connection = (fields[.connection] ?? "").lowercased()
-        let keepAlive = minor == 1 ? !connection.contains("close") : connection.contains("keep-alive")
+        let options = (fields[.connection] ?? "").lowercased().split(separator: ",").map { option in
+            option.trimmingPrefix { $0 == " " || $0 == "\t" }.prefix { $0 != " " && $0 != "\t" }
+        }
+        let keepAlive =
+            minor == 1 ? !options.contains("close") : options.contains("keep-alive") && !options.contains("close")
         var expects = false
         if let expectation = fields[.expect] {
             guard expectation.lowercased() == "100-continue" else {
@@ -105,8 +112,11 @@ package enum HeadParser {
 
     private static func requestLine(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> (String, String, Int) {
         let parts = line.split(separator: 32, omittingEmptySubsequences: false)
-        guard parts.count == 3, !parts[0].isEmpty, parts[0].count <= 32, parts[0].allSatisfy({ $0 >= 65 && $0 <= 90 })
+        guard parts.count == 3, !parts[0].isEmpty, parts[0].count <= 32, parts[0].allSatisfy(isTokenByte)
         else { throw bad("the request line is malformed") }
+        guard methods.contains(String(decoding: parts[0], as: UTF8.self)) else {
+            throw ParseFailure(status: 501, detail: "the methods known are \(methods.sorted().joined(separator: ", "))")
+        }
         guard !parts[1].isEmpty, parts[1].allSatisfy({ $0 > 32 && $0 < 127 }) else {
             throw bad("the request target is malformed")
         }
@@ -152,6 +162,21 @@ package enum HeadParser {
             let length = Int(first)
         else { throw bad("Content-Length is malformed or repeated") }
         return .length(length)
+    }
+
+    private static let methods: Set<String> = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+    /// Whether the text can be `uri-host [":" port]`; empty is allowed, as RFC 9112 does.
+    static func isHost(_ text: some Collection<UInt8>) -> Bool {
+        text.count <= 300
+            && text.allSatisfy { byte in
+                switch byte {
+                case 45, 46, 58, 91, 93, 95, 126, 37: true
+                case 48...57, 65...90, 97...122: true
+                case 33, 36, 38, 39, 40, 41, 42, 43, 59, 61: true
+                default: false
+                }
+            }
     }
 
     static func isTokenByte(_ byte: UInt8) -> Bool {

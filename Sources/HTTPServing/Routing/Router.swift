@@ -19,6 +19,8 @@ package struct Router: Sendable {
     package var observe: (@Sendable (ServerRequest, ServerResponse, Duration) -> Void)?
     /// Is told when a handler begins (1) and ends (-1).
     package var inFlight: (@Sendable (Int) -> Void)?
+    /// Sees every request first; what it throws is the answer.
+    package var admit: (@Sendable (inout ServerRequest) throws -> Void)?
     /// Runs around every route's handler.
     package var around: (@Sendable (ServerRequest, Handler) async throws -> ServerResponse)?
 
@@ -49,6 +51,7 @@ package struct Router: Sendable {
         inFlight?(1)
         defer { inFlight?(-1) }
         do {
+            try admit?(&request)
             response = try await answer(&request)
         } catch {
             response = errorHandler(error, request)
@@ -59,6 +62,12 @@ package struct Router: Sendable {
     }
 
     private func answer(_ request: inout ServerRequest) async throws -> ServerResponse {
+        if request.rawTarget == "*" {
+            guard request.method == "OPTIONS" else {
+                throw ParseFailure(status: 400, detail: "the target * goes with OPTIONS only")
+            }
+            return ServerResponse(status: 204, headers: [.allow: "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"])
+        }
         var allowed: Set<String> = []
         for route in table {
             guard let parameters = match(route.segments, request.pathSegments) else { continue }

@@ -6,11 +6,15 @@ import Synchronization
 /// Requests over libcurl's multi interface: one worker thread, connections kept and shared by all clients of the process.
 public final class CurlTransport: Transport {
     private let worker: CurlWorker
+    private let security: TransportSecurity
 
     /// Starts the worker.
     ///
-    /// - Parameter connectionLimit: Connections to one host, at most; further requests wait for one.
-    public init(connectionLimit: Int = 64) {
+    /// - Parameters:
+    ///   - connectionLimit: Connections to one host, at most; further requests wait for one.
+    ///   - security: Whom to trust; by default what the environment says.
+    public init(connectionLimit: Int = 64, security: TransportSecurity = .environment) {
+        self.security = security
         worker = CurlWorker(connectionLimit: connectionLimit)
         worker.start()
     }
@@ -19,7 +23,7 @@ public final class CurlTransport: Transport {
 
     /// Sends one request.
     public func send(_ request: TransportRequest) async throws -> TransportResponse {
-        let transfer = CurlTransfer(request)
+        let transfer = CurlTransfer(request, security)
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 transfer.continuation = continuation
@@ -123,6 +127,9 @@ private final class CurlWorker: Sendable {
 private final class CurlTransfer: @unchecked Sendable {
     // SAFETY: made by the caller, then touched by the worker's thread only; `continuation` is set before `submit`.
     let request: TransportRequest
+    private let security: TransportSecurity
+    /// Where libcurl writes why a request failed.
+    private let reason: UnsafeMutablePointer<CChar>
     var continuation: CheckedContinuation<TransportResponse, any Error>?
     private(set) var easy: UnsafeMutableRawPointer?
     private var headerList: UnsafeMutablePointer<curl_slist>?
@@ -132,9 +139,14 @@ private final class CurlTransfer: @unchecked Sendable {
     private var responseBody = Data()
     private static let memoryLimit = 64 << 20
 
-    init(_ request: TransportRequest) {
+    init(_ request: TransportRequest, _ security: TransportSecurity) {
         self.request = request
+        self.security = security
+        reason = .allocate(capacity: Int(CURL_ERROR_SIZE))
+        reason.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
     }
+
+    deinit { reason.deallocate() }
 
     func prepare() -> UnsafeMutableRawPointer? {
         guard let easy = curl_easy_init() else { return nil }
@@ -144,6 +156,8 @@ private final class CurlTransfer: @unchecked Sendable {
         _ = martlet_set_string(easy, CURLOPT_USERAGENT, "martlet/0.1")
         _ = martlet_allow_http_only(easy)
         _ = martlet_set_long(easy, CURLOPT_NOSIGNAL, 1)
+        _ = martlet_set_pointer(easy, CURLOPT_ERRORBUFFER, reason)
+        secure(easy)
         _ = martlet_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, 15_000)
         _ = martlet_set_long(easy, CURLOPT_TIMEOUT_MS, Int(request.timeoutSeconds * 1000))
         _ = martlet_set_callback(easy, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
@@ -162,6 +176,19 @@ private final class CurlTransfer: @unchecked Sendable {
         for (name, value) in request.headers { headerList = curl_slist_append(headerList, "\(name): \(value)") }
         _ = martlet_set_pointer(easy, CURLOPT_HTTPHEADER, headerList)
         return easy
+    }
+
+    /// The peer is verified, always; only whom to trust can be chosen.
+    private func secure(_ easy: UnsafeMutableRawPointer) {
+        _ = martlet_set_long(easy, CURLOPT_SSL_VERIFYPEER, 1)
+        _ = martlet_set_long(easy, CURLOPT_SSL_VERIFYHOST, 2)
+        _ = martlet_set_long(easy, CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
+        for (option, value) in [
+            (CURLOPT_CAINFO, security.authorityPath), (CURLOPT_PINNEDPUBLICKEY, security.pinnedKeys),
+            (CURLOPT_SSLCERT, security.certificatePath), (CURLOPT_SSLKEY, security.keyPath),
+        ] {
+            if let value { _ = martlet_set_string(easy, option, value) }
+        }
     }
 
     private func prepareBody(_ easy: UnsafeMutableRawPointer) -> Bool {
@@ -231,8 +258,8 @@ private final class CurlTransfer: @unchecked Sendable {
 
     func complete(_ result: CURLcode) {
         guard result == CURLE_OK else {
-            let reason = String(cString: curl_easy_strerror(result))
-            return finish(.failure(ClientError(code: "network", message: "no answer from \(request.url): \(reason)")))
+            let detail = String(cString: reason)
+            return finish(.failure(TransportFailure.error(result, detail: detail, url: request.url)))
         }
         finish(.success(TransportResponse(status: status, headers: responseHeaders, body: responseBody)))
     }

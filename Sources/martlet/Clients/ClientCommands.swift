@@ -12,6 +12,7 @@ struct ClientCommand: AsyncParsableCommand {
     )
 
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
+    @OptionGroup var trust: TrustOptions
     @Option(help: "Needed for the first start only.") var enrollmentToken: String?
     @Option(help: "A text file, one record a line.") var data: String
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
@@ -30,7 +31,7 @@ struct ClientCommand: AsyncParsableCommand {
             enrollmentToken: enrollmentToken,
             state: state,
             trainer: TextTrainer(texts: texts),
-            transport: CurlTransport(connectionLimit: 2),
+            transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: try ModelCache(directory: stateDir + "/models"),
             policy: ClientPrivacyPolicy(
                 acceptedModes: acceptModes.split(separator: ",").map(String.init),

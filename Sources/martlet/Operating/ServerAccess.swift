@@ -7,6 +7,7 @@ import WireFormat
 struct ServerAccess: ParsableArguments {
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
     @Option(help: "An administrator's token (or MARTLET_TOKEN).") var token: String?
+    @OptionGroup var trust: TrustOptions
     @Flag(help: "Print the server's JSON.") var json = false
 
     static func url(_ flag: String?) throws -> String {
@@ -36,7 +37,7 @@ struct ServerAccess: ParsableArguments {
         )
         let response: TransportResponse
         do {
-            response = try await CurlTransport(connectionLimit: 1).send(request)
+            response = try await CurlTransport(connectionLimit: 1, security: trust.security).send(request)
         } catch {
             throw Failure("\(error)", isConnectionProblem: true)
         }

@@ -23,6 +23,7 @@ struct ServeCommand: AsyncParsableCommand {
             throw ValidationError(error.description)
         }
         let dataDir = plan.dataDirectory
+        guard plan.tls == nil else { throw ValidationError("this version does not serve TLS yet; use a proxy") }
         var logger = Logger(label: "martlet") { label -> any LogHandler in
             if plan.logsJSON { return JSONLogHandler() }
             return StreamLogHandler.standardError(label: label)
@@ -47,6 +48,7 @@ struct ServeCommand: AsyncParsableCommand {
             coordinator: coordinator,
             isOpen: plan.isOpen,
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
+            limits: plan.limits,
             makeInitialModel: Self.initialModel
         )
         let server = HTTPServer(configuration: plan.http, router: api.router(), logger: logger)

@@ -1,4 +1,5 @@
 import Coordination
+import CoordinatorAPI
 import Foundation
 import HTTPServing
 import Logging
@@ -8,6 +9,8 @@ struct ServerPlan: Sendable {
     var dataDirectory: String
     var http: ServerConfiguration
     var coordination: CoordinatorConfiguration
+    var limits = CallerLimits()
+    var tls: TLSConfiguration?
     var isOpen: Bool
     var logLevel: Logger.Level
     var logsJSON: Bool
@@ -34,6 +37,15 @@ struct ServerPlan: Sendable {
         if isOpen && !Self.isLoopback(host) {
             problems.append("insecure_no_auth is for loopback addresses only, not \(host)")
         }
+        let proxies = settings.list("behind_proxy")
+        tls = Self.tls(settings, &problems)
+        if tls == nil && proxies.isEmpty && !Self.isLoopback(host) {
+            problems.append(
+                "listen \(host) can be reached from other machines, and tokens would cross the network in plain text: give "
+                    + "--tls-certificate and --tls-key, or --behind-proxy with the proxy that does TLS, or listen on 127.0.0.1"
+            )
+        }
+        limits = Self.limits(settings, proxies: proxies == ["none"] ? [] : proxies, &problems)
         http = ServerConfiguration(host: host, port: port)
         http.connectionLimit = settings.integer("limits.connections")
         http.headByteLimit = settings.bytes("limits.head_bytes")
@@ -56,6 +68,50 @@ struct ServerPlan: Sendable {
             }
         }
         guard problems.isEmpty else { throw Settings.Invalid(problems: problems) }
+    }
+
+    /// TLS, when a certificate is named; the files are read, so that a wrong one is found here.
+    private static func tls(_ settings: Settings, _ problems: inout [String]) -> TLSConfiguration? {
+        guard let certificate = settings.optional("tls.certificate"), let key = settings.optional("tls.key") else {
+            for name in ["tls.certificate", "tls.key", "tls.client_ca"] where settings.optional(name) != nil {
+                problems.append("\(name) is of no use without tls.certificate and tls.key")
+            }
+            return nil
+        }
+        let authority = settings.optional("tls.client_ca")
+        var wanted = TLSConfiguration.ClientCertificates(rawValue: settings.text("tls.client_certificates")) ?? .none
+        if authority != nil && wanted == .none { wanted = .optional }
+        let configuration = TLSConfiguration(
+            certificatePath: certificate,
+            keyPath: key,
+            clientAuthorityPath: authority,
+            clientCertificates: wanted,
+            requiresVersion13: settings.text("tls.minimum_version") == "1.3"
+        )
+        do throws(TLSError) { _ = try TLSContext(configuration) } catch { problems.append("tls: \(error.description)") }
+        return configuration
+    }
+
+    private static func limits(_ settings: Settings, proxies: [String], _ problems: inout [String]) -> CallerLimits {
+        func limiter(_ name: String) -> RateLimiter? {
+            let rate = settings.number("rate.\(name)_per_s")
+            guard rate > 0 else { return nil }
+            return RateLimiter(
+                .init(perSecond: rate, burst: settings.number("rate.\(name)_burst")),
+                capacity: settings.integer("rate.table_entries")
+            )
+        }
+        var limits = CallerLimits()
+        limits.address = limiter("address")
+        limits.client = limiter("client")
+        limits.guesses = limiter("guesses")
+        limits.exempt = NetworkList(settings.list("rate.exempt"))
+        if limits.exempt == nil { problems.append("rate.exempt must hold addresses and networks such as 10.0.0.0/8") }
+        limits.proxies = NetworkList(proxies)
+        if limits.proxies == nil {
+            problems.append("behind_proxy must hold addresses and networks such as 10.0.0.0/8, or be none")
+        }
+        return limits
     }
 
     static func isLoopback(_ host: String) -> Bool {

@@ -43,5 +43,49 @@ extension SettingDefinition {
         .init("limits.idle_timeout_s", .seconds(0.1...86_400), "60", "Between two requests of one connection."),
         .init("limits.model_bytes", .bytes(1024...(1 << 40)), "4GiB", "The largest model or update."),
         .init("limits.long_polls", .integer(0...1_000_000), "10000", "Check-ins that wait at the server."),
+        .init(
+            "rate.address_per_s",
+            .number(0...1e6),
+            "100",
+            "Requests of one address a second (IPv6: of one /64); 0 is no limit."
+        ),
+        .init("rate.address_burst", .number(1...1e7), "1000", "So many at once."),
+        .init("rate.client_per_s", .number(0...1e6), "20", "Requests of one client a second; 0 is no limit."),
+        .init("rate.client_burst", .number(1...1e7), "200", "So many at once."),
+        .init(
+            "rate.guesses_per_s",
+            .number(0...1e6),
+            "1",
+            "Requests of one address without a valid token a second; 0 is no limit."
+        ),
+        .init("rate.guesses_burst", .number(1...1e7), "60", "So many at once."),
+        .init("rate.exempt", .list, "127.0.0.0/8,::1", "Addresses and networks without rate limits."),
+        .init(
+            "rate.table_entries",
+            .integer(16...10_000_000),
+            "65536",
+            "Addresses and clients that are remembered for the limits."
+        ),
+        .init(
+            "behind_proxy",
+            .list,
+            "",
+            "Proxies whose Forwarded and X-Forwarded-For are believed, as addresses and networks; 'none' for plain HTTP in a private network without one."
+        ),
+        .init(
+            "tls.certificate",
+            .path,
+            "",
+            "PEM: the certificate and its chain; with tls.key the server speaks HTTPS."
+        ),
+        .init("tls.key", .path, "", "PEM: the private key."),
+        .init("tls.minimum_version", .choice(["1.2", "1.3"]), "1.2", "Older versions are refused."),
+        .init(
+            "tls.client_certificates",
+            .choice(["none", "optional", "required"]),
+            "none",
+            "Whether clients show certificates."
+        ),
+        .init("tls.client_ca", .path, "", "PEM: the authorities of client certificates."),
     ]
 }

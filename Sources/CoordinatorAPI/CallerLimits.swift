@@ -1,0 +1,71 @@
+import Coordination
+import Foundation
+package import HTTPServing
+import HTTPTypes
+
+/// How often one address and one client may call, and whose word about addresses counts.
+package struct CallerLimits: Sendable {
+    /// Requests of one address (IPv6: of one /64).
+    package var address: RateLimiter?
+    /// Requests of one client, whatever address they come from.
+    package var client: RateLimiter?
+    /// Requests of one address that showed no valid token.
+    package var guesses: RateLimiter?
+    /// Addresses that are not limited.
+    package var exempt: NetworkList?
+    /// The proxies whose `Forwarded` and `X-Forwarded-For` are believed.
+    package var proxies: NetworkList?
+
+    package init() {}
+
+    func isExempt(_ address: String) -> Bool {
+        guard let exempt, let parsed = NetworkAddress(address) else { return false }
+        return exempt.contains(parsed)
+    }
+}
+
+/// Too many requests; the answer says when to come again.
+struct RateLimitError: Error {
+    var scope: String
+    var retryAfter: Double
+}
+
+extension CoordinatorAPI {
+    /// Finds out who is at the other end, and turns away who asks too often.
+    @Sendable func admit(_ request: inout ServerRequest) throws {
+        if let proxies = limits.proxies, !proxies.isEmpty {
+            request.remoteAddress = ForwardedAddress.client(
+                peer: request.remoteAddress,
+                forwarded: Self.field("Forwarded", request),
+                legacy: Self.field("X-Forwarded-For", request),
+                proxies: proxies
+            )
+        }
+        guard let limiter = limits.address, !limits.isExempt(request.remoteAddress) else { return }
+        try charge(limiter, Self.party(request.remoteAddress), scope: "address")
+    }
+
+    /// Counts a request without a valid token.
+    func noteGuess(_ request: ServerRequest) throws {
+        guard let limiter = limits.guesses, !limits.isExempt(request.remoteAddress) else { return }
+        try charge(limiter, Self.party(request.remoteAddress), scope: "guesses")
+    }
+
+    /// Counts a client's request.
+    func noteClient(_ id: String, _ request: ServerRequest) throws {
+        guard let limiter = limits.client, !limits.isExempt(request.remoteAddress) else { return }
+        try charge(limiter, id, scope: "client")
+    }
+
+    private func charge(_ limiter: RateLimiter, _ key: String, scope: String) throws {
+        guard let wait = limiter.take(key) else { return }
+        coordinator.metrics.add("martlet_rate_limited_total", 1, ["scope": scope])
+        throw RateLimitError(scope: scope, retryAfter: wait)
+    }
+
+    private static func party(_ address: String) -> String { NetworkAddress(address)?.party ?? address }
+
+    private static func field(_ name: String, _ request: ServerRequest) -> String? {
+        HTTPField.Name(name).flatMap { request.headers[$0] }
+    }
+}

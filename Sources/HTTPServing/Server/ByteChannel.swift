@@ -1,0 +1,101 @@
+import Foundation
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// What one attempt to move bytes came to.
+package enum ChannelResult: Equatable, Sendable {
+    /// So many bytes were moved, at least 1.
+    case moved(Int)
+    /// Nothing can move before the descriptor is ready for this.
+    case blocked(Readiness)
+    /// The peer has finished sending.
+    case ended
+    /// The connection is broken; `errno`, or 0 where the reason is another.
+    case failed(Int32)
+
+    /// What to wait for.
+    package enum Readiness: Sendable { case readable, writable }
+}
+
+/// Bytes in and out of one connection without waiting: plain TCP in ``SocketChannel``; TLS is another class.
+///
+/// A connection uses its channel from one thread at a time. A call that says `blocked` is made again, with the same
+/// arguments or more bytes, when the descriptor has become ready.
+package protocol ByteChannel: AnyObject {
+    /// The non-blocking socket, watched edge-triggered for both directions.
+    var descriptor: Int32 { get }
+    /// Whether a read of fewer bytes than there was space for means that the next one would be `blocked`.
+    var shortReadMeansDrained: Bool { get }
+    /// Reads what is there, up to the space given.
+    func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult
+    /// Writes from the front of `bytes`; `moreFollows` lets the channel hold back a part of a packet.
+    func write(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> ChannelResult
+    /// Sends part of a file.
+    func sendFile(_ file: Int32, offset: Int, count: Int) -> ChannelResult
+    /// Tells the peer that nothing more will be sent.
+    func finishWriting()
+    /// Closes the descriptor; nothing is called afterwards.
+    func close()
+}
+
+extension ByteChannel {
+    package var shortReadMeansDrained: Bool { false }
+
+    /// For channels that must see the bytes: reads a block of the file and writes it.
+    package func sendFile(_ file: Int32, offset: Int, count: Int) -> ChannelResult {
+        withUnsafeTemporaryAllocation(byteCount: min(count, 1 << 16), alignment: 16) { space in
+            let available = pread(file, space.baseAddress, space.count, off_t(offset))
+            guard available > 0 else { return .failed(available < 0 ? errno : EIO) }
+            return write(UnsafeRawBufferPointer(rebasing: space[0..<available]), moreFollows: false)
+        }
+    }
+}
+
+/// Plain TCP.
+package final class SocketChannel: ByteChannel {
+    package let descriptor: Int32
+    package var shortReadMeansDrained: Bool { true }
+
+    /// Takes over a connected, non-blocking socket.
+    package init(descriptor: Int32) {
+        self.descriptor = descriptor
+    }
+
+    package func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult {
+        while true {
+            let count = recv(descriptor, space.baseAddress, space.count, Int32(MSG_DONTWAIT))
+            if count > 0 { return .moved(count) }
+            if count == 0 { return .ended }
+            if errno == EAGAIN { return .blocked(.readable) }
+            if errno != EINTR { return .failed(errno) }
+        }
+    }
+
+    package func write(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> ChannelResult {
+        let flags = Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT) | (moreFollows ? Int32(MSG_MORE) : 0)
+        while true {
+            let count = send(descriptor, bytes.baseAddress, bytes.count, flags)
+            if count >= 0 { return .moved(count) }
+            if errno == EAGAIN { return .blocked(.writable) }
+            if errno != EINTR { return .failed(errno) }
+        }
+    }
+
+    package func sendFile(_ file: Int32, offset: Int, count: Int) -> ChannelResult {
+        var position = off_t(offset)
+        while true {
+            let sent = sendfile(descriptor, file, &position, count)
+            if sent > 0 { return .moved(sent) }
+            // Nothing sent and no error: the file is shorter than it was.
+            if sent == 0 { return .failed(EIO) }
+            if errno == EAGAIN { return .blocked(.writable) }
+            if errno != EINTR { return .failed(errno) }
+        }
+    }
+
+    package func finishWriting() { shutdown(descriptor, Int32(SHUT_WR)) }
+
+    package func close() { Glibc.close(descriptor) }
+}

@@ -1,0 +1,105 @@
+import Coordination
+import CoordinatorAPI
+import Foundation
+import HTTPServing
+import HTTPTypes
+import Testing
+
+@Suite(.timeLimit(.minutes(1)))
+struct CallerLimitsTests {
+    /// A frozen clock: nothing is refilled while a test runs.
+    private func limiter(_ burst: Double) -> RateLimiter {
+        let start = ContinuousClock.now
+        return RateLimiter(.init(perSecond: 0.5, burst: burst), now: { start })
+    }
+
+    private func router(_ service: Service, _ change: (inout CallerLimits) -> Void) -> Router {
+        var limits = CallerLimits()
+        change(&limits)
+        return CoordinatorAPI(
+            coordinator: service.coordinator,
+            isOpen: false,
+            limits: limits,
+            makeInitialModel: { _ in nil }
+        ).router()
+    }
+
+    private func call(
+        _ router: Router,
+        from address: String,
+        token: String?,
+        _ fields: [String: String] = [:]
+    ) async throws -> ServerResponse {
+        var headers: HTTPFields = [:]
+        if let token { headers[.authorization] = "Bearer \(token)" }
+        for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
+        var request = try ServerRequest(
+            method: "GET",
+            rawTarget: "/v1/runs",
+            headers: headers,
+            body: MemoryBody([]),
+            requestID: "r"
+        )
+        request.remoteAddress = address
+        return await router.handle(request)
+    }
+
+    @Test func anAddressIsToldWhenToComeAgainAndOthersAreNotHeldUp() async throws {
+        let service = try await Service()
+        let router = router(service) { $0.address = limiter(3) }
+        for _ in 0..<3 { #expect(try await call(router, from: "192.0.2.1", token: service.admin).status == 200) }
+        let refused = try await call(router, from: "192.0.2.1", token: service.admin)
+        #expect(refused.status == 429 && refused.headers[.retryAfter] == "2")
+        #expect(refused.headers[.contentType] == "application/problem+json")
+        #expect(try await call(router, from: "192.0.2.2", token: service.admin).status == 200)
+        // One IPv6 host has a whole /64: changing the address inside it helps nobody.
+        for index in 0..<3 {
+            #expect(try await call(router, from: "2001:db8::\(index)", token: service.admin).status == 200)
+        }
+        #expect(try await call(router, from: "2001:db8::99", token: service.admin).status == 429)
+        #expect(service.coordinator.metrics.value("martlet_rate_limited_total", ["scope": "address"]) == 2)
+    }
+
+    @Test func guessingTokensIsSlowAndLeavesGoodTokensAlone() async throws {
+        let service = try await Service()
+        let router = router(service) { $0.guesses = limiter(2) }
+        var statuses: [Int] = []
+        for index in 0..<4 { statuses.append(try await call(router, from: "192.0.2.1", token: "mlt_\(index)").status) }
+        #expect(statuses == [401, 401, 429, 429])
+        #expect(try await call(router, from: "192.0.2.1", token: service.admin).status == 200)
+    }
+
+    @Test func onlyANamedProxySpeaksForOthers() async throws {
+        let service = try await Service()
+        let router = router(service) {
+            $0.address = limiter(1)
+            $0.proxies = NetworkList(["10.0.0.1"])
+        }
+        for index in 0..<3 {
+            let fields = ["X-Forwarded-For": "203.0.113.\(index)"]
+            #expect(try await call(router, from: "10.0.0.1", token: service.admin, fields).status == 200)
+        }
+        let forged = (0..<2).map { ["X-Forwarded-For": "198.51.100.\($0)"] }
+        #expect(try await call(router, from: "192.0.2.9", token: service.admin, forged[0]).status == 200)
+        #expect(try await call(router, from: "192.0.2.9", token: service.admin, forged[1]).status == 429)
+    }
+
+    @Test func aClientIsLimitedWhereverItCallsFrom() async throws {
+        let service = try await Service()
+        let (_, token, assignment) = try await service.assigned()
+        let router = router(service) { $0.client = limiter(2) }
+        var statuses: [Int] = []
+        for index in 0..<3 {
+            var request = try ServerRequest(
+                method: "GET",
+                rawTarget: "/v1/assignments/\(try #require(assignment["id"] as? String))",
+                headers: [.authorization: "Bearer \(token)"],
+                body: MemoryBody([]),
+                requestID: "r"
+            )
+            request.remoteAddress = "192.0.2.\(index)"
+            statuses.append(await router.handle(request).status)
+        }
+        #expect(statuses == [200, 200, 429])
+    }
+}
