@@ -71,7 +71,7 @@ struct DemoCommand: AsyncParsableCommand {
         _ began: ContinuousClock.Instant
     ) async throws -> DemoResult {
         let url = try await processes.startServer()
-        var access = ServerAccess()
+        var access = try ServerAccess.parse([])
         access.server = url
         access.token = try String(contentsOfFile: directory + "/server/admin-token", encoding: .utf8)
         access.json = true
