@@ -9,22 +9,27 @@ struct Martlet: AsyncParsableCommand {
         discussion: """
             A first look, with nothing to set up:
 
-              martlet demo --keep                    a whole private run with virtual clients, in a minute or two
+              martlet demo --keep           a whole private run, in a minute or two
 
-            A server of your own, then a run (MARTLET_URL and MARTLET_TOKEN say which server and who asks):
+            A server of your own, then a run. MARTLET_URL and MARTLET_TOKEN say which
+            server, and who asks:
 
-              martlet serve --data-dir /var/lib/martlet
-              export MARTLET_URL=http://127.0.0.1:8080 MARTLET_TOKEN=$(cat /var/lib/martlet/admin-token)
+              martlet serve --data-dir data &
+              export MARTLET_URL=$(cat data/address)
+              export MARTLET_TOKEN=$(cat data/admin-token)
               martlet population create keyboards --epsilon 8 --delta 1e-5
+              martlet population token keyboards --uses 10000
               martlet run create Examples/keyboard.yaml --start
-              martlet population token keyboards --uses 10000      a token that enrolls clients
 
-            On each device, and then for you to look at:
+            On each device, with the token that was printed:
 
-              martlet client --enrollment-token TOKEN --data messages.txt --state-dir ~/.martlet
+              martlet client --enrollment-token TOKEN --data FILE --state-dir DIR
+
+            And to look at it:
+
               martlet run list
-              martlet run watch RUN
-              martlet run explain RUN
+              martlet run watch RUN         follows a run to its end
+              martlet run explain RUN       what happened and why, in sentences
               martlet run plot RUN -o curve.svg
 
             The dashboard is at the server's address, the API's reference at /docs.

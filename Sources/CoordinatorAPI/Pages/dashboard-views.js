@@ -81,7 +81,7 @@ class RunView {
         const best = (curve, pick) => (curve[0] ? t("best", { value: measured(curve[0].points.map(point => point[1]).reduce((left, right) => pick(left, right))) }) : "");
         const seconds = committed.map(round => round.seconds).sort((left, right) => left - right);
         const rows = [
-            ["figureRounds", count(run.committed_rounds), t("rounds", { done: count(run.committed_rounds), all: count(run.rounds) })],
+            ["figureRounds", count(run.committed_rounds), t("ofRounds", { all: count(run.rounds) })],
             ["accuracy", measured(last(accuracy)), best(accuracy, Math.max)], ["loss", measured(last(loss)), best(loss, Math.min)],
             ["epsilon", measured(run.epsilon), budget ? t("ofBudget", { limit: number(budget.epsilon, 2), delta: power(budget.delta) }) : t("noBudget")],
             ["figureUpload", byteSize(rounds.reduce((sum, round) => sum + round.bytes_up, 0)), t("total")],
@@ -95,7 +95,7 @@ class RunView {
 
     /** Where the time of the last rounds went. */
     setPhases(committed) {
-        const rounds = committed.filter(round => round.phase_seconds).slice(-8).toReversed();
+        const rounds = committed.filter(round => round.phase_seconds).slice(-5).toReversed();
         this.phaseCard.toggleAttribute("hidden", !rounds.length);
         const longest = Math.max(...rounds.map(round => round.seconds), 1e-9);
         const names = ["selecting", "reporting", "aggregating"];

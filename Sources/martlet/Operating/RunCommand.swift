@@ -12,7 +12,7 @@ struct RunCommand: AsyncParsableCommand {
             martlet run list
             martlet run watch RUN                  follows it to its end
             martlet run explain RUN                what happened and why, in sentences
-            martlet run plot RUN -o curve.svg      accuracy, loss, epsilon and bytes by round
+            martlet run plot RUN -o curve.svg      accuracy, loss, epsilon, bytes
             """,
         subcommands: [
             Create.self, Start.self, Pause.self, Resume.self, Cancel.self, List.self, Show.self, Watch.self,

@@ -10,6 +10,12 @@ struct RunCurves {
     var initialMetrics: [String: [String: Double]]?
 
     static func read(_ id: String, _ access: ServerAccess) async throws -> RunCurves {
+        do { return try await decode(id, access) } catch is DecodingError {
+            throw Failure("the server's answer cannot be read: server and program are of different versions")
+        }
+    }
+
+    private static func decode(_ id: String, _ access: ServerAccess) async throws -> RunCurves {
         let path = "/v1/runs/\(escaped(id))"
         let run = try WireCoding.decode(RunView.self, from: await access.call("GET", path))
         struct Page: Decodable {

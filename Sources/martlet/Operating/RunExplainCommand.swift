@@ -105,10 +105,7 @@ struct RunStory {
                 text = "\(name) published model \(number) from \(Readable.count(round.accepted, "update")) after "
                 text += "\(Readable.seconds(round.seconds)) (\(Readable.bytes(round.bytesUp)) came in)."
                 if let value = accuracy[number] {
-                    let before = accuracy[number - 1].map { $0 < value ? ", up from" : ", down from" }
-                    text += " Accuracy is \(Readable.rounded(value, 3))"
-                    text += before.map { "\($0) \(Readable.rounded(accuracy[number - 1] ?? 0, 3))" } ?? ""
-                    text += "."
+                    text += " Accuracy is \(change(from: accuracy[number - 1], to: value))."
                 }
                 if let epsilon = round.epsilon {
                     text += " It brought the population to epsilon \(self.number(epsilon))."
@@ -126,6 +123,14 @@ struct RunStory {
             }
             return text + losses(of: round)
         }
+    }
+
+    /// `0.431, up from 0.402`.
+    private func change(from before: Double?, to value: Double) -> String {
+        let text = number(value)
+        guard let before else { return text }
+        if number(before) == text { return text + " as before" }
+        return "\(text), \(value > before ? "up" : "down") from \(number(before))"
     }
 
     /// Who did not deliver, and why.

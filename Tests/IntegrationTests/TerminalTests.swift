@@ -1,0 +1,10 @@
+import Testing
+
+/// What the commands print, to a pipe and to a terminal; each scenario says in its script what it expects.
+@Suite(.timeLimit(.minutes(3)), .serialized)
+struct TerminalTests {
+    @Test(arguments: ["watching", "explaining", "plotting", "completing"])
+    func theCommandsInATerminal(_ scenario: String) throws {
+        try PythonScript.expectSuccess("terminal.py", [scenario])
+    }
+}

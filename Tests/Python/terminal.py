@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""What the commands print, to a pipe and to a terminal. terminal.py BINARY [SCENARIO ...]"""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import fcntl
+import termios
+import time
+import xml.etree.ElementTree
+
+from service import Service
+
+
+class Shell:
+    def __init__(self, service):
+        self.binary = service.binary
+        self.environment = dict(os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin, TERM="xterm-256color")
+        self.environment.pop("NO_COLOR", None)
+
+    def piped(self, *arguments, status=0):
+        """Standard output of a command whose output is not a terminal."""
+        answer = subprocess.run([self.binary, *arguments], env=self.environment, capture_output=True, text=True, timeout=60)
+        assert answer.returncode == status, f"{arguments}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
+        return answer.stdout if status == 0 else answer.stderr
+
+    def drawn(self, *arguments, columns=80, while_running=None, **environment):
+        """What a command writes to a terminal."""
+        main, side = pty.openpty()
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        process = subprocess.Popen(
+            [self.binary, *arguments], env=dict(self.environment, **environment), stdin=side, stdout=side, stderr=side, close_fds=True
+        )
+        os.close(side)
+        output = b""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            ready, _, _ = select.select([main], [], [], 0.1)
+            if ready:
+                try:
+                    block = os.read(main, 1 << 16)
+                except OSError:
+                    break
+                if not block:
+                    break
+                output += block
+                if while_running:
+                    while_running(output.decode(errors="replace"))
+            elif process.poll() is not None:
+                break
+        assert process.wait(10) == 0, output.decode(errors="replace")
+        os.close(main)
+        return output.decode()
+
+
+def trained(service):
+    """A finished run of three rounds, the second attempt of the second one."""
+    service.population()
+    run = service.run(cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000,
+                              "selection_timeout_s": 2, "report_timeout_s": 2})
+    clients = service.clients(3)
+    service.measure(run, 0, accuracy=0.1, loss=3)
+    service.round(clients[:2])
+    service.measure(run, 1, accuracy=0.25, loss=2)
+    work = service.assignment(clients[2])
+    service.call("POST", f"/v1/assignments/{work['id']}/failure", {"code": "out_of_memory"}, token=clients[2])
+    end = time.monotonic() + 15
+    while service.call("GET", f"/v1/runs/{run}/rounds")["items"][-1]["attempt"] < 2:
+        assert time.monotonic() < end, "the second round was not given up"
+        time.sleep(0.05)
+    service.round(clients[:2])
+    service.measure(run, 2, accuracy=0.25, loss=1.5)
+    service.round(clients[:2])
+    service.measure(run, 3, accuracy=0.5, loss=1.25)
+    return run
+
+
+def watching(service):
+    """`run watch` redraws on a terminal and prints lines to a pipe; NO_COLOR is heeded; it waits for a server that restarts."""
+    shell = Shell(service)
+    service.population()
+    run = service.run()
+    clients = service.clients(2)
+    service.measure(run, 0, accuracy=0.1)
+    state = {"step": 0}
+
+    def play(output):
+        if state["step"] == 0 and "round 1" in output:
+            state["step"] = 1
+            service.round(clients)
+            service.measure(run, 1, accuracy=0.3)
+        elif state["step"] == 1 and "1/3 rounds" in output:
+            state["step"] = 2
+            service.kill()
+        elif state["step"] == 2 and "does not answer" in output:
+            state["step"] = 3
+            service.start()
+            service.round(clients)
+            service.round(clients)
+
+    drawn = shell.drawn("run", "watch", run, while_running=play)
+    assert state["step"] == 3, f"{state}\n{drawn}"
+    assert re.search(r"\x1b\[\d+F", drawn), "the picture is drawn over the old one"
+    assert "\x1b[32m" in drawn and "3/3 rounds" in drawn and "█" in drawn
+    assert re.search("accuracy .*[▁▂▃▄▅▆▇█].* 0.100 → 0.300", drawn), drawn[-800:]
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h") == 1, "the cursor comes back"
+    plain = shell.drawn("run", "watch", run, NO_COLOR="1")
+    assert "\x1b[32m" not in plain and "\x1b[1m" not in plain and "3/3 rounds" in plain
+    narrow = shell.drawn("run", "watch", run, columns=40, NO_COLOR="1")
+    lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in narrow.splitlines()]
+    assert max(map(len, lines)) <= 40, lines
+    piped = shell.piped("run", "watch", run)
+    assert "\x1b" not in piped and piped.startswith("completed: 3/3 rounds, accuracy 0.300, epsilon "), piped
+    values = [json.loads(line) for line in shell.piped("run", "watch", run, "--json").splitlines()]
+    assert values[-1]["state"] == "completed"
+    assert "no run 'run_x'" in shell.piped("run", "watch", "run_x", status=1)
+
+
+def explaining(service):
+    """`run explain` tells each round with numbers and reasons; tables line up."""
+    shell = Shell(service)
+    run = trained(service)
+    story = shell.piped("run", "explain", run)
+    for sentence in [
+        "needs 2", "Privacy is central", "Round 1 published model 1 from 2 updates", "Accuracy is 0.250, up from 0.100.",
+        "Round 2 was given up after", "1 client did not deliver: 1 out_of_memory.", "its reservation went back to the budget",
+        "Round 2, attempt 2 published model 2", "Accuracy is 0.250 as before.", "the last model is version 3.",
+    ]:
+        assert sentence in story, f"{sentence!r} is not in:\n{story}"
+    one = shell.piped("run", "explain", run, "--round", "2")
+    assert "attempt 1  abandoned: " in one and "attempt 2  committed: " in one and "Round 1" not in one
+    assert "has no round 9 yet" in shell.piped("run", "explain", run, "--round", "9", status=1)
+    table = shell.piped("run", "list").splitlines()
+    assert table[0].split() == ["RUN", "STATE", "ROUNDS", "EPSILON", "NAME"] and run in table[1]
+    assert table[1].index("keyboard-en") == table[0].index("NAME"), table
+    assert "\x1b" not in "".join(table)
+    populations = shell.piped("population", "show").splitlines()
+    assert populations[1].split()[1] == "3" and populations[1].endswith("keyboards"), populations
+
+
+def plotting(service):
+    """`run plot` writes an SVG picture that is well-formed, complete, and the same each time."""
+    shell = Shell(service)
+    run = trained(service)
+    os.chdir(service.directory)
+    shell.piped("run", "plot", run, "-o", "one.svg")
+    shell.piped("run", "plot", run, "-o", "again.svg")
+    text = open("one.svg").read()
+    assert text == open("again.svg").read()
+    root = xml.etree.ElementTree.fromstring(text)
+    space = "{http://www.w3.org/2000/svg}"
+    paths = root.findall(f".//{space}path")
+    assert [path.get("d").count("L") for path in paths] == [3, 3, 2, 2], "accuracy and loss begin at round 0"
+    assert root.find(f"{space}title") is not None and "href" not in text and "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    shell.piped("run", "plot", run, run, "--label", "a <b>", "--label", "c", "--title", "x & y", "--panel", "loss", "-o", "two.svg")
+    two = open("two.svg").read()
+    assert len(xml.etree.ElementTree.fromstring(two).findall(f".//{space}path")) == 2 and "a &lt;b&gt;" in two
+    assert "--label for each" in shell.piped("run", "plot", run, "--label", "a", "--label", "b", "-o", "x.svg", status=64)
+    assert "not one of accuracy" in shell.piped("run", "plot", run, "--panel", "speed", "-o", "x.svg", status=64)
+    assert "cannot write" in shell.piped("run", "plot", run, "-o", "nowhere/x.svg", status=1)
+    assert "accuracy=0.431" in shell.piped("run", "report", run, "accuracy", status=64)
+
+
+def completing(service):
+    """Completions load in each shell that is here, and complete."""
+    shell = Shell(service)
+    os.chdir(service.directory)
+    for name in ("bash", "zsh", "fish"):
+        with open(f"martlet.{name}", "w") as file:
+            file.write(shell.piped("completions", name))
+    environment = dict(shell.environment, PATH=os.path.dirname(shell.binary) + ":" + os.environ["PATH"])
+
+    def run(*command):
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert answer.returncode == 0, f"{command}: {answer.stderr}"
+        return answer.stdout
+
+    answer = run(
+        "bash", "--norc", "-c",
+        "source martlet.bash; COMP_WORDS=(martlet run wa); COMP_CWORD=2; COMP_LINE='martlet run wa'; COMP_POINT=14;"
+        "$(complete -p martlet | sed 's/.*-F \\([^ ]*\\).*/\\1/') martlet wa run; printf '%s\\n' \"${COMPREPLY[@]}\"",
+    )
+    assert answer.split() == ["watch"], answer
+    if shutil.which("zsh"):
+        run("zsh", "-n", "martlet.zsh")
+        assert open("martlet.zsh").read().startswith("#compdef martlet")
+    if shutil.which("fish"):
+        answer = run("fish", "--no-config", "-c", "source martlet.fish; complete -C 'martlet run ex'")
+        assert answer.startswith("explain"), answer
+    assert "not for tcsh" in shell.piped("completions", "tcsh", status=64)
+    overview = shell.piped("--help")
+    for example in ("martlet demo --keep", "martlet run create Examples/keyboard.yaml --start", "martlet run plot RUN -o curve.svg"):
+        assert example in overview
+    assert max(map(len, overview.splitlines())) <= 80
+
+
+SCENARIOS = [watching, explaining, plotting, completing]
+
+
+def main():
+    binary, names = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    known = {scenario.__name__: scenario for scenario in SCENARIOS}
+    for name in names or known:
+        start = time.monotonic()
+        with Service(binary) as service:
+            known[name](service)
+        print(f"passed: {name} in {time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
