@@ -115,14 +115,14 @@ extension CoordinatorAPI {
         }
     }
 
-    private func model(_ request: ServerRequest) async throws -> ModelVersionView {
+    func model(_ request: ServerRequest) async throws -> ModelVersionView {
         try await coordinator.model(
             run: request.parameters["run"] ?? "",
             version: request.parameters["version"] ?? ""
         )
     }
 
-    private func requireReader(_ request: ServerRequest) async throws {
+    func requireReader(_ request: ServerRequest) async throws {
         switch try await principal(request) {
         case .staff: return
         case .client(let id) where await coordinator.mayReadModels(client: id, run: request.parameters["run"] ?? ""):

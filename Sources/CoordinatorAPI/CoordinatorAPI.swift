@@ -50,6 +50,7 @@ package struct CoordinatorAPI: Sendable {
         addPopulationRoutes(to: &router)
         addRunRoutes(to: &router)
         addModelRoutes(to: &router)
+        addArchiveRoute(to: &router)
         addParticipationRoutes(to: &router)
         addOverviewRoutes(to: &router)
         addPageRoutes(to: &router)
