@@ -49,6 +49,7 @@ package struct CoordinatorAPI: Sendable {
         addStatusRoutes(to: &router)
         addPopulationRoutes(to: &router)
         addRunRoutes(to: &router)
+        addTokenizerRoutes(to: &router)
         addModelRoutes(to: &router)
         addArchiveRoute(to: &router)
         addParticipationRoutes(to: &router)

@@ -37,7 +37,8 @@ struct Martlet: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
-            SuggestCommand.self, DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
+            SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,
+            DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
             CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self,
         ]
     )

@@ -223,7 +223,7 @@ struct CoordinatorAPITests {
             #expect(try await service.call(method, path, token: nil).status == 401, "\(method) \(target)")
             let clientMay =
                 target.contains("assignments") || target.contains("checkins")
-                || (target.contains("models/{version}") && method == "GET")
+                || (target.contains("models/{version}") && method == "GET") || target.hasSuffix("/tokenizer")
             let status = try await service.call(method, path, token: token).status
             #expect((status == 403) != clientMay, "\(method) \(target): \(status)")
         }

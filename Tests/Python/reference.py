@@ -17,6 +17,8 @@ LATE = ["putUpdate", "reportFailure", "cancelRun", "revokeClient", "rotateToken"
 STATES = {
     "startRun": {200, 409}, "pauseRun": {200, 409}, "resumeRun": {200, 409}, "cancelRun": {200, 409}, "putModel": {201, 409},
     "createPopulation": {201, 409}, "getWeights": {200, 307},
+    # The run's architecture is external: it has no vocabulary.
+    "getTokenizer": {404},
 }
 
 

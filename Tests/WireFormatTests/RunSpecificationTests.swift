@@ -38,7 +38,7 @@ struct RunSpecificationTests {
                 "\(pointers)"
             )
             let architecture = error.problems.first { $0.pointer == "/model/architecture" }
-            #expect(architecture?.detail.contains("cifg-lstm, external") == true)
+            #expect(architecture?.detail.contains("cifg-lstm, decoder, tabular, tabular-statistics, external") == true)
         }
     }
 

@@ -145,7 +145,7 @@ extension Coordinator {
             throw CoordinationError(.unavailable, "model_missing", "the run has no model yet")
         }
         let version = run.versions[record.round - 1]
-        return AssignmentBody(
+        var body = AssignmentBody(
             id: record.id,
             run: record.runId,
             round: record.round,
@@ -157,7 +157,7 @@ extension Coordinator {
                 sha256: version.sha256,
                 bytes: version.bytes
             ),
-            architecture: run.specification.model,
+            architecture: run.assignedModel,
             training: run.specification.training,
             privacy: run.specification.privacy,
             maxParticipations: run.specification.cohort.maxParticipations,
@@ -167,6 +167,8 @@ extension Coordinator {
             deadline: record.deadline.wireTimestamp,
             deadlineInS: max(0, record.deadline.timeIntervalSince(now))
         )
+        body.base = baseModel(of: run.specification)
+        return body
     }
 
     private static func seed(of id: String) -> UInt64 {

@@ -65,6 +65,7 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
 extension Coordinator {
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
     package func createRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunView {
+        let specification = try resolvingBase(specification)
         let population = try populationRecord(specification.population)
         try checkPrivacyMode(specification, population: population)
         let document = try WireCoding.encode(specification)
@@ -270,11 +271,6 @@ extension Coordinator {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(version)'")
         }
         return view(found)
-    }
-
-    /// Whether a client has ever been assigned in the run, and so may read its models.
-    package func mayReadModels(client: String, run: String) -> Bool {
-        runs[run]?.participations[client] != nil
     }
 
     func runState(_ id: String) throws -> RunState {

@@ -6,6 +6,10 @@ package import WireFormat
 struct RunState: Sendable {
     var record: RunRecord
     let specification: RunSpecification
+    /// The model as assignments describe it: a long tokeniser is a reference.
+    let assignedModel: RunSpecification.Model
+    /// The tokeniser's JSON and its hash, where it is long.
+    let longTokenizer: (document: Data, sha256: String)?
     /// The latest attempt of the latest round.
     var round: RoundRecord?
     /// Every attempt, oldest first.
@@ -27,6 +31,11 @@ struct RunState: Sendable {
     init(record: RunRecord) throws {
         self.record = record
         specification = try WireCoding.decode(RunSpecification.self, from: Data(record.specification.utf8))
+        longTokenizer = specification.model.longTokenizer.map { ($0, Secrets.sha256($0)) }
+        assignedModel =
+            longTokenizer.map { [specification] in
+                specification.model.referringToTokenizer(sha256: $0.sha256, url: "/v1/runs/\(record.id)/tokenizer")
+            } ?? specification.model
     }
 
     mutating func setRound(_ record: RoundRecord) {

@@ -1,46 +1,5 @@
 public import Tensors
 
-/// What the server asks of one client's training.
-public struct TrainingInstructions: Sendable {
-    /// SGD's step.
-    public var learningRate: Double
-    /// Windows a step.
-    public var batchSize: Int
-    /// Passes over the data.
-    public var epochs: Int
-    /// Bound on the global L2 norm of one step's gradient, for stability only.
-    public var gradientClip: Double
-    /// Steps, at most.
-    public var maxSteps: Int
-    /// Windows used, at most.
-    public var maxExamples: Int
-    /// Seeds the shuffles; never privacy noise.
-    public var seed: UInt64
-    /// The run's alphabet, where its model is a character model.
-    public var alphabet: String?
-
-    /// Creates instructions.
-    public init(
-        learningRate: Double,
-        batchSize: Int,
-        epochs: Int,
-        gradientClip: Double = 5,
-        maxSteps: Int = .max,
-        maxExamples: Int = .max,
-        seed: UInt64,
-        alphabet: String? = nil
-    ) {
-        self.learningRate = learningRate
-        self.batchSize = batchSize
-        self.epochs = epochs
-        self.gradientClip = gradientClip
-        self.maxSteps = maxSteps
-        self.maxExamples = maxExamples
-        self.seed = seed
-        self.alphabet = alphabet
-    }
-}
-
 /// Sums that add over clients; rates are made of them at the end.
 public struct TrainingMetrics: Equatable, Sendable {
     /// Negative log likelihood, in nats.
@@ -53,6 +12,10 @@ public struct TrainingMetrics: Equatable, Sendable {
     public var hit1 = 0
     /// Targets among the three largest.
     public var hit3 = 0
+    /// Targets that the vocabulary has; over `tokens`, the ceiling of recall.
+    public var inVocabulary = 0
+    /// UTF-8 bytes of the targets, for bits per byte.
+    public var bytes = 0
 
     /// Zero.
     public init() {}
@@ -64,12 +27,18 @@ public struct TrainingMetrics: Equatable, Sendable {
         left.tokens += right.tokens
         left.hit1 += right.hit1
         left.hit3 += right.hit3
+        left.inVocabulary += right.inVocabulary
+        left.bytes += right.bytes
     }
 
     /// Mean loss in nats.
     public var loss: Double { lossTokens > 0 ? nll / Double(lossTokens) : 0 }
     /// Top-1 recall.
     public var accuracy: Double { tokens > 0 ? Double(hit1) / Double(tokens) : 0 }
+    /// Top-3 recall.
+    public var recallAt3: Double { tokens > 0 ? Double(hit3) / Double(tokens) : 0 }
+    /// Loss in bits per UTF-8 byte: the one figure that is comparable between tokenisers.
+    public var bitsPerByte: Double { bytes > 0 ? nll / (0.693_147_180_559_945_3 * Double(bytes)) : 0 }
 }
 
 /// What training gives back.
@@ -80,12 +49,24 @@ public struct TrainingResult: Sendable {
     public var exampleCount: Int
     /// Sums over the training data.
     public var metrics: TrainingMetrics
+    /// Optimiser steps that were taken.
+    public var stepCount: Int
+    /// Whether a limit ended the training before its epochs did.
+    public var isPartial: Bool
 
     /// Creates a result.
-    public init(delta: ParameterVector, exampleCount: Int, metrics: TrainingMetrics = .init()) {
+    public init(
+        delta: ParameterVector,
+        exampleCount: Int,
+        metrics: TrainingMetrics = .init(),
+        stepCount: Int = 0,
+        isPartial: Bool = false
+    ) {
         self.delta = delta
         self.exampleCount = exampleCount
         self.metrics = metrics
+        self.stepCount = stepCount
+        self.isPartial = isPartial
     }
 }
 
@@ -97,6 +78,10 @@ public enum LocalTrainingError: Error, Equatable, Sendable {
     case noData
     /// The model is not one that this trainer knows.
     case modelMismatch(reason: String)
+    /// The data could not be read, or breaks a rule that the run sets.
+    case unusableData(reason: String)
+    /// The trainer does not do this.
+    case unsupported(operation: String)
 }
 
 /// Trains a model on data that stays where it is.
@@ -105,4 +90,26 @@ public enum LocalTrainingError: Error, Equatable, Sendable {
 public protocol LocalTrainer: Sendable {
     /// Trains from `model` on the device's data. Called away from any actor; may take long.
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
+
+    /// The gradient of the mean loss over all of the device's data at `model`, as the result's `delta`, for FedSGD.
+    ///
+    /// - Throws: ``LocalTrainingError/unsupported(operation:)`` unless the trainer implements it.
+    func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
+
+    /// Judges `model` on data of the device that no training uses; learning settings in the instructions are ignored.
+    ///
+    /// - Throws: ``LocalTrainingError/unsupported(operation:)`` unless the trainer implements it.
+    func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics
+}
+
+extension LocalTrainer {
+    /// Refuses.
+    public func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        throw LocalTrainingError.unsupported(operation: "gradient")
+    }
+
+    /// Refuses.
+    public func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics {
+        throw LocalTrainingError.unsupported(operation: "evaluate")
+    }
 }

@@ -147,9 +147,10 @@ public actor FederatedClient {
         }
         do {
             let model = try await model(of: assignment)
+            let instructions = try await instructions(for: assignment)
             let trainer = trainer
             let vector = try await arithmetic.run {
-                let result = try trainer.train(model: model, instructions: assignment.instructions)
+                let result = try trainer.train(model: model, instructions: instructions)
                 return try Self.prepared(result, for: assignment)
             }
             // The event is on disk before the update can leave the device.
@@ -166,7 +167,7 @@ public actor FederatedClient {
             return try await upload(pending, run: assignment.run, round: assignment.round)
                 ?? .ended(code: "round_closed")
         } catch let error as LocalTrainingError {
-            return try await fail(assignment, error == .noData ? "no_data" : "training_failed", "\(error)")
+            return try await fail(assignment, error.failureCode, "\(error)")
         } catch let error as PrivacyError {
             return try await fail(assignment, "training_failed", "\(error)")
         } catch let error as ClientError where error.code == "model_mismatch" {
@@ -175,18 +176,41 @@ public actor FederatedClient {
     }
 
     private func model(of assignment: AssignmentBody) async throws -> ParameterVector {
-        let request = TransportRequest(method: "GET", url: server + assignment.model.url, headers: authorization())
+        let model = try await weights(assignment.model)
+        guard model.layout == assignment.tensors else {
+            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
+        }
+        return model
+    }
+
+    /// A model's tensors, from the cache or the server.
+    private func weights(_ reference: AssignmentBody.Model) async throws -> ParameterVector {
+        let request = TransportRequest(method: "GET", url: server + reference.url, headers: authorization())
         let (transport, retry) = (transport, retry)
-        let model = try await models.model(sha256: assignment.model.sha256) { path in
+        return try await models.model(sha256: reference.sha256) { path in
             var download = request
             download.destination = path
             let response = try await retry.send(download, over: transport)
             guard response.status == 200 else { throw Self.error(of: response) }
         }
-        guard model.layout == assignment.tensors else {
-            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
+    }
+
+    /// What the trainer is told, with the base model and the tokeniser fetched where the model needs them.
+    private func instructions(for assignment: AssignmentBody) async throws -> TrainingInstructions {
+        var architecture = assignment.architecture
+        if let reference = architecture.tokenizerReference {
+            let request = TransportRequest(method: "GET", url: server + reference.url, headers: authorization())
+            let (transport, retry) = (transport, retry)
+            let document = try await models.document(sha256: reference.sha256) {
+                let response = try await retry.send(request, over: transport)
+                guard response.status == 200 else { throw Self.error(of: response) }
+                return response.body
+            }
+            architecture = try architecture.embedding(tokenizer: document)
         }
-        return model
+        var base: ParameterVector?
+        if let reference = assignment.base { base = try await weights(reference) }
+        return try TrainingInstructions(assignment, architecture: architecture, base: base)
     }
 
     /// Checks what the trainer returned, clips and noises it as the run asks, and makes the file that is sent.
@@ -298,21 +322,6 @@ public actor FederatedClient {
             code: problem?.code ?? "http_\(response.status)",
             message: problem?.detail ?? "the server answered \(response.status)",
             status: response.status
-        )
-    }
-}
-
-extension AssignmentBody {
-    fileprivate var instructions: TrainingInstructions {
-        TrainingInstructions(
-            learningRate: training.local.learningRate,
-            batchSize: training.local.batchSize,
-            epochs: training.local.epochs,
-            gradientClip: training.local.clip,
-            maxSteps: training.limits.maxSteps,
-            maxExamples: training.limits.maxExamples,
-            seed: UInt64(seed) ?? 0,
-            alphabet: architecture.config?.alphabet
         )
     }
 }

@@ -9,7 +9,7 @@ public actor ModelCache {
     private var order: [String] = []
     /// Bytes that were downloaded.
     public private(set) var bytesDown = 0
-    private static let heldCount = 2
+    private static let heldCount = 3
 
     /// Keeps files in a directory, made where it is missing.
     ///
@@ -30,9 +30,7 @@ public actor ModelCache {
                 defer { try? FileManager.default.removeItem(atPath: partial) }
                 try await fetch(partial)
                 let data = try Data(contentsOf: URL(fileURLWithPath: partial), options: .mappedIfSafe)
-                let actual = SHA256.hash(data: data).map { byte in
-                    (byte < 16 ? "0" : "") + String(byte, radix: 16)
-                }.joined()
+                let actual = Self.hexadecimal(SHA256.hash(data: data))
                 guard actual == sha256 else {
                     throw ClientError(code: "digest_mismatch", message: "the downloaded model has SHA-256 \(actual)")
                 }
@@ -52,6 +50,24 @@ public actor ModelCache {
             loading[sha256] = nil
             throw error
         }
+    }
+
+    /// A small file with this hash, such as a tokeniser.
+    func document(sha256: String, fetch: @Sendable () async throws -> Data) async throws -> Data {
+        let path = directory + "/" + sha256 + ".json"
+        if let known = FileManager.default.contents(atPath: path) { return known }
+        let data = try await fetch()
+        let actual = Self.hexadecimal(SHA256.hash(data: data))
+        guard actual == sha256 else {
+            throw ClientError(code: "digest_mismatch", message: "the downloaded document has SHA-256 \(actual)")
+        }
+        note(data.count)
+        try data.write(to: URL(fileURLWithPath: path), options: .atomic)
+        return data
+    }
+
+    private static func hexadecimal(_ digest: SHA256.Digest) -> String {
+        digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
     private func note(_ count: Int) { bytesDown += count }

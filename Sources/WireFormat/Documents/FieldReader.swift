@@ -47,6 +47,17 @@ package final class FieldReader {
         return value != .null
     }
 
+    /// A nested object as it stands, for a reader of its own; `nil` when it is absent.
+    package func rawObject(_ name: String) -> JSONValue? {
+        switch take(name) {
+        case nil: return nil
+        case .object(let fields)?: return .object(fields)
+        case let other?:
+            report(name, "must be an object, not \(other.kindName)")
+            return nil
+        }
+    }
+
     /// The names of all fields, sorted.
     package var names: [String] { fields.keys.sorted() }
 

@@ -98,6 +98,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var state: String
     package var model: Model
     package var architecture: RunSpecification.Model
+    /// The other model that this one needs, such as the frozen base of adapters.
+    package var base: Model?
     package var training: RunSpecification.Training
     package var privacy: RunSpecification.Privacy
     package var maxParticipations: Int

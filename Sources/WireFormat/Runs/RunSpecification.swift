@@ -4,21 +4,23 @@ package import Tensors
 package struct RunSpecification: Codable, Equatable, Sendable {
     /// The model and how its first version comes to be.
     package struct Model: Codable, Equatable, Sendable {
-        /// Hyperparameters of a built-in architecture.
-        package struct Configuration: Codable, Equatable, Sendable {
-            package var vocabSize: Int
-            package var embeddingDim: Int
-            package var hiddenDim: Int
-            /// The alphabet of a character model, specials excluded; id = position + 4.
-            package var alphabet: String?
-        }
         package struct Initialization: Codable, Equatable, Sendable {
             package var seed: String
         }
-        /// `cifg-lstm`, or `external`: tensors come with the uploaded weights.
+        /// A published version of another run: the frozen model of adapters, or a table's statistics.
+        package struct Base: Codable, Equatable, Sendable {
+            package var run: String
+            /// The latest one when the run is created, where none is given.
+            package var version: Int?
+        }
+        /// A built-in one, or `external`: tensors come with the uploaded weights.
         package var architecture: String
-        package var config: Configuration?
+        /// A JSON object that the architecture reads.
+        package var config: JSONValue?
         package var initialization: Initialization?
+        package var base: Base?
+
+        package static let architectures = ["cifg-lstm", "decoder", "tabular", "tabular-statistics", "external"]
     }
 
     /// Who takes part in a round, and how long it waits.
@@ -46,8 +48,16 @@ package struct RunSpecification: Codable, Equatable, Sendable {
             package var maxSteps: Int
             package var maxExamples: Int
         }
+        /// What clients do to their texts before training, and how much must be left.
+        package struct DataRules: Codable, Equatable, Sendable {
+            package var clean: Bool
+            package var language: String?
+            package var minimumRecords: Int
+            package var minimumCharacters: Int
+        }
         package var local: Local
         package var limits: Limits
+        package var data: DataRules?
         package var submit: String
         package var encoding: String
     }
@@ -107,6 +117,7 @@ extension RunSpecification {
         rounds = fields.integer("rounds", in: 1...1_000_000)
         let privacy = fields.object("privacy") { Privacy(reading: $0) }
         self.privacy = privacy
+        model.setAdapterDefault(isPrivate: privacy.mode != "none")
         cohort = fields.object("cohort") { Cohort(reading: $0, capRequired: privacy.mode != "none") }
         training = fields.object("training") { Training(reading: $0) }
         aggregation = fields.object("aggregation") { Aggregation(reading: $0, privacyMode: privacy.mode) }
@@ -115,38 +126,38 @@ extension RunSpecification {
 
 extension RunSpecification.Model {
     fileprivate init(reading fields: FieldReader) {
-        architecture = fields.choice("architecture", of: ["cifg-lstm", "external"], default: "cifg-lstm")
-        if !fields.has("architecture") { fields.report("architecture", "is required: cifg-lstm or external") }
-        if architecture == "cifg-lstm" {
-            config = fields.object("config") { config in
-                let alphabet = config.optionalString("alphabet", lengthLimit: 65_536)
-                let vocabulary = config.integer(
-                    "vocab_size",
-                    default: alphabet.map { $0.unicodeScalars.count + 4 },
-                    in: 5...1_000_000
-                )
-                if let alphabet, alphabet.unicodeScalars.count + 4 != vocabulary {
-                    config.report(
-                        "vocab_size",
-                        "must be the alphabet's \(alphabet.unicodeScalars.count) characters and 4"
-                    )
-                }
-                return Configuration(
-                    vocabSize: vocabulary,
-                    embeddingDim: config.integer("embedding_dim", in: 1...4096),
-                    hiddenDim: config.integer("hidden_dim", in: 1...8192),
-                    alphabet: alphabet
-                )
-            }
+        architecture = fields.choice("architecture", of: Self.architectures, default: "cifg-lstm")
+        if !fields.has("architecture") {
+            fields.report("architecture", "is required: \(Self.architectures.joined(separator: ", "))")
+        }
+        config = fields.rawObject("config")
+        if architecture != "external" {
+            // What it must hold, the architecture says when the run is created.
+            if config == nil { config = .object([:]) }
             initialization = fields.object("initialization") { initialization in
                 let seed = initialization.string("seed", default: "42", lengthLimit: 20)
                 if UInt64(seed) == nil { initialization.report("seed", "must be a 64-bit number as a string") }
                 return Initialization(seed: seed)
             }
-        } else {
-            config = nil
-            initialization = nil
         }
+        if fields.has("base") {
+            base = fields.object("base") { base in
+                Base(
+                    run: base.string("run"),
+                    version: base.has("version") ? base.integer("version", in: 0...1_000_000) : nil
+                )
+            }
+        }
+    }
+
+    /// Adapters are trained by B alone under privacy, where the mean is exact and the noise stays linear; else both.
+    package mutating func setAdapterDefault(isPrivate: Bool) {
+        guard case .object(var fields)? = config, case .object(var lora)? = fields["lora"], lora["train"] == nil else {
+            return
+        }
+        lora["train"] = .string(isPrivate ? "b" : "both")
+        fields["lora"] = .object(lora)
+        config = .object(fields)
     }
 }
 
@@ -181,6 +192,14 @@ extension RunSpecification.Training {
             Limits(
                 maxSteps: limits.integer("max_steps", default: 1000, in: 1...100_000_000),
                 maxExamples: limits.integer("max_examples", default: 100_000, in: 1...100_000_000)
+            )
+        }
+        data = fields.object("data") { data in
+            DataRules(
+                clean: data.boolean("clean", default: true),
+                language: data.optionalString("language", lengthLimit: 8),
+                minimumRecords: data.integer("minimum_records", default: 1, in: 0...1_000_000_000),
+                minimumCharacters: data.integer("minimum_characters", default: 0, in: 0...1_000_000_000)
             )
         }
         submit = fields.choice("submit", of: ["delta"], default: "delta")

@@ -14,7 +14,12 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
     @OptionGroup var trust: TrustOptions
     @Option(help: "Needed for the first start only.") var enrollmentToken: String?
-    @Option(help: "A text file, one record a line.") var data: String
+    @Option(help: "TXT (a record a line), JSONL, or CSV: a table, or with --field texts.") var data: String
+    @Option(help: "The JSON field (default text) or CSV column with the text.") var field: String?
+    @Option(name: .customLong("where"), help: "With a table: rows with COLUMN=VALUE only; may be repeated.")
+    var filters: [String] = []
+    @Option(help: "Data on which the model is judged when the server asks; default: the training data.")
+    var evaluationData: String?
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations = 1_000_000
     @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double
@@ -24,13 +29,20 @@ struct ClientCommand: AsyncParsableCommand {
     @Flag(help: "Print outcomes as JSON lines.") var json = false
 
     func run() async throws {
-        let texts = try TextFiles.records(at: data)
+        let training = try DataFiles.data(at: data, field: field, filters: filters)
+        let heldOut = try evaluationData.map { try DataFiles.data(at: $0, field: field, filters: filters) }
+        let reportPath = stateDir + "/data-report.json"
         let state = try ClientState(directory: stateDir)
         let client = FederatedClient(
             server: try ServerAccess.url(server),
             enrollmentToken: enrollmentToken,
             state: state,
-            trainer: TextTrainer(texts: texts),
+            trainer: DeviceTrainer(data: training, heldOut: heldOut) { report in
+                // For the device's owner; it is sent nowhere.
+                let encoder = JSONEncoder()
+                encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+                try? encoder.encode(report).write(to: URL(fileURLWithPath: reportPath), options: .atomic)
+            },
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: try ModelCache(directory: stateDir + "/models"),
             policy: ClientPrivacyPolicy(
@@ -105,7 +117,9 @@ struct FleetCommand: AsyncParsableCommand {
             clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients,
             width: width,
             makeTrainer: { index in
-                TextTrainer(texts: texts.map { [$0[index]] } ?? SyntheticMessages.messages(ofClient: index, seed: seed))
+                DeviceTrainer(
+                    texts: texts.map { [$0[index]] } ?? SyntheticMessages.messages(ofClient: index, seed: seed)
+                )
             }
         )
         let log = FleetLog(json: json)

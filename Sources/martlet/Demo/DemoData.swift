@@ -6,7 +6,7 @@ import LocalTraining
 struct DemoData {
     let clientCount: Int
     let isSynthetic: Bool
-    let evaluation: CharacterTrainer
+    let evaluation: LanguageTrainer
     /// What always guessing the most frequent symbol of the evaluation texts scores.
     let baseline: Double
 
@@ -33,11 +33,10 @@ struct DemoData {
             heldOut = SyntheticMessages.heldOut(clientCount: 60, seed: seed)
         }
         isSynthetic = text == nil
-        evaluation = try CharacterTrainer(
-            configuration: Self.configuration,
-            tokenizer: CharacterTokenizer(alphabet: CharacterTokenizer.messages),
+        evaluation = LanguageTrainer(
+            architecture: try CIFGLSTMArchitecture(configuration: Self.configuration),
             texts: heldOut
         )
-        baseline = evaluation.mostFrequentSymbolShare
+        baseline = evaluation.mostFrequentTokenShare
     }
 }

@@ -49,7 +49,7 @@ struct ServeCommand: AsyncParsableCommand {
             isOpen: plan.isOpen,
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
             limits: plan.limits,
-            makeInitialModel: Self.initialModel
+            makeInitialModel: { try BuiltInModels.initialModel($0) }
         )
         let server = HTTPServer(configuration: plan.http, router: api.router(), logger: logger)
         let actualPort = try await server.start()
@@ -91,24 +91,6 @@ struct ServeCommand: AsyncParsableCommand {
         let token = Secrets.token()
         try await coordinator.ensureToken(token, role: .viewer, name: "viewer_token_file")
         try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
-    }
-
-    /// The first version of a built-in architecture; `nil` where the weights will be uploaded.
-    private static let initialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector? = { model in
-        guard model.architecture == "cifg-lstm", let config = model.config else { return nil }
-        let alphabet = config.alphabet ?? CharacterTokenizer.messages
-        guard config.vocabSize == alphabet.unicodeScalars.count + 4 else {
-            throw DocumentError(
-                "/model/config/vocab_size",
-                "must be \(alphabet.unicodeScalars.count + 4), the alphabet's characters and 4; or give another alphabet"
-            )
-        }
-        let configuration = CIFGLSTMConfiguration(
-            vocabularySize: config.vocabSize,
-            embeddingDimension: config.embeddingDim,
-            hiddenDimension: config.hiddenDim
-        )
-        return configuration.initialParameters(seed: UInt64(model.initialization?.seed ?? "42") ?? 42)
     }
 }
 

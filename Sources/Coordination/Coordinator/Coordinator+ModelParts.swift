@@ -1,0 +1,52 @@
+package import Foundation
+import Tensors
+package import WireFormat
+
+/// What a model needs beside its own tensors: another run's version, and a tokeniser.
+extension Coordinator {
+    /// The specification with the base's version fixed, so that every client of every round gets the same one.
+    func resolvingBase(_ specification: RunSpecification) throws -> RunSpecification {
+        guard let base = specification.model.base else { return specification }
+        guard let versions = runs[base.run]?.versions,
+            let version = base.version.map({ number in versions.first { $0.version == number } }) ?? versions.last
+        else {
+            throw CoordinationError(
+                .unprocessable,
+                "base_missing",
+                "model.base: run '\(base.run)' has no model version \(base.version.map(String.init) ?? "yet")"
+            )
+        }
+        var resolved = specification
+        resolved.model.base?.version = version.version
+        return resolved
+    }
+
+    /// The base as an assignment names it.
+    func baseModel(of specification: RunSpecification) -> AssignmentBody.Model? {
+        guard let base = specification.model.base,
+            let version = runs[base.run]?.versions.first(where: { $0.version == base.version })
+        else { return nil }
+        return .init(
+            version: version.version,
+            url: "/v1/runs/\(base.run)/models/\(version.version)/weights",
+            sha256: version.sha256,
+            bytes: version.bytes
+        )
+    }
+
+    /// The tokeniser of a run as JSON.
+    ///
+    /// - Throws: ``CoordinationError`` `not_found` where the run has none of its own.
+    package func tokenizer(run id: String) throws -> (document: Data, sha256: String) {
+        guard let tokenizer = try runState(id).longTokenizer else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no tokenizer that is kept apart")
+        }
+        return tokenizer
+    }
+
+    /// Whether a client has ever been assigned in the run, or in one that builds on it, and so may read its models.
+    package func mayReadModels(client: String, run: String) -> Bool {
+        runs[run]?.participations[client] != nil
+            || runs.values.contains { $0.specification.model.base?.run == run && $0.participations[client] != nil }
+    }
+}

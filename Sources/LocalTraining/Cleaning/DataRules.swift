@@ -1,0 +1,105 @@
+/// What must be done to a device's data before training, and how much there must be.
+public struct DataRules: Equatable, Sendable {
+    /// How texts are cleaned; `nil` leaves them as they are.
+    public var cleaning: CleaningOptions?
+    /// Records or rows that must be left, at least.
+    public var minimumRecords: Int
+    /// Characters that must be left, at least; of texts only.
+    public var minimumCharacters: Int
+
+    /// Leaves everything as it is, and takes what there is.
+    public static let none = DataRules()
+
+    /// Creates rules.
+    public init(cleaning: CleaningOptions? = nil, minimumRecords: Int = 0, minimumCharacters: Int = 0) {
+        self.cleaning = cleaning
+        self.minimumRecords = minimumRecords
+        self.minimumCharacters = minimumCharacters
+    }
+
+    /// Cleans, and reports what is there.
+    ///
+    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` when too little is left.
+    public func apply(to data: LocalData) throws -> (data: LocalData, report: DataReport) {
+        let prepared: LocalData
+        let report: DataReport
+        switch data {
+        case .table(let table):
+            prepared = data
+            report = DataReport(table: table)
+        case .texts(let records):
+            let result = cleaning.map { TextCleaner($0).clean(records) } ?? CleaningResult(records: records)
+            prepared = .texts(result.records)
+            report = DataReport(recordCount: records.count, result: result)
+            guard report.characters >= minimumCharacters else {
+                throw LocalTrainingError.unusableData(
+                    reason: "\(report.characters) characters are left, the run asks for \(minimumCharacters)"
+                )
+            }
+        }
+        guard report.records >= minimumRecords else {
+            throw LocalTrainingError.unusableData(
+                reason: "\(report.records) records are left, the run asks for \(minimumRecords)"
+            )
+        }
+        return (prepared, report)
+    }
+}
+
+/// What a device's data are like.
+///
+/// It stays on the device unless its owner sends it.
+public struct DataReport: Equatable, Sendable, Codable {
+    /// Records as they were read.
+    public var recordsRead: Int
+    /// Records, or rows, after cleaning.
+    public var records: Int
+    /// Characters of the records.
+    public var characters = 0
+    /// The median record's characters.
+    public var medianLength = 0
+    /// How often each rule of cleaning applied.
+    public var rules: [String: Int] = [:]
+    /// Records by language.
+    public var languages: [String: Int] = [:]
+    /// Shares of scripts among all letters.
+    public var scripts: [String: Double] = [:]
+    /// Share of empty cells by column.
+    public var missing: [String: Double] = [:]
+
+    enum CodingKeys: String, CodingKey {
+        case recordsRead = "records_read"
+        case records, characters
+        case medianLength = "median_length"
+        case rules, languages, scripts, missing
+    }
+
+    init(recordCount: Int, result: CleaningResult) {
+        recordsRead = recordCount
+        records = result.records.count
+        rules = Dictionary(uniqueKeysWithValues: result.counts.map { ($0.key.rawValue, $0.value) })
+        let lengths = result.records.map(\.count).sorted()
+        characters = lengths.reduce(0, +)
+        medianLength = lengths.isEmpty ? 0 : lengths[lengths.count / 2]
+        var letters: [TextProfile.Script: Int] = [:]
+        var letterCount = 0
+        for record in result.records {
+            let profile = TextProfile(record)
+            languages[profile.language, default: 0] += 1
+            letters.merge(profile.scripts) { $0 + $1 }
+            letterCount += profile.letterCount
+        }
+        for (script, count) in letters where letterCount > 0 {
+            scripts[script.rawValue] = Double(count) / Double(letterCount)
+        }
+    }
+
+    init(table: Table) {
+        recordsRead = table.rows.count
+        records = table.rows.count
+        for (index, column) in table.header.enumerated() where !table.rows.isEmpty {
+            let empty = table.rows.reduce(0) { $0 + ($1[index].isEmpty ? 1 : 0) }
+            if empty > 0 { missing[column] = Double(empty) / Double(table.rows.count) }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+/// Scratch memory of a layer: grows when a batch needs more, and is used again by the next one.
+///
+/// Not `Sendable`: one network owns it.
+package final class Workspace<Value: Scalar> {
+    private(set) var base: UnsafeMutablePointer<Value>
+    private var capacity: Int
+
+    package init() {
+        base = .allocate(capacity: 1)
+        base.initialize(to: 0)
+        capacity = 1
+    }
+
+    deinit { base.deallocate() }
+
+    /// Room for at least `count` values, whose content is left over from before.
+    @discardableResult
+    func reserve(_ count: Int) -> UnsafeMutablePointer<Value> {
+        if count > capacity {
+            base.deallocate()
+            base = .allocate(capacity: count)
+            base.initialize(repeating: 0, count: count)
+            capacity = count
+        }
+        return base
+    }
+
+    /// Room for `count` zeros.
+    func zeros(_ count: Int) -> UnsafeMutablePointer<Value> {
+        reserve(count).update(repeating: 0, count: count)
+        return base
+    }
+}

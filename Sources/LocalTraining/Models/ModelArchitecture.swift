@@ -1,0 +1,108 @@
+public import Tensors
+
+/// An architecture with its sizes fixed: the tensors that travel, how they begin, and how they are trained on a device.
+///
+/// What a new built-in architecture must be: conform, and add the type to ``ModelArchitectures``.
+public protocol ModelArchitecture: Sendable {
+    /// What `model.architecture` calls it.
+    static var name: String { get }
+
+    /// Reads the configuration.
+    ///
+    /// - Throws: ``ModelConfigurationError``.
+    init(_ description: ModelDescription) throws
+
+    /// The tensors that travel between server and clients.
+    var layout: ParameterLayout { get }
+
+    /// The tensors of the other model that is needed beside these, if any: a frozen base, or a table's statistics.
+    var baseLayout: ParameterLayout? { get }
+
+    /// Fresh parameters, the same for the same seed.
+    func initialParameters(seed: UInt64) -> ParameterVector
+
+    /// A trainer of this architecture over a device's data.
+    ///
+    /// - Throws: ``LocalTrainingError`` when the data do not suit.
+    func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer
+}
+
+extension ModelArchitecture {
+    /// None.
+    public var baseLayout: ParameterLayout? { nil }
+
+    /// Checks tensors against the layout, naming the first that is missing, surplus or of another shape.
+    ///
+    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)``.
+    func check(_ model: ParameterVector, base: ParameterVector?) throws {
+        try check(model.layout, against: layout, "the model")
+        guard let baseLayout else { return }
+        guard let base else {
+            throw LocalTrainingError.modelMismatch(reason: "the model needs another one's tensors (model.base)")
+        }
+        try check(base.layout, against: baseLayout, "the base model")
+    }
+
+    private func check(_ actual: ParameterLayout, against wanted: ParameterLayout, _ what: String) throws {
+        guard actual != wanted else { return }
+        let shapes = Dictionary(uniqueKeysWithValues: actual.tensors.map { ($0.name, $0.shape) })
+        for tensor in wanted.tensors {
+            guard let shape = shapes[tensor.name] else {
+                throw LocalTrainingError.modelMismatch(reason: "\(what) lacks tensor '\(tensor.name)'")
+            }
+            guard shape == tensor.shape else {
+                throw LocalTrainingError.modelMismatch(
+                    reason: "\(what)'s tensor '\(tensor.name)' has shape \(shape), not \(tensor.shape)"
+                )
+            }
+        }
+        let names = Set(wanted.tensors.map(\.name))
+        let surplus = actual.tensors.first { !names.contains($0.name) }?.name ?? ""
+        throw LocalTrainingError.modelMismatch(
+            reason: "\(what) has tensor '\(surplus)', which \(Self.name) does not know"
+        )
+    }
+}
+
+/// Training and judging of one architecture over data that have been prepared for it.
+public protocol ArchitectureTrainer {
+    /// Examples to train on: windows, or rows.
+    var exampleCount: Int { get }
+    /// Trains from `model`.
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
+    /// The gradient of the mean loss over all the data at `model`, as `delta`.
+    func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
+    /// Judges `model` on the same data.
+    func evaluate(model: ParameterVector, base: ParameterVector?) throws -> TrainingMetrics
+}
+
+/// The built-in architectures by name.
+public enum ModelArchitectures {
+    static let all: [any ModelArchitecture.Type] = [
+        CIFGLSTMArchitecture.self, DecoderArchitecture.self, TabularArchitecture.self, TabularStatistics.self,
+    ]
+
+    /// Their names, sorted.
+    public static var names: [String] { all.map { $0.name }.sorted() }
+
+    /// The architecture that a description names.
+    ///
+    /// - Throws: ``ModelConfigurationError``, with an empty pointer for an unknown name.
+    public static func make(_ description: ModelDescription) throws -> any ModelArchitecture {
+        guard let type = all.first(where: { $0.name == description.architecture }) else {
+            throw ModelConfigurationError(
+                "",
+                "'\(description.architecture)' is not a built-in architecture: \(names.joined(separator: ", "))"
+            )
+        }
+        return try type.init(description)
+    }
+}
+
+/// What a device has to train on.
+public enum LocalData: Sendable {
+    /// One record each.
+    case texts([String])
+    /// A table's header and cells; empty cells are missing values.
+    case table(Table)
+}

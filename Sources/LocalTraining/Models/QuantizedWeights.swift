@@ -1,0 +1,117 @@
+package import Foundation
+package import Tensors
+
+/// Weights in eight bits for devices: each row of a matrix symmetric about zero, with a scale of its own.
+///
+/// A matrix `name` is stored as I8 with `name.scale`, F32 `[rows]`; vectors stay F32. One value takes 1 byte and its row
+/// another 4.
+package enum QuantizedWeights {
+    /// The file as bytes.
+    package static func encode(_ vector: ParameterVector) -> Data {
+        var tensors: [(name: String, type: String, shape: [Int], bytes: Data)] = []
+        for (index, tensor) in vector.layout.tensors.enumerated() {
+            let values = vector.values[vector.layout.offsets[index]..<vector.layout.offsets[index + 1]]
+            guard tensor.shape.count == 2 else {
+                tensors.append((tensor.name, "F32", tensor.shape, data(Array(values))))
+                continue
+            }
+            let width = tensor.shape[1]
+            var scales: [Float] = []
+            var codes = Data(capacity: values.count)
+            for row in 0..<tensor.shape[0] {
+                let start = values.startIndex + row * width
+                let slice = values[start..<(start + width)]
+                let largest = slice.reduce(Float(0)) { max($0, abs($1)) }
+                let scale = largest > 0 ? largest / 127 : 1
+                scales.append(scale)
+                for value in slice {
+                    codes.append(UInt8(bitPattern: Int8(max(-127, min(127, (value / scale).rounded())))))
+                }
+            }
+            tensors.append((tensor.name, "I8", tensor.shape, codes))
+            tensors.append((tensor.name + ".scale", "F32", [tensor.shape[0]], data(scales)))
+        }
+        // Four-byte values first, so that all are aligned.
+        tensors.sort { ($0.type, $0.name) < ($1.type, $1.name) }
+        var header: [String: Any] = ["__metadata__": ["format": "martlet-int8"]]
+        var offset = 0
+        for tensor in tensors {
+            header[tensor.name] = [
+                "dtype": tensor.type, "shape": tensor.shape, "data_offsets": [offset, offset + tensor.bytes.count],
+            ]
+            offset += tensor.bytes.count
+        }
+        var json =
+            (try? JSONSerialization.data(withJSONObject: header, options: [.sortedKeys, .withoutEscapingSlashes]))
+            ?? Data()
+        while json.count % 8 != 0 { json.append(0x20) }
+        var file = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) }
+        file.append(json)
+        for tensor in tensors { file.append(tensor.bytes) }
+        return file
+    }
+
+    /// The tensors as floats; `nil` when the file has no I8 tensor.
+    package static func read(_ path: String) throws -> ParameterVector? {
+        guard let file = FileManager.default.contents(atPath: path) else {
+            throw SafetensorsError.inputOutput(path: path, errno: ENOENT)
+        }
+        guard file.count >= 8 else {
+            throw SafetensorsError.truncated(expectedByteCount: 8, actualByteCount: file.count)
+        }
+        let length = try SafetensorsHeader.headerByteCount(Array(file.prefix(8)))
+        guard file.count >= 8 + length else {
+            throw SafetensorsError.truncated(expectedByteCount: 8 + length, actualByteCount: file.count)
+        }
+        guard let header = try? JSONSerialization.jsonObject(with: file[8..<(8 + length)]) as? [String: Any] else {
+            throw SafetensorsError.malformedHeader(reason: "not a JSON object")
+        }
+        let entries = header.filter { $0.key != "__metadata__" }.compactMapValues { $0 as? [String: Any] }
+        guard entries.values.contains(where: { $0["dtype"] as? String == "I8" }) else { return nil }
+        func part(_ name: String, _ type: String, _ size: Int) throws -> (shape: [Int], bytes: Data) {
+            guard let entry = entries[name], entry["dtype"] as? String == type, let shape = entry["shape"] as? [Int],
+                let offsets = entry["data_offsets"] as? [Int], offsets.count == 2,
+                shape.allSatisfy({ $0 > 0 && $0 <= file.count }), shape.count <= 2
+            else {
+                throw SafetensorsError.malformedHeader(reason: "tensor '\(name)' is not \(type) with shape and offsets")
+            }
+            let (begin, end) = (offsets[0], offsets[1])
+            let (count, overflow) = shape.reduce((size, false)) { product, extent in
+                let (value, over) = product.0.multipliedReportingOverflow(by: extent)
+                return (value, over || product.1)
+            }
+            guard !overflow, begin >= 0, end >= begin, end <= file.count - 8 - length, end - begin == count else {
+                throw SafetensorsError.badOffsets(tensor: name)
+            }
+            return (shape, file.subdata(in: (8 + length + begin)..<(8 + length + end)))
+        }
+        var values: [String: (shape: [Int], values: [Float])] = [:]
+        for (name, entry) in entries {
+            if entry["dtype"] as? String == "I8" {
+                let codes = try part(name, "I8", 1)
+                let scales = floats(try part(name + ".scale", "F32", 4).bytes)
+                guard codes.shape.count == 2, scales.count == codes.shape[0] else {
+                    throw SafetensorsError.badOffsets(tensor: name + ".scale")
+                }
+                let width = codes.shape[1]
+                let restored = codes.bytes.enumerated().map { Float(Int8(bitPattern: $1)) * scales[$0 / width] }
+                values[name] = (codes.shape, restored)
+            } else if !(name.hasSuffix(".scale") && entries[String(name.dropLast(6))] != nil) {
+                let tensor = try part(name, "F32", 4)
+                values[name] = (tensor.shape, floats(tensor.bytes))
+            }
+        }
+        let layout = ParameterLayout(values.map { .init(name: $0.key, shape: $0.value.shape) })
+        return ParameterVector(layout: layout, values: layout.tensors.flatMap { values[$0.name]?.values ?? [] })
+    }
+
+    private static func data(_ values: [Float]) -> Data { values.withUnsafeBytes { Data($0) } }
+
+    private static func floats(_ data: Data) -> [Float] {
+        data.withUnsafeBytes { raw in
+            (0..<(data.count / 4)).map {
+                Float(bitPattern: UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)))
+            }
+        }
+    }
+}

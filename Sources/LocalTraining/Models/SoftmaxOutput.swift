@@ -1,0 +1,126 @@
+/// The softmax over the vocabulary with cross-entropy loss, and its gradient, in blocks of rows.
+///
+/// Logits and their gradient share one buffer of at most 4 M values, however many positions a batch has.
+struct SoftmaxOutput<Value: Scalar> {
+    /// Where gradients go; `nil` members are not wanted.
+    struct Gradients {
+        /// `[n, d]`, overwritten.
+        var hidden: UnsafeMutablePointer<Value>
+        /// `[v, d]`, added to.
+        var weight: UnsafeMutablePointer<Value>?
+        /// `[v]`, added to.
+        var bias: UnsafeMutablePointer<Value>?
+    }
+
+    /// n positions.
+    var count: Int
+    /// d.
+    var width: Int
+    /// v.
+    var vocabularySize: Int
+    /// `[n, d]`.
+    var hidden: UnsafePointer<Value>
+    /// `[v, d]`.
+    var weight: UnsafePointer<Value>
+    /// `[v]`.
+    var bias: UnsafePointer<Value>?
+    /// Ids that are rivals of a target.
+    var ordinary: Range<Int>
+    /// The id that as a target is always a miss.
+    var unknown: Int?
+
+    static var blockLimit: Int { 4 << 20 }
+
+    /// Logits of some positions into `logits`.
+    func logits(_ rows: Range<Int>, into logits: UnsafeMutablePointer<Value>) {
+        let v = vocabularySize
+        if let bias {
+            for row in 0..<rows.count { (logits + row * v).update(from: bias, count: v) }
+        }
+        Value.gemm(
+            false,
+            true,
+            rows.count,
+            v,
+            width,
+            hidden + rows.lowerBound * width,
+            width,
+            weight,
+            width,
+            bias == nil ? 0 : 1,
+            logits,
+            v
+        )
+    }
+
+    /// Measures all positions; with `gradients`, also differentiates the mean loss over the targets.
+    func measure(targets: [Int], scratch: Workspace<Value>, gradients: Gradients?) -> LossMeasure {
+        let v = vocabularySize
+        let block = max(1, min(count, Self.blockLimit / v))
+        let logits = scratch.reserve(block * v)
+        let targetCount = targets.reduce(0) { $0 + ($1 >= 0 ? 1 : 0) }
+        let scale = targetCount > 0 ? 1 / Value(targetCount) : 0
+        var measure = LossMeasure()
+        measure.tokens = targetCount
+        for start in stride(from: 0, to: count, by: block) {
+            let rows = start..<min(count, start + block)
+            self.logits(rows, into: logits)
+            for row in rows {
+                let values = logits + (row - start) * v
+                let target = targets[row]
+                guard target >= 0 else {
+                    if gradients != nil { values.update(repeating: 0, count: v) }
+                    continue
+                }
+                let own = values[target]
+                if target != unknown {
+                    let rank = Value.countAbove(own, values + ordinary.lowerBound, count: ordinary.count)
+                    if rank < 1 { measure.hit1 += 1 }
+                    if rank < 3 { measure.hit3 += 1 }
+                }
+                let largest = Value.maximum(values, count: v)
+                let sum = Value.exponentialSum(values, minus: largest, count: v)
+                measure.nll += Double(largest - own + Value.logarithm(sum))
+                if gradients != nil {
+                    Value.scale(values, by: scale / sum, count: v)
+                    values[target] -= scale
+                }
+            }
+            guard let gradients else { continue }
+            if let bias = gradients.bias {
+                for row in 0..<rows.count { Value.axpy(1, logits + row * v, into: bias, count: v) }
+            }
+            if let target = gradients.weight {
+                Value.gemm(
+                    true,
+                    false,
+                    v,
+                    width,
+                    rows.count,
+                    logits,
+                    v,
+                    hidden + start * width,
+                    width,
+                    1,
+                    target,
+                    width
+                )
+            }
+            Value.gemm(
+                false,
+                false,
+                rows.count,
+                width,
+                v,
+                logits,
+                v,
+                weight,
+                width,
+                0,
+                gradients.hidden + start * width,
+                width
+            )
+        }
+        return measure
+    }
+}

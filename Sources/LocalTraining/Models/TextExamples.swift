@@ -1,0 +1,111 @@
+import Tensors
+
+/// How texts become windows of tokens, and which targets count.
+package struct TextSettings: Equatable, Sendable {
+    /// T: targets a window, at most.
+    var windowLength: Int
+    /// Texts are documents without end: no `<eos>`, windows follow one another.
+    var isStream: Bool
+    /// Windows of one document start from the state in which the one before ended.
+    var carriesState: Bool
+    /// `<unk>` as a target is trained; else it is masked.
+    var trainsUnknown: Bool
+
+    /// Reads `window`, `stream`, `carry_state` and `unk_target`.
+    init(_ fields: ConfigurationReader, tokenizer: any Tokenizer, lengthLimit: Int?) throws {
+        let usual = tokenizer.kind == .word ? 20 : 80
+        windowLength = try fields.integer(
+            "window",
+            default: min(usual, lengthLimit ?? usual),
+            in: 1...min(4096, lengthLimit ?? 4096)
+        )
+        isStream = try fields.boolean("stream", default: false)
+        carriesState = try fields.boolean("carry_state", default: false)
+        trainsUnknown = try fields.choice("unk_target", of: ["mask", "train"], default: "mask") == "train"
+        if carriesState && lengthLimit != nil {
+            throw fields.error("carry_state", "is for recurrent models only")
+        }
+    }
+}
+
+/// A device's texts as windows of at most T + 1 tokens, of which the last T are targets.
+///
+/// A record is `<bos> tokens <eos>`, a document of a stream `<bos> tokens`; what is longer than T goes on in another
+/// window, whose first input is the last target of the one before.
+struct TextExamples: Sendable {
+    struct Window: Sendable {
+        var ids: [Int]
+        /// UTF-8 bytes that its targets stand for; exact in the sum over a text.
+        var byteCount: Int
+        /// Whether it goes on with the text of the window before it.
+        var goesOn: Bool
+    }
+
+    let settings: TextSettings
+    let specials: SpecialTokens
+    private(set) var windows: [Window] = []
+
+    init(texts: [String], tokenizer: any Tokenizer, settings: TextSettings) {
+        self.settings = settings
+        specials = tokenizer.specials
+        for text in texts {
+            var ids = [specials.begin] + tokenizer.encode(text)
+            guard ids.count > 1 else { continue }
+            if !settings.isStream { ids.append(specials.end) }
+            let byteCount = text.utf8.count
+            var start = 0
+            while start + 1 < ids.count {
+                let end = min(ids.count, start + settings.windowLength + 1)
+                let bytes = byteCount * (end - 1) / (ids.count - 1) - byteCount * start / (ids.count - 1)
+                windows.append(Window(ids: Array(ids[start..<end]), byteCount: bytes, goesOn: start > 0))
+                start = end - 1
+            }
+        }
+    }
+
+    /// Windows of the given examples side by side, padded at their ends; `continues` says which rows carry state on.
+    func batch(_ examples: some Collection<Int>, continues: [Bool] = []) -> TokenBatch {
+        let rows = examples.count
+        let steps = max(1, (examples.map { windows[$0].ids.count }.max() ?? 2) - 1)
+        var inputs = [Int](repeating: specials.pad, count: steps * rows)
+        var targets = [Int](repeating: -1, count: steps * rows)
+        for (row, example) in examples.enumerated() {
+            let ids = windows[example].ids
+            for step in 0..<(ids.count - 1) {
+                inputs[step * rows + row] = ids[step]
+                if settings.trainsUnknown || ids[step + 1] != specials.unknown {
+                    targets[step * rows + row] = ids[step + 1]
+                }
+            }
+        }
+        return TokenBatch(steps: steps, rows: rows, inputs: inputs, targets: targets, continues: continues)
+    }
+
+    /// A pass's sums; every target counts in `tokens`, also a masked one.
+    func metrics(_ measure: LossMeasure, _ examples: some Collection<Int>) -> TrainingMetrics {
+        var metrics = TrainingMetrics()
+        metrics.nll = measure.nll
+        metrics.lossTokens = measure.tokens
+        metrics.hit1 = measure.hit1
+        metrics.hit3 = measure.hit3
+        for example in examples {
+            let targets = windows[example].ids.dropFirst()
+            metrics.tokens += targets.count
+            metrics.inVocabulary += targets.reduce(0) { $0 + ($1 == specials.unknown ? 0 : 1) }
+            metrics.bytes += windows[example].byteCount
+        }
+        return metrics
+    }
+
+    /// How often the most frequent ordinary target occurs: what always guessing it would score.
+    var mostFrequentShare: Double {
+        var counts: [Int: Int] = [:]
+        var total = 0
+        for window in windows {
+            for id in window.ids.dropFirst() { counts[id, default: 0] += 1 }
+            total += window.ids.count - 1
+        }
+        let most = counts.filter { specials.ordinary.contains($0.key) }.values.max() ?? 0
+        return total > 0 ? Double(most) / Double(total) : 0
+    }
+}

@@ -1,0 +1,137 @@
+package import Tensors
+
+/// Something that the loop can train: parameters, examples, and the gradient over some of them.
+package protocol TrainableModel: AnyObject {
+    /// The trained parameters, in the order of the layout that travels.
+    var parameters: [Float] { get set }
+    /// The gradient of the mean loss after ``differentiate(_:)``.
+    var gradient: [Float] { get set }
+    /// Examples that there are.
+    var exampleCount: Int { get }
+    /// The weight of a batch in a mean over batches: its targets, or examples.
+    func differentiate(_ examples: ArraySlice<Int>) -> TrainingMetrics
+    /// The examples of one epoch, in batches.
+    func batches(ofSize size: Int, from examples: [Int], using generator: inout Xoshiro256StarStar) -> [ArraySlice<Int>]
+}
+
+extension TrainableModel {
+    /// Shuffles and cuts.
+    package func batches(
+        ofSize size: Int,
+        from examples: [Int],
+        using generator: inout Xoshiro256StarStar
+    ) -> [ArraySlice<Int>] {
+        var order = examples
+        generator.shuffle(&order)
+        return stride(from: 0, to: order.count, by: size).map { order[$0..<min(order.count, $0 + size)] }
+    }
+}
+
+/// The one loop in which every built-in model is trained on the device.
+///
+/// A step: the batch's gradient, clipped to a global norm for stability, plus `proximalMu * (w - w0)` (FedProx,
+/// arXiv:1812.06127, Eq. 2), plus the fixed correction (SCAFFOLD's `c - c_i`, arXiv:1910.06378, Algorithm 1), then the
+/// optimiser. It ends with the epochs, or where a limit on steps or seconds is met: what has been done until then is sent.
+package struct TrainingLoop {
+    package var instructions: TrainingInstructions
+    /// Seconds since the training began.
+    package var elapsed: () -> Double
+
+    package init(_ instructions: TrainingInstructions, elapsed: (() -> Double)? = nil) {
+        self.instructions = instructions
+        let start = ContinuousClock.now
+        self.elapsed =
+            elapsed ?? {
+                let duration = (ContinuousClock.now - start).components
+                return Double(duration.seconds) + Double(duration.attoseconds) * 1e-18
+            }
+    }
+
+    /// Trains the model in place.
+    ///
+    /// - Returns: The change of the parameters and sums over the batches trained on.
+    /// - Throws: ``LocalTrainingError/noData``; ``LocalTrainingError/numeric`` when a loss, a gradient or a parameter is no
+    ///   longer finite.
+    package func run(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
+        guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
+        let start = model.parameters
+        var generator = Xoshiro256StarStar(seed: instructions.seed)
+        var optimizer = LocalOptimizer(instructions.optimizer, parameterCount: start.count)
+        var examples = Array(0..<model.exampleCount)
+        if examples.count > instructions.maxExamples {
+            generator.shuffle(&examples)
+            examples = Array(examples[..<max(1, instructions.maxExamples)])
+        }
+        var metrics = TrainingMetrics()
+        var (stepCount, isPartial) = (0, false)
+        training: for _ in 0..<max(1, instructions.epochs) {
+            for batch in model.batches(ofSize: max(1, instructions.batchSize), from: examples, using: &generator) {
+                guard stepCount < instructions.maxSteps, elapsed() < instructions.maxSeconds else {
+                    isPartial = true
+                    break training
+                }
+                let measure = model.differentiate(batch)
+                guard measure.nll.isFinite else { throw LocalTrainingError.numeric }
+                metrics += measure
+                guard measure.lossTokens > 0 else { continue }
+                try clip(&model.gradient)
+                correct(&model.gradient, at: model.parameters, from: start)
+                optimizer.step(&model.parameters, gradient: &model.gradient)
+                stepCount += 1
+            }
+        }
+        guard model.parameters.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
+        return TrainingResult(
+            delta: ParameterVector(layout: layout, values: VectorKernels.difference(model.parameters, start)),
+            exampleCount: examples.count,
+            metrics: metrics,
+            stepCount: stepCount,
+            isPartial: isPartial
+        )
+    }
+
+    /// The gradient of the mean loss over all examples, gathered batch by batch, in place of trained parameters (FedSGD).
+    ///
+    /// - Returns: `delta` is the gradient itself, with its sign: the server's rule is `w - η Σ n_k/n g_k`.
+    package func gradient(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
+        guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
+        var sum = [Double](repeating: 0, count: model.parameters.count)
+        var metrics = TrainingMetrics()
+        let examples = Array(0..<min(model.exampleCount, max(1, instructions.maxExamples)))
+        for start in stride(from: 0, to: examples.count, by: 32) {
+            let measure = model.differentiate(examples[start..<min(examples.count, start + 32)])
+            guard measure.nll.isFinite else { throw LocalTrainingError.numeric }
+            metrics += measure
+            let weight = Double(measure.lossTokens)
+            for index in sum.indices { sum[index] += weight * Double(model.gradient[index]) }
+        }
+        let scale = 1 / Double(max(1, metrics.lossTokens))
+        let values = sum.map { Float($0 * scale) }
+        guard values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
+        return TrainingResult(
+            delta: ParameterVector(layout: layout, values: values),
+            exampleCount: examples.count,
+            metrics: metrics,
+            stepCount: 1
+        )
+    }
+
+    // MARK: -
+
+    private func correct(_ gradient: inout [Float], at parameters: [Float], from start: [Float]) {
+        let mu = Float(instructions.proximalMu)
+        if mu > 0 {
+            for index in gradient.indices { gradient[index] += mu * (parameters[index] - start[index]) }
+        }
+        if let correction = instructions.gradientCorrection {
+            VectorKernels.axpy(1, correction, into: &gradient)
+        }
+    }
+
+    private func clip(_ gradient: inout [Float]) throws {
+        let norm = VectorKernels.squaredNorm(gradient).squareRoot()
+        guard norm.isFinite else { throw LocalTrainingError.numeric }
+        guard norm > instructions.gradientClip else { return }
+        VectorKernels.scale(&gradient, by: Float(instructions.gradientClip / norm))
+    }
+}

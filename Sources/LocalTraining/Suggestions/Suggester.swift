@@ -1,0 +1,171 @@
+package import Tensors
+
+/// A word that may come next.
+public struct Suggestion: Equatable, Sendable {
+    /// The word.
+    public var word: String
+    /// What the model, and the user's cache where there is one, give it.
+    public var probability: Double
+}
+
+/// Suggests how a text goes on: the next word, or the rest of one that has been begun.
+///
+/// Keeps its place in the text: a call whose text goes on from the last one costs one step for each new token. Never
+/// suggested are specials, words that stand in for redacted data, and the words of a blocklist.
+public final class Suggester {
+    private let architecture: any LanguageArchitecture
+    private let network: any LanguageNetwork<Float>
+    private let forms: TokenForms
+    /// Words with a letter by id; of word models only.
+    private let words: [String?]
+    private let blocked: Set<String>
+    /// The user's own words.
+    public var cache: PersonalCache?
+    private var state: (ids: [Int], context: LanguageContext<Float>, scores: [Float])?
+    private let contextLimit: Int
+
+    /// Takes a model.
+    ///
+    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)``.
+    package init(
+        architecture: any LanguageArchitecture,
+        model: ParameterVector,
+        base: ParameterVector? = nil,
+        blocklist: Set<String> = [],
+        cache: PersonalCache? = nil
+    ) throws {
+        try architecture.check(model, base: base)
+        self.architecture = architecture
+        network = try architecture.makeNetwork(model: model, base: base)
+        forms = TokenForms(architecture.tokenizer)
+        let tokenizer = architecture.tokenizer as? WordTokenizer
+        words = (0..<(tokenizer?.vocabularySize ?? 0)).map { id in
+            tokenizer?.word(id).flatMap { word in
+                word.unicodeScalars.contains(where: TextProfile.isLetter) && !PersonalDataRedactor.tokens.contains(word)
+                    ? word : nil
+            }
+        }
+        blocked = Set(blocklist.map { $0.lowercased() })
+        self.cache = cache
+        let usual = max(32, 2 * architecture.textSettings.windowLength)
+        contextLimit = network.lengthLimit.map { max(2, min(usual, $0 - BeamSearch.lengthLimit - 1)) } ?? usual
+    }
+
+    /// The likeliest words, likeliest first.
+    ///
+    /// - Parameters:
+    ///   - text: The text so far. Without `prefix`, letters at its end are the beginning of the word.
+    ///   - prefix: The beginning of the word, in place of the text's end.
+    ///   - count: How many words, at most.
+    /// - Returns: Words with a falling probability; fewer than `count` where the model knows no more.
+    public func suggest(after text: String, prefix: String? = nil, count: Int) -> [Suggestion] {
+        let (context, begun) = prefix.map { (text, $0) } ?? Self.divide(text)
+        var candidates: [String: Double]
+        if architecture.tokenizer.kind == .word {
+            candidates = nextWords(architecture.tokenizer.encode(context), begun)
+        } else {
+            candidates = searchedWords(context, begun)
+        }
+        if let cache {
+            candidates = candidates.mapValues { $0 * (1 - cache.weight) }
+            for (word, share) in cache.shares(prefix: begun.lowercased()) {
+                candidates[word, default: 0] += cache.weight * share
+            }
+        }
+        return ranked(candidates, count: count)
+    }
+
+    /// The natural logarithm of the chance that `word` comes after `text`, `nil` when the vocabulary lacks it.
+    func logProbability(of word: String, after text: String) -> Double? {
+        let tokenizer = architecture.tokenizer
+        let before = tokenizer.encode(text)
+        let all = tokenizer.kind == .word ? before + tokenizer.encode(word) : tokenizer.encode(text + word)
+        guard all.count > before.count, Array(all[..<before.count]) == before else { return nil }
+        var total = 0.0
+        for position in before.count..<all.count {
+            if all[position] == tokenizer.specials.unknown { return nil }
+            let scores = scores(after: Array(all[..<position]))
+            total += Double(scores[all[position]]) - Self.logSum(scores)
+        }
+        return total
+    }
+
+    // MARK: -
+
+    /// The text without the word that its end begins, and that word.
+    static func divide(_ text: String) -> (context: String, begun: String) {
+        let end = text.unicodeScalars.lastIndex { !TokenForms.isInner($0) || $0.properties.isIdeographic }
+        guard let end else { return ("", text) }
+        let cut = text.unicodeScalars.index(after: end)
+        return (String(text[..<cut]), String(text[cut...]))
+    }
+
+    private func nextWords(_ ids: [Int], _ begun: String) -> [String: Double] {
+        let scores = scores(after: ids)
+        let logSum = Self.logSum(scores)
+        let wanted = begun.lowercased()
+        var candidates: [String: Double] = [:]
+        for (id, word) in words.enumerated() {
+            guard let word, wanted.isEmpty || word.hasPrefix(wanted) else { continue }
+            candidates[word] = Double.exponential(Double(scores[id]) - logSum)
+        }
+        return candidates
+    }
+
+    private func searchedWords(_ context: String, _ begun: String) -> [String: Double] {
+        var before = context
+        var forced = begun
+        // Byte pairs put the space into the word's first token, so it is not yet part of what was read.
+        if architecture.tokenizer.kind == .bpe, before.last == " " {
+            before.removeLast()
+            forced = " " + forced
+        }
+        let ids = architecture.tokenizer.encode(before)
+        let scores = scores(after: ids)
+        guard let context = state?.context else { return [:] }
+        var search = BeamSearch(network: network, forms: forms, forced: Array(forced.utf8))
+        return search.words(from: context, scores: scores)
+    }
+
+    private func ranked(_ candidates: [String: Double], count: Int) -> [Suggestion] {
+        var merged: [String: (word: String, best: Double, sum: Double)] = [:]
+        for (word, probability) in candidates {
+            let key = word.lowercased()
+            guard !blocked.contains(key), probability > 0 else { continue }
+            guard let known = merged[key] else {
+                merged[key] = (word, probability, probability)
+                continue
+            }
+            let isBetter = (probability, known.word) > (known.best, word)
+            merged[key] = (isBetter ? word : known.word, max(known.best, probability), known.sum + probability)
+        }
+        let sorted = merged.values.sorted { ($1.sum, $0.word) < ($0.sum, $1.word) }
+        return sorted.prefix(max(0, count)).map { Suggestion(word: $0.word, probability: $0.sum) }
+    }
+
+    /// The scores of the next token; goes on from the last call where the ids do.
+    private func scores(after ids: [Int]) -> [Float] {
+        let whole = [architecture.tokenizer.specials.begin] + windowed(ids)
+        if let state, state.ids == whole { return state.scores }
+        var (context, scores, start) = (network.emptyContext(), [Float](), 0)
+        if let state, whole.starts(with: state.ids) {
+            (context, scores, start) = (state.context, state.scores, state.ids.count)
+        }
+        for id in whole[start...] { scores = network.advance(&context, by: id) }
+        state = (whole, context, scores)
+        return scores
+    }
+
+    /// The last tokens; the beginning moves by half a window at a time, so that most calls can go on from the last one.
+    private func windowed(_ ids: [Int]) -> [Int] {
+        guard ids.count > contextLimit else { return ids }
+        let half = max(1, contextLimit / 2)
+        let start = (ids.count - contextLimit + half - 1) / half * half
+        return Array(ids[start...])
+    }
+
+    static func logSum(_ scores: [Float]) -> Double {
+        let largest = Double(scores.max() ?? 0)
+        return largest + Double.logarithm(scores.reduce(0) { $0 + Double.exponential(Double($1) - largest) })
+    }
+}

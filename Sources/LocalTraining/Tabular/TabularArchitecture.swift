@@ -1,0 +1,142 @@
+package import Tensors
+
+/// `tabular`: softmax regression (`hidden: []`) or a perceptron over the columns that a schema names.
+package struct TabularArchitecture: ModelArchitecture {
+    package static let name = "tabular"
+
+    package enum Scaling: String { case none, local, federated }
+
+    package let schema: TableSchema
+    package let hidden: [Int]
+    package let l2: Double
+    package let scaling: Scaling
+
+    package init(_ description: ModelDescription) throws {
+        let fields = try ConfigurationReader(description.config)
+        _ = fields.value("model_type")
+        guard let schemaFields = try fields.object("schema") else {
+            throw fields.error("schema", "is required: the label's and the features' columns")
+        }
+        schema = try TableSchema(schemaFields)
+        hidden = try fields.integers("hidden", in: 1...65_536) ?? []
+        l2 = try fields.number("l2", default: 0, in: 0...1e6)
+        let choice = try fields.choice("standardization", of: ["none", "local", "federated"], default: "none")
+        scaling = Scaling(rawValue: choice) ?? .none
+        try fields.finish()
+        guard hidden.count <= 16 else { throw fields.error("hidden", "must have 16 layers at most") }
+    }
+
+    package var widths: [Int] { [schema.width] + hidden + [schema.outputCount] }
+    package var layout: ParameterLayout { TabularNetwork<Float>.layout(widths) }
+    package var baseLayout: ParameterLayout? { scaling == .federated ? TabularStatistics.layout(schema) : nil }
+
+    /// Zeros for a regression; U(-√(6/in), √(6/in)) for weights before a ReLU, U(-√(1/in), √(1/in)) for the last ones.
+    package func initialParameters(seed: UInt64) -> ParameterVector {
+        var vector = ParameterVector(zeros: layout)
+        guard !hidden.isEmpty else { return vector }
+        var generator = Xoshiro256StarStar(seed: seed)
+        for layer in 0..<(widths.count - 1) {
+            let spread = (layer + 2 < widths.count ? 6 : 1) / Double(widths[layer])
+            let bound = Float(spread.squareRoot())
+            for index in vector.layout.range(of: "layers.\(layer).weight") ?? 0..<0 {
+                vector.values[index] = bound * (2 * generator.nextUniform() - 1)
+            }
+        }
+        return vector
+    }
+
+    package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
+        guard case .table(let table) = data else {
+            throw LocalTrainingError.unusableData(reason: "tabular learns from a table (CSV), and the data are text")
+        }
+        return TabularTrainer(architecture: self, examples: try TableExamples(table: table, schema: schema))
+    }
+
+    /// What the standardisation is for a device's rows.
+    func standardization(_ examples: TableExamples, base: ParameterVector?) throws -> Standardization {
+        switch scaling {
+        case .none: return Standardization(identity: schema.width)
+        case .local: return Standardization(rows: examples)
+        case .federated:
+            guard let base else {
+                throw LocalTrainingError.modelMismatch(
+                    reason: "federated standardization needs the statistics (model.base)"
+                )
+            }
+            return TabularStatistics.standardization(base, schema: schema)
+        }
+    }
+}
+
+/// `tabular-statistics`: the sums of which federated standardisation is made, as a run of one round.
+///
+/// The model is the sums themselves, beginning with zeros; a client's "update" is its own count, sum and sum of squares of
+/// every column. The server's mean, times its learning rate, is added: with uniform weights and the number of clients as
+/// learning rate the model is the sums over all, and any privacy mode applies as to every run. Weighted by examples it is
+/// the means, which is as good but for n - 1 in place of n.
+package struct TabularStatistics: ModelArchitecture {
+    package static let name = "tabular-statistics"
+    package let schema: TableSchema
+
+    package init(_ description: ModelDescription) throws {
+        let fields = try ConfigurationReader(description.config)
+        _ = fields.value("model_type")
+        guard let schemaFields = try fields.object("schema") else {
+            throw fields.error("schema", "is required: the label's and the features' columns")
+        }
+        schema = try TableSchema(schemaFields)
+        try fields.finish()
+        guard schema.standardizedWidth > 0 else { throw fields.error("schema", "has no column to standardise") }
+    }
+
+    package static func layout(_ schema: TableSchema) -> ParameterLayout {
+        ParameterLayout(["count", "square", "sum"].map { .init(name: $0, shape: [max(1, schema.standardizedWidth)]) })
+    }
+
+    package var layout: ParameterLayout { Self.layout(schema) }
+
+    package func initialParameters(seed: UInt64) -> ParameterVector { ParameterVector(zeros: layout) }
+
+    package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
+        guard case .table(let table) = data else {
+            throw LocalTrainingError.unusableData(reason: "statistics are of a table (CSV), and the data are text")
+        }
+        return StatisticsTrainer(examples: try TableExamples(table: table, schema: schema), layout: layout)
+    }
+
+    static func standardization(_ sums: ParameterVector, schema: TableSchema) -> Standardization {
+        let width = schema.standardizedWidth
+        let values = sums.values.map(Double.init)
+        return Standardization(
+            sums: (0..<width).map { (values[$0], values[2 * width + $0], values[width + $0]) },
+            schema: schema
+        )
+    }
+}
+
+private struct StatisticsTrainer: ArchitectureTrainer {
+    let examples: TableExamples
+    let layout: ParameterLayout
+
+    var exampleCount: Int { examples.rows.count }
+
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        guard model.layout == layout else {
+            throw LocalTrainingError.modelMismatch(reason: "the model is not the statistics of this schema")
+        }
+        guard exampleCount > 0 else { throw LocalTrainingError.noData }
+        return TrainingResult(
+            delta: ParameterVector(layout: layout, values: TableSums(examples).flat),
+            exampleCount: exampleCount,
+            stepCount: 1
+        )
+    }
+
+    func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        throw LocalTrainingError.unsupported(operation: "gradient")
+    }
+
+    func evaluate(model: ParameterVector, base: ParameterVector?) throws -> TrainingMetrics {
+        throw LocalTrainingError.unsupported(operation: "evaluate")
+    }
+}

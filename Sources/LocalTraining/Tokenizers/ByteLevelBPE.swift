@@ -1,0 +1,145 @@
+/// Byte-pair encoding over bytes: any text in any script, nothing unknown.
+///
+/// Equal to Hugging Face's `BPE` model with a `ByteLevel` pre-tokeniser. Source: Sennrich et al. 2016, arXiv:1508.07909;
+/// bytes instead of characters: Radford et al. 2019.
+public struct ByteLevelBPE: Tokenizer {
+    /// Two tokens that become one.
+    struct Merge: Equatable, Sendable {
+        var left: Int
+        var right: Int
+        var result: Int
+    }
+
+    /// A token that is found in text before anything else.
+    struct AddedToken: Equatable, Sendable {
+        var id: Int
+        var content: String
+        var isSpecial: Bool
+    }
+
+    /// The bytes of each id; empty for added tokens.
+    let tokens: [[UInt8]]
+    /// In the order of their ranks.
+    let merges: [Merge]
+    let added: [AddedToken]
+    let addsPrefixSpace: Bool
+    let ignoresMerges: Bool
+    /// The ids with a special meaning.
+    public let specials: SpecialTokens
+    private let ranks: [UInt64: (rank: Int32, result: Int32)]
+    private let byteIDs: [Int]
+    private let wholeTokens: [[UInt8]: Int]
+
+    init(
+        tokens: [[UInt8]],
+        merges: [Merge],
+        added: [AddedToken],
+        specials: SpecialTokens,
+        addsPrefixSpace: Bool = false,
+        ignoresMerges: Bool = false
+    ) {
+        self.tokens = tokens
+        self.merges = merges
+        self.added = added
+        self.specials = specials
+        self.addsPrefixSpace = addsPrefixSpace
+        self.ignoresMerges = ignoresMerges
+        ranks = Dictionary(
+            merges.enumerated().map { (Self.key($1.left, $1.right), (Int32($0), Int32($1.result))) },
+            uniquingKeysWith: { first, _ in first }
+        )
+        var byteIDs = [Int](repeating: -1, count: 256)
+        for (id, bytes) in tokens.enumerated() where bytes.count == 1 { byteIDs[Int(bytes[0])] = id }
+        self.byteIDs = byteIDs
+        wholeTokens =
+            ignoresMerges
+            ? Dictionary(tokens.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first }) : [:]
+    }
+
+    /// V.
+    public var vocabularySize: Int { tokens.count }
+    /// `bpe`.
+    public var kind: TokenizerKind { .bpe }
+
+    /// The ids of a text; the content of an added token is that token wherever it stands.
+    public func encode(_ text: String) -> [Int] {
+        var ids: [Int] = []
+        var rest = text[...]
+        while !rest.isEmpty {
+            guard let (token, range) = firstAdded(in: rest) else {
+                encodePlain(rest, into: &ids)
+                break
+            }
+            encodePlain(rest[..<range.lowerBound], into: &ids)
+            ids.append(token.id)
+            rest = rest[range.upperBound...]
+        }
+        return ids
+    }
+
+    /// The text of ids; bytes that are no UTF-8 become U+FFFD.
+    public func decode(_ ids: [Int]) -> String { String(decoding: bytes(of: ids), as: UTF8.self) }
+
+    /// The bytes of ids; specials vanish.
+    public func bytes(of ids: [Int]) -> [UInt8] {
+        ids.flatMap { id in id >= 0 && id < tokens.count ? tokens[id] : [] }
+    }
+
+    /// The ids of bytes that need not be UTF-8, without any division into words.
+    public func encode(bytes: [UInt8]) -> [Int] {
+        var ids: [Int] = []
+        merge(bytes, into: &ids)
+        return ids
+    }
+
+    // MARK: -
+
+    private static func key(_ left: Int, _ right: Int) -> UInt64 { UInt64(left) << 32 | UInt64(right) }
+
+    private func firstAdded(in text: Substring) -> (AddedToken, Range<String.Index>)? {
+        var best: (AddedToken, Range<String.Index>)?
+        for token in added where !token.content.isEmpty {
+            guard let range = text.firstRange(of: token.content) else { continue }
+            if let found = best?.1,
+                (found.lowerBound, text.distance(from: found.lowerBound, to: found.upperBound) * -1)
+                    <= (range.lowerBound, text.distance(from: range.lowerBound, to: range.upperBound) * -1)
+            {
+                continue
+            }
+            best = (token, range)
+        }
+        return best
+    }
+
+    private func encodePlain(_ text: Substring, into ids: inout [Int]) {
+        guard !text.isEmpty else { return }
+        let prefixed = addsPrefixSpace && text.first?.isWhitespace != true ? " " + text : text
+        for piece in GPT2PreTokenizer.pieces(of: prefixed) { merge(piece, into: &ids) }
+    }
+
+    /// Merges the pair of lowest rank, the leftmost of equals, until no pair has one.
+    private func merge(_ piece: [UInt8], into ids: inout [Int]) {
+        if ignoresMerges, let whole = wholeTokens[piece] {
+            ids.append(whole)
+            return
+        }
+        var symbols: [Int] = []
+        for byte in piece {
+            let id = byteIDs[Int(byte)]
+            if id >= 0 { symbols.append(id) } else if let unknown = specials.unknown { symbols.append(unknown) }
+        }
+        var pairRanks: [Int32] = []
+        func rank(_ index: Int) -> Int32 {
+            index + 1 < symbols.count ? ranks[Self.key(symbols[index], symbols[index + 1])]?.rank ?? .max : .max
+        }
+        pairRanks = symbols.indices.map(rank)
+        while let best = pairRanks.min(), best != .max, let index = pairRanks.firstIndex(of: best) {
+            symbols[index] = merges[Int(best)].result
+            symbols.remove(at: index + 1)
+            pairRanks.remove(at: index + 1)
+            pairRanks[index] = rank(index)
+            if index > 0 { pairRanks[index - 1] = rank(index - 1) }
+        }
+        ids.append(contentsOf: symbols)
+    }
+}

@@ -1,0 +1,183 @@
+public import Foundation
+
+/// Why a vocabulary or tokeniser file cannot be used.
+public struct TokenizerError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// What is wrong, and where.
+    public var description: String
+
+    /// Creates an error.
+    public init(_ description: String) { self.description = description }
+}
+
+extension ByteLevelBPE {
+    /// Reads a Hugging Face `tokenizer.json`.
+    ///
+    /// - Throws: ``TokenizerError`` naming the part whose arithmetic is not the one of a byte-level BPE.
+    public init(huggingFace data: Data) throws {
+        guard let root = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
+            throw TokenizerError("tokenizer.json is not a JSON object")
+        }
+        guard let model = root["model"] as? [String: Any], let vocabulary = model["vocab"] as? [String: Int],
+            let rawMerges = model["merges"] as? [Any]
+        else { throw TokenizerError("tokenizer.json: /model must have a vocab and merges") }
+        // Some files leave the type out: a vocabulary and merges together are a BPE.
+        if let type = model["type"] as? String, type != "BPE" {
+            throw TokenizerError("tokenizer.json: /model/type is \(type), only BPE is known")
+        }
+        for name in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
+            if let value = model[name], !(value is NSNull), value as? String != "",
+                (value as? NSNumber)?.doubleValue != 0
+            {
+                throw TokenizerError("tokenizer.json: /model/\(name) is in use, which is not known here")
+            }
+        }
+        guard model["byte_fallback"] as? Bool != true else {
+            throw TokenizerError("tokenizer.json: /model/byte_fallback is in use: not a byte-level BPE")
+        }
+        guard root["normalizer"] == nil || root["normalizer"] is NSNull else {
+            throw TokenizerError("tokenizer.json: a normalizer is in use, which is not known here")
+        }
+        guard let pre = root["pre_tokenizer"] as? [String: Any], pre["type"] as? String == "ByteLevel",
+            pre["use_regex"] as? Bool != false
+        else { throw TokenizerError("tokenizer.json: /pre_tokenizer must be ByteLevel with use_regex") }
+        let added = try Self.readAdded(root["added_tokens"] as? [[String: Any]] ?? [])
+        let unknown = (model["unk_token"] as? String).flatMap { vocabulary[$0] }
+        let tokens = try Self.readTokens(vocabulary, added: added)
+        self.init(
+            tokens: tokens,
+            merges: try Self.readMerges(rawMerges, vocabulary: vocabulary),
+            added: added,
+            specials: try Self.specials(added, unknown: unknown, count: tokens.count),
+            addsPrefixSpace: pre["add_prefix_space"] as? Bool ?? true,
+            ignoresMerges: model["ignore_merges"] as? Bool ?? false
+        )
+    }
+
+    /// The same as a Hugging Face `tokenizer.json`; equal tokenisers give equal bytes.
+    public func huggingFaceJSON() -> Data {
+        let specialIDs = Set(added.map(\.id))
+        let names = tokens.enumerated().map { id, bytes in
+            specialIDs.contains(id) ? added.first { $0.id == id }?.content ?? "" : Self.text(of: bytes)
+        }
+        let addedJSON = added.map {
+            "{\"id\":\($0.id),\"content\":\(Self.quoted($0.content)),\"single_word\":false,\"lstrip\":false,"
+                + "\"rstrip\":false,\"normalized\":false,\"special\":\($0.isSpecial)}"
+        }
+        let byteLevel =
+            "{\"type\":\"ByteLevel\",\"add_prefix_space\":\(addsPrefixSpace),\"trim_offsets\":true,\"use_regex\":true}"
+        let unknown = specials.unknown.map { Self.quoted(names[$0]) } ?? "null"
+        let vocabulary = names.enumerated().map { "\(Self.quoted($1)):\($0)" }
+        let mergesJSON = merges.map { Self.quoted(names[$0.left] + " " + names[$0.right]) }
+        return Data(
+            """
+            {"version":"1.0","truncation":null,"padding":null,"added_tokens":[\(addedJSON.joined(separator: ","))],\
+            "normalizer":null,"pre_tokenizer":\(byteLevel),"post_processor":null,"decoder":\(byteLevel),\
+            "model":{"type":"BPE","dropout":null,"unk_token":\(unknown),"continuing_subword_prefix":null,\
+            "end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":\(ignoresMerges),\
+            "vocab":{\(vocabulary.joined(separator: ","))},"merges":[\(mergesJSON.joined(separator: ","))]}}
+
+            """.utf8
+        )
+    }
+
+    // MARK: - GPT-2's table
+
+    /// Printable stand-ins for the 256 bytes: those of Latin-1 that can be seen, the others from U+0100 on.
+    private static let byteCharacters: [Unicode.Scalar] = {
+        var next: UInt32 = 0x100
+        return (UInt32(0)...255).map { byte in
+            if (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || (0xAE...0xFF).contains(byte) {
+                return Unicode.Scalar(byte) ?? " "
+            }
+            defer { next += 1 }
+            return Unicode.Scalar(next) ?? " "
+        }
+    }()
+
+    private static let characterBytes = Dictionary(
+        uniqueKeysWithValues: byteCharacters.enumerated().map { ($1, UInt8($0)) }
+    )
+
+    private static func text(of bytes: [UInt8]) -> String {
+        var text = String.UnicodeScalarView()
+        for byte in bytes { text.append(byteCharacters[Int(byte)]) }
+        return String(text)
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            if scalar == "\"" || scalar == "\\" { result += "\\" }
+            result.unicodeScalars.append(scalar)
+        }
+        return result + "\""
+    }
+
+    // MARK: - Reading
+
+    private static func readAdded(_ items: [[String: Any]]) throws -> [AddedToken] {
+        try items.map { item in
+            guard let id = item["id"] as? Int, let content = item["content"] as? String, id >= 0 else {
+                throw TokenizerError("tokenizer.json: an added token needs an id and a content")
+            }
+            for name in ["lstrip", "rstrip", "single_word"] where item[name] as? Bool == true {
+                throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not known here")
+            }
+            return AddedToken(id: id, content: content, isSpecial: item["special"] as? Bool ?? false)
+        }
+    }
+
+    private static func readTokens(_ vocabulary: [String: Int], added: [AddedToken]) throws -> [[UInt8]] {
+        let count = max(vocabulary.values.max() ?? -1, added.map(\.id).max() ?? -1) + 1
+        let addedIDs = Set(added.map(\.id))
+        guard count > 0, count <= vocabulary.count + added.count else {
+            throw TokenizerError(
+                "tokenizer.json: the ids have gaps: \(vocabulary.count) tokens, ids up to \(count - 1)"
+            )
+        }
+        var tokens = [[UInt8]](repeating: [], count: count)
+        for (text, id) in vocabulary {
+            guard id >= 0 else { throw TokenizerError("tokenizer.json: token '\(text)' has a negative id") }
+            if addedIDs.contains(id) { continue }
+            tokens[id] = try text.unicodeScalars.map { scalar in
+                guard let byte = characterBytes[scalar] else {
+                    throw TokenizerError("tokenizer.json: token '\(text)' is not written in GPT-2's byte characters")
+                }
+                return byte
+            }
+        }
+        return tokens
+    }
+
+    private static func readMerges(_ items: [Any], vocabulary: [String: Int]) throws -> [Merge] {
+        try items.enumerated().map { index, item in
+            let parts = (item as? [String]) ?? (item as? String)?.split(separator: " ").map(String.init) ?? []
+            guard parts.count == 2, let left = vocabulary[parts[0]], let right = vocabulary[parts[1]],
+                let result = vocabulary[parts[0] + parts[1]]
+            else { throw TokenizerError("tokenizer.json: /model/merges/\(index) is not two tokens whose union is one") }
+            return Merge(left: left, right: right, result: result)
+        }
+    }
+
+    private static func specials(_ added: [AddedToken], unknown: Int?, count: Int) throws -> SpecialTokens {
+        func find(_ names: [String]) -> Int? {
+            for name in names { if let token = added.first(where: { $0.content == name }) { return token.id } }
+            return nil
+        }
+        guard let end = find(["<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"]) else {
+            throw TokenizerError("tokenizer.json: no end-of-text token among the added tokens")
+        }
+        let begin = find(["<bos>", "<s>", "<|begin_of_text|>"]) ?? end
+        var ordinary = 0..<count
+        let special = Set(added.filter(\.isSpecial).map(\.id))
+        while let first = ordinary.first, special.contains(first) { ordinary = (first + 1)..<count }
+        while let last = ordinary.last, special.contains(last) { ordinary = ordinary.lowerBound..<last }
+        return SpecialTokens(
+            pad: find(["<pad>", "<|pad|>"]) ?? end,
+            unknown: unknown,
+            begin: begin,
+            end: end,
+            ordinary: ordinary
+        )
+    }
+}

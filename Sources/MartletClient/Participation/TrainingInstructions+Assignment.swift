@@ -1,0 +1,69 @@
+import Foundation
+import LocalTraining
+import Tensors
+import WireFormat
+
+extension TrainingInstructions {
+    /// What an assignment asks for.
+    ///
+    /// - Parameters:
+    ///   - assignment: The assignment.
+    ///   - architecture: The assignment's, with its tokeniser in it.
+    ///   - base: The assignment's base model, fetched.
+    /// - Throws: `EncodingError`.
+    init(_ assignment: AssignmentBody, architecture: RunSpecification.Model, base: ParameterVector?) throws {
+        let local = assignment.training.local
+        self.init(
+            optimizer: .init(rule: .init(rawValue: local.optimizer) ?? .sgd, learningRate: local.learningRate),
+            batchSize: local.batchSize,
+            epochs: local.epochs,
+            gradientClip: local.clip,
+            maxSteps: assignment.training.limits.maxSteps,
+            maxExamples: assignment.training.limits.maxExamples,
+            seed: UInt64(assignment.seed) ?? 0,
+            model: try architecture.description,
+            base: base,
+            data: .init(assignment)
+        )
+    }
+}
+
+extension RunSpecification.Model {
+    /// The model as the architecture registry takes it; `nil` for one that is not built in.
+    var description: ModelDescription? {
+        get throws {
+            guard architecture != "external", let config else { return nil }
+            return ModelDescription(
+                architecture: architecture,
+                config: String(decoding: try WireCoding.encode(config), as: UTF8.self)
+            )
+        }
+    }
+}
+
+extension DataRules {
+    /// What an assignment asks of the data: documents of a stream are taken as they are.
+    fileprivate init(_ assignment: AssignmentBody) {
+        guard let rules = assignment.training.data else {
+            self = .none
+            return
+        }
+        var isStream = false
+        if case .object(let fields)? = assignment.architecture.config { isStream = fields["stream"] == .boolean(true) }
+        self.init(
+            cleaning: rules.clean && !isStream ? CleaningOptions(language: rules.language) : nil,
+            minimumRecords: rules.minimumRecords,
+            minimumCharacters: rules.minimumCharacters
+        )
+    }
+}
+
+extension LocalTrainingError {
+    /// How the server is told.
+    var failureCode: String {
+        switch self {
+        case .noData, .unusableData: "no_data"
+        case .numeric, .modelMismatch, .unsupported: "training_failed"
+        }
+    }
+}
