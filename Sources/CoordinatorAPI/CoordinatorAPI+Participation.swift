@@ -28,13 +28,24 @@ extension CoordinatorAPI {
             coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": outcome])
             var response = try Self.json(answer, status: answer.assignment == nil ? 200 : 201)
             if answer.assignment == nil {
-                response.headers[.retryAfter] = String(Int((answer.retryWindow?.minS ?? 3600).rounded(.up)))
+                response.headers[.retryAfter] = Self.retryAfter(answer.retryWindow)
             }
             return response
         }
         router.add("GET", "/v1/assignments/{assignment}") { request in
             let client = try await requireClient(request)
             return try Self.json(await coordinator.assignment(request.parameters["assignment"] ?? "", client: client))
+        }
+        router.add("POST", "/v1/assignments/{assignment}/heartbeat") { request in
+            let client = try await requireClient(request)
+            let body = try HeartbeatRequest.read(await Self.document(request))
+            return try Self.json(
+                await coordinator.heartbeat(
+                    assignment: request.parameters["assignment"] ?? "",
+                    client: client,
+                    body
+                )
+            )
         }
         router.add("PUT", "/v1/assignments/{assignment}/update") { request in
             try await putUpdate(request)
@@ -56,6 +67,7 @@ extension CoordinatorAPI {
         let client = try await requireClient(request)
         let id = request.parameters["assignment"] ?? ""
         let terms = try await coordinator.beginUpdate(assignment: id, client: client)
+        if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
         try Self.requireBulkType(request)
         let received = try await BodySpool.receive(request, path: terms.spoolPath, byteLimit: terms.byteLimit)
         defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
@@ -66,9 +78,9 @@ extension CoordinatorAPI {
                 "another update was accepted for this assignment already"
             )
         }
-        let exampleCount: Int
+        let admitted: UpdateAdmission.Admitted
         do {
-            exampleCount = try UpdateAdmission.check(received.path, terms)
+            admitted = try UpdateAdmission.check(received.path, terms)
         } catch {
             let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
             if terms.acceptedSHA256 == nil {
@@ -83,10 +95,43 @@ extension CoordinatorAPI {
                 path: received.path,
                 sha256: received.sha256,
                 byteCount: received.byteCount,
-                exampleCount: exampleCount
+                exampleCount: admitted.exampleCount,
+                metrics: admitted.metrics
             )
         )
         return try Self.json(receipt)
+    }
+
+    /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.
+    private func putEvaluation(
+        _ request: ServerRequest,
+        terms: UploadTerms,
+        client: String
+    ) async throws -> ServerResponse {
+        let type = (request.headers[.contentType] ?? "").prefix { $0 != ";" }
+        guard type == "application/json" else {
+            throw ParseFailure(status: 415, detail: "the assignment asks for an evaluation: send its sums as application/json")
+        }
+        let bytes = try await request.body.collect(limit: Self.jsonByteLimit)
+        let result = try EvaluationResult.read(JSONValue.parse(bytes))
+        let receipt = try await coordinator.finishUpdate(
+            assignment: terms.assignmentID,
+            client: client,
+            ReceivedUpdate(
+                path: terms.spoolPath,
+                sha256: Secrets.sha256(bytes),
+                byteCount: bytes.count,
+                exampleCount: result.numExamples,
+                metrics: result.metrics
+            )
+        )
+        return try Self.json(receipt)
+    }
+
+    /// A moment of the window, in whole seconds, so that those who only know `Retry-After` do not come all at once.
+    private static func retryAfter(_ window: CheckInResponse.RetryWindow?) -> String {
+        guard let window else { return "3600" }
+        return String(Int(Double.random(in: window.minS...max(window.minS, window.maxS)).rounded(.up)))
     }
 
     /// The seconds of `Prefer: wait=N`, 60 at most.

@@ -55,7 +55,21 @@ extension CoordinatorAPI {
             try await requireViewer(request)
             let rows = try await coordinator.roundHistory(
                 run: request.parameters["run"] ?? "",
-                number: try Self.roundNumber(request)
+                number: try Self.roundNumber(request),
+                assignments: request.query["assignments"] == "true"
+            )
+            return try Self.list(rows.map(HistoryView.init), request)
+        }
+        router.add("GET", "/v1/runs/{run}/evaluations") { request in
+            try await requireViewer(request)
+            return try Self.list(await coordinator.evaluations(run: request.parameters["run"] ?? ""), request)
+        }
+        router.add("GET", "/v1/runs/{run}/evaluations/{round}/history") { request in
+            try await requireViewer(request)
+            let rows = try await coordinator.roundHistory(
+                run: request.parameters["run"] ?? "",
+                number: -(try Self.roundNumber(request)),
+                assignments: request.query["assignments"] == "true"
             )
             return try Self.list(rows.map(HistoryView.init), request)
         }
@@ -211,12 +225,14 @@ private struct HistoryView: Encodable {
     var at: String
     var state: String
     var cause: String
+    var assignment: String?
 
     init(_ row: HistoryRow) {
         attempt = row.attempt
         at = row.at.wireTimestamp
         state = row.state
         cause = row.cause
+        assignment = row.assignmentId
     }
 }
 

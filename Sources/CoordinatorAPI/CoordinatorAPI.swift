@@ -123,6 +123,13 @@ package struct CoordinatorAPI: Sendable {
             guard caller.staffRole != nil || caller == .client(id: id) else { throw Self.forbidden }
             return try Self.json(await coordinator.client(id))
         }
+        router.add("PATCH", "/v1/clients/{client}") { request in
+            let id = request.parameters["client"] ?? ""
+            if try await principal(request) != .client(id: id) { try await requireOperator(request) }
+            return try Self.json(
+                await coordinator.changeClient(id, try ClientChange.read(await Self.document(request)))
+            )
+        }
         router.add("DELETE", "/v1/clients/{client}") { request in
             try await requireOperator(request)
             try await coordinator.revokeClient(request.parameters["client"] ?? "")

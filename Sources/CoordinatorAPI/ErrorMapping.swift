@@ -11,7 +11,7 @@ enum ErrorMapping {
         problem.requestId = request?.requestID
         let bytes = (try? WireCoding.encode(problem)).map(Array.init) ?? []
         var headers: HTTPFields = [.contentType: "application/problem+json"]
-        if problem.status == 503 { headers[.retryAfter] = "5" }
+        if problem.status == 503 { headers[.retryAfter] = String(Int.random(in: 2...8)) }
         if let limit = error as? RateLimitError {
             headers[.retryAfter] = String(max(1, Int(limit.retryAfter.rounded(.up))))
         }

@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Tensors
+import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -92,11 +93,17 @@ struct BodySpool {
 
 /// Judges an update by its assignment's terms, reading it block by block.
 enum UpdateAdmission {
+    /// What an update stands for.
+    struct Admitted {
+        var exampleCount: Int
+        var metrics: [String: Double]
+    }
+
     /// Checks names, shapes, dtypes, values and metadata.
     ///
-    /// - Returns: The number of examples that the update stands for.
+    /// - Returns: The number of examples that the update stands for, and the sums that came with it.
     /// - Throws: ``CoordinationError`` with a code that tells which rule was broken.
-    static func check(_ path: String, _ terms: UploadTerms) throws -> Int {
+    static func check(_ path: String, _ terms: UploadTerms) throws -> Admitted {
         let file = try SafetensorsFile(path: path)
         let expected = Dictionary(uniqueKeysWithValues: terms.layout.tensors.map { ($0.name, $0.shape) })
         for entry in file.header.entries {
@@ -141,7 +148,24 @@ enum UpdateAdmission {
             )
         }
         try checkValues(file, bound: terms.valueBound)
-        return min(examples, terms.exampleCap)
+        guard examples >= terms.minimumExamples else {
+            throw CoordinationError(
+                .unprocessable,
+                "too_few_examples",
+                "the update stands for \(examples) examples; the run counts \(terms.minimumExamples) and more as enough"
+            )
+        }
+        return Admitted(exampleCount: min(examples, terms.exampleCap), metrics: sums(metadata))
+    }
+
+    /// Decimal sums of metrics among the metadata; what is not one is not the server's business.
+    private static func sums(_ metadata: [String: String]) -> [String: Double] {
+        var result: [String: Double] = [:]
+        for name in metadata.keys.sorted() where name != "num_examples" && result.count < MetricSums.nameLimit {
+            guard let value = metadata[name].flatMap({ Double($0) }), MetricSums.admits(name, value) else { continue }
+            result[name] = value
+        }
+        return result
     }
 
     private static func checkValues(_ file: SafetensorsFile, bound: Double) throws {

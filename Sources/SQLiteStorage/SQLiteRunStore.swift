@@ -82,15 +82,20 @@ package final class SQLiteRunStore: RunStore {
         try pool.read { try AssignmentRecord.fetchOne($0, key: id) }
     }
 
-    package func history(run: String, round: Int) throws -> [HistoryRow] {
+    package func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
         try pool.read { database in
-            try HistoryRow.filter(sql: "run_id = ? AND round = ?", arguments: [run, round]).order(sql: "rowid")
+            try HistoryRow.filter(
+                sql: "run_id = ? AND round = ? AND (?3 OR assignment_id IS NULL)",
+                arguments: [run, round, assignments]
+            ).order(sql: "rowid")
                 .fetchAll(database)
         }
     }
 
     package func recentHistory(limit: Int) throws -> [HistoryRow] {
-        try pool.read { try HistoryRow.order(sql: "rowid DESC").limit(limit).fetchAll($0) }
+        try pool.read {
+            try HistoryRow.filter(sql: "assignment_id IS NULL").order(sql: "rowid DESC").limit(limit).fetchAll($0)
+        }
     }
 
     package func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {

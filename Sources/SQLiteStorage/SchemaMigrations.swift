@@ -22,6 +22,9 @@ enum SchemaMigrations {
                     """
             )
         }
+        migrator.registerMigration("rounds: selection, leases, evaluation") { database in
+            try database.execute(sql: scheduling)
+        }
         return migrator
     }
 

@@ -247,6 +247,11 @@ struct RoundTests {
         let id = try #require(try await Bench.assignment(coordinator, clients[0])).id
         bench.clock.advance(by: 60)
         try await coordinator.tick()
+        #expect(
+            try await coordinator.run(run).waitingFor.hasPrefix("attempt 2 to open in 1 s; the last one was abandoned")
+        )
+        bench.clock.advance(by: 1)
+        try await coordinator.tick()
         let rounds = try await coordinator.rounds(run: run)
         #expect(rounds.map(\.state) == ["abandoned", "selecting"])
         #expect(rounds.map(\.attempt) == [1, 2])
@@ -356,7 +361,7 @@ struct RoundTests {
         let (left, right) = (try bench.store.load(), try SQLiteRunStore(path: path).load())
         #expect(left.runs == right.runs && left.rounds == right.rounds && left.clients == right.clients)
         #expect(left.tokens == right.tokens && left.tokens.count == 5)
-        #expect(try bench.store.history(run: run, round: 1).map(\.state) == ["selecting"])
+        #expect(try bench.store.history(run: run, round: 1, assignments: false).map(\.state) == ["selecting"])
     }
 }
 
@@ -386,7 +391,9 @@ final class FaultyStore: RunStore {
     func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
     func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
 
-    func history(run: String, round: Int) throws -> [HistoryRow] { try inner.history(run: run, round: round) }
+    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
+        try inner.history(run: run, round: round, assignments: assignments)
+    }
     func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
     func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
         try inner.events(after: id, limit: limit, run: run)

@@ -52,7 +52,10 @@ extension Coordinator {
 
     /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
     func settle(run id: String, round: RoundRecord, state: String) -> LedgerRow {
-        guard let run = runs[id], let charge = try? charge(of: run) else { preconditionFailure("the run has a charge") }
+        guard let run = runs[id] else { preconditionFailure("the run is known") }
+        // As it was reserved: it must be possible to settle also where the model's file is missing.
+        let reservation = ledger.charge(run: id, round: round.number, attempt: round.attempt)
+        guard let charge = reservation ?? (try? charge(of: run)) else { preconditionFailure("the run has a charge") }
         let population = populations[run.record.populationId]
         var row = ledger.append(
             population: run.record.populationId,

@@ -88,6 +88,13 @@ package struct PrivacyLedger: Sendable {
         return result
     }
 
+    /// The charge that was reserved for one attempt.
+    package func charge(run: String, round: Int, attempt: Int) -> PrivacyCharge? {
+        rows.last { $0.runId == run && $0.round == round && $0.attempt == attempt }.flatMap {
+            try? JSONDecoder().decode(PrivacyCharge.self, from: Data($0.event.utf8))
+        }
+    }
+
     /// Makes the next row and keeps it; the caller stores it in the same transaction as what it belongs to.
     package mutating func append(
         population: String,

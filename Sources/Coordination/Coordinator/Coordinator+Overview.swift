@@ -115,11 +115,11 @@ extension Coordinator {
             reason: run.record.reason,
             createdAt: run.record.createdAt.wireTimestamp,
             rounds: run.specification.rounds,
-            round: run.round?.number ?? 0,
+            round: abs(run.round?.number ?? 0),
             committedRounds: max(0, run.versions.count - 1),
             epsilon: run.rounds.last(where: { $0.phase == .committed })?.epsilon,
             metrics: run.versions.last(where: { run.metrics[$0.version] != nil }).flatMap { run.metrics[$0.version] },
-            waitingFor: run.waitingFor(now: now)
+            waitingFor: waitingFor(run)
         )
     }
 

@@ -1,4 +1,5 @@
 package import Foundation
+import Logging
 package import Tensors
 package import WireFormat
 
@@ -14,6 +15,10 @@ package struct UploadTerms: Sendable {
     package var exampleCap: Int
     /// Set when an update was accepted before: the same bytes get the same answer.
     package var acceptedSHA256: String?
+    /// Whether the upload is a JSON document of metric sums, and no update.
+    package var isEvaluation = false
+    /// Fewer examples are not enough to count.
+    package var minimumExamples = 1
 }
 
 /// An update that passed intake: on disk, synced, its contents checked.
@@ -22,8 +27,17 @@ package struct ReceivedUpdate: Sendable {
     package var sha256: String
     package var byteCount: Int
     package var exampleCount: Int
+    /// Sums that came with it.
+    package var metrics: [String: Double]
 
-    package init(path: String, sha256: String, byteCount: Int, exampleCount: Int) {
+    package init(
+        path: String,
+        sha256: String,
+        byteCount: Int,
+        exampleCount: Int,
+        metrics: [String: Double] = [:]
+    ) {
+        self.metrics = metrics
         self.path = path
         self.sha256 = sha256
         self.byteCount = byteCount
@@ -41,30 +55,19 @@ extension Coordinator {
                 return answer
             }
             guard waiters.count < configuration.waiterLimit else { return answer }
-            await waitForWork(until: deadline)
+            await waitForWork(client: client, until: deadline)
         }
     }
 
-    private func waitForWork(until deadline: ContinuousClock.Instant) async {
+    private func waitForWork(client: String, until deadline: ContinuousClock.Instant) async {
         let id = nextWaiter
         nextWaiter += 1
         let alarm = Task {
             try? await Task.sleep(until: deadline, clock: .continuous)
             self.wake(id)
         }
-        await withCheckedContinuation { waiters[id] = $0 }
+        await withCheckedContinuation { waiters[id] = (client, $0) }
         alarm.cancel()
-    }
-
-    private func wake(_ id: Int) {
-        waiters.removeValue(forKey: id)?.resume()
-    }
-
-    /// Wakes every long poll: a round opened, a slot became free, or the server stops.
-    package func wakeAll() {
-        let sleeping = waiters
-        waiters = [:]
-        for continuation in sleeping.values { continuation.resume() }
     }
 
     private func checkInNow(client id: String, _ request: CheckInRequest) throws -> CheckInResponse {
@@ -72,6 +75,10 @@ extension Coordinator {
             throw CoordinationError(.forbidden, "client_revoked", "this client has been revoked")
         }
         lastSeen[id] = now
+        if let capabilities = request.capabilities {
+            client.capabilities = Self.document(capabilities)
+            if client != clients[id] { try commit([.client(client)]) }
+        }
         if let live = liveAssignmentByClient[id], let assignment = assignments[live] {
             return CheckInResponse(assignment: try body(of: assignment))
         }
@@ -81,50 +88,83 @@ extension Coordinator {
             else { return false }
             return request.runs.map { $0.contains(run) } ?? true
         }
-        guard !candidates.isEmpty else { return away("no_run", 5, 30) }
-        var sawCap = false
-        for offset in 0..<candidates.count {
-            let runID = candidates[(nextRunTurn + offset) % candidates.count]
-            guard let run = runs[runID], var round = run.round else { continue }
-            let cap = run.specification.cohort.maxParticipations
-            if cap > 0 && run.participations[id, default: 0] >= cap {
-                sawCap = true
-                continue
-            }
-            guard run.freeSlots > 0, !run.assignmentIDs.contains(where: { assignments[$0]?.clientId == id }) else {
+        guard !candidates.isEmpty else {
+            return away("no_run", retryWindow(.noSlot, run: nil, population: client.populationId))
+        }
+        var refusals: [(refusal: Refusal, run: RunState)] = []
+        for runID in inFairOrder(candidates) {
+            guard let run = runs[runID], let round = run.round else { continue }
+            if let refusal = refusal(of: client, run: run, exampleCount: request.numExamples) {
+                if refusal == .choosing { offer(id, run: runID) }
+                refusals.append((refusal, run))
                 continue
             }
             nextRunTurn += 1
-            let assignment = AssignmentRecord(
-                id: Secrets.identifier("asg"),
-                runId: runID,
-                round: round.number,
-                attempt: round.attempt,
-                clientId: id,
-                state: .assigned,
-                createdAt: now,
-                deadline: now.addingTimeInterval(run.specification.cohort.reportTimeoutS)
-            )
-            round.assigned += 1
+            let (assignment, changes) = try newAssignment(for: id, in: run, round: round)
             client.state = "active"
-            try commit([.client(client), .round(round), .assignment(assignment)])
-            runs[runID]?.participations[id, default: 0] += 1
-            runs[runID]?.assignmentIDs.append(assignment.id)
+            try drive(run: runID, [.assigned], with: [.client(client)] + changes)
             return CheckInResponse(assignment: try body(of: assignment))
         }
-        if sawCap && candidates.allSatisfy({ capReached(run: $0, client: id) }) {
-            return CheckInResponse(assignment: nil, reason: "participation_limit")
+        let order: [Refusal] = [.choosing, .noSlot, .backoff, .separation, .requirements, .version, .cap]
+        guard let first = order.lazy.compactMap({ kind in refusals.first { $0.refusal == kind } }).first else {
+            return away("no_open_slot", retryWindow(.noSlot, run: nil, population: client.populationId))
         }
-        return away("no_open_slot", 1, 5)
+        // Every run has had this client as often as it may: it need not come again.
+        guard first.refusal != .cap else { return CheckInResponse(assignment: nil, reason: first.refusal.rawValue) }
+        return away(
+            first.refusal.rawValue,
+            retryWindow(first.refusal, run: first.run, population: client.populationId)
+        )
     }
 
-    private func capReached(run: String, client: String) -> Bool {
-        guard let state = runs[run], state.specification.cohort.maxParticipations > 0 else { return false }
-        return state.participations[client, default: 0] >= state.specification.cohort.maxParticipations
+    /// The run that has the smallest share of what it wants first; those alike take turns.
+    private func inFairOrder(_ candidates: [String]) -> [String] {
+        guard candidates.count > 1 else { return candidates }
+        func load(_ id: String) -> Double {
+            guard let run = runs[id], let round = run.round else { return 1 }
+            return Double(run.live.count + round.accepted) / Double(max(1, run.terms(of: round).wanted))
+        }
+        return candidates.indices.map { candidates[(nextRunTurn + $0) % candidates.count] }.enumerated()
+            .map { (offset: $0.offset, id: $0.element, load: load($0.element)) }
+            .sorted { ($0.load, $0.offset) < ($1.load, $1.offset) }.map(\.id)
     }
 
-    private func away(_ reason: String, _ minimum: Double, _ maximum: Double) -> CheckInResponse {
-        CheckInResponse(assignment: nil, reason: reason, retryWindow: .init(minS: minimum, maxS: maximum))
+    /// Makes an assignment and what is stored with it.
+    func newAssignment(
+        for client: String,
+        in run: RunState,
+        round: RoundRecord
+    ) throws -> (record: AssignmentRecord, changes: [StoreChange]) {
+        let cohort = run.specification.cohort
+        let terms = run.terms(of: round)
+        let limit = now.addingTimeInterval(terms.reportTimeoutS)
+        var record = AssignmentRecord(
+            id: Secrets.identifier("asg"),
+            runId: run.record.id,
+            round: round.number,
+            attempt: round.attempt,
+            clientId: client,
+            state: .assigned,
+            createdAt: now,
+            deadline: round.phase == .reporting && !terms.isBuffered ? min(limit, round.deadline) : limit
+        )
+        record.leaseUntil = cohort.leaseS.map { min(record.deadline, now.addingTimeInterval($0)) }
+        if let known = clients[client] {
+            record.tier = tier(of: known, run: run)
+            if cohort.targetSeconds > 0, let speed = known.stepsPerSecond {
+                let steps = max(1, (speed * cohort.targetSeconds).rounded(.down))
+                record.maxSteps = Int(min(steps, Double(run.specification.training.limits.maxSteps)))
+            }
+        }
+        return (record, changes(of: record, [.history(state: .assigned, cause: "the client checked in")]))
+    }
+
+    private func away(_ reason: String, _ window: CheckInResponse.RetryWindow) -> CheckInResponse {
+        CheckInResponse(assignment: nil, reason: reason, retryWindow: window)
+    }
+
+    static func document(_ value: some Encodable) -> String {
+        (try? WireCoding.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
     }
 
     /// The assignment, for its own client.
@@ -141,14 +181,16 @@ extension Coordinator {
     }
 
     private func body(of record: AssignmentRecord) throws -> AssignmentBody {
-        guard let run = runs[record.runId], record.round <= run.versions.count else {
+        guard let run = runs[record.runId], record.baseVersion < run.versions.count else {
             throw CoordinationError(.unavailable, "model_missing", "the run has no model yet")
         }
-        let version = run.versions[record.round - 1]
+        let version = run.versions[record.baseVersion]
+        var training = run.specification.training
+        if let steps = record.maxSteps { training.limits.maxSteps = steps }
         var body = AssignmentBody(
             id: record.id,
             run: record.runId,
-            round: record.round,
+            round: abs(record.round),
             attempt: record.attempt,
             state: record.state.rawValue,
             model: .init(
@@ -158,14 +200,16 @@ extension Coordinator {
                 bytes: version.bytes
             ),
             architecture: run.assignedModel,
-            training: run.specification.training,
+            training: training,
             privacy: run.specification.privacy,
             maxParticipations: run.specification.cohort.maxParticipations,
             tensors: try layout(of: record.runId),
             updateUrl: "/v1/assignments/\(record.id)/update",
             seed: String(Self.seed(of: record.id)),
             deadline: record.deadline.wireTimestamp,
-            deadlineInS: max(0, record.deadline.timeIntervalSince(now))
+            deadlineInS: max(0, record.deadline.timeIntervalSince(now)),
+            kind: record.isEvaluation ? "evaluate" : "train",
+            leaseS: record.leaseUntil.map { max(0, $0.timeIntervalSince(now)) }
         )
         body.base = baseModel(of: run.specification)
         return body
@@ -190,13 +234,52 @@ extension Coordinator {
         return layout
     }
 
+    /// Notes that a client is at work, and extends its lease inside the deadline.
+    ///
+    /// - Throws: ``CoordinationError`` of kind `gone` with the reason when the work is no longer wanted.
+    package func heartbeat(
+        assignment id: String,
+        client: String,
+        _ request: HeartbeatRequest
+    ) throws -> HeartbeatResponse {
+        var record = try ownAssignment(id, client: client)
+        lastSeen[client] = now
+        guard record.state != .accepted else {
+            return HeartbeatResponse(state: record.state.rawValue, leaseS: 0, deadlineInS: 0)
+        }
+        try requireWanted(record)
+        let lease = runs[record.runId]?.specification.cohort.leaseS ?? Self.defaultLease
+        let phase = AssignmentState(rawValue: request.phase) ?? .training
+        let effects = try apply(.heartbeat(phase: phase, progress: request.progress, lease: lease), to: &record)
+        if effects.isEmpty {
+            // A lease is not worth a transaction: after a restart every client has a fresh one.
+            assignments[id] = record
+        } else {
+            try commit(changes(of: record, effects))
+        }
+        return HeartbeatResponse(
+            state: record.state.rawValue,
+            leaseS: max(0, (record.leaseUntil ?? record.deadline).timeIntervalSince(now)),
+            deadlineInS: max(0, record.deadline.timeIntervalSince(now))
+        )
+    }
+
+    /// Seconds that a heartbeat is good for where the run does not say.
+    static let defaultLease = 60.0
+
     /// Whether an update may be sent now, and by what it is judged; refuses before the body is read.
     package func beginUpdate(assignment id: String, client: String) throws -> UploadTerms {
-        let record = try ownAssignment(id, client: client)
-        guard let run = runs[record.runId], let round = run.round else {
+        var record = try ownAssignment(id, client: client)
+        guard let run = runs[record.runId] else {
             throw CoordinationError(.gone, "round_closed", "the round has ended")
         }
-        if record.state != .accepted { try requireLive(record, in: round) }
+        if record.state != .accepted {
+            try requireWanted(record)
+            // While its body arrives the client cannot give a sign of life; shown, and not worth a transaction.
+            record.state = .uploading
+            if record.leaseUntil != nil { record.leaseUntil = record.deadline }
+            assignments[id] = record
+        }
         let layout = try layout(of: record.runId)
         return UploadTerms(
             assignmentID: id,
@@ -207,25 +290,34 @@ extension Coordinator {
                 layout.parameterCount * 4 + (64 << 10) + SafetensorsHeader.headerByteLimit
             ),
             layout: layout,
-            baseSHA256: run.versions[record.round - 1].sha256,
+            baseSHA256: run.versions[record.baseVersion].sha256,
             valueBound: run.specification.aggregation.valueBound,
             exampleCap: run.specification.aggregation.exampleCap,
-            acceptedSHA256: record.updateSha256
+            acceptedSHA256: record.updateSha256,
+            isEvaluation: record.isEvaluation,
+            minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples
         )
     }
 
-    private func requireLive(_ record: AssignmentRecord, in round: RoundRecord) throws {
-        if record.state == .assigned && round.phase.isCollecting && round.number == record.round
-            && round.attempt == record.attempt && record.deadline >= now
-        {
+    /// Refuses what nobody waits for, with the reason.
+    private func requireWanted(_ record: AssignmentRecord) throws {
+        guard record.state.isLive else { throw RoundError.assignmentEnded(record.state, code: record.code).refusal }
+        guard record.deadline >= now else { throw RoundError.deadlinePassed.refusal }
+        guard let run = runs[record.runId], let round = run.round else { throw RoundError.deadlinePassed.refusal }
+        if run.terms(of: round).isBuffered && !record.isEvaluation && !run.isOver {
+            let staleness = run.versions.count - record.round
+            let limit = run.specification.aggregation.buffered?.maxStaleness ?? 0
+            guard staleness <= limit else {
+                throw CoordinationError(
+                    .gone,
+                    "too_stale",
+                    "the update started \(staleness) versions ago, more than max_staleness of \(limit)"
+                )
+            }
             return
         }
-        switch record.state {
-        case .rejected, .failed:
-            throw CoordinationError(.conflict, "assignment_ended", "the assignment ended as \(record.state.rawValue)")
-        case .superseded where round.phase == .aggregating || round.phase == .committed:
-            throw CoordinationError(.gone, "round_full", "the round has all the updates that it wants")
-        default: throw CoordinationError(.gone, "round_closed", "the round no longer waits for this update")
+        guard round.phase.isCollecting, round.number == record.round, round.attempt == record.attempt else {
+            throw RoundError.roundOver(round.phase).refusal
         }
     }
 
@@ -242,45 +334,65 @@ extension Coordinator {
             }
             return receipt(record)
         }
-        guard var round = runs[record.runId]?.round else {
-            throw CoordinationError(.gone, "round_closed", "the round has ended")
+        try requireWanted(record)
+        guard let run = runs[record.runId], let round = run.round, round.phase.isCollecting else {
+            // Between two versions in mode `buffered`: the next buffer opens in a moment.
+            throw CoordinationError(.unavailable, "round_opening", "the next round is about to open; send it again")
         }
-        try requireLive(record, in: round)
-        try BlobStore.renameDurably(update.path, to: blobs.spoolPath(id + ".update"))
-        record.state = .accepted
-        record.updateSha256 = update.sha256
-        record.updateBytes = update.byteCount
-        record.exampleCount = update.exampleCount
-        round.accepted += 1
-        round.bytesUp += update.byteCount
-        round.exampleCount += update.exampleCount
-        try commit([.assignment(record), .round(round)])
+        if !record.isEvaluation {
+            try BlobStore.renameDurably(update.path, to: blobs.spoolPath(id + ".update"))
+        }
+        var speed = clients[client]
+        speed?.noteWork(seconds: now.timeIntervalSince(record.createdAt), update.metrics)
+        if run.specification.privacy.mode == "none", !update.metrics.isEmpty {
+            record.metrics = Self.document(update.metrics)
+        }
+        if run.terms(of: round).isBuffered { record.countedRound = round.number }
+        let effects = try apply(
+            .accepted(sha256: update.sha256, bytes: update.byteCount, examples: update.exampleCount),
+            to: &record
+        )
+        var stored = changes(of: record, effects)
+        if let speed, speed != clients[client], measuresSpeed(run) { stored.append(.client(speed)) }
+        try drive(run: record.runId, effects.roundEvents, with: stored)
         lastSeen[client] = now
-        try closeIfComplete(run: record.runId)
+        do {
+            try closeIfComplete(run: record.runId)
+        } catch {
+            // The update is on disk and counted; the next tick closes the round.
+            logger.error("A round could not be closed", metadata: ["run.id": "\(record.runId)", "error": "\(error)"])
+        }
         return receipt(record)
+    }
+
+    private func measuresSpeed(_ run: RunState) -> Bool {
+        run.specification.cohort.tiers > 1 || run.specification.cohort.targetSeconds > 0
     }
 
     /// Notes that an update was refused for its contents; the slot is free again.
     package func rejectUpdate(assignment id: String, client: String, code: String) throws {
-        try end(assignment: id, client: client, as: .rejected, code: code)
+        try end(assignment: id, client: client, .rejected(code: code))
     }
 
     /// Notes that the client could not do the work.
     package func reportFailure(assignment id: String, client: String, _ report: FailureReport) throws {
-        try end(assignment: id, client: client, as: .failed, code: report.code)
+        try end(assignment: id, client: client, .failed(code: report.code))
     }
 
-    private func end(assignment id: String, client: String, as state: AssignmentState, code: String) throws {
+    private func end(assignment id: String, client: String, _ event: AssignmentEvent) throws {
         var record = try ownAssignment(id, client: client)
-        if record.state == state && record.code == code { return }
-        guard record.state == .assigned, var round = runs[record.runId]?.round else {
-            throw CoordinationError(.conflict, "assignment_ended", "the assignment ended as \(record.state.rawValue)")
+        switch event {
+        case .rejected(let code) where record.state == .rejected && record.code == code: return
+        case .failed(let code) where record.state == .failed && record.code == code: return
+        default: break
         }
-        record.state = state
-        record.code = code
-        if state == .rejected { round.rejected += 1 } else { round.failed += 1 }
-        try commit([.assignment(record), .round(round)])
-        wakeAll()
+        let effects = try apply(event, to: &record)
+        let stored = changes(of: record, effects)
+        if runs[record.runId]?.round?.phase.isCollecting ?? false {
+            try drive(run: record.runId, effects.roundEvents, with: stored)
+        } else {
+            try commit(stored)
+        }
     }
 
     private func receipt(_ record: AssignmentRecord) -> UpdateReceipt {
@@ -290,5 +402,23 @@ extension Coordinator {
             sha256: record.updateSha256 ?? "",
             bytes: record.updateBytes ?? 0
         )
+    }
+}
+
+extension AssignmentRecord {
+    /// Whether the work is to measure a version.
+    package var isEvaluation: Bool { round < 0 }
+    /// The version that the client starts from, or measures.
+    var baseVersion: Int { isEvaluation ? -round : round - 1 }
+}
+
+extension ClientRecord {
+    /// Smooths what one more piece of work says about the client's speed.
+    mutating func noteWork(seconds: Double, _ metrics: [String: Double]) {
+        func smooth(_ old: Double?, _ new: Double) -> Double { old.map { 0.7 * $0 + 0.3 * new } ?? new }
+        secondsPerAssignment = smooth(secondsPerAssignment, max(0.001, seconds))
+        if let steps = metrics["steps"], let time = metrics["seconds"], steps > 0, time > 0, steps / time < 1e9 {
+            stepsPerSecond = smooth(stepsPerSecond, steps / time)
+        }
     }
 }

@@ -33,6 +33,10 @@ package struct ClientView: Codable, Equatable, Sendable {
     package var registeredAt: String
     package var lastSeenAt: String?
     package var participations: [String: Int]
+    package var labels: [String: String]
+    package var capabilities: ClientCapabilities
+    /// From its assignments to its updates, smoothed.
+    package var secondsPerAssignment: Double?
 }
 
 extension Date {
@@ -130,17 +134,17 @@ extension Coordinator {
             }
             enrollment.usesLeft = enrollment.usesLeft.map { $0 - 1 }
             clientID = Secrets.identifier("clt")
-            let labels = (try? WireCoding.encode(request.labels)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
             changes += [
                 .client(
                     ClientRecord(
                         id: clientID,
                         populationId: population,
                         name: request.name,
-                        labels: labels,
+                        labels: Self.document(request.labels),
                         state: "registered",
                         registrationKey: registrationKey,
-                        registeredAt: now
+                        registeredAt: now,
+                        capabilities: Self.document(request.capabilities ?? .init())
                     )
                 ),
                 .token(enrollment),
@@ -161,21 +165,35 @@ extension Coordinator {
         return view(record)
     }
 
+    /// Changes what is known of a client; an open assignment stays.
+    package func changeClient(_ id: String, _ change: ClientChange) throws -> ClientView {
+        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
+        guard record.state != "revoked" else {
+            throw CoordinationError(.conflict, "client_revoked", "the client has been revoked; nothing of it changes")
+        }
+        if let name = change.name { record.name = name }
+        if let labels = change.labels { record.labels = Self.document(labels) }
+        if let capabilities = change.capabilities { record.capabilities = Self.document(capabilities) }
+        if record != clients[id] { try commit([.client(record)]) }
+        return view(record)
+    }
+
     /// Revokes a client: its token stops working and its open assignment is superseded.
     package func revokeClient(_ id: String) throws {
         guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
+        guard record.state != "revoked" else { return }
         record.state = "revoked"
         var changes: [StoreChange] = [.client(record)]
-        if let live = liveAssignmentByClient[id], var assignment = assignments[live] {
-            assignment.state = .superseded
-            assignment.code = "client_revoked"
-            changes.append(.assignment(assignment))
-            if var round = runs[assignment.runId]?.round, round.phase.isCollecting {
-                round.failed += 1
-                changes.append(.round(round))
-            }
+        guard let live = liveAssignmentByClient[id], var assignment = assignments[live] else {
+            return try commit(changes)
         }
-        try commit(changes)
+        let effects = try apply(.superseded(code: "client_revoked"), to: &assignment)
+        changes += self.changes(of: assignment, effects)
+        if runs[assignment.runId]?.round?.phase.isCollecting ?? false {
+            try drive(run: assignment.runId, [.failed], with: changes)
+        } else {
+            try commit(changes)
+        }
     }
 
     func populationRecord(_ idOrName: String) throws -> PopulationRecord {
@@ -197,7 +215,10 @@ extension Coordinator {
             state: record.state,
             registeredAt: record.registeredAt.wireTimestamp,
             lastSeenAt: lastSeen[record.id]?.wireTimestamp,
-            participations: participations
+            participations: participations,
+            labels: profile(of: record).labels,
+            capabilities: profile(of: record).capabilities,
+            secondsPerAssignment: record.secondsPerAssignment
         )
     }
 }

@@ -13,59 +13,161 @@ extension Coordinator {
             aggregationRetries[id] = nil
             startAggregation(run: id)
         }
-        for id in runOrder {
-            takeNextStep(run: id)
-            guard let run = runs[id], run.record.state == "running" || run.record.state == "paused",
-                let round = run.round, round.phase.isCollecting
-            else { continue }
-            try expireAssignments(run: id)
-            guard round.deadline <= now else { continue }
-            if round.phase == .selecting && round.assigned < run.specification.cohort.minimum {
-                try abandonAndRetry(
-                    run: id,
-                    reason: "too few clients: \(round.assigned) checked in before the selection deadline"
-                )
-            } else if round.phase == .selecting {
-                try beginReporting(run: id, cause: "the selection deadline passed")
-            } else if round.accepted >= run.specification.cohort.minimum {
-                try beginAggregation(run: id, cause: "the report deadline passed with enough updates")
-            } else {
-                try abandonAndRetry(
-                    run: id,
-                    reason: "too few updates: \(round.accepted) came before the report deadline"
-                )
-            }
-        }
+        for id in runOrder { takeNextStep(run: id) }
+        wakeForWork()
     }
 
-    /// Takes the step that is due, where a stop or a failed transaction left it between two transactions.
+    /// Takes the step that is due: by time, or where a stop or a failed transaction left it between two transactions.
     func takeNextStep(run id: String) {
-        guard let run = runs[id], run.record.state == "running" else { return }
         do {
-            if run.round?.phase.isFinal ?? true {
+            if let run = runs[id], run.record.state == "running", run.round?.phase.isFinal ?? true,
+                run.nextOpening <= now
+            {
                 try openRound(run: id)
-            } else {
-                try closeIfComplete(run: id)
             }
+            try advance(run: id)
         } catch {
             logger.error("A run could not take its next step", metadata: ["run.id": "\(id)", "error": "\(error)"])
         }
     }
 
-    private func expireAssignments(run id: String) throws {
-        guard let run = runs[id], var round = run.round else { return }
+    /// Lets time act on a run's open round and its assignments.
+    private func advance(run id: String) throws {
+        guard let run = runs[id], run.record.state == "running" || run.record.state == "paused",
+            let round = run.round, round.phase.isCollecting
+        else { return }
+        var events: [RoundEvent] = []
         var changes: [StoreChange] = []
-        for assignmentID in run.assignmentIDs {
-            guard var assignment = assignments[assignmentID], assignment.state.isLive, assignment.deadline < now else {
-                continue
-            }
-            assignment.state = .expired
-            round.expired += 1
-            changes.append(.assignment(assignment))
+        for assignment in run.live.sorted() {
+            guard var record = assignments[assignment] else { continue }
+            let effects = try apply(.tick, to: &record)
+            guard record.state != assignments[assignment]?.state else { continue }
+            changes += self.changes(of: record, effects)
+            events += effects.roundEvents
         }
-        guard !changes.isEmpty else { return }
-        try commit(changes + [.round(round)])
-        wakeAll()
+        if round.openedAt.timeIntervalSince(now) > 1 { events.append(.clockWentBack) }
+        if !changes.isEmpty || !events.isEmpty { try drive(run: id, events, with: changes) }
+        try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
+    }
+
+    // MARK: - Driving the machines
+
+    /// Feeds events to a run's open round, stores what changed with `others` in one transaction, and does what follows.
+    func drive(run id: String, _ events: [RoundEvent], with others: [StoreChange] = []) throws {
+        guard let run = runs[id], var round = run.round else { return }
+        let before = round
+        var effects: [RoundEffect] = []
+        do throws(RoundError) {
+            for event in events { effects += try round.apply(event, at: now, terms: run.terms(of: round)) }
+        } catch {
+            throw error.refusal
+        }
+        if run.specification.cohort.tiers > 1 {
+            for case .assignment(let record) in others {
+                if assignments[record.id] == nil { round.count(tier: record.tier, accepted: false) }
+                if record.state == .accepted { round.count(tier: record.tier, accepted: true) }
+            }
+        }
+        var changes = others
+        if round != before { changes.append(.round(round)) }
+        let ledgerCount = ledger.rows.count
+        var accepted: [String] = []
+        for effect in effects {
+            switch effect {
+            case .history(let state, let cause):
+                changes.append(
+                    history(id, round: round.number, attempt: round.attempt, state: state.rawValue, cause: cause)
+                )
+            case .aggregate: changes += superseding(run, code: "round_full")
+            case .discard:
+                changes += superseding(run, code: "round_closed")
+                changes += settlement(of: run, round: round, from: before.phase)
+                accepted = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
+            case .draw, .freed: break
+            }
+        }
+        if !changes.isEmpty { try commit(changes, ledgerCount: ledgerCount) }
+        for effect in effects {
+            switch effect {
+            case .aggregate: startAggregation(run: id)
+            case .discard: forget(run: id, spooled: accepted)
+            case .draw: try drawCohort(run: id)
+            case .freed: wakeForWork()
+            case .history: break
+            }
+        }
+    }
+
+    func apply(_ event: AssignmentEvent, to record: inout AssignmentRecord) throws -> [AssignmentEffect] {
+        do {
+            return try record.apply(event, at: now)
+        } catch {
+            throw error.refusal
+        }
+    }
+
+    /// An assignment's change and its history, for one transaction.
+    func changes(of record: AssignmentRecord, _ effects: [AssignmentEffect]) -> [StoreChange] {
+        var changes: [StoreChange] = [.assignment(record)]
+        for case .history(let state, let cause) in effects {
+            changes.append(
+                .history(
+                    HistoryRow(
+                        runId: record.runId,
+                        round: record.round,
+                        attempt: record.attempt,
+                        at: now,
+                        state: state.rawValue,
+                        cause: cause,
+                        assignmentId: record.id
+                    )
+                )
+            )
+        }
+        return changes
+    }
+
+    /// Ends what is live; in mode `buffered` it may deliver to the next round, as long as there is one.
+    private func superseding(_ run: RunState, code: String) -> [StoreChange] {
+        if let round = run.round, run.terms(of: round).isBuffered && run.record.state != "cancelled" { return [] }
+        return run.live.sorted().flatMap { id -> [StoreChange] in
+            guard var record = assignments[id], let effects = try? apply(.superseded(code: code), to: &record) else {
+                return []
+            }
+            return changes(of: record, effects)
+        }
+    }
+
+    /// Feeds a run's own machine.
+    func drive(run id: String, _ event: RunEvent) throws {
+        let run = try runState(id)
+        var record = run.record
+        let effects: [RunEffect]
+        do {
+            effects = try record.apply(event)
+        } catch {
+            throw error.refusal
+        }
+        if event == .started { record.startedAt = now }
+        var changes: [StoreChange] = [.run(record)]
+        for case .history(let state, let cause) in effects { changes.append(history(id, state: state, cause: cause)) }
+        if record.state == "completed" {
+            var ended = run
+            ended.record.state = "cancelled"
+            changes += superseding(ended, code: "run_ended")
+        }
+        try commit(changes)
+        for effect in effects {
+            switch effect {
+            case .history: break
+            case .openRound:
+                if runs[id]?.round?.phase.isFinal ?? true, run.nextOpening <= now { try openRound(run: id) }
+                wakeForWork()
+            case .abandonRound(let reason):
+                // A round whose sum is being made is abandoned when the arithmetic has ended.
+                if runs[id]?.round?.phase.isCollecting == true { try abandon(run: id, reason: reason) }
+            }
+        }
     }
 
     // MARK: - Opening
@@ -73,94 +175,91 @@ extension Coordinator {
     /// Opens the next round, or the next attempt; with privacy its cost is reserved in the same transaction.
     func openRound(run id: String) throws {
         let run = try runState(id)
-        let number = run.versions.count
-        guard number <= run.specification.rounds else {
-            try changeState(of: id, from: ["running", "paused"], to: "completed", cause: "all rounds are committed")
-            return
+        let evaluated = run.evaluationDue
+        if evaluated == nil, let reason = run.reasonToStop {
+            return try drive(run: id, .finished(cause: "stopped early: \(reason)"))
         }
-        let attempt = run.round.map { $0.number == number ? $0.attempt + 1 : 1 } ?? 1
-        let round = RoundRecord(
+        let number = evaluated.map { -$0 } ?? run.versions.count
+        guard number <= run.specification.rounds else {
+            return try drive(run: id, .finished(cause: "all rounds are committed"))
+        }
+        let attempt = (run.rounds.last { $0.number == number }?.attempt ?? 0) + 1
+        let limit = run.specification.cohort.maxAttempts
+        if number > 0, limit > 0, attempt > limit {
+            let last = run.rounds.last { $0.number == number }?.reason ?? ""
+            return try drive(
+                run: id,
+                .failed(code: "attempts_exhausted", cause: "round \(number) failed in \(limit) attempts: \(last)")
+            )
+        }
+        let terms = RoundTerms(run.specification, isEvaluation: number < 0)
+        var round = RoundRecord(
             runId: id,
             number: number,
             attempt: attempt,
-            phase: .selecting,
+            phase: terms.policy.isDrawn || terms.isBuffered ? .reporting : .selecting,
             openedAt: now,
-            deadline: now.addingTimeInterval(run.specification.cohort.selectionTimeoutS)
+            deadline: now
         )
+        let seconds = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS
+        round.deadline = now.addingTimeInterval(seconds)
+        if terms.policy.isDrawn {
+            let key = PoissonDraw.makeKey()
+            round.drawKey = key
+            round.drawn = drawnCount(run, key: key, policy: terms.policy)
+        }
         var changes: [StoreChange] = [
-            .round(round), history(id, round: number, attempt: attempt, state: "selecting", cause: "opened"),
+            .round(round),
+            history(id, round: number, attempt: attempt, state: round.phase.rawValue, cause: "opened"),
         ]
         let ledgerCount = ledger.rows.count
-        if run.specification.privacy.mode != "none" {
+        if run.specification.privacy.mode != "none" && number > 0 {
             do {
                 changes.append(.ledger(try reserve(run: id, round: number, attempt: attempt)))
             } catch let error as CoordinationError where error.code == "budget_exhausted" {
-                try changeState(
-                    of: id,
-                    from: ["running", "paused"],
-                    to: "failed",
-                    cause: error.message,
-                    reason: error.code
-                )
+                try drive(run: id, .failed(code: error.code, cause: error.message))
                 throw error
             }
         }
         try commit(changes, ledgerCount: ledgerCount)
-        wakeAll()
-    }
-
-    private func beginReporting(run id: String, cause: String) throws {
-        guard let run = runs[id], var round = run.round else { return }
-        round.phase = .reporting
-        round.deadline = now.addingTimeInterval(run.specification.cohort.reportTimeoutS)
-        try commit([
-            .round(round), history(id, round: round.number, attempt: round.attempt, state: "reporting", cause: cause),
-        ])
+        prepareSelection(run: id, terms: terms)
+        wakeForWork()
     }
 
     // MARK: - Abandoning
 
-    /// Ends an attempt without a result; nothing that depends on client data was released, so its cost is given back.
+    /// Ends an attempt without a result.
     func abandon(run id: String, reason: String) throws {
-        guard let run = runs[id], var round = run.round, !round.phase.isFinal else { return }
-        round.phase = .abandoned
-        round.reason = reason
-        round.closedAt = now
-        let ledgerCount = ledger.rows.count
-        var changes: [StoreChange] =
-            supersede(run: run) + [
-                .round(round),
-                history(id, round: round.number, attempt: round.attempt, state: "abandoned", cause: reason),
+        guard let round = runs[id]?.round, !round.phase.isFinal else { return }
+        try drive(run: id, [.abandoned(reason: reason)])
+    }
+
+    /// Ends the reservation of an attempt that has no result.
+    ///
+    /// While it collects nothing that depends on client data was released, so its cost is given back; with local privacy what
+    /// has arrived was released by the clients. Of an attempt that was cancelled while its sum was made, noise may have been
+    /// drawn: its cost stays.
+    private func settlement(of run: RunState, round: RoundRecord, from phase: RoundPhase) -> [StoreChange] {
+        guard !round.isEvaluation else { return [] }
+        switch run.specification.privacy.mode {
+        case "none": return []
+        case "local" where round.accepted > 0:
+            return [.ledger(settle(run: run.record.id, round: round, state: "committed"))]
+        default:
+            let mayHaveNoise = phase == .aggregating && run.record.state == "cancelled"
+            return [
+                .ledger(settle(run: run.record.id, round: round, state: mayHaveNoise ? "committed" : "released"))
             ]
-        if run.specification.privacy.mode == "central"
-            || (run.specification.privacy.mode == "local" && round.accepted == 0)
-        {
-            changes.append(.ledger(settle(run: id, round: round, state: "released")))
-        } else if run.specification.privacy.mode == "local" {
-            changes.append(.ledger(settle(run: id, round: round, state: "committed")))
-        }
-        let spooled = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
-        try commit(changes, ledgerCount: ledgerCount)
-        forget(run: id, spooled: spooled)
-    }
-
-    private func abandonAndRetry(run id: String, reason: String) throws {
-        try abandon(run: id, reason: reason)
-        if runs[id]?.record.state == "running" { try openRound(run: id) }
-    }
-
-    private func supersede(run: RunState) -> [StoreChange] {
-        run.assignmentIDs.compactMap { id in
-            guard var assignment = assignments[id], assignment.state.isLive else { return nil }
-            assignment.state = .superseded
-            return .assignment(assignment)
         }
     }
 
     /// Drops the closed attempt's assignments from memory and its updates from the spool.
     private func forget(run id: String, spooled: [String]) {
-        for assignment in runs[id]?.assignmentIDs ?? [] { assignments[assignment] = nil }
-        runs[id]?.assignmentIDs = []
+        guard let run = runs[id] else { return }
+        let kept = run.assignmentIDs.filter { run.live.contains($0) }
+        for assignment in run.assignmentIDs where !run.live.contains(assignment) { assignments[assignment] = nil }
+        runs[id]?.assignmentIDs = kept
+        runs[id]?.members = []
         for assignment in spooled {
             try? FileManager.default.removeItem(atPath: blobs.spoolPath(assignment + ".update"))
         }
@@ -168,35 +267,31 @@ extension Coordinator {
 
     // MARK: - Aggregating
 
+    /// Closes the round when it has what it wants.
     func closeIfComplete(run id: String) throws {
-        guard let run = runs[id], let round = run.round, round.phase.isCollecting else { return }
-        if round.accepted >= run.specification.cohort.goal {
-            try beginAggregation(run: id, cause: "the report goal was reached")
-        } else if round.phase == .selecting && round.assigned >= run.specification.cohort.goal {
-            try beginReporting(run: id, cause: "enough clients were assigned")
-        }
+        try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
     }
 
-    private func beginAggregation(run id: String, cause: String) throws {
-        guard let run = runs[id], var round = run.round else { return }
-        round.phase = .aggregating
-        try commit(
-            supersede(run: run) + [
-                .round(round),
-                history(id, round: round.number, attempt: round.attempt, state: "aggregating", cause: cause),
-            ]
-        )
-        startAggregation(run: id)
+    /// The updates that go into the open round's result.
+    private func counted(_ run: RunState) -> [AssignmentRecord] {
+        run.assignmentIDs.compactMap { assignments[$0] }.filter { $0.state == .accepted }
     }
 
     /// Starts the arithmetic of a round that has closed, away from the actor.
     func startAggregation(run id: String) {
         guard let run = runs[id], let round = run.round, let base = run.versions.last else { return }
-        let accepted = run.assignmentIDs.compactMap { assignments[$0] }.filter { $0.state == .accepted }
+        guard !round.isEvaluation else { return finishEvaluation(run: id) }
+        let isBuffered = run.terms(of: round).isBuffered
         let metrics = metrics
         var job = AggregationJob(
             specification: run.specification,
-            updates: accepted.map { (path: blobs.spoolPath($0.id + ".update"), exampleCount: $0.exampleCount ?? 1) },
+            updates: counted(run).map { record in
+                AggregationJob.Update(
+                    path: blobs.spoolPath(record.id + ".update"),
+                    exampleCount: record.exampleCount ?? 1,
+                    staleness: isBuffered ? max(0, round.number - record.round) : 0
+                )
+            },
             basePath: blobs.path(sha256: base.sha256),
             resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result")
         )
@@ -219,10 +314,15 @@ extension Coordinator {
             guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.number == number,
                 round.attempt == attempt
             else { return }
+            if run.record.state == "cancelled" || run.record.state == "failed" {
+                try abandon(run: id, reason: "the run was \(run.record.state)")
+                if case .success(let outcome) = result { try? FileManager.default.removeItem(atPath: outcome.path) }
+                return
+            }
             switch result {
             case .failure(let error):
                 logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-                try abandonAndRetry(run: id, reason: "the aggregation failed: \(error)")
+                try abandon(run: id, reason: "the aggregation failed: \(error)")
             case .success(let outcome):
                 try blobs.link(spoolFile: outcome.path, sha256: outcome.sha256)
                 let version = ModelVersionRecord(
@@ -232,26 +332,24 @@ extension Coordinator {
                     bytes: outcome.byteCount,
                     createdAt: now
                 )
-                round.phase = .committed
-                round.closedAt = now
-                round.modelSha256 = outcome.sha256
+                let effects = try round.apply(
+                    .aggregated(sha256: outcome.sha256),
+                    at: now,
+                    terms: run.terms(of: round)
+                )
                 let ledgerCount = ledger.rows.count
-                var changes: [StoreChange] = [
-                    .modelVersion(version),
-                    history(
-                        id,
-                        round: number,
-                        attempt: attempt,
-                        state: "committed",
-                        cause: "model version \(number) was published"
-                    ),
-                ]
+                var changes: [StoreChange] = [.modelVersion(version)]
+                for case .history(let state, let cause) in effects {
+                    changes.append(history(id, round: number, attempt: attempt, state: state.rawValue, cause: cause))
+                }
                 if run.specification.privacy.mode != "none" {
                     let row = settle(run: id, round: round, state: "committed")
                     round.epsilon = row.epsilonAfter
                     changes.append(.ledger(row))
+                } else if let metrics = rates(of: counted(run), run: id, version: number, source: "training") {
+                    changes.append(.modelMetrics(metrics))
                 }
-                let spooled = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
+                let spooled = counted(run).map(\.id)
                 try commit(changes + [.round(round)], ledgerCount: ledgerCount)
                 forget(run: id, spooled: spooled)
                 try? FileManager.default.removeItem(atPath: outcome.path)
@@ -265,6 +363,77 @@ extension Coordinator {
             // The result is a file by now: the next try publishes that one, and draws no second noise.
             logger.error("A round could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
             if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
+        }
+    }
+
+    // MARK: - Evaluating
+
+    /// Adds up what the clients measured, and marks the version with it; one transaction.
+    private func finishEvaluation(run id: String) {
+        do {
+            guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.isEvaluation else {
+                return
+            }
+            if run.record.state == "cancelled" || run.record.state == "failed" {
+                return try abandon(run: id, reason: "the run was \(run.record.state)")
+            }
+            let version = -round.number
+            let effects = try round.apply(
+                .aggregated(sha256: run.versions[version].sha256),
+                at: now,
+                terms: run.terms(of: round)
+            )
+            var changes: [StoreChange] = [.round(round)]
+            for case .history(let state, let cause) in effects {
+                changes.append(
+                    history(id, round: round.number, attempt: round.attempt, state: state.rawValue, cause: cause)
+                )
+            }
+            if let metrics = rates(of: counted(run), run: id, version: version, source: "federated") {
+                changes.append(.modelMetrics(metrics))
+            }
+            try commit(changes)
+            forget(run: id, spooled: [])
+            if runs[id]?.record.state == "running" { try openRound(run: id) }
+        } catch {
+            logger.error("An evaluation could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
+            if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
+        }
+    }
+
+    /// The rates of exact sums over clients, in whatever order they came; `nil` where nobody sent any.
+    private func rates(
+        of records: [AssignmentRecord],
+        run: String,
+        version: Int,
+        source: String
+    ) -> ModelMetricsRecord? {
+        var sums = MetricSums()
+        for record in records {
+            guard let text = record.metrics,
+                let values = try? JSONDecoder().decode([String: Double].self, from: Data(text.utf8))
+            else { continue }
+            sums.add(values, exampleCount: record.exampleCount ?? 1)
+        }
+        guard sums.clientCount > 0, !sums.rates.isEmpty, let document = try? WireCoding.encode(sums.rates) else {
+            return nil
+        }
+        return ModelMetricsRecord(
+            runId: run,
+            version: version,
+            source: source,
+            metrics: String(decoding: document, as: UTF8.self),
+            measuredAt: now
+        )
+    }
+}
+
+extension [AssignmentEffect] {
+    /// What the round is told of an assignment's change.
+    var roundEvents: [RoundEvent] {
+        compactMap { effect in
+            if case .round(let event) = effect { return event }
+            return nil
         }
     }
 }

@@ -16,6 +16,8 @@ package struct RunView: Codable, Equatable, Sendable {
     package var modelVersion: Int?
     package var modelSha256: String?
     package var epsilon: Double?
+    /// The version with the best value of the rule to stop, or of the loss, where any was measured by the clients.
+    package var bestVersion: Int?
     package var waitingFor: String
     package var specification: RunSpecification
 }
@@ -23,6 +25,8 @@ package struct RunView: Codable, Equatable, Sendable {
 /// A round attempt as it is shown.
 package struct RoundView: Codable, Equatable, Sendable {
     package var run: String
+    /// `training`, or `evaluation`: then the number is the version that is measured.
+    package var kind: String
     package var number: Int
     package var attempt: Int
     package var state: String
@@ -47,7 +51,18 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var refusals: [String: Int]
     /// What was measured of the model that the round published, by source and name.
     package var metrics: [String: [String: Double]]?
+    /// The open attempt's assignments that may still deliver, by state.
+    package var live: [String: Int]?
+    /// Shares of the tiers of speed, slowest first; empty where the run has none.
+    package var tiers: [TierView]
     package var waitingFor: String
+}
+
+/// What one tier of speed had of a round.
+package struct TierView: Codable, Equatable, Sendable {
+    package var tier: Int
+    package var assigned: Int
+    package var accepted: Int
 }
 
 /// A published model version as it is shown.
@@ -60,6 +75,8 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
     package var url: String
     /// What was measured of it, by source and name.
     package var metrics: [String: [String: Double]]?
+    /// Whether it is the best version by what clients measured.
+    package var isBest = false
 }
 
 extension Coordinator {
@@ -165,12 +182,13 @@ extension Coordinator {
             state: state.record.state,
             reason: state.record.reason,
             createdAt: state.record.createdAt.wireTimestamp,
-            round: state.round?.number ?? 0,
+            round: abs(state.round?.number ?? 0),
             committedRounds: max(0, state.versions.count - 1),
             modelVersion: state.versions.last?.version,
             modelSha256: state.versions.last?.sha256,
             epsilon: state.rounds.last(where: { $0.phase == .committed })?.epsilon,
-            waitingFor: state.waitingFor(now: now),
+            bestVersion: state.bestVersion,
+            waitingFor: waitingFor(state),
             specification: state.specification
         )
     }
@@ -184,66 +202,44 @@ extension Coordinator {
                 "upload the initial model first: PUT /v1/runs/\(id)/model"
             )
         }
-        try changeState(of: id, from: ["created"], to: "running", cause: "started by an operator")
-        try openRound(run: id)
+        try drive(run: id, .started)
         return try run(id)
     }
 
     /// Pauses a run: the open round goes on waiting for what it has assigned, but hands out nothing new.
     package func pauseRun(_ id: String) throws -> RunView {
-        try changeState(of: id, from: ["running"], to: "paused", cause: "paused by an operator")
+        try drive(run: id, .paused)
         return try run(id)
     }
 
     package func resumeRun(_ id: String) throws -> RunView {
-        try changeState(of: id, from: ["paused"], to: "running", cause: "resumed by an operator")
-        if runs[id]?.round?.phase.isFinal ?? true { try openRound(run: id) }
-        wakeAll()
+        try drive(run: id, .resumed)
         return try run(id)
     }
 
-    /// Cancels a run: its open round is abandoned and its reservation is given back.
+    /// Cancels a run: its open round is abandoned and its reservation is given back. A round whose sum is being made ends
+    /// when the arithmetic has: nothing of it is published, and its cost stays.
     package func cancelRun(_ id: String) throws -> RunView {
-        guard runs[id]?.round?.phase != .aggregating else {
-            throw CoordinationError(
-                .conflict,
-                "round_aggregating",
-                "the round is being aggregated; try again in a moment"
-            )
-        }
-        try changeState(
-            of: id,
-            from: ["created", "running", "paused"],
-            to: "cancelled",
-            cause: "cancelled by an operator"
-        )
-        if let round = runs[id]?.round, !round.phase.isFinal { try abandon(run: id, reason: "the run was cancelled") }
+        try drive(run: id, .cancelled)
         return try run(id)
-    }
-
-    func changeState(
-        of id: String,
-        from allowed: [String],
-        to state: String,
-        cause: String,
-        reason: String? = nil
-    ) throws {
-        var record = try runState(id).record
-        guard allowed.contains(record.state) else {
-            throw CoordinationError(
-                .conflict,
-                "wrong_state",
-                "the run is \(record.state); this is possible when it is \(allowed.joined(separator: " or "))"
-            )
-        }
-        record.state = state
-        record.reason = reason
-        try commit([.run(record), history(id, state: state, cause: cause)])
     }
 
     package func rounds(run id: String) throws -> [RoundView] {
         let state = try runState(id)
-        return state.rounds.map { view($0, of: state) }
+        return state.rounds.filter { !$0.isEvaluation }.map { view($0, of: state) }
+    }
+
+    /// The evaluation rounds, oldest first; `number` is the version that was measured.
+    package func evaluations(run id: String) throws -> [RoundView] {
+        let state = try runState(id)
+        return state.rounds.filter(\.isEvaluation).map { view($0, of: state) }
+    }
+
+    /// What the run waits for; with the population's size, which may be the reason.
+    func waitingFor(_ state: RunState) -> String {
+        let counts = clientStateCounts[state.record.populationId] ?? [:]
+        let present = counts.reduce(0) { $0 + ($1.key == "revoked" ? 0 : $1.value) }
+        return state.waitingFor(now: now, clientCount: present)
     }
 
     package func round(run id: String, number: Int) throws -> RoundView {
@@ -254,9 +250,10 @@ extension Coordinator {
         return view(round, of: state)
     }
 
-    package func roundHistory(run id: String, number: Int) throws -> [HistoryRow] {
-        if number > 0 { _ = try round(run: id, number: number) } else { _ = try runState(id) }
-        return try store.history(run: id, round: number)
+    /// The changes of a round, all its attempts; of the run itself for round 0, and of the evaluation of version v for -v.
+    package func roundHistory(run id: String, number: Int, assignments: Bool = false) throws -> [HistoryRow] {
+        if number != 0 { _ = try round(run: id, number: number) } else { _ = try runState(id) }
+        return try store.history(run: id, round: number, assignments: assignments)
     }
 
     package func models(run id: String) throws -> [ModelVersionView] { try runState(id).versions.map(view) }
@@ -290,7 +287,8 @@ extension Coordinator {
             bytes: version.bytes,
             createdAt: version.createdAt.wireTimestamp,
             url: "/v1/runs/\(version.runId)/models/\(version.version)/weights",
-            metrics: runs[version.runId]?.metrics[version.version]
+            metrics: runs[version.runId]?.metrics[version.version],
+            isBest: runs[version.runId]?.bestVersion == version.version
         )
     }
 
@@ -298,12 +296,13 @@ extension Coordinator {
         let isCurrent = round == state.round
         return RoundView(
             run: round.runId,
-            number: round.number,
+            kind: round.isEvaluation ? "evaluation" : "training",
+            number: abs(round.number),
             attempt: round.attempt,
             state: round.phase.rawValue,
             reason: round.reason,
-            goal: state.specification.cohort.goal,
-            minimum: state.specification.cohort.minimum,
+            goal: state.terms(of: round).goal,
+            minimum: state.terms(of: round).minimum,
             assigned: round.assigned,
             accepted: round.accepted,
             rejected: round.rejected,
@@ -318,8 +317,20 @@ extension Coordinator {
             modelSha256: round.modelSha256,
             epsilon: round.epsilon,
             refusals: state.refusals[round.number] ?? [:],
-            metrics: round.phase == .committed ? state.metrics[round.number] : nil,
-            waitingFor: isCurrent ? state.waitingFor(now: now) : "nothing: the round is \(round.phase.rawValue)"
+            metrics: round.phase == .committed ? state.metrics[abs(round.number)] : nil,
+            live: isCurrent ? liveStates(of: state) : nil,
+            tiers: round.tierTable.enumerated().map {
+                TierView(tier: $0.offset, assigned: $0.element[0], accepted: $0.element[1])
+            },
+            waitingFor: isCurrent ? waitingFor(state) : "nothing: the round is \(round.phase.rawValue)"
         )
+    }
+}
+
+extension Coordinator {
+    private func liveStates(of run: RunState) -> [String: Int] {
+        run.live.reduce(into: [:]) { counts, id in
+            if let state = assignments[id]?.state { counts[state.rawValue, default: 0] += 1 }
+        }
     }
 }

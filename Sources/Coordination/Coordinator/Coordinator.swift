@@ -51,7 +51,10 @@ package actor Coordinator {
     var journal = EventJournal()
     /// Clients of each population by state.
     var clientStateCounts: [String: [String: Int]] = [:]
-    var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
+    var waiters: [Int: (client: String, continuation: CheckedContinuation<Void, Never>)] = [:]
+    /// Parsed labels and capabilities, until the client changes.
+    var profiles: [String: EligibilityExpression.Subject] = [:]
+    var seenCounts: [String: (count: Int, at: Date)] = [:]
     var nextWaiter = 0
     var nextRunTurn = 0
     /// Counting many clients takes a while; the counts are good for a second.
@@ -117,15 +120,24 @@ package actor Coordinator {
             if let before = clients[record.id] { clientStateCounts[before.populationId]?[before.state]? -= 1 }
             clientStateCounts[record.populationId, default: [:]][record.state, default: 0] += 1
             clients[record.id] = record
+            profiles[record.id] = nil
             if let key = record.registrationKey { clientsByRegistration[key] = record.id }
         case .run(let record): runs[record.id]?.record = record
         case .round(let record): runs[record.runId]?.setRound(record)
         case .assignment(let record):
             noteRefusal(record, before: assignments[record.id]?.state)
-            assignments[record.id] = record
+            if assignments.updateValue(record, forKey: record.id) == nil {
+                runs[record.runId]?.assignmentIDs.append(record.id)
+                noteParticipation(record)
+            }
+            runs[record.runId]?.members.insert(record.clientId)
             if record.state.isLive {
+                runs[record.runId]?.live.insert(record.id)
                 liveAssignmentByClient[record.clientId] = record.id
-            } else if liveAssignmentByClient[record.clientId] == record.id {
+            } else {
+                runs[record.runId]?.live.remove(record.id)
+            }
+            if !record.state.isLive, liveAssignmentByClient[record.clientId] == record.id {
                 liveAssignmentByClient[record.clientId] = nil
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
@@ -151,15 +163,22 @@ package actor Coordinator {
         ledger = try PrivacyLedger(verifying: state.ledger)
         (journal.firstID, journal.lastID) = state.eventRange
         for record in state.assignments {
-            runs[record.runId]?.participations[record.clientId, default: 0] += 1
-            guard let round = runs[record.runId]?.round, !round.phase.isFinal, record.round == round.number,
-                record.attempt == round.attempt
-            else {
+            guard isOpen(record) else {
+                noteParticipation(record)
                 noteRefusal(record, before: nil)
                 continue
             }
             apply(.assignment(record))
-            runs[record.runId]?.assignmentIDs.append(record.id)
+        }
+        for id in runOrder {
+            // Who had a part in the open attempt; of earlier rounds only what still counts is kept in memory.
+            guard let run = runs[id], let round = run.round else { continue }
+            let now = run.assignmentIDs.compactMap { assignments[$0] }
+            runs[id]?.members = Set(
+                now.filter { ($0.round, $0.attempt) == (round.number, round.attempt) || !$0.state.isLive }.map(
+                    \.clientId
+                )
+            )
         }
         for run in runOrder {
             if runs[run]?.round?.phase == .aggregating {
@@ -169,6 +188,25 @@ package actor Coordinator {
                 takeNextStep(run: run)
             }
         }
+    }
+
+    /// Whether an assignment still matters: of the open attempt, or in mode `buffered` at work or waiting in the buffer.
+    private func isOpen(_ record: AssignmentRecord) -> Bool {
+        guard let run = runs[record.runId], let round = run.round, !round.phase.isFinal else {
+            return record.state.isLive && runs[record.runId].map { !$0.isOver } ?? false
+        }
+        if record.round == round.number && record.attempt == round.attempt { return true }
+        return run.terms(of: round).isBuffered && (record.state.isLive || record.countedRound == round.number)
+    }
+
+    private func noteParticipation(_ record: AssignmentRecord) {
+        guard record.round > 0 else {
+            runs[record.runId]?.evaluators.insert(record.clientId)
+            return
+        }
+        runs[record.runId]?.participations[record.clientId, default: 0] += 1
+        let last = runs[record.runId]?.lastRounds[record.clientId] ?? 0
+        runs[record.runId]?.lastRounds[record.clientId] = max(last, record.round)
     }
 
     /// Whether disk and database can be written.

@@ -10,16 +10,29 @@ struct RunState: Sendable {
     let assignedModel: RunSpecification.Model
     /// The tokeniser's JSON and its hash, where it is long.
     let longTokenizer: (document: Data, sha256: String)?
+    let requirements: EligibilityExpression?
+    let minimumVersion: DottedVersion?
     /// The latest attempt of the latest round.
     var round: RoundRecord?
     /// Every attempt, oldest first.
     var rounds: [RoundRecord] = []
     /// Version `n` is what round `n` published; version 0 is the initial model.
     var versions: [ModelVersionRecord] = []
-    /// How often each client was assigned in this run.
+    /// How often each client was given work for training in this run, and in which round it was last.
     var participations: [String: Int] = [:]
-    /// The assignments of the open attempt.
+    var lastRounds: [String: Int] = [:]
+    /// Clients that were asked to evaluate.
+    var evaluators: Set<String> = []
+    /// The assignments of the open attempt; in mode `buffered` also live ones of earlier rounds.
     var assignmentIDs: [String] = []
+    /// Those of them that may still deliver.
+    var live: Set<String> = []
+    /// Clients that have had their part in the open attempt.
+    var members: Set<String> = []
+    /// Who checked in while a `uniform` round selects.
+    var reservoir: Reservoir?
+    /// Bounds between the tiers of speed, in seconds an assignment, slowest tier first.
+    var tierBounds: [Double] = []
     var layout: ParameterLayout?
     /// What was measured of each version, by source and name.
     var metrics: [Int: [String: [String: Double]]] = [:]
@@ -27,10 +40,15 @@ struct RunState: Sendable {
     var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.
     var refusals: [Int: [String: Int]] = [:]
+    /// Clients that the run's rules admit, when that was last counted.
+    var eligible: (count: Int, at: Date)?
 
     init(record: RunRecord) throws {
         self.record = record
-        specification = try WireCoding.decode(RunSpecification.self, from: Data(record.specification.utf8))
+        // Read and not decoded: fields that are younger than the run have their defaults.
+        specification = try RunSpecification.read(JSONValue.parse(Array(record.specification.utf8)))
+        requirements = try specification.cohort.requirements.map { text in try EligibilityExpression(text) }
+        minimumVersion = specification.cohort.minimumClientVersion.flatMap { DottedVersion($0) }
         longTokenizer = specification.model.longTokenizer.map { ($0, Secrets.sha256($0)) }
         assignedModel =
             longTokenizer.map { [specification] in
@@ -43,38 +61,80 @@ struct RunState: Sendable {
             rounds[index] = record
         } else {
             rounds.append(record)
-            assignmentIDs = []
         }
         round = rounds.last
     }
 
-    /// How many more assignments the open round may hand out now.
-    var freeSlots: Int {
-        guard let round, round.phase.isCollecting else { return 0 }
-        let wanted = Int((Double(specification.cohort.goal) * specification.cohort.overSelection).rounded(.up))
-        return wanted - (round.assigned - round.rejected - round.failed - round.expired)
+    /// What the round is judged by.
+    func terms(of round: RoundRecord) -> RoundTerms {
+        RoundTerms(specification, isEvaluation: round.isEvaluation)
     }
 
-    /// One sentence on what the round waits for.
-    func waitingFor(now: Date) -> String {
-        switch record.state {
-        case "created": return "the run to be started"
-        case "paused": return "the run to be resumed"
-        case "completed", "cancelled", "failed": return "nothing: the run is \(record.state)"
-        default: break
+    /// How many more assignments the open round may hand out now.
+    var freeSlots: Int {
+        guard record.state == "running", let round, round.phase.isCollecting else { return 0 }
+        let terms = terms(of: round)
+        if terms.policy.isDrawn { return max(0, (round.drawn ?? 0) - members.count) }
+        if terms.policy == .uniform && round.phase == .selecting { return 0 }
+        if terms.isBuffered { return max(0, terms.wanted - live.count) }
+        return max(0, terms.wanted - live.count - round.accepted)
+    }
+
+    /// Whether nothing more will happen.
+    var isOver: Bool { ["completed", "cancelled", "failed"].contains(record.state) }
+
+    /// When the next attempt or round may open; the past when nothing holds it back.
+    var nextOpening: Date {
+        guard let round, round.phase == .abandoned, let closedAt = round.closedAt else { return .distantPast }
+        return closedAt.addingTimeInterval(terms(of: round).backoff(afterAttempt: round.attempt))
+    }
+
+    // MARK: - Evaluation and stopping
+
+    /// The version whose evaluation is due, if one is; one that was abandoned three times is left out.
+    var evaluationDue: Int? {
+        let every = specification.evaluation.every
+        guard every > 0, let version = versions.last?.version, version > 0,
+            version % every == 0 || version == specification.rounds
+        else { return nil }
+        let attempts = rounds.filter { $0.number == -version }
+        return attempts.contains { $0.phase == .committed } || attempts.count >= 3 ? nil : version
+    }
+
+    /// A rate of each version by the source that counts: evaluation rounds, or training where there are none.
+    func series(_ metric: String) -> [(version: Int, value: Double)] {
+        let source = specification.evaluation.every > 0 ? "federated" : "training"
+        return metrics.keys.sorted().compactMap { version in
+            metrics[version]?[source]?[metric].map { (version, $0) }
         }
-        guard let round else { return "the first round to open" }
-        let seconds = max(0, Int(round.deadline.timeIntervalSince(now)))
-        let goal = specification.cohort.goal
-        switch round.phase {
-        case .selecting:
-            return "clients to check in: \(round.assigned) assigned, \(round.accepted) of \(goal) updates accepted, "
-                + "\(seconds) s left to find the minimum of \(specification.cohort.minimum)"
-        case .reporting:
-            return "updates: \(round.accepted) of \(goal) accepted, \(seconds) s left"
-        case .aggregating: return "the aggregation of \(round.accepted) updates"
-        case .committed: return "nothing: the round is committed"
-        case .abandoned: return "the next attempt to open"
+    }
+
+    /// The version with the best value of the rule's metric, or of the loss.
+    var bestVersion: Int? {
+        let metric = specification.stop?.metric ?? "loss"
+        let prefersLarger = specification.stop?.prefersLarger ?? false
+        // The first of equals, so that a version keeps its mark.
+        return series(metric).min {
+            $0.value != $1.value
+                ? (prefersLarger ? $0.value > $1.value : $0.value < $1.value) : $0.version < $1.version
+        }?.version
+    }
+
+    /// Why the run should end now by its rule to stop, or `nil`.
+    var reasonToStop: String? {
+        guard let stop = specification.stop, let last = series(stop.metric).last else { return nil }
+        if let bound = stop.atLeast, last.value >= bound {
+            return "\(stop.metric) is \(last.value) at version \(last.version), at least \(bound)"
         }
+        if let bound = stop.atMost, last.value <= bound {
+            return "\(stop.metric) is \(last.value) at version \(last.version), at most \(bound)"
+        }
+        if let patience = stop.patience, let best = bestVersion {
+            let since = series(stop.metric).filter { $0.version > best }.count
+            if since >= patience {
+                return "\(stop.metric) has had no better value than version \(best)'s for \(since) measurements"
+            }
+        }
+        return nil
     }
 }

@@ -152,12 +152,12 @@ extension Coordinator {
             state: run.record.state,
             reason: run.record.reason,
             createdAt: run.record.createdAt.wireTimestamp,
-            round: run.round?.number ?? 0,
+            round: abs(run.round?.number ?? 0),
             committedRounds: max(0, run.versions.count - 1),
             modelVersion: run.versions.last?.version,
             modelSha256: run.versions.last?.sha256,
             epsilon: run.rounds.last(where: { $0.phase == .committed })?.epsilon,
-            waitingFor: run.waitingFor(now: now)
+            waitingFor: waitingFor(run)
         )
     }
 }

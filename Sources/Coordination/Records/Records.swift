@@ -39,6 +39,12 @@ package struct ClientRecord: Codable, Equatable, Sendable {
     /// Hash of the enrollment token and the `Idempotency-Key` that made it.
     package var registrationKey: String?
     package var registeredAt: Date
+    /// JSON of what the device says that it is.
+    package var capabilities: String = "{}"
+    /// Training steps a second, as the client measured them, smoothed over its updates; `nil` before the first.
+    package var stepsPerSecond: Double?
+    /// From its assignments to its updates, smoothed; `nil` before the first.
+    package var secondsPerAssignment: Double?
 }
 
 /// Training of one model under one specification.
@@ -52,6 +58,8 @@ package struct RunRecord: Codable, Equatable, Sendable {
     package var state: String
     package var reason: String?
     package var createdAt: Date
+    /// The clients that a drawn cohort is drawn from had registered by then.
+    package var startedAt: Date?
 }
 
 /// The phase of a round attempt.
@@ -67,6 +75,7 @@ package enum RoundPhase: String, Codable, Sendable {
 /// One attempt at a round.
 package struct RoundRecord: Codable, Equatable, Sendable {
     package var runId: String
+    /// From 1; the evaluation of version `v` is kept as number `-v`.
     package var number: Int
     package var attempt: Int
     package var phase: RoundPhase
@@ -84,14 +93,31 @@ package struct RoundRecord: Codable, Equatable, Sendable {
     package var exampleCount: Int = 0
     package var modelSha256: String?
     package var epsilon: Double?
+    /// Clients in a drawn or chosen cohort.
+    package var drawn: Int?
+    /// Key of the coins of a drawn cohort, hexadecimal; never shown.
+    package var drawKey: String?
+    /// Counts by tier of speed: JSON array of `[assigned, accepted]`.
+    package var tierCounts: String?
+}
+
+extension RoundRecord {
+    /// Whether it measures a version instead of making one.
+    package var isEvaluation: Bool { number < 0 }
 }
 
 /// Where one client's part in a round stands.
 package enum AssignmentState: String, Codable, Sendable {
-    case assigned, accepted, rejected, failed, expired, superseded
+    case assigned, downloading, training, uploading
+    case accepted, rejected, failed, expired, superseded
 
     /// Whether an update is still awaited.
-    package var isLive: Bool { self == .assigned }
+    package var isLive: Bool {
+        switch self {
+        case .assigned, .downloading, .training, .uploading: true
+        case .accepted, .rejected, .failed, .expired, .superseded: false
+        }
+    }
 }
 
 /// One client's part in one round attempt.
@@ -108,6 +134,18 @@ package struct AssignmentRecord: Codable, Equatable, Sendable {
     package var updateSha256: String?
     package var updateBytes: Int?
     package var exampleCount: Int?
+    /// Until when the client has the work without a further sign of life; `nil` before the first, where none is asked for.
+    package var leaseUntil: Date?
+    package var progress: Double?
+    package var endedAt: Date?
+    /// Tier of speed, from 0 for the slowest; `nil` where the client was not measured.
+    package var tier: Int?
+    /// Steps that this client was given, where its speed decided.
+    package var maxSteps: Int?
+    /// The round whose result the update is in, where that is a later one than the assignment's.
+    package var countedRound: Int?
+    /// JSON object: the client's sums of metrics.
+    package var metrics: String?
 }
 
 /// What a committed round publishes.
@@ -157,4 +195,6 @@ package struct HistoryRow: Codable, Equatable, Sendable {
     package var at: Date
     package var state: String
     package var cause: String
+    /// Set for a change of one assignment.
+    package var assignmentId: String?
 }

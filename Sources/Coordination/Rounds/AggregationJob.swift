@@ -15,8 +15,16 @@ struct AggregationJob: Sendable {
         var byteCount: Int
     }
 
+    /// An accepted update.
+    struct Update: Sendable {
+        var path: String
+        var exampleCount: Int
+        /// Versions between the one that it started from and the one that it becomes a part of.
+        var staleness = 0
+    }
+
     var specification: RunSpecification
-    var updates: [(path: String, exampleCount: Int)]
+    var updates: [Update]
     var basePath: String
     var resultPath: String
     /// Is told how many seconds each phase took.
@@ -42,6 +50,14 @@ struct AggregationJob: Sendable {
         return try outcome()
     }
 
+    /// What an update that is not stale weighs in mode `buffered`.
+    static let stalenessUnit = 256
+
+    /// 1/√(1+s) in whole units, so that sums stay exact.
+    static func stalenessWeight(_ staleness: Int) -> Int {
+        max(1, Int((Double(stalenessUnit) / Double(1 + staleness).squareRoot()).rounded()))
+    }
+
     private func outcome() throws -> Outcome {
         let data = try Data(contentsOf: URL(fileURLWithPath: resultPath), options: .mappedIfSafe)
         return Outcome(path: resultPath, sha256: Secrets.sha256(data), byteCount: data.count)
@@ -51,17 +67,27 @@ struct AggregationJob: Sendable {
     private func meanUpdate(layout: ParameterLayout) throws -> [Double] {
         let byExamples = specification.aggregation.weighting == "examples"
         let cap = specification.aggregation.exampleCap
-        let spooled = updates.map {
-            SpooledUpdate(path: $0.path, weight: byExamples ? max(1, min($0.exampleCount, cap)) : 1)
+        let isBuffered = specification.aggregation.mode == "buffered"
+        let unit = isBuffered ? Self.stalenessUnit : 1
+        let spooled = updates.map { update in
+            let weight = byExamples ? max(1, min(update.exampleCount, cap)) : 1
+            return SpooledUpdate(
+                path: update.path,
+                weight: isBuffered ? weight * Self.stalenessWeight(update.staleness) : weight
+            )
         }
         guard specification.privacy.mode == "central" else {
-            return try timed("fold") {
+            let mean = try timed("fold") {
                 try FixedPointMean.mean(
                     of: spooled,
                     layout: layout,
                     valueBound: specification.aggregation.valueBound
                 )
             }
+            guard isBuffered else { return mean }
+            // FedBuff divides by the number of updates and not by the sum of their weights: stale ones pull less.
+            let share = Double(spooled.reduce(0) { $0 + $1.weight }) / Double(spooled.count * unit)
+            return mean.map { $0 * share }
         }
         let grid = try NoiseGrid(
             clippingNorm: specification.privacy.clipping.norm,
@@ -72,7 +98,7 @@ struct AggregationJob: Sendable {
             try BoundedSum.sum(
                 of: spooled,
                 layout: layout,
-                weightCap: byExamples ? cap : 1,
+                weightCap: (byExamples ? cap : 1) * unit,
                 grid: .init(
                     quantize: { grid.quantize($0, scale: $1) },
                     shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }

@@ -76,12 +76,16 @@ package final class InMemoryRunStore: RunStore {
         tables.withLock { $0.assignments[id] }
     }
 
-    package func history(run: String, round: Int) throws -> [HistoryRow] {
-        tables.withLock { $0.history.filter { $0.runId == run && $0.round == round } }
+    package func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
+        tables.withLock {
+            $0.history.filter { row in
+                row.runId == run && row.round == round && (assignments || row.assignmentId == nil)
+            }
+        }
     }
 
     package func recentHistory(limit: Int) throws -> [HistoryRow] {
-        tables.withLock { $0.history.suffix(limit).reversed() }
+        tables.withLock { $0.history.filter { $0.assignmentId == nil }.suffix(limit).reversed() }
     }
 
     package func audit(_ query: AuditQuery) throws -> [AuditRow] {

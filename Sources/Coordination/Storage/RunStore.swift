@@ -51,7 +51,9 @@ package protocol RunStore: Sendable {
     func assignment(_ id: String) throws -> AssignmentRecord?
 
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
-    func history(run: String, round: Int) throws -> [HistoryRow]
+    ///
+    /// - Parameter assignments: Whether the changes of its assignments are wanted too.
+    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow]
 
     /// The last state changes of all runs, newest first.
     func recentHistory(limit: Int) throws -> [HistoryRow]

@@ -152,6 +152,25 @@ package final class FieldReader {
         return number(name, in: range)
     }
 
+    /// A whole number that may be absent.
+    package func optionalInteger(_ name: String, in range: ClosedRange<Int>) -> Int? {
+        guard has(name) else {
+            known.insert(name)
+            return nil
+        }
+        return integer(name, in: range)
+    }
+
+    /// A number that may be absent.
+    package func optionalNumber(_ name: String, in range: ClosedRange<Double>, excludingLower: Bool = false) -> Double?
+    {
+        guard has(name) else {
+            known.insert(name)
+            return nil
+        }
+        return number(name, in: range, excludingLower: excludingLower)
+    }
+
     /// True or false.
     package func boolean(_ name: String, default fallback: Bool) -> Bool {
         switch take(name) {

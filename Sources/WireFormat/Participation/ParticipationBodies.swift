@@ -4,21 +4,21 @@ package import Tensors
 package struct RegistrationRequest: Codable, Equatable, Sendable {
     package var name: String?
     package var labels: [String: String]
+    package var capabilities: ClientCapabilities?
 
-    package init(name: String?, labels: [String: String] = [:]) {
+    package init(name: String?, labels: [String: String] = [:], capabilities: ClientCapabilities? = nil) {
         self.name = name
         self.labels = labels
+        self.capabilities = capabilities
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
-            _ = fields.object("capabilities") { capabilities in
-                for name in ["memory_bytes", "cpu_count"] where capabilities.has(name) {
-                    _ = capabilities.integer(name, in: 0...Int(Int32.max) * 1_000_000)
-                }
-                for name in ["accelerator", "runtime_version", "network"] { _ = capabilities.optionalString(name) }
-            }
-            return Self(name: fields.optionalString("name"), labels: fields.strings("labels"))
+            Self(
+                name: fields.optionalString("name"),
+                labels: fields.strings("labels"),
+                capabilities: ClientCapabilities.read("capabilities", in: fields)
+            )
         }
     }
 }
@@ -38,17 +38,21 @@ package struct RegistrationResponse: Codable, Equatable, Sendable {
 package struct CheckInRequest: Codable, Equatable, Sendable {
     package var runs: [String]?
     package var numExamples: Int?
+    /// Replaces what the client said before.
+    package var capabilities: ClientCapabilities?
 
-    package init(runs: [String]? = nil, numExamples: Int? = nil) {
+    package init(runs: [String]? = nil, numExamples: Int? = nil, capabilities: ClientCapabilities? = nil) {
         self.runs = runs
         self.numExamples = numExamples
+        self.capabilities = capabilities
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
             Self(
                 runs: fields.stringList("runs"),
-                numExamples: fields.has("num_examples") ? fields.integer("num_examples", in: 0...1_000_000_000) : nil
+                numExamples: fields.optionalInteger("num_examples", in: 0...1_000_000_000),
+                capabilities: ClientCapabilities.read("capabilities", in: fields)
             )
         }
     }
@@ -110,6 +114,11 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     package var deadline: String
     package var deadlineInS: Double
+    /// `train`, or `evaluate`: measure the model on held-out data and send sums.
+    package var kind: String
+    /// Seconds until another client gets the work unless a heartbeat comes; absent before the first heartbeat of a run
+    /// that sets none.
+    package var leaseS: Double?
 
     package init(
         id: String,
@@ -126,7 +135,9 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         updateUrl: String,
         seed: String,
         deadline: String,
-        deadlineInS: Double
+        deadlineInS: Double,
+        kind: String = "train",
+        leaseS: Double? = nil
     ) {
         self.id = id
         self.run = run
@@ -143,6 +154,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         self.seed = seed
         self.deadline = deadline
         self.deadlineInS = deadlineInS
+        self.kind = kind
+        self.leaseS = leaseS
     }
 }
 

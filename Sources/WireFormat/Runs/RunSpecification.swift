@@ -33,6 +33,27 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var reportTimeoutS: Double
         /// Per client in this run; 0 is without limit.
         package var maxParticipations: Int
+        /// Rounds between two participations of one client, at least; 0 and 1 are without limit.
+        package var minSeparationRounds: Int
+        /// Chance of each client in each round, for the policy `poisson`.
+        package var samplingRate: Double?
+        /// An ``EligibilityExpression`` over capabilities and labels.
+        package var requirements: String?
+        /// Dotted numbers.
+        package var minimumClientVersion: String?
+        /// Seconds between two signs of life of a client at work. Where it is absent, a lease of 60 s begins with the first
+        /// heartbeat, and a client that sends none has until the deadline.
+        package var leaseS: Double?
+        /// Groups by measured speed that share each round's places alike; 1 is no grouping.
+        package var tiers: Int
+        /// Seconds of training that an assignment aims at: steps are given by the client's measured speed. 0 is off.
+        package var targetSeconds: Double
+        /// Examples that an update must stand for to count.
+        package var minExamples: Int
+        /// Attempts at one round before the run fails; 0 is without limit.
+        package var maxAttempts: Int
+        /// Before the second attempt; doubles with each further one, to 15 minutes at most.
+        package var retryBackoffS: Double
     }
 
     /// What the client is told about local training.
@@ -75,6 +96,9 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var valueBound: Double
         /// Examples of one client that count, at most.
         package var exampleCap: Int
+        /// `synchronous`, or `buffered`.
+        package var mode: String
+        package var buffered: Buffered?
     }
 
     /// The privacy terms.
@@ -99,6 +123,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
     package var training: Training
     package var aggregation: Aggregation
     package var privacy: Privacy
+    package var evaluation: Evaluation
+    package var stop: Stop?
 }
 
 extension RunSpecification {
@@ -120,7 +146,13 @@ extension RunSpecification {
         model.setAdapterDefault(isPrivate: privacy.mode != "none")
         cohort = fields.object("cohort") { Cohort(reading: $0, capRequired: privacy.mode != "none") }
         training = fields.object("training") { Training(reading: $0) }
-        aggregation = fields.object("aggregation") { Aggregation(reading: $0, privacyMode: privacy.mode) }
+        let goal = cohort.goal
+        aggregation = fields.object("aggregation") { Aggregation(reading: $0, privacyMode: privacy.mode, goal: goal) }
+        evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal) }
+        let stops = fields.has("stop")
+        let stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
+        self.stop = stop
+        checkScheduling(fields)
     }
 }
 
@@ -167,13 +199,36 @@ extension RunSpecification.Cohort {
         minimum = fields.integer("minimum", default: max(1, goal * 4 / 5), in: 1...1_000_000)
         if minimum > goal { fields.report("minimum", "\(minimum) is more than the goal of \(goal)") }
         overSelection = fields.number("over_selection", default: 1.2, in: 1...10)
-        policy = fields.choice("policy", of: ["first_come"], default: "first_come")
+        policy = fields.choice("policy", of: ["first_come", "uniform", "poisson", "all"], default: "first_come")
         selectionTimeoutS = fields.number("selection_timeout_s", default: 60, in: 0.1...604_800)
         reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
         maxParticipations = fields.integer("max_participations", default: capRequired ? 1 : 0, in: 0...1_000_000)
         if capRequired && maxParticipations == 0 {
             fields.report("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
         }
+        minSeparationRounds = fields.integer("min_separation_rounds", default: 0, in: 0...1_000_000)
+        samplingRate = fields.optionalNumber("sampling_rate", in: 0...1, excludingLower: true)
+        if policy == "poisson" && samplingRate == nil {
+            fields.report("sampling_rate", "is required by policy poisson")
+        }
+        requirements = fields.optionalString("requirements", lengthLimit: 8000)
+        if let requirements {
+            do {
+                _ = try EligibilityExpression(requirements)
+            } catch {
+                fields.report("requirements", "at character \(error.position): \(error.message)")
+            }
+        }
+        minimumClientVersion = fields.optionalString("minimum_client_version")
+        if let minimumClientVersion, DottedVersion(minimumClientVersion) == nil {
+            fields.report("minimum_client_version", "must be dotted numbers, such as 1.4.2")
+        }
+        leaseS = fields.optionalNumber("lease_s", in: 1...86_400)
+        tiers = fields.integer("tiers", default: 1, in: 1...16)
+        targetSeconds = fields.number("target_seconds", default: 0, in: 0...86_400)
+        minExamples = fields.integer("min_examples", default: 1, in: 1...1_000_000_000)
+        maxAttempts = fields.integer("max_attempts", default: 0, in: 0...1_000_000)
+        retryBackoffS = fields.number("retry_backoff_s", default: 1, in: 0...900)
     }
 }
 
@@ -208,13 +263,18 @@ extension RunSpecification.Training {
 }
 
 extension RunSpecification.Aggregation {
-    fileprivate init(reading fields: FieldReader, privacyMode: String) {
+    fileprivate init(reading fields: FieldReader, privacyMode: String, goal: Int) {
+        let mode = fields.choice("mode", of: ["synchronous", "buffered"], default: "synchronous")
+        self.mode = mode
         rule = fields.choice("rule", of: ["mean"], default: "mean")
         weighting = fields.choice(
             "weighting",
             of: ["uniform", "examples"],
-            default: privacyMode == "none" ? "examples" : "uniform"
+            default: privacyMode == "none" && mode == "synchronous" ? "examples" : "uniform"
         )
+        if weighting == "examples" && mode == "buffered" {
+            fields.report("weighting", "must be uniform in mode buffered: an update's weight is its staleness")
+        }
         if weighting == "examples" && privacyMode == "local" {
             fields.report("weighting", "must be uniform with local privacy: the example count is not noised")
         }
@@ -229,6 +289,9 @@ extension RunSpecification.Aggregation {
         }
         valueBound = fields.number("value_bound", default: 64, in: 1e-6...1e6)
         exampleCap = fields.integer("example_cap", default: 1_000_000, in: 1...1_000_000)
+        buffered = fields.object("buffered") {
+            mode == "buffered" ? RunSpecification.Buffered(reading: $0, goal: goal) : nil
+        }
     }
 }
 

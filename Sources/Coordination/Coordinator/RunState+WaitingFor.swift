@@ -1,0 +1,53 @@
+import Foundation
+
+extension RunState {
+    /// One sentence on what the run waits for, and what to do where it waits in vain.
+    ///
+    /// - Parameters:
+    ///   - now: The server's time.
+    ///   - clientCount: Clients of the population that are not revoked; `nil` where it is not known.
+    func waitingFor(now: Date, clientCount: Int? = nil) -> String {
+        switch record.state {
+        case "created": return "the run to be started"
+        case "paused":
+            let atWork = live.isEmpty ? "" : "; \(live.count) clients may still deliver"
+            return "the run to be resumed\(atWork)"
+        case "completed", "cancelled", "failed":
+            return "nothing: the run is \(record.state)" + (record.reason.map { " (\($0))" } ?? "")
+        default: break
+        }
+        guard let round else { return "the first round to open" }
+        let seconds = max(0, Int(round.deadline.timeIntervalSince(now)))
+        let terms = terms(of: round)
+        let name = round.isEvaluation ? "measurements of version \(-round.number)" : "updates"
+        switch round.phase {
+        case .selecting:
+            let there = terms.policy == .uniform ? "\(reservoir?.seenCount ?? 0) checked in" : "\(live.count) at work"
+            return "clients to check in: \(there), \(round.accepted) of \(terms.goal) \(name) accepted, "
+                + "\(seconds) s left to find the minimum of \(terms.minimum)" + shortage(terms, clientCount)
+        case .reporting:
+            let nobody = live.isEmpty && freeSlots > 0 ? ", nobody at work: \(freeSlots) places are open" : ""
+            return "\(name): \(round.accepted) of \(terms.goal) accepted, \(live.count) at work, \(seconds) s left"
+                + nobody + shortage(terms, clientCount)
+        case .aggregating: return "the aggregation of \(round.accepted) \(name)"
+        case .committed: return "the next round to open"
+        case .abandoned:
+            let wait = max(0, Int(nextOpening.timeIntervalSince(now).rounded(.up)))
+            return
+                "attempt \(round.attempt + 1) to open in \(wait) s; the last one was abandoned: \(round.reason ?? "")"
+        }
+    }
+
+    /// What to say when there are too few clients for the goal, whoever checks in.
+    private func shortage(_ terms: RoundTerms, _ clientCount: Int?) -> String {
+        guard !terms.policy.isDrawn else { return "" }
+        let needed = terms.isBuffered ? terms.minimum : terms.goal
+        if let clientCount, clientCount < needed {
+            return ". The population has only \(clientCount) clients: enroll more, or create a run with a lower goal"
+        }
+        if let eligible, eligible.count < needed {
+            return ". Only \(eligible.count) clients meet the run's requirements: enroll more, or ask for less"
+        }
+        return ""
+    }
+}

@@ -1,0 +1,51 @@
+import Foundation
+package import WireFormat
+
+/// How a cohort is chosen.
+package enum CohortPolicy: String, Sendable {
+    /// Who checks in first is in.
+    case firstCome = "first_come"
+    /// Uniformly from those who check in while the round selects.
+    case uniform
+    /// Each client of the population by a coin of the server's own; nobody is replaced.
+    case poisson
+    /// Every client of the population.
+    case all
+
+    /// Whether the cohort is fixed before anyone checks in.
+    package var isDrawn: Bool { self == .poisson || self == .all }
+}
+
+/// What a round is judged by; taken from the specification once.
+package struct RoundTerms: Equatable, Sendable {
+    package var policy: CohortPolicy
+    package var goal: Int
+    package var minimum: Int
+    /// Assignments handed out, at most at the same time.
+    package var wanted: Int
+    package var selectionTimeoutS: Double
+    package var reportTimeoutS: Double
+    /// Whether updates of older versions count, and assignments outlive the round.
+    package var isBuffered: Bool
+    package var retryBackoffS: Double
+
+    package init(_ specification: RunSpecification, isEvaluation: Bool = false) {
+        let cohort = specification.cohort
+        isBuffered = specification.aggregation.mode == "buffered" && !isEvaluation
+        policy = isEvaluation || isBuffered ? .firstCome : CohortPolicy(rawValue: cohort.policy) ?? .firstCome
+        goal = isEvaluation ? specification.evaluation.cohortGoal : cohort.goal
+        minimum = isEvaluation ? specification.evaluation.minimum : cohort.minimum
+        wanted =
+            isBuffered
+            ? specification.aggregation.buffered?.concurrency ?? goal
+            : Int((Double(goal) * cohort.overSelection).rounded(.up))
+        selectionTimeoutS = cohort.selectionTimeoutS
+        reportTimeoutS = isEvaluation ? specification.evaluation.reportTimeoutS : cohort.reportTimeoutS
+        retryBackoffS = cohort.retryBackoffS
+    }
+
+    /// Seconds between the end of an abandoned attempt and the next one.
+    package func backoff(afterAttempt attempt: Int) -> Double {
+        min(900, retryBackoffS * pow(2, Double(min(attempt - 1, 30))))
+    }
+}
