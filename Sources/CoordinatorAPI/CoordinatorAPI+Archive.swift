@@ -17,39 +17,37 @@ extension CoordinatorAPI {
                     ? nil : try await coordinator.round(run: version.run, number: version.version),
                 population: try await coordinator.population(run.population)
             )
-            let documents = [
-                ("card.md", Data(card.text.utf8)),
-                ("config.json", try WireCoding.encode(run.specification.model, pretty: true)),
-                ("run.json", try WireCoding.encode(run.specification, pretty: true)),
-            ]
+            let base = await coordinator.baseModel(of: run.specification)
+            let files =
+                [
+                    ArchiveFile(name: "card.md", content: .bytes(Data(card.text.utf8))),
+                    ArchiveFile(
+                        name: "run.json",
+                        content: .bytes(try WireCoding.encode(run.specification, pretty: true))
+                    ),
+                ]
+                + (try modelFiles(
+                    run.specification.model,
+                    coordinator.blobs.path(sha256: version.sha256),
+                    base.map { coordinator.blobs.path(sha256: $0.sha256) }
+                ))
+            let sizes = try files.map { try $0.byteCount }
             let name = "\(run.id)-v\(version.version)"
             let modified = Int(try Self.archiveTime(version.createdAt).timeIntervalSince1970)
-            let path = coordinator.blobs.path(sha256: version.sha256)
             return ServerResponse(
                 status: 200,
                 headers: [
                     .contentType: "application/x-tar", .contentDisposition: "attachment; filename=\"\(name).tar\"",
                 ],
                 body: .stream { send in
-                    for (file, data) in documents {
+                    for (file, size) in zip(files, sizes) {
                         try await send(
-                            TarArchive.header(name: "\(name)/\(file)", byteCount: data.count, modified: modified)
-                                + data + TarArchive.padding(after: data.count)
+                            TarArchive.header(name: "\(name)/\(file.name)", byteCount: size, modified: modified)
                         )
+                        try await file.forEachBlock(send)
+                        try await send(TarArchive.padding(after: size))
                     }
-                    try await send(
-                        TarArchive.header(
-                            name: "\(name)/model.safetensors",
-                            byteCount: version.bytes,
-                            modified: modified
-                        )
-                    )
-                    let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-                    defer { try? file.close() }
-                    while let block = try file.read(upToCount: 1 << 18), !block.isEmpty {
-                        try await send([UInt8](block))
-                    }
-                    try await send(TarArchive.padding(after: version.bytes) + TarArchive.end)
+                    try await send(TarArchive.end)
                 }
             )
         }

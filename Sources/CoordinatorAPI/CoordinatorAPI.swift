@@ -11,6 +11,10 @@ package struct CoordinatorAPI: Sendable {
     let coordinator: Coordinator
     let isOpen: Bool
     let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    let modelFiles: ModelFiles
+    /// The files of a model's directory, from its weights and those of the base that it names.
+    package typealias ModelFiles =
+        @Sendable (_ model: RunSpecification.Model, _ weightsPath: String, _ basePath: String?) throws -> [ArchiveFile]
     let requestLog: RequestLog
     let limits: CallerLimits
     static let jsonByteLimit = 1 << 20
@@ -23,18 +27,23 @@ package struct CoordinatorAPI: Sendable {
     ///   - requestLog: Where requests are logged.
     ///   - limits: How often callers may ask.
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
+    ///   - modelFiles: What a model's archive holds beside its card and specification.
     package init(
         coordinator: Coordinator,
         isOpen: Bool,
         requestLog: RequestLog = RequestLog(),
         limits: CallerLimits = CallerLimits(),
-        makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?
+        makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?,
+        modelFiles: @escaping ModelFiles = { _, weights, _ in
+            [ArchiveFile(name: "model.safetensors", content: .file(path: weights))]
+        }
     ) {
         self.coordinator = coordinator
         self.isOpen = isOpen
         self.requestLog = requestLog
         self.limits = limits
         self.makeInitialModel = makeInitialModel
+        self.modelFiles = modelFiles
     }
 
     /// Every route of the API.

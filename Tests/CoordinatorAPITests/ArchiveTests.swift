@@ -22,7 +22,7 @@ struct ArchiveTests {
         #expect(tar.terminationStatus == 0)
         let root = directory.path + "/\(run)-v0/"
         let names = try FileManager.default.contentsOfDirectory(atPath: root).sorted()
-        #expect(names == ["card.md", "config.json", "model.safetensors", "run.json"])
+        #expect(names == ["card.md", "model.safetensors", "run.json"])
         let weights = try await service.call("GET", "/v1/runs/\(run)/models/0/weights", token: token)
         #expect(FileManager.default.contents(atPath: root + "model.safetensors") == Data(weights.bytes))
         let card = try String(contentsOfFile: root + "card.md", encoding: .utf8)

@@ -22,7 +22,7 @@ extension Coordinator {
     }
 
     /// The base as an assignment names it.
-    func baseModel(of specification: RunSpecification) -> AssignmentBody.Model? {
+    package func baseModel(of specification: RunSpecification) -> AssignmentBody.Model? {
         guard let base = specification.model.base,
             let version = runs[base.run]?.versions.first(where: { $0.version == base.version })
         else { return nil }

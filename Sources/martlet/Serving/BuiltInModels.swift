@@ -1,3 +1,4 @@
+import CoordinatorAPI
 import Foundation
 import LocalTraining
 import Tensors
@@ -35,9 +36,23 @@ enum BuiltInModels {
         )
     }
 
-    /// `config.json` and the tokeniser's file of a run's model.
-    static func documents(_ model: RunSpecification.Model) throws -> [(name: String, content: Data)] {
-        guard let description = try description(model) else { return [] }
-        return try ModelDirectory.documents(description)
+    /// The files of a model's directory, which `martlet suggest` and others read as they stand.
+    static func files(_ model: RunSpecification.Model, weights: String, base: String?) throws -> [ArchiveFile] {
+        let whole = ArchiveFile(name: "model.safetensors", content: .file(path: weights))
+        guard let description = try description(model) else { return [whole] }
+        let documents = try ModelDirectory.documents(description).map {
+            ArchiveFile(name: $0.name, content: .bytes($0.content))
+        }
+        let baseFile = base.map { ArchiveFile.Content.file(path: $0) }
+        if let decoder = try ModelArchitectures.make(description) as? DecoderArchitecture,
+            let adapters = decoder.adapters
+        {
+            let trained = try SafetensorsFile(path: weights).readAll()
+            let complete = adapters.complete(trained, decoder.configuration)
+            let data = SafetensorsWriter.encode(complete, metadata: ["format": "pt"])
+            return documents + [ArchiveFile(name: "adapter_model.safetensors", content: .bytes(data))]
+                + (baseFile.map { [ArchiveFile(name: "model.safetensors", content: $0)] } ?? [])
+        }
+        return documents + [whole] + (baseFile.map { [ArchiveFile(name: "statistics.safetensors", content: $0)] } ?? [])
     }
 }

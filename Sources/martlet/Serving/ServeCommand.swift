@@ -49,7 +49,8 @@ struct ServeCommand: AsyncParsableCommand {
             isOpen: plan.isOpen,
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
             limits: plan.limits,
-            makeInitialModel: { try BuiltInModels.initialModel($0) }
+            makeInitialModel: { try BuiltInModels.initialModel($0) },
+            modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
         )
         let server = HTTPServer(configuration: plan.http, router: api.router(), logger: logger)
         let actualPort = try await server.start()
