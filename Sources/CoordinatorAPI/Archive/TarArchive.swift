@@ -8,6 +8,7 @@ enum TarArchive {
     ///   - name: At most 100 bytes, directories included.
     ///   - byteCount: Under 8 GiB, the format's limit.
     ///   - modified: Seconds since 1970.
+    /// - Returns: One block of 512 bytes.
     static func header(name: String, byteCount: Int, modified: Int) -> [UInt8] {
         precondition(name.utf8.count <= 100 && byteCount >= 0 && byteCount < 1 << 33, "does not fit a tar header")
         var block = [UInt8](repeating: 0, count: blockByteCount)
