@@ -26,6 +26,7 @@ let package = Package(
         .plugin(name: "EmbedText", capability: .buildTool()),
         .systemLibrary(name: "CBLAS"),
         .systemLibrary(name: "CCurl"),
+        .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "COpenSSL"),
         .target(name: "Tensors", swiftSettings: features),
         .target(name: "WireFormat", dependencies: ["Tensors"], swiftSettings: features),
@@ -54,6 +55,7 @@ let package = Package(
         .target(
             name: "HTTPServing",
             dependencies: [
+                "CEpoll",
                 "COpenSSL", .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -70,7 +70,13 @@ package struct CoordinatorAPI: Sendable {
     }
 
     private func addStatusRoutes(to router: inout Router) {
-        router.add("GET", "/healthz") { _ in try Self.json(["status": "ok"]) }
+        router.addImmediate("GET", "/healthz") { _ in
+            ServerResponse(
+                status: 200,
+                headers: [.contentType: "application/json"],
+                body: .bytes(Array(#"{"status":"ok"}"#.utf8) + [10])
+            )
+        }
         router.add("GET", "/readyz") { _ in
             try await coordinator.checkStorage()
             return try Self.json(["status": "ready"])

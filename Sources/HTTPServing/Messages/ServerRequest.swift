@@ -102,9 +102,24 @@ package protocol RequestBody: Sendable {
     var contentLength: Int? { get }
     /// The next bytes, or `nil` at the end.
     func read() async throws -> [UInt8]?
+    /// Reads all that is left into a sink, which takes it on whatever thread has it.
+    func receive(into sink: any BodySink) async throws
+}
+
+/// Takes a body block by block, each call on one thread, no two at the same time.
+package protocol BodySink: AnyObject, Sendable {
+    /// Takes the next bytes, which are valid during the call only; may wait for a disk.
+    func write(_ bytes: UnsafeRawBufferPointer) throws
 }
 
 extension RequestBody {
+    /// By way of ``read()``.
+    package func receiveBlocks(into sink: any BodySink) async throws {
+        while let block = try await read() { try block.withUnsafeBytes { try sink.write($0) } }
+    }
+
+    package func receive(into sink: any BodySink) async throws { try await receiveBlocks(into: sink) }
+
     /// The whole body of at most `limit` bytes.
     ///
     /// - Throws: ``ParseFailure`` with status 413 when it is longer.

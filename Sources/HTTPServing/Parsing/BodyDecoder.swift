@@ -21,6 +21,15 @@ package struct BodyDecoder: Sendable {
         }
     }
 
+    /// The bytes still to come, where the framing says.
+    package var remainingLength: Int? {
+        switch state {
+        case .length(let count): count
+        case .done: 0
+        default: nil
+        }
+    }
+
     /// Whether the whole body has been taken.
     package var isDone: Bool { state == .done }
 

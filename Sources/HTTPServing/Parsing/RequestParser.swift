@@ -1,5 +1,9 @@
 package import HTTPTypes
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// Why a request could not be understood; the connection is closed after the answer.
 package struct ParseFailure: Error, Equatable, Sendable {
     package var status: Int
@@ -42,6 +46,23 @@ package enum HeadParser {
             index += 1
         }
         return nil
+    }
+
+    /// The same in bytes that are not an array's.
+    static func endOfHead(_ bytes: UnsafeRawBufferPointer, searchFrom start: Int) -> Int? {
+        guard let base = bytes.baseAddress else { return nil }
+        var index = max(3, start)
+        while index < bytes.count, let found = memchr(base + index, 10, bytes.count - index) {
+            let end = base.distance(to: UnsafeRawPointer(found))
+            if bytes[end - 1] == 13 && bytes[end - 2] == 10 && bytes[end - 3] == 13 { return end + 1 }
+            index = end + 1
+        }
+        return nil
+    }
+
+    /// The same from bytes that are not an array's.
+    static func parse(_ head: UnsafeRawBufferPointer, fieldLimit: Int) throws(ParseFailure) -> RequestHead {
+        try parse(Array(head)[...], fieldLimit: fieldLimit)
     }
 
     /// Parses a whole head, its empty line included.

@@ -11,7 +11,11 @@ package struct Router: Sendable {
         var template: String
         var segments: [String]
         var handler: Handler
+        /// Set where the answer needs no waiting.
+        var immediate: ImmediateHandler?
     }
+
+    package typealias ImmediateHandler = @Sendable (ServerRequest) throws -> ServerResponse
 
     private var table: [Route] = []
     package let errorHandler: ErrorHandler
@@ -40,6 +44,41 @@ package struct Router: Sendable {
         )
     }
 
+    /// Adds a route whose answer needs no waiting: it is given where the request was read, without a task of its own.
+    package mutating func addImmediate(
+        _ method: String,
+        _ template: String,
+        _ handler: @escaping ImmediateHandler
+    ) {
+        add(method, template) { try handler($0) }
+        table[table.count - 1].immediate = handler
+    }
+
+    /// Answers at once, or gives `nil` where the route's handler may wait.
+    package func handleImmediately(_ request: ServerRequest) -> ServerResponse? {
+        guard let route = table.first(where: { $0.immediate != nil && $0.segments == request.pathSegments }),
+            let handler = route.immediate,
+            route.method == request.method || (request.method == "HEAD" && route.method == "GET")
+        else { return nil }
+        let start = ContinuousClock.now
+        var request = request
+        request.route = route.template
+        var response: ServerResponse
+        inFlight?(1)
+        defer { inFlight?(-1) }
+        do {
+            try admit?(&request)
+            response = try handler(request)
+        } catch {
+            response = errorHandler(error, request)
+        }
+        if let name = Self.requestIDField { response.headers[name] = request.requestID }
+        observe?(request, response, ContinuousClock.now - start)
+        return response
+    }
+
+    private static let requestIDField = HTTPField.Name("X-Request-Id")
+
     /// Every method and template, for the test that holds the API's description to them.
     package var routes: [(method: String, template: String)] { table.map { ($0.method, $0.template) } }
 
@@ -56,7 +95,7 @@ package struct Router: Sendable {
         } catch {
             response = errorHandler(error, request)
         }
-        if let name = HTTPField.Name("X-Request-Id") { response.headers[name] = request.requestID }
+        if let name = Self.requestIDField { response.headers[name] = request.requestID }
         observe?(request, response, ContinuousClock.now - start)
         return response
     }

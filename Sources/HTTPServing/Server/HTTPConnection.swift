@@ -1,394 +1,396 @@
 import Dispatch
 import Foundation
 import HTTPTypes
-
-#if canImport(Glibc)
-import Glibc
-#endif
+import Synchronization
 
 /// Why a connection ended.
 enum ConnectionError: Error {
     case closedByPeer
-    case timedOut
     case system(Int32)
     case shutDown
 }
 
 /// One connection: reads requests, answers them in order, waits for nothing without a deadline.
 ///
-/// It lives on one serial queue, which its two Dispatch sources share.
-actor HTTPConnection {
-    private let executor: ConnectionExecutor
-    private let descriptor: Int32
-    private let remoteAddress: String
-    private let configuration: ServerConfiguration
-    private let router: Router
-    private let onClose: @Sendable (ObjectIdentifier) -> Void
-
-    private let readSource: any DispatchSourceRead
-    private let writeSource: any DispatchSourceWrite
-    private var waiter: (continuation: CheckedContinuation<Void, any Error>, isRead: Bool)?
-    private var deadline: ContinuousClock.Instant?
-    private var buffer: [UInt8] = []
-    private var failure: ConnectionError?
-    private var isAnswering = false
-    private var isStopping = false
-    private var owesContinue = false
-
-    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
-
-    init(
-        descriptor: Int32,
-        remoteAddress: String,
-        configuration: ServerConfiguration,
-        router: Router,
-        onClose: @escaping @Sendable (ObjectIdentifier) -> Void
-    ) {
-        let executor = ConnectionExecutor()
-        self.executor = executor
-        self.descriptor = descriptor
-        self.remoteAddress = remoteAddress
-        self.configuration = configuration
-        self.router = router
-        self.onClose = onClose
-        readSource = DispatchSource.makeReadSource(fileDescriptor: descriptor, queue: executor.queue)
-        writeSource = DispatchSource.makeWriteSource(fileDescriptor: descriptor, queue: executor.queue)
+/// A state machine that belongs to its loop's queue: ``advance()`` does what can be done now and returns. Handlers that
+/// need to wait run as tasks and come back through ``EventLoop/submit(_:)``.
+final class HTTPConnection: @unchecked Sendable {
+    // SAFETY: touched on `loop.queue` only; while `isLent` the channel alone belongs to a thread of a bulk transfer.
+    enum State {
+        /// Between requests, or in the middle of a head.
+        case head
+        /// A handler has the request.
+        case handling
+        /// An answer is going out; at its end the connection is kept or not.
+        case answering(keepAlive: Bool)
+        /// What a handler left of a body is read and thrown away.
+        case draining
+        /// The last answer has been sent; reads on for a moment, so that it is not lost to a reset.
+        case lingering(remaining: Int)
+        case ended
     }
 
-    /// Serves requests until the connection ends.
-    func serve() async {
-        // A source may not be released while it is suspended: both are resumed once more before they are cancelled.
-        readSource.setEventHandler { [weak self] in self?.assumeIsolated { $0.ready(isRead: true) } }
-        writeSource.setEventHandler { [weak self] in self?.assumeIsolated { $0.ready(isRead: false) } }
-        while await serveOne() {}
-        shutdown(descriptor, Int32(SHUT_RDWR))
-        let socket = descriptor
-        let write = writeSource
-        readSource.setCancelHandler {
-            write.setCancelHandler { close(socket) }
-            write.resume()
-            write.cancel()
+    var id: UInt64 = 0
+    let loop: EventLoop
+    let channel: any ByteChannel
+    let remoteAddress: String
+    let configuration: ServerConfiguration
+    let router: Router
+    private let onEnd: @Sendable () -> Void
+
+    var state = State.head
+    /// Bytes that were read and not yet used, from `inputStart` on.
+    var input: [UInt8] = []
+    var inputStart = 0
+    /// Bytes of an answer that wait for the peer, from `outputStart` on.
+    var output: [UInt8] = []
+    var outputStart = 0
+    /// Called when `output` has been sent, or with the reason why it never will be.
+    var afterOutput: ((ConnectionError?) -> Void)?
+    var deadline = Int.max
+    var canRead = true
+    var canWrite = true
+    /// Whether a thread of a bulk transfer has the channel.
+    var isLent = false
+    var owesContinue = false
+    var decoder = BodyDecoder(.none)
+    /// What waits for body bytes.
+    var bodyWaiter: CheckedContinuation<[UInt8]?, any Error>?
+    /// What waits for the descriptor to become readable or writable in a bulk transfer.
+    var bulkResume: ((ConnectionError?) -> Void)?
+    /// Why nothing can be sent any more.
+    private(set) var hangUp: ConnectionError?
+    private var searched = 0
+    private var isStopping = false
+    var descriptor: Int32 { channel.descriptor }
+
+    init(
+        channel: any ByteChannel,
+        remoteAddress: String,
+        loop: EventLoop,
+        configuration: ServerConfiguration,
+        router: Router,
+        onEnd: @escaping @Sendable () -> Void
+    ) {
+        self.channel = channel
+        self.remoteAddress = remoteAddress
+        self.loop = loop
+        self.configuration = configuration
+        self.router = router
+        self.onEnd = onEnd
+        deadline = EventLoop.monotonicNow() + configuration.headTimeout.nanoseconds
+    }
+
+    // MARK: - Called by the loop
+
+    /// Notes what the descriptor is ready for, and goes on.
+    func ready(isReadable: Bool, isWritable: Bool, isHangUp: Bool) {
+        if isReadable { canRead = true }
+        if isWritable { canWrite = true }
+        if isHangUp { hangUp = .closedByPeer }
+        guard !isLent else { return }
+        if let resume = bulkResume {
+            bulkResume = nil
+            deadline = .max
+            return resume(nil)
         }
-        readSource.resume()
-        readSource.cancel()
-        onClose(ObjectIdentifier(self))
+        advance()
+        // What waits, such as a long poll or a stream of events, learns that nobody listens any more.
+        if isHangUp { fail(.closedByPeer) }
     }
 
     /// Ends waits whose deadline has passed.
-    func sweep(now: ContinuousClock.Instant) {
-        if let deadline, deadline <= now { fail(.timedOut) }
+    func sweep(now: Int) {
+        guard deadline <= now, !isLent else { return }
+        deadline = .max
+        switch state {
+        case .head where input.count > inputStart:
+            refuse(ParseFailure(status: 408, detail: "the head took too long"))
+        case .handling where bodyWaiter != nil:
+            let waiter = bodyWaiter
+            bodyWaiter = nil
+            waiter?.resume(throwing: ParseFailure(status: 408, detail: "the body came too slowly"))
+        default: fail(.closedByPeer)
+        }
     }
 
     /// Lets the request in progress finish, and ends the connection.
     func stop(force: Bool) {
         isStopping = true
-        if force || !isAnswering { fail(.shutDown) }
+        if force { return fail(.shutDown) }
+        if case .head = state { fail(.shutDown) }
     }
 
-    // MARK: - One request
+    /// Ends the connection with everything that waits for it.
+    func fail(_ error: ConnectionError) {
+        hangUp = hangUp ?? error
+        guard !isLent else { return }
+        if let waiter = bodyWaiter {
+            bodyWaiter = nil
+            waiter.resume(throwing: error)
+        }
+        if let resume = bulkResume {
+            bulkResume = nil
+            resume(error)
+        }
+        if let after = afterOutput {
+            afterOutput = nil
+            after(error)
+        }
+        end()
+    }
 
-    private func serveOne() async -> Bool {
-        do {
-            guard let headBytes = try await receiveHead() else { return false }
-            isAnswering = true
-            defer { isAnswering = false }
-            let head: RequestHead
-            var request: ServerRequest
-            let body: ConnectionBody
-            do {
-                head = try HeadParser.parse(headBytes[...], fieldLimit: configuration.headerFieldLimit)
-                owesContinue = head.expectsContinue && head.framing != .none && head.framing != .length(0)
-                body = ConnectionBody(connection: self, framing: head.framing)
-                request = try ServerRequest(
-                    method: head.method,
-                    rawTarget: head.target,
-                    headers: head.fields,
-                    body: body,
-                    requestID: Self.requestID(head.fields)
-                )
-                request.remoteAddress = remoteAddress
-            } catch {
-                try await send(router.errorHandler(error, nil), method: "GET", keepAlive: false)
-                await lingerBeforeClose()
-                return false
+    /// Closes the descriptor.
+    func end() {
+        if case .ended = state { return }
+        state = .ended
+        loop.remove(self)
+        channel.close()
+        onEnd()
+    }
+
+    // MARK: - The machine
+
+    /// Does what can be done without waiting.
+    func advance() {
+        while true {
+            switch state {
+            case .head: guard takeRequest() else { return }
+            case .handling:
+                feedBodyWaiter()
+                return flushOutput()
+            case .answering:
+                flushOutput()
+                // What follows an answer is decided by `afterOutput`.
+                guard case .answering = state else { continue }
+                return
+            case .draining: guard drain() else { return }
+            case .lingering(let remaining):
+                guard canRead else { return }
+                switch channel.read(into: loop.scratch) {
+                case .moved(let count) where remaining > count: state = .lingering(remaining: remaining - count)
+                case .blocked: canRead = false
+                default: return end()
+                }
+            case .ended: return
             }
-            let response = await router.handle(request)
-            let finished = await body.isFinished || (!owesContinue && smallEnoughToDrain(head.framing))
-            let endsByClosing = head.isVersion10 && response.body.byteCount == nil
-            let keepAlive = head.keepAlive && finished && !isStopping && !endsByClosing
-            try await send(response, method: head.method, keepAlive: keepAlive, allowsChunks: !head.isVersion10)
-            guard keepAlive else {
-                if await !body.isFinished { await lingerBeforeClose() }
-                return false
-            }
-            while try await body.read() != nil {}
-            return true
-        } catch {
-            return false
         }
     }
 
-    private func smallEnoughToDrain(_ framing: RequestHead.Framing) -> Bool {
+    /// Reads and starts one request.
+    ///
+    /// - Returns: Whether the state has changed and there may be more to do.
+    private func takeRequest() -> Bool {
+        if input.count == inputStart {
+            guard canRead else { return false }
+            switch channel.read(into: loop.scratch) {
+            case .moved(let count):
+                if count < loop.scratch.count && channel.shortReadMeansDrained { canRead = false }
+                return parse(UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count]), isBuffered: false)
+            case .blocked(let readiness): return block(readiness)
+            case .ended, .failed:
+                fail(.closedByPeer)
+                return false
+            }
+        }
+        if searched == input.count - inputStart {
+            guard canRead else { return false }
+            switch channel.read(into: loop.scratch) {
+            case .moved(let count):
+                if count < loop.scratch.count && channel.shortReadMeansDrained { canRead = false }
+                input += UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count])
+            case .blocked(let readiness): return block(readiness)
+            case .ended, .failed:
+                fail(.closedByPeer)
+                return false
+            }
+        }
+        let bytes = input
+        return bytes.withUnsafeBytes { parse(UnsafeRawBufferPointer(rebasing: $0[inputStart...]), isBuffered: true) }
+    }
+
+    /// Finds a head in `bytes`, which are `input` or fresh from the socket, and starts its request.
+    private func parse(_ bytes: UnsafeRawBufferPointer, isBuffered: Bool) -> Bool {
+        // Empty lines before a request are skipped, as RFC 9112 section 2.2 allows.
+        var start = 0
+        while start + 1 < bytes.count, bytes[start] == 13, bytes[start + 1] == 10 { start += 2 }
+        let rest = UnsafeRawBufferPointer(rebasing: bytes[start...])
+        let end = HeadParser.endOfHead(rest, searchFrom: isBuffered ? max(0, searched - start) : 0)
+        guard let end, end <= configuration.headByteLimit else {
+            guard rest.count <= configuration.headByteLimit else {
+                refuse(
+                    ParseFailure(status: 431, detail: "the head is over \(configuration.headByteLimit) bytes")
+                )
+                return true
+            }
+            let wasEmpty = input.count == inputStart
+            keep(rest, isBuffered: isBuffered, from: inputStart + start)
+            searched = input.count
+            if wasEmpty && !input.isEmpty { deadline = loop.now + configuration.headTimeout.nanoseconds }
+            return canRead
+        }
+        searched = 0
+        do {
+            let head = try HeadParser.parse(
+                UnsafeRawBufferPointer(rebasing: rest[0..<end]),
+                fieldLimit: configuration.headerFieldLimit
+            )
+            let following = UnsafeRawBufferPointer(rebasing: rest[end...])
+            keep(following, isBuffered: isBuffered, from: inputStart + start + end)
+            try begin(head)
+        } catch {
+            refuse(error as? ParseFailure ?? ParseFailure(status: 400, detail: "the request is malformed"))
+        }
+        return true
+    }
+
+    private func keep(_ rest: UnsafeRawBufferPointer, isBuffered: Bool, from start: Int) {
+        if isBuffered {
+            inputStart = start
+            compactInput()
+        } else {
+            input = Array(rest)
+            inputStart = 0
+        }
+    }
+
+    func compactInput() {
+        if inputStart == input.count {
+            input.removeAll(keepingCapacity: input.capacity <= 4096)
+            inputStart = 0
+        } else if inputStart > 0 {
+            input.removeFirst(inputStart)
+            inputStart = 0
+        }
+    }
+
+    private func begin(_ head: RequestHead) throws(ParseFailure) {
+        owesContinue = head.expectsContinue && head.framing != .none && head.framing != .length(0)
+        decoder = BodyDecoder(head.framing)
+        deadline = .max
+        var request = try ServerRequest(
+            method: head.method,
+            rawTarget: head.target,
+            headers: head.fields,
+            body: body(head.framing),
+            requestID: Self.requestID(head.fields)
+        )
+        request.remoteAddress = remoteAddress
+        state = .handling
+        if let response = router.handleImmediately(request) { return answer(response, to: head) }
+        let (router, loop) = (router, loop)
+        Task { [request] in
+            let response = await router.handle(request)
+            loop.submit { self.answer(response, to: head) }
+        }
+    }
+
+    /// The body as the handler reads it: in memory where the whole of it came with the head.
+    private func body(_ framing: RequestHead.Framing) -> any RequestBody {
+        switch framing {
+        case .none: return MemoryBody([])
+        case .length(let count) where count <= input.count - inputStart && !owesContinue:
+            let bytes = Array(input[inputStart..<(inputStart + count)])
+            inputStart += count
+            compactInput()
+            decoder = BodyDecoder(.none)
+            return MemoryBody(bytes)
+        case .length(let count): return ConnectionBody(connection: self, contentLength: count)
+        case .chunked: return ConnectionBody(connection: self, contentLength: nil)
+        }
+    }
+
+    private func block(_ readiness: ChannelResult.Readiness) -> Bool {
+        // A channel may need to write before it can read: TLS in its handshake.
+        if readiness == .readable { canRead = false } else { canWrite = false }
+        return false
+    }
+
+    private func drain() -> Bool {
+        do {
+            while !decoder.isDone {
+                if input.count > inputStart {
+                    compactInput()
+                    if try decoder.take(from: &input, limit: 1 << 18).isEmpty && decoder.isDone { break }
+                    continue
+                }
+                guard canRead else { return false }
+                switch channel.read(into: loop.scratch) {
+                case .moved(let count): input += UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count])
+                case .blocked(let readiness): return block(readiness)
+                case .ended, .failed:
+                    end()
+                    return false
+                }
+            }
+        } catch {
+            end()
+            return false
+        }
+        awaitNextRequest()
+        return true
+    }
+
+    func awaitNextRequest() {
+        state = .head
+        searched = 0
+        let wait = input.count > inputStart ? configuration.headTimeout : configuration.idleTimeout
+        deadline = loop.now + wait.nanoseconds
+        if isStopping { fail(.shutDown) }
+    }
+
+    /// Answers a request that cannot be understood, and ends.
+    private func refuse(_ failure: ParseFailure) {
+        state = .handling
+        let response = router.errorHandler(failure, nil)
+        send(response, isHead: false, keepAlive: false, inChunks: false) { [self] in linger() }
+    }
+
+    private func answer(_ response: ServerResponse, to head: RequestHead) {
+        guard case .handling = state else { return }
+        let isFinished = decoder.isDone || (!owesContinue && isSmallEnoughToDrain(head.framing))
+        let endsByClosing = head.isVersion10 && response.body.byteCount == nil
+        let keepAlive = head.keepAlive && isFinished && !isStopping && !endsByClosing && hangUp == nil
+        send(response, isHead: head.method == "HEAD", keepAlive: keepAlive, inChunks: !head.isVersion10) { [self] in
+            if keepAlive {
+                state = .draining
+                if decoder.isDone { awaitNextRequest() }
+            } else if decoder.isDone {
+                channel.finishWriting()
+                end()
+            } else {
+                linger()
+            }
+        }
+        advance()
+    }
+
+    private func isSmallEnoughToDrain(_ framing: RequestHead.Framing) -> Bool {
         if case .length(let length) = framing { return length <= configuration.drainByteLimit }
         return framing == .none
     }
 
-    /// Reads on for a moment after the last answer, so that it is not lost to a reset.
-    private func lingerBeforeClose() async {
-        shutdown(descriptor, Int32(SHUT_WR))
-        var remaining = configuration.drainByteLimit * 16
-        while remaining > 0 {
-            buffer = []
-            guard (try? await receiveMore(within: .seconds(1))) != nil else { return }
-            remaining -= buffer.count
-        }
+    private func linger() {
+        channel.finishWriting()
+        state = .lingering(remaining: configuration.drainByteLimit * 16)
+        deadline = loop.now + 1_000_000_000
     }
 
+    private static let requestIDField = HTTPField.Name("X-Request-Id")
+
     private static func requestID(_ fields: HTTPFields) -> String {
-        if let name = HTTPField.Name("X-Request-Id"), let value = fields[name], (1...64).contains(value.utf8.count),
+        if let name = requestIDField, let value = fields[name], (1...64).contains(value.utf8.count),
             value.utf8.allSatisfy(HeadParser.isTokenByte)
         {
             return value
         }
         return String(UInt64.random(in: 0...UInt64.max), radix: 36)
     }
-
-    private func receiveHead() async throws -> [UInt8]? {
-        var searched = 0
-        while true {
-            // Empty lines before a request are skipped, as RFC 9112 section 2.2 allows.
-            while buffer.starts(with: [13, 10]) { buffer.removeFirst(2) }
-            if let end = HeadParser.endOfHead(buffer[...], searchFrom: searched), end <= configuration.headByteLimit {
-                let head = Array(buffer[0..<end])
-                buffer.removeFirst(end)
-                return head
-            }
-            searched = buffer.count
-            guard buffer.count <= configuration.headByteLimit else {
-                try await send(
-                    router.errorHandler(
-                        ParseFailure(status: 431, detail: "the head is over \(configuration.headByteLimit) bytes"),
-                        nil
-                    ),
-                    method: "GET",
-                    keepAlive: false
-                )
-                await lingerBeforeClose()
-                return nil
-            }
-            if isStopping { return nil }
-            if buffer.isEmpty {
-                deadline = .now + configuration.idleTimeout
-            } else if deadline == nil {
-                deadline = .now + configuration.headTimeout
-            }
-            let wasEmpty = buffer.isEmpty
-            do {
-                try await receiveMore(within: nil)
-            } catch ConnectionError.timedOut where !buffer.isEmpty {
-                failure = nil
-                try await send(
-                    router.errorHandler(ParseFailure(status: 408, detail: "the head took too long"), nil),
-                    method: "GET",
-                    keepAlive: false
-                )
-                return nil
-            }
-            if wasEmpty { deadline = .now + configuration.headTimeout }
-        }
-    }
-
-    /// The next bytes of the body that is being read.
-    fileprivate func bodyBytes(_ decoder: inout BodyDecoder) async throws -> [UInt8]? {
-        if owesContinue {
-            owesContinue = false
-            try await write(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8)[...])
-        }
-        while true {
-            let bytes = try decoder.take(from: &buffer, limit: 1 << 18)
-            if !bytes.isEmpty { return bytes }
-            if decoder.isDone { return nil }
-            try await receiveMore(within: configuration.transferTimeout)
-        }
-    }
-
-    private func send(
-        _ response: ServerResponse,
-        method: String,
-        keepAlive: Bool,
-        allowsChunks: Bool = true
-    ) async throws {
-        var head = "HTTP/1.1 \(response.status) \(response.reasonPhrase)\r\n"
-        for field in response.headers { head += "\(field.name.rawName): \(field.value)\r\n" }
-        head += "Date: \(HTTPDate.now())\r\n"
-        let hasBody = response.status != 204 && response.status != 304
-        if hasBody {
-            if let count = response.body.byteCount {
-                head += "Content-Length: \(count)\r\n"
-            } else if allowsChunks {
-                head += "Transfer-Encoding: chunked\r\n"
-            }
-        }
-        head += keepAlive ? "\r\n" : "Connection: close\r\n\r\n"
-        var bytes = Array(head.utf8)
-        guard method != "HEAD" && hasBody else { return try await write(bytes[...]) }
-        switch response.body {
-        case .none: try await write(bytes[...])
-        case .bytes(let body):
-            bytes += body
-            try await write(bytes[...])
-        case .file(let path, let range):
-            try await write(bytes[...])
-            try await sendFile(path, range)
-        case .stream(let produce):
-            try await write(bytes[...])
-            // An error in the middle ends the connection without the last chunk, so that the peer notices.
-            try await produce { block in try await self.writeBlock(block, inChunks: allowsChunks) }
-            if allowsChunks { try await write(Array("0\r\n\r\n".utf8)[...]) }
-        }
-    }
-
-    private func writeBlock(_ block: [UInt8], inChunks: Bool) async throws {
-        guard !block.isEmpty else { return }
-        guard inChunks else { return try await write(block[...]) }
-        var bytes = Array((String(block.count, radix: 16) + "\r\n").utf8)
-        bytes += block
-        bytes += [13, 10]
-        try await write(bytes[...])
-    }
-
-    private func sendFile(_ path: String, _ range: Range<Int>) async throws {
-        let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw ConnectionError.system(errno) }
-        defer { close(file) }
-        var offset = off_t(range.lowerBound)
-        while Int(offset) < range.upperBound {
-            let sent = sendfile(descriptor, file, &offset, min(1 << 20, range.upperBound - Int(offset)))
-            if sent > 0 { continue }
-            guard sent < 0, errno == EAGAIN || errno == EINTR else { throw ConnectionError.system(errno) }
-            if errno == EAGAIN { try await wait(forRead: false, within: configuration.transferTimeout) }
-        }
-    }
-
-    // MARK: - Bytes
-
-    private func receiveMore(within timeout: Duration?) async throws {
-        while true {
-            if let failure { throw failure }
-            let received = withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 16) { space -> Int in
-                let count = recv(descriptor, space.baseAddress, space.count, Int32(MSG_DONTWAIT))
-                if count > 0 { buffer.append(contentsOf: UnsafeRawBufferPointer(space).prefix(count)) }
-                return count
-            }
-            if received > 0 { return }
-            guard received < 0 else { throw ConnectionError.closedByPeer }
-            if errno == EINTR { continue }
-            guard errno == EAGAIN else { throw ConnectionError.system(errno) }
-            try await wait(forRead: true, within: timeout)
-        }
-    }
-
-    private func write(_ bytes: ArraySlice<UInt8>) async throws {
-        var rest = bytes
-        while !rest.isEmpty {
-            if let failure { throw failure }
-            let sent = rest.withUnsafeBytes {
-                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
-            }
-            if sent >= 0 {
-                rest = rest.dropFirst(sent)
-            } else if errno == EAGAIN {
-                try await wait(forRead: false, within: configuration.transferTimeout)
-            } else if errno != EINTR {
-                throw ConnectionError.system(errno)
-            }
-        }
-    }
-
-    private func wait(forRead: Bool, within timeout: Duration?) async throws {
-        if let timeout { deadline = .now + timeout }
-        defer { if timeout != nil { deadline = nil } }
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-            waiter = (continuation, forRead)
-            if forRead { readSource.resume() } else { writeSource.resume() }
-        }
-    }
-
-    private func ready(isRead: Bool) {
-        guard let current = waiter, current.isRead == isRead else { return }
-        waiter = nil
-        if isRead { readSource.suspend() } else { writeSource.suspend() }
-        current.continuation.resume()
-    }
-
-    private func fail(_ error: ConnectionError) {
-        failure = error
-        deadline = nil
-        guard let current = waiter else { return }
-        waiter = nil
-        if current.isRead { readSource.suspend() } else { writeSource.suspend() }
-        current.continuation.resume(throwing: error)
-    }
 }
 
-/// The body of the request that a connection is serving.
-actor ConnectionBody: RequestBody {
-    private let connection: HTTPConnection
-    private var decoder: BodyDecoder
-    nonisolated let contentLength: Int?
-
-    init(connection: HTTPConnection, framing: RequestHead.Framing) {
-        self.connection = connection
-        decoder = BodyDecoder(framing)
-        if case .length(let length) = framing {
-            contentLength = length
-        } else {
-            contentLength = framing == .none ? 0 : nil
-        }
-    }
-
-    var isFinished: Bool { decoder.isDone }
-
-    func read() async throws -> [UInt8]? {
-        var current = decoder
-        let bytes = try await connection.nextBytes(&current)
-        decoder = current
-        return bytes
-    }
-}
-
-extension HTTPConnection {
-    fileprivate func nextBytes(_ decoder: inout BodyDecoder) async throws -> [UInt8]? {
-        try await bodyBytes(&decoder)
-    }
-}
-
-/// Runs a connection on its serial queue.
-private final class ConnectionExecutor: SerialExecutor {
-    let queue = DispatchQueue(label: "martlet.connection", target: .global())
-
-    func enqueue(_ job: consuming ExecutorJob) {
-        let unowned = UnownedJob(job)
-        let executor = asUnownedSerialExecutor()
-        queue.async { unowned.runSynchronously(on: executor) }
-    }
-
-    func checkIsolated() {
-        dispatchPrecondition(condition: .onQueue(queue))
-    }
-}
-
-/// The `Date` field's form of the present time.
-enum HTTPDate {
-    static func now() -> String {
-        var seconds = time(nil)
-        var parts = tm()
-        gmtime_r(&seconds, &parts)
-        let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
-        let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return
-            "\(days[Int(parts.tm_wday)]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon)]) \(parts.tm_year + 1900) "
-            + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
+extension Duration {
+    /// Whole nanoseconds; fits for some 292 years.
+    var nanoseconds: Int {
+        Int(components.seconds) * 1_000_000_000 + Int(components.attoseconds / 1_000_000_000)
     }
 }

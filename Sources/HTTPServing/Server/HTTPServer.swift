@@ -1,6 +1,6 @@
-import Dispatch
 import Foundation
 package import Logging
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -11,15 +11,13 @@ package struct ListenError: Error, CustomStringConvertible {
     package var description: String
 }
 
-/// Accepts connections and serves each on its own queue.
+/// Accepts connections and shares them out among event loops, one for each core.
 package actor HTTPServer {
     private let configuration: ServerConfiguration
     private let router: Router
     private let logger: Logger
-    private let queue = DispatchQueue(label: "martlet.accept")
-    private var listener: (any DispatchSourceRead)?
-    private var sweeper: (any DispatchSourceTimer)?
-    private var connections: [ObjectIdentifier: HTTPConnection] = [:]
+    private var loops: [EventLoop] = []
+    private let counter = ConnectionCounter()
 
     package init(configuration: ServerConfiguration, router: Router, logger: Logger) {
         self.configuration = configuration
@@ -31,87 +29,58 @@ package actor HTTPServer {
     ///
     /// - Returns: The port, which the system chose where the configuration says 0.
     package func start() throws -> Int {
+        let loops = try (0..<max(1, configuration.loopCount)).map { try EventLoop(index: $0) }
         let (descriptor, port) = try Self.listen(host: configuration.host, port: configuration.port)
-        let source = DispatchSource.makeReadSource(fileDescriptor: descriptor, queue: queue)
-        source.setEventHandler { [weak self] in
-            for socket in Self.acceptPending(descriptor) {
-                guard let self else {
+        self.loops = loops
+        let (configuration, router, counter) = (configuration, router, counter)
+        for loop in loops { loop.start() }
+        loops[0].submit { [first = loops[0]] in
+            var turn = 0
+            first.listen(descriptor) { socket in
+                guard counter.add(limit: configuration.connectionLimit) else {
                     close(socket)
-                    continue
+                    return
                 }
-                Task { await self.serve(socket) }
+                turn += 1
+                let loop = loops[turn % loops.count]
+                loop.submit {
+                    guard let channel = configuration.makeChannel(socket) else {
+                        close(socket)
+                        return counter.remove()
+                    }
+                    let connection = HTTPConnection(
+                        channel: channel,
+                        remoteAddress: SocketAddress.ofPeer(socket),
+                        loop: loop,
+                        configuration: configuration,
+                        router: router,
+                        onEnd: { counter.remove() }
+                    )
+                    loop.add(connection)
+                    connection.advance()
+                }
             }
         }
-        source.setCancelHandler { close(descriptor) }
-        source.resume()
-        listener = source
-        let timer = DispatchSource.makeTimerSource(queue: queue)
-        timer.schedule(deadline: .now() + 0.25, repeating: 0.25)
-        timer.setEventHandler { [weak self] in
-            guard let self else { return }
-            Task { await self.sweep() }
-        }
-        timer.resume()
-        sweeper = timer
         return port
     }
 
     /// Stops accepting, lets requests in progress finish, and ends what is left after the grace period.
     package func shutdown(gracePeriod: Duration) async {
-        listener?.cancel()
-        listener = nil
-        for connection in connections.values { await connection.stop(force: false) }
-        let end = ContinuousClock.now + gracePeriod
-        while !connections.isEmpty && ContinuousClock.now < end {
-            try? await Task.sleep(for: .milliseconds(20))
-        }
-        for connection in connections.values { await connection.stop(force: true) }
-        sweeper?.cancel()
-        sweeper = nil
-    }
-
-    private func serve(_ socket: Int32) async {
-        guard connections.count < configuration.connectionLimit, listener != nil else {
-            close(socket)
-            return
-        }
-        let connection = HTTPConnection(
-            descriptor: socket,
-            remoteAddress: SocketAddress.ofPeer(socket),
-            configuration: configuration,
-            router: router,
-            onClose: { [weak self] id in Task { await self?.forget(id) } }
-        )
-        connections[ObjectIdentifier(connection)] = connection
-        Task { await connection.serve() }
-    }
-
-    private func forget(_ id: ObjectIdentifier) {
-        connections[id] = nil
-    }
-
-    private func sweep() async {
-        let now = ContinuousClock.now
-        for connection in connections.values { await connection.sweep(now: now) }
-    }
-
-    /// Takes up to 64 connections that wait.
-    private static func acceptPending(_ descriptor: Int32) -> [Int32] {
-        var sockets: [Int32] = []
-        while sockets.count < 64 {
-            let socket = accept(descriptor, nil, nil)
-            guard socket >= 0 else {
-                // Out of descriptors: leave the rest in the backlog for a moment instead of spinning.
-                if errno == EMFILE || errno == ENFILE { usleep(20_000) }
-                break
+        for loop in loops {
+            loop.submit {
+                loop.stopListening()
+                loop.forEachConnection { $0.stop(force: false) }
             }
-            _ = fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK)
-            _ = fcntl(socket, F_SETFD, FD_CLOEXEC)
-            var on: Int32 = 1
-            setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
-            sockets.append(socket)
         }
-        return sockets
+        let end = ContinuousClock.now + gracePeriod
+        while counter.count > 0 && ContinuousClock.now < end {
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        for loop in loops {
+            loop.submit { loop.forEachConnection { $0.stop(force: true) } }
+            loop.stop()
+        }
+        loops = []
     }
 
     private static func listen(host: String, port: Int) throws -> (Int32, Int) {
@@ -153,4 +122,19 @@ package actor HTTPServer {
     }
 
     private static func reason() -> String { String(cString: strerror(errno)) }
+}
+
+/// How many connections there are.
+private final class ConnectionCounter: Sendable {
+    private let value = Atomic(0)
+
+    var count: Int { value.load(ordering: .relaxed) }
+
+    func add(limit: Int) -> Bool {
+        guard value.add(1, ordering: .relaxed).newValue > limit else { return true }
+        remove()
+        return false
+    }
+
+    func remove() { value.subtract(1, ordering: .relaxed) }
 }

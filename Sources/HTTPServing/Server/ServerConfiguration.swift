@@ -1,3 +1,5 @@
+import Foundation
+
 /// The server's limits; every wait has an end and every buffer a size.
 package struct ServerConfiguration: Sendable {
     package var host: String
@@ -14,6 +16,11 @@ package struct ServerConfiguration: Sendable {
     package var connectionLimit = 8192
     /// Unread body bytes that are read and thrown away to keep the connection.
     package var drainByteLimit = 64 << 10
+
+    /// Event loops, each with a share of the connections.
+    package var loopCount = ProcessInfo.processInfo.activeProcessorCount
+    /// Makes the channel of an accepted, non-blocking socket; `nil` refuses the connection.
+    package var makeChannel: @Sendable (_ descriptor: Int32) -> (any ByteChannel)? = { SocketChannel(descriptor: $0) }
 
     package init(host: String, port: Int) {
         self.host = host
