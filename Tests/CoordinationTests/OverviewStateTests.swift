@@ -66,7 +66,7 @@ struct OverviewStateTests {
 
     @Test func clientsAreCountedByStateAndTier() async throws {
         let bench = try await Bench(.memory)
-        _ = try await bench.startRun(try Bench.specification())
+        let (_, enrolled) = try await bench.startRun(try Bench.specification())
         let token = try await bench.coordinator.createEnrollmentToken(
             population: "p",
             EnrollmentTokenRequest(maxUses: 2)
@@ -79,7 +79,7 @@ struct OverviewStateTests {
                 idempotencyKey: nil
             )
         }
-        let client = try #require(await bench.coordinator.listClients().first?.id)
+        let client = try #require(enrolled.first)
         _ = try #require(try await Bench.assignment(bench.coordinator, client))
         try await bench.coordinator.revokeClient(client)
         bench.clock.advance(by: 1)

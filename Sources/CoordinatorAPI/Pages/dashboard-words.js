@@ -166,15 +166,23 @@ function sentence(text) {
     return text;
 }
 
+/** Making a formatter costs more than using it. */
+const formatters = new Map();
+function formatter(least, most) {
+    const name = `${language} ${least} ${most}`;
+    if (!formatters.has(name)) formatters.set(name, new Intl.NumberFormat(language, { minimumFractionDigits: least, maximumFractionDigits: most }));
+    return formatters.get(name);
+}
+
 function number(value, digits = 3) {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     const size = Math.abs(value);
     if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");
-    return new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: size < 10 && size % 1 ? Math.min(digits, 2) : 0 }).format(value);
+    return formatter(size < 10 && size % 1 ? Math.min(digits, 2) : 0, digits).format(value);
 }
 /** A measurement with three decimals, so that it does not jump about while it changes. */
 const measured = value => (Number.isFinite(value) && Math.abs(value) < 1e6 ? value.toFixed(3) : "–");
-const count = value => new Intl.NumberFormat(language).format(value ?? 0);
+const count = value => formatter(0, 3).format(value ?? 0);
 function byteSize(value) {
     for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
         if (value >= size) return number(value / size, value >= 10 * size ? 1 : 2) + " " + unit;

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Runs every command of the documents, in the order in which a reader meets them. documents.py BINARY [DOCUMENT ...]
+
+A document's ```sh blocks are one shell session in a directory of its own. A block that cannot run is marked
+```sh not-run: REASON. Commands anywhere else than in sh blocks are an error, and so is a link to nothing.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = re.compile(r"^\s*(\$ )?(martlet|curl|scripts/|docker|swift) ?")
+# A session: a failing line ends it, what it started is stopped.
+PROLOGUE = """
+set -euo pipefail
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+"""
+
+
+def documents():
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text):
+    """(kind, first line number, lines) of each fenced or indented block."""
+    found = []
+    lines = text.splitlines()
+    index = 0
+    while index < len(lines):
+        fence = re.match(r"^(\s*)```(.*)$", lines[index])
+        if fence:
+            start = index + 1
+            index = start
+            while index < len(lines) and not lines[index].strip().startswith("```"):
+                index += 1
+            found.append((fence[2].strip(), start + 1, lines[start:index]))
+        elif lines[index].startswith("    ") and (index == 0 or not lines[index - 1].strip()):
+            start = index
+            while index < len(lines) and (lines[index].startswith("    ") or not lines[index].strip()):
+                index += 1
+            found.append(("indented", start + 1, lines[start:index]))
+            continue
+        index += 1
+    return found
+
+
+def session(path):
+    """The document's commands as one script, and how many there are."""
+    script, count = [], 0
+    for kind, number, lines in blocks(path.read_text()):
+        if kind.startswith("sh not-run:"):
+            assert len(kind) > len("sh not-run:") + 5, f"{path.name}:{number}: say why the block is not run"
+            continue
+        if kind != "sh":
+            stray = [line for line in lines if COMMANDS.match(line)]
+            assert not stray or kind in ("swift", "python", "yaml"), f"{path.name}:{number}: commands outside of a sh block: {stray}"
+            continue
+        script.append(f"echo '== {path.name}:{number}'")
+        for line in lines:
+            count += 1 if line.strip() and not line.lstrip().startswith("#") else 0
+            script.append(line)
+            served = re.match(r"\s*martlet serve .*--data-dir (\S+).*&\s*$", line)
+            if served:
+                # A reader takes longer than a server to start.
+                script.append(f"until [ -s {served[1]}/address ]; do sleep 0.05; done; ADDRESS=$(cat {served[1]}/address)")
+    # Tests take free ports.
+    return "\n".join(script).replace("http://127.0.0.1:8080", "$ADDRESS"), count
+
+
+def run(path, binary):
+    script, count = session(path)
+    if not count:
+        return 0
+    with tempfile.TemporaryDirectory(prefix="martlet-documents-") as directory:
+        for name in ("Examples", "scripts", "docker"):
+            os.symlink(ROOT / name, os.path.join(directory, name))
+        os.makedirs(os.path.join(directory, "bin"))
+        wrapper = os.path.join(directory, "bin", "martlet")
+        Path(wrapper).write_text(
+            "#!/bin/bash\n"
+            f'case "${{1:-}} $*" in\n  *--listen*) exec {binary} "$@";;\n  serve*) exec {binary} "$@" --listen 127.0.0.1:0;;\nesac\n'
+            f'exec {binary} "$@"\n'
+        )
+        os.chmod(wrapper, 0o755)
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("MARTLET_")
+        } | {
+            "PATH": f"{directory}/bin:{os.environ['PATH']}", "HOME": directory,
+            "PYTHON": os.environ.get("MARTLET_TEST_PYTHON", "python3"),
+        }
+        answer = subprocess.run(
+            ["bash", "-c", PROLOGUE + script], cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=240,
+        )
+        assert answer.returncode == 0, f"{path.name}: status {answer.returncode}\n{answer.stdout[-4000:]}"
+        for word in ("Error:", '"status":4', '"status":5'):
+            assert word not in answer.stdout, f"{path.name} printed an error:\n{answer.stdout[-4000:]}"
+    return count
+
+
+def anchor(heading):
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def check_links():
+    """Every relative link points to a file that is there, and to a heading that it has."""
+    count = 0
+    for path in [*documents(), ROOT / "ARCHITECTURE.md"]:
+        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", target):
+                continue
+            file, _, place = target.partition("#")
+            goal = (path.parent / file).resolve() if file else path
+            assert goal.exists(), f"{path.name} links to {target}, which is not there"
+            if place:
+                headings = {anchor(found) for found in re.findall(r"^#+ (.*)$", goal.read_text(), re.M)}
+                assert place in headings, f"{path.name} links to {target}; its headings are {sorted(headings)}"
+            count += 1
+    print(f"passed: {count} links")
+
+
+def main():
+    binary, names = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    if names == ["links"]:
+        return check_links()
+    for path in documents():
+        if names and path.name not in names:
+            continue
+        start = time.monotonic()
+        count = run(path, binary)
+        print(f"passed: {path.name}, {count} lines in {time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
