@@ -9,7 +9,7 @@ package final class SQLiteRunStore: RunStore {
     /// Opens or creates the database and brings its schema up to date.
     ///
     /// - Parameter path: The database file; `-wal` and `-shm` files appear beside it.
-    /// - Throws: The database's error when it cannot be opened or migrated; ``CoordinationError`` with code
+    /// - Throws: The database's error when it cannot be opened or migrated; `CoordinationError` with code
     ///   `schema_too_new` when a newer version wrote it.
     package init(path: String) throws {
         var configuration = Configuration()

@@ -6,4 +6,12 @@ struct DocumentTests {
     @Test func everyCurlLineOfTheReferenceRuns() throws {
         try PythonScript.expectSuccess("reference.py", [])
     }
+
+    @Test func everyCommandOfTheDocumentsRuns() throws {
+        try PythonScript.expectSuccess("documents.py", [])
+    }
+
+    @Test func linksBetweenDocumentsLeadSomewhere() throws {
+        try PythonScript.expectSuccess("documents.py", ["links"])
+    }
 }
