@@ -55,7 +55,15 @@ async function readRun(run, first) {
     if (whole) state.readAllAt = Date.now();
     const from = whole ? 0 : Math.max(0, run.committed_rounds - 5);
     const fresh = await all(`${path}/rounds?after=${from}`);
-    state.rounds = whole ? fresh : state.rounds.filter(round => round.number <= from).concat(fresh);
+    const rounds = whole ? fresh : state.rounds.filter(round => round.number <= from).concat(fresh);
+    state.rounds = rounds.map((round, index) => (index < rounds.length - 8 ? slim(round) : round));
+}
+
+/** What curves and table need of a round that is long over: a page that stays open for weeks holds many. */
+function slim(round) {
+    if (round.isSlim) return round;
+    const { number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, seconds, epsilon, reason, metrics } = round;
+    return { isSlim: true, number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, seconds, epsilon, reason, metrics };
 }
 
 // MARK: steering
