@@ -15,6 +15,8 @@ from service import Service, safetensors
 LATE = ["putUpdate", "reportFailure", "cancelRun", "revokeClient", "rotateToken", "revokeToken"]
 # Where the state of the server decides: the answers that are right for the place the line is run in.
 STATES = {
+    # The run has no evaluation rounds.
+    "getEvaluationHistory": {404}, "getEvaluation": {404},
     "startRun": {200, 409}, "pauseRun": {200, 409}, "resumeRun": {200, 409}, "cancelRun": {200, 409}, "putModel": {201, 409},
     "createPopulation": {201, 409}, "getWeights": {200, 307},
     # The run's architecture is external: it has no vocabulary.

@@ -88,7 +88,7 @@ class RoundNow {
 
     set(run, round) {
         const number = round?.number ?? 0;
-        setText(this.heading, t("roundNow", { n: number, all: run.rounds }) + (round && round.attempt > 1 ? " · " + t("attempt", { n: round.attempt }) : ""));
+        setText(this.heading, t(round?.kind === "evaluation" ? "evaluationNow" : "roundNow", { n: number, all: run.rounds }) + (round && round.attempt > 1 ? " · " + t("attempt", { n: round.attempt }) : ""));
         this.element.toggleAttribute("hidden", !round);
         if (!round) return;
         this.badge.set(round.state);
@@ -109,7 +109,8 @@ class RoundNow {
         const whole = Math.max(round.goal, parts.reduce((sum, part) => sum + part.value, 0));
         this.bar.set(parts, whole, t("cohortLabel", { n: number, accepted: round.accepted, goal: round.goal, working: open ? working : 0, rejected: round.rejected, failed: round.failed, expired: round.expired }));
         this.keys.set(parts.map(part => ({ ...part, text: count(part.value) })));
-        setText(this.goal, t("goal", { goal: count(round.goal), minimum: count(round.minimum) }));
+        const tiers = (round.tiers ?? []).map(tier => `${count(tier.accepted)}/${count(tier.assigned)}`).join(", ");
+        setText(this.goal, t("goal", { goal: count(round.goal), minimum: count(round.minimum) }) + (tiers ? " · " + t("tiers", { list: tiers }) : ""));
         setText(this.waiting, t("waits", { what: sentence(run.waiting_for) }));
     }
 

@@ -55,7 +55,7 @@ class RunView {
             if (role === "viewer") setAttribute(button, "aria-disabled", "true"); else button.removeAttribute("aria-disabled");
         });
         this.run = run;
-        this.now.set(run, rounds.at(-1));
+        this.now.set(run, detail.evaluation ?? rounds.at(-1));
         const committed = rounds.filter(round => round.state === "committed");
         const scored = detail.start ? [detail.start, ...committed] : committed;
         const accuracy = curves(scored, accuracyNames);
@@ -197,8 +197,9 @@ class MainView {
         const rows = recent.length ? recent : [null];
         reconcile(this.events, rows, event => (event ? [event.at, event.run, event.round, event.attempt, event.state].join() : ""), event => {
             if (!event) return h("li", { class: "muted" }, t("noEvents"));
-            const values = { run: event.run_name ?? event.run, n: event.round, state: t(event.state) };
-            return h("li", {}, h("time", { datetime: event.at }, clockTime(event.at)), h("span", {}, t(event.round ? "ev_round" : "ev_run", values) + (event.cause ? " — " + sentence(event.cause) : "")));
+            const values = { run: event.run_name ?? event.run, n: Math.abs(event.round), state: t(event.state) };
+            const kind = event.round < 0 ? "ev_evaluation" : event.round ? "ev_round" : "ev_run";
+            return h("li", {}, h("time", { datetime: event.at }, clockTime(event.at)), h("span", {}, t(kind, values) + (event.cause ? " — " + sentence(event.cause) : "")));
         });
     }
 

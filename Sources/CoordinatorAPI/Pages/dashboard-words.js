@@ -36,7 +36,7 @@ const words = {
         done_cancel: "{name} was cancelled", done_create: "{name} was created",
         createTitle: "Create a run", createFile: "Run file (YAML or JSON)", createText: "or write it here",
         createStart: "Start it at once", createButton: "Create", createEmpty: "Choose a file or write a specification.",
-        roundNow: "Round {n} of {all}", attempt: "attempt {n}", waits: "Waits for {what}.", deadlineIn: "{s} left", deadlinePassed: "deadline passed",
+        roundNow: "Round {n} of {all}", evaluationNow: "Evaluation of version {n}", tiers: "Accepted by speed, slowest first: {list}", attempt: "attempt {n}", waits: "Waits for {what}.", deadlineIn: "{s} left", deadlinePassed: "deadline passed",
         accepted: "accepted", uploading: "uploading", training: "training", assigned: "assigned", rejected: "rejected",
         failedCount: "failed", expired: "expired", goal: "goal {goal}, minimum {minimum}",
         cohortLabel: "Updates of round {n}: {accepted} of {goal} accepted, {working} in progress, {rejected} rejected, {failed} failed, {expired} expired",
@@ -55,7 +55,7 @@ const words = {
         working: "{n} at work now", active: "active", offline: "offline", registered: "never given work", revoked: "revoked", quarantined: "quarantined", byTier: "By tier",
         noClients: "No clients have enrolled.", events: "Recent events", noEvents: "Nothing has happened yet.",
         server: "Server", uptime: "Up for {time}", disk: "{free} of {total} free", version: "Version {v}", allWell: "Nothing needs your attention.",
-        ev_run: "{run}: {state}", ev_round: "{run}, round {n}: {state}", loading: "Loading …", day: "{n} d", hour: "{n} h", minute: "{n} min", second: "{n} s",
+        ev_run: "{run}: {state}", ev_round: "{run}, round {n}: {state}", ev_evaluation: "{run}, evaluation of version {n}: {state}", loading: "Loading …", day: "{n} d", hour: "{n} h", minute: "{n} min", second: "{n} s",
     },
     zh: {
         skip: "跳到内容", docs: "接口", signOut: "退出", otherLanguage: "English", themeAuto: "主题：跟随系统",
@@ -92,7 +92,7 @@ const words = {
         done_cancel: "{name} 已取消", done_create: "{name} 已创建",
         createTitle: "新建训练任务", createFile: "任务文件（YAML 或 JSON）", createText: "或直接在此填写",
         createStart: "立即启动", createButton: "创建", createEmpty: "请选择文件或填写任务说明。",
-        roundNow: "第 {n} 轮，共 {all} 轮", attempt: "第 {n} 次尝试", waits: "正在等待：{what}。", deadlineIn: "剩余 {s}", deadlinePassed: "已到期限",
+        roundNow: "第 {n} 轮，共 {all} 轮", evaluationNow: "评估版本 {n}", tiers: "按速度（从慢到快）已接受：{list}", attempt: "第 {n} 次尝试", waits: "正在等待：{what}。", deadlineIn: "剩余 {s}", deadlinePassed: "已到期限",
         accepted: "已接受", uploading: "上传中", training: "训练中", assigned: "已分配", rejected: "被拒绝",
         failedCount: "失败", expired: "已过期", goal: "目标 {goal}，最少 {minimum}",
         cohortLabel: "第 {n} 轮的更新：已接受 {accepted} / {goal}，进行中 {working}，被拒绝 {rejected}，失败 {failed}，过期 {expired}",
@@ -111,7 +111,7 @@ const words = {
         working: "{n} 个正在工作", active: "活跃", offline: "离线", registered: "尚未领到工作", revoked: "已撤销", quarantined: "已隔离", byTier: "按层级",
         noClients: "还没有客户端登记。", events: "最近事件", noEvents: "还没有发生任何事。",
         server: "服务器", uptime: "已运行 {time}", disk: "可用 {free} / {total}", version: "版本 {v}", allWell: "没有需要关注的问题。",
-        ev_run: "{run}：{state}", ev_round: "{run}，第 {n} 轮：{state}", loading: "正在加载……", day: "{n} 天", hour: "{n} 小时", minute: "{n} 分钟", second: "{n} 秒",
+        ev_run: "{run}：{state}", ev_round: "{run}，第 {n} 轮：{state}", ev_evaluation: "{run}，评估版本 {n}：{state}", loading: "正在加载……", day: "{n} 天", hour: "{n} 小时", minute: "{n} 分钟", second: "{n} 秒",
     },
 };
 
@@ -121,14 +121,28 @@ const chineseSentences = [
     [/^the run to be resumed$/, "任务被恢复"],
     [/^the first round to open$/, "第一轮打开"],
     [/^the next attempt to open$/, "下一次尝试打开"],
-    [/^clients to check in: (\d+) assigned, (\d+) of (\d+) updates accepted, (\d+) s left to find the minimum of (\d+)$/, "客户端签到：已分配 $1 个，已接受 $2 / $3 份更新，还有 $4 秒来凑足最少 $5 个"],
-    [/^updates: (\d+) of (\d+) accepted, (\d+) s left$/, "更新：已接受 $1 / $2，剩余 $3 秒"],
-    [/^the aggregation of (\d+) updates$/, "聚合 $1 份更新"],
-    [/^nothing: the run is \w+$/, "无，任务已结束"],
+    [/^the run to be resumed; (\d+) clients may still deliver$/, "任务被恢复；$1 个客户端仍可提交"],
+    [/^the next round to open$/, "下一轮打开"],
+    [/^attempt (\d+) to open in (\d+) s; the last one was abandoned: (.*)$/, "第 $1 次尝试在 $2 秒后打开；上一次已放弃：$3"],
+    [/^clients to check in: (\d+) (at work|checked in), (\d+) of (\d+) (updates|measurements of version \d+) accepted, (\d+) s left to find the minimum of (\d+)(.*)$/, "客户端签到：$1 个$2，$5已接受 $3 / $4，还有 $6 秒来凑足最少 $7 个$8"],
+    [/^(updates|measurements of version \d+): (\d+) of (\d+) accepted, (\d+) at work, (\d+) s left(, nobody at work: (\d+) places are open)?(.*)$/, "$1：已接受 $2 / $3，$4 个正在工作，剩余 $5 秒$6$8"],
+    [/^, nobody at work: (\d+) places are open$/, "，无人工作，空缺 $1 个"],
+    [/^\. The population has only (\d+) clients: enroll more, or create a run with a lower goal$/, "。该群体只有 $1 个客户端：请登记更多客户端，或新建目标更低的任务"],
+    [/^\. Only (\d+) clients meet the run's requirements: enroll more, or ask for less$/, "。只有 $1 个客户端符合任务要求：请登记更多客户端，或放宽要求"],
+    [/^at work$/, "正在工作"], [/^checked in$/, "已签到"], [/^updates$/, "更新"], [/^measurements of version (\d+)$/, "版本 $1 的测量"],
+    [/^the aggregation of (\d+) (.*)$/, "聚合 $1 份$2"],
+    [/^nothing: the run is \w+(?: \((.*)\))?$/, "无，任务已结束"],
+    [/^(\d+) clients were chosen$/, "选出了 $1 个客户端"], [/^everyone who was drawn has reported$/, "抽中的客户端均已提交"],
+    [/^stopped early: (.*)$/, "提前停止：$1"], [/^round (\d+) failed in (\d+) attempts: (.*)$/, "第 $1 轮经过 $2 次尝试仍失败：$3"],
+    [/^the buffer is not full yet: (\d+) so far$/, "缓冲区未满：目前 $1 份"], [/^the clock went back: the wait began anew$/, "时钟回拨：重新开始等待"],
     [/^nothing: the round is \w+$/, "无，本轮已结束"],
     [/^too few clients: (\d+) checked in before the selection deadline$/, "客户端太少：选择期限前只有 $1 个签到"],
     [/^too few updates: (\d+) came before the report deadline$/, "更新太少：期限前只收到 $1 份"],
+    [/^too few clients: (\d+) were at work when the selection ended$/, "客户端太少：选择结束时只有 $1 个在工作"],
+    [/^too few clients: (\d+) were there to choose from when the selection ended$/, "客户端太少：选择结束时只有 $1 个可选"],
+    [/^too few updates: (\d+) came from the (\d+) who were drawn$/, "更新太少：抽中的 $2 个客户端只提交了 $1 份"],
     [/^the run was cancelled$/, "任务被取消"],
+    [/^the run was (\w+)$/, "任务状态已变为 $1"],
     [/^created by an operator$/, "由操作员创建"], [/^started by an operator$/, "由操作员启动"],
     [/^paused by an operator$/, "由操作员暂停"], [/^resumed by an operator$/, "由操作员恢复"],
     [/^cancelled by an operator$/, "由操作员取消"], [/^opened$/, "已打开"],
@@ -161,7 +175,7 @@ function sentence(text) {
     if (language !== "zh" || !text) return text ?? "";
     for (const [pattern, form] of chineseSentences) {
         const found = text.match(pattern);
-        if (found) return form.replace(/\$(\d)/g, (_, index) => sentence(found[index]));
+        if (found) return form.replace(/\$(\d)/g, (_, index) => sentence(found[index] ?? ""));
     }
     return text;
 }

@@ -50,6 +50,8 @@ async function readRun(run, first) {
         const model = await call("GET", path + "/models/0").catch(() => null);
         state.detail.start = model?.metrics ? { number: 0, metrics: model.metrics } : null;
     }
+    // An evaluation that is open has a negative number and a list of its own.
+    state.detail.evaluation = run.round < 0 ? (await all(path + "/evaluations")).at(-1) : null;
     // Measurements of a model may come after its round: the last few are read again, and now and then all.
     const whole = first || !state.rounds.length || Date.now() - (state.readAllAt ?? 0) > 60000;
     if (whole) state.readAllAt = Date.now();
