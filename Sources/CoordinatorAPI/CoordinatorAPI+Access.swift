@@ -24,7 +24,7 @@ extension CoordinatorAPI {
             try noteGuess(request)
             throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")
         }
-        guard let found = await coordinator.principal(token: token) else {
+        guard let found = try await coordinator.principal(token: token, certificateKey: request.peerKey) else {
             try noteGuess(request)
             throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked")
         }

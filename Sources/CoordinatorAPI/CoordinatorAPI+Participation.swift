@@ -16,7 +16,12 @@ extension CoordinatorAPI {
             }
             let body = try RegistrationRequest.read(await Self.document(request))
             return try Self.json(
-                await coordinator.register(enrollmentTokenHash: hash, body, idempotencyKey: key),
+                await coordinator.register(
+                    enrollmentTokenHash: hash,
+                    body,
+                    idempotencyKey: key,
+                    certificateKey: request.peerKey
+                ),
                 status: 201
             )
         }

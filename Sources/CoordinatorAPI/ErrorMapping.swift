@@ -55,6 +55,14 @@ enum ErrorMapping {
                 detail: "this \(limit.scope == "client" ? "client" : "address") asks too often; see Retry-After",
                 code: "rate_limited"
             )
+        case is ConnectionError:
+            // Nobody reads this answer; it keeps a broken connection out of the server's own errors.
+            return ProblemDocument(
+                title: "Connection lost",
+                status: 400,
+                detail: "the connection ended before the request did",
+                code: "connection_lost"
+            )
         case let failure as ParseFailure:
             return ProblemDocument(
                 title: HTTPResponse.Status(code: failure.status).reasonPhrase,

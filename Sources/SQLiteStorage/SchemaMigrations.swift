@@ -25,6 +25,9 @@ enum SchemaMigrations {
         migrator.registerMigration("rounds: selection, leases, evaluation") { database in
             try database.execute(sql: scheduling)
         }
+        migrator.registerMigration("access: clients bound to certificates") { database in
+            try database.execute(sql: "ALTER TABLE client ADD COLUMN certificate_key TEXT")
+        }
         return migrator
     }
 

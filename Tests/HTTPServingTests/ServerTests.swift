@@ -32,6 +32,10 @@ private struct Probe {
                 body: .stream { send in for text in ["ab", "", "cde"] { try await send(Array(text.utf8)) } }
             )
         }
+        router.add("GET", "/think") { _ in
+            try await Task.sleep(for: .seconds(1))
+            return ServerResponse(status: 200, body: .bytes(Array("thought".utf8)))
+        }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
@@ -48,9 +52,9 @@ private struct Probe {
         }
     }
 
-    private static func blocking(_ port: Int, _ text: String, _ until: String) throws -> String {
+    /// A blocking socket to the server.
+    static func connected(_ port: Int) throws -> Int32 {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(descriptor) }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = UInt16(port).bigEndian
@@ -63,6 +67,20 @@ private struct Probe {
         try #require(connected == 0)
         var timeout = timeval(tv_sec: 20, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        return descriptor
+    }
+
+    /// One request and the beginning of its answer.
+    static func ask(_ descriptor: Int32) throws {
+        let text = Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8)
+        _ = text.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+        var block = [UInt8](repeating: 0, count: 4096)
+        try #require(recv(descriptor, &block, block.count, 0) > 0)
+    }
+
+    private static func blocking(_ port: Int, _ text: String, _ until: String) throws -> String {
+        let descriptor = try connected(port)
+        defer { close(descriptor) }
         let bytes = Array(text.utf8)
         var sent = 0
         while sent < bytes.count {
@@ -128,6 +146,40 @@ struct ServerTests {
         #expect(try await probe.exchange("GET / HTTP/1.1\r\nHo", until: "never").hasPrefix("HTTP/1.1 408"))
         let long = "GET / HTTP/1.1\r\nHost: x\r\nA: " + String(repeating: "a", count: 3000)
         #expect(try await probe.exchange(long, until: "never").hasPrefix("HTTP/1.1 431"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func aHandlerMayThinkLongerThanAHeadMayTake() async throws {
+        let probe = try await Probe { $0.headTimeout = .milliseconds(300) }
+        let answer = try await probe.exchange("GET /think HTTP/1.1\r\nHost: x\r\n\r\n", until: "thought")
+        #expect(answer.hasPrefix("HTTP/1.1 200") && answer.hasSuffix("thought"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
+        let probe = try await Probe {
+            $0.transferTimeout = .milliseconds(300)
+            $0.leastBytesPerSecond = 1_000_000
+        }
+        let head = "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
+        #expect(try await probe.exchange(head, until: "never").hasPrefix("HTTP/1.1 408"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func silentConnectionsEndBeforeTheirFirstRequest() async throws {
+        let probe = try await Probe { $0.firstByteTimeout = .milliseconds(300) }
+        #expect(try await probe.exchange("", until: "never").isEmpty)
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func oneAddressHasOnlySoManyConnections() async throws {
+        let probe = try await Probe { $0.connectionsPerAddressLimit = 2 }
+        let open = try (0..<2).map { _ in try Probe.connected(probe.port) }
+        defer { for descriptor in open { close(descriptor) } }
+        // Two are open, by what the server knows as soon as it has answered on them.
+        for descriptor in open { try Probe.ask(descriptor) }
+        let third = try await probe.exchange("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n", until: "never")
+        #expect(third.isEmpty)
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

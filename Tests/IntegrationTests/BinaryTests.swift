@@ -17,10 +17,10 @@ struct ServerProcess {
     let token: String
 
     /// Starts a server on a free port and waits until it says that it listens.
-    static func start(dataDirectory: String) throws -> ServerProcess {
+    static func start(dataDirectory: String, _ more: [String] = []) throws -> ServerProcess {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
-        process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"]
+        process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + more
         let output = Pipe()
         process.standardOutput = output
         process.standardError = FileHandle.nullDevice
@@ -37,7 +37,11 @@ struct ServerProcess {
     }
 
     /// Runs a command with the server's address in the environment.
-    func run(_ command: String, _ arguments: [String]) throws -> (status: Int32, output: String) {
+    func run(
+        _ command: String,
+        _ arguments: [String],
+        environment more: [String: String] = [:]
+    ) throws -> (status: Int32, output: String) {
         let child = Process()
         child.executableURL = URL(fileURLWithPath: command)
         child.arguments = arguments
@@ -45,6 +49,7 @@ struct ServerProcess {
         environment["MARTLET_URL"] = url
         environment["MARTLET_TOKEN"] = token
         environment["PYTHON"] = Self.python
+        environment.merge(more) { $1 }
         child.environment = environment
         let output = Pipe()
         child.standardOutput = output

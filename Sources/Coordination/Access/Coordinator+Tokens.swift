@@ -23,6 +23,21 @@ extension Coordinator {
         }
     }
 
+    static let certificateMismatch = CoordinationError(
+        .unauthorized,
+        "certificate_mismatch",
+        "the client registered with another certificate; its token counts together with that one only"
+    )
+
+    /// Whose token it is, when the connection shows the certificate that goes with it.
+    package func principal(token: String, certificateKey: String?) throws -> Principal? {
+        let found = principal(token: token)
+        if case .client(let id) = found, let bound = clients[id]?.certificateKey, bound != certificateKey {
+            throw Self.certificateMismatch
+        }
+        return found
+    }
+
     /// Makes the first administrator's token when there is none yet; `nil` afterwards.
     package func makeFirstAdminToken() throws -> String? {
         guard !tokens.values.contains(where: { $0.role == "admin" }) else { return nil }

@@ -111,7 +111,8 @@ extension Coordinator {
     package func register(
         enrollmentTokenHash: String,
         _ request: RegistrationRequest,
-        idempotencyKey: String?
+        idempotencyKey: String?,
+        certificateKey: String? = nil
     ) throws -> RegistrationResponse {
         guard var enrollment = tokens[enrollmentTokenHash], let population = enrollment.populationId else {
             throw CoordinationError(.unauthorized, "unauthorized", "the enrollment token is not known")
@@ -123,6 +124,7 @@ extension Coordinator {
         let clientID: String
         if let registrationKey, let known = clientsByRegistration[registrationKey] {
             clientID = known
+            guard clients[known]?.certificateKey == certificateKey else { throw Self.certificateMismatch }
             changes += tokens.values.filter { $0.clientId == known }.map { .deleteToken(hash: $0.hash) }
         } else {
             guard enrollment.usesLeft ?? 1 > 0 else {
@@ -144,7 +146,8 @@ extension Coordinator {
                         state: "registered",
                         registrationKey: registrationKey,
                         registeredAt: now,
-                        capabilities: Self.document(request.capabilities ?? .init())
+                        capabilities: Self.document(request.capabilities ?? .init()),
+                        certificateKey: certificateKey
                     )
                 ),
                 .token(enrollment),

@@ -45,6 +45,8 @@ package struct ClientRecord: Codable, Equatable, Sendable {
     package var stepsPerSecond: Double?
     /// From its assignments to its updates, smoothed; `nil` before the first.
     package var secondsPerAssignment: Double?
+    /// The hash of the public key of the certificate that the client registered with: its token is worth nothing without it.
+    package var certificateKey: String?
 }
 
 /// Training of one model under one specification.

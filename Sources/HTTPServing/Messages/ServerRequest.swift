@@ -14,6 +14,8 @@ package struct ServerRequest: Sendable {
     package var requestID: String
     /// The network address the request came from, without the port; empty without a socket.
     package var remoteAddress = ""
+    /// The hash of the public key of the peer's client certificate, `sha256//BASE64`.
+    package var peerKey: String?
     /// The template of the route that took the request.
     package var route = ""
 

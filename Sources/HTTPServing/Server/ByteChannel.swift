@@ -28,6 +28,8 @@ package protocol ByteChannel: AnyObject {
     var descriptor: Int32 { get }
     /// Whether a read of fewer bytes than there was space for means that the next one would be `blocked`.
     var shortReadMeansDrained: Bool { get }
+    /// The hash of the peer's verified public key, `sha256//BASE64`; `nil` where the peer showed no certificate.
+    var peerKey: String? { get }
     /// Reads what is there, up to the space given.
     func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult
     /// Writes from the front of `bytes`; `moreFollows` lets the channel hold back a part of a packet.
@@ -42,6 +44,7 @@ package protocol ByteChannel: AnyObject {
 
 extension ByteChannel {
     package var shortReadMeansDrained: Bool { false }
+    package var peerKey: String? { nil }
 
     /// For channels that must see the bytes: reads a block of the file and writes it.
     package func sendFile(_ file: Int32, offset: Int, count: Int) -> ChannelResult {

@@ -32,7 +32,7 @@ extension HTTPConnection {
         }
         sendContinue()
         bodyWaiter = continuation
-        deadline = loop.now + configuration.transferTimeout.nanoseconds
+        deadline = bodyPace.deadline(now: loop.now, configuration)
         feedBodyWaiter()
     }
 
@@ -48,6 +48,7 @@ extension HTTPConnection {
         let result: Result<[UInt8]?, any Error>
         do {
             guard let bytes = try nextBodyBytes() else { return }
+            bodyPace.count += bytes.count
             result = .success(bytes.isEmpty ? nil : bytes)
         } catch {
             result = .failure(error)
@@ -118,7 +119,8 @@ extension HTTPConnection {
             transfer.continuation.resume(throwing: ConnectionError.closedByPeer)
             fail(.closedByPeer)
         } else if transfer.isBlocked && !canRead {
-            deadline = loop.now + configuration.transferTimeout.nanoseconds
+            bodyPace.count = transfer.total - transfer.remaining
+            deadline = bodyPace.deadline(now: loop.now, configuration)
             bulkResume = { [self] error in
                 if let error { transfer.continuation.resume(throwing: error) } else { lend(transfer) }
             }
@@ -134,12 +136,14 @@ final class BodyTransfer: @unchecked Sendable {
     let sink: any BodySink
     let continuation: CheckedContinuation<Void, any Error>
     var leading: [UInt8] = []
+    let total: Int
     private(set) var remaining: Int
     private(set) var isBlocked = false
     private(set) var failure: (any Error)?
 
     init(sink: any BodySink, remaining: Int, continuation: CheckedContinuation<Void, any Error>) {
         self.sink = sink
+        total = remaining
         self.remaining = remaining
         self.continuation = continuation
     }

@@ -124,6 +124,7 @@ extension HTTPConnection {
         guard !range.isEmpty else { return done() }
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return fail(.system(errno)) }
+        filePace = TransferPace(now: loop.now)
         let transfer = FileTransfer(file: file, position: range.lowerBound, end: range.upperBound)
         if range.count <= 1 << 16 { transfer.burst(channel) }
         proceed(transfer, done: done)
@@ -136,7 +137,8 @@ extension HTTPConnection {
             done()
             return advance()
         case .blocked where !canWrite:
-            deadline = loop.now + configuration.transferTimeout.nanoseconds
+            filePace.count = transfer.position - transfer.beginning
+            deadline = filePace.deadline(now: loop.now, configuration)
             bulkResume = { [self] error in if error == nil { lend(transfer, done: done) } }
         default: lend(transfer, done: done)
         }
@@ -206,12 +208,14 @@ extension HTTPConnection {
 private final class FileTransfer: @unchecked Sendable {
     // SAFETY: handed from the loop to a bulk thread and back, never used by both.
     let file: Int32
-    var position: Int
+    let beginning: Int
+    private(set) var position: Int
     let end: Int
     private(set) var result = ChannelResult.moved(0)
 
     init(file: Int32, position: Int, end: Int) {
         self.file = file
+        beginning = position
         self.position = position
         self.end = end
     }

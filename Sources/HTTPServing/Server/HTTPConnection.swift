@@ -4,7 +4,7 @@ import HTTPTypes
 import Synchronization
 
 /// Why a connection ended.
-enum ConnectionError: Error {
+package enum ConnectionError: Error {
     case closedByPeer
     case system(Int32)
     case shutDown
@@ -36,7 +36,7 @@ final class HTTPConnection: @unchecked Sendable {
     let remoteAddress: String
     let configuration: ServerConfiguration
     let router: Router
-    private let onEnd: @Sendable () -> Void
+    private let onEnd: @Sendable (HTTPConnection) -> Void
 
     var state = State.head
     /// Bytes that were read and not yet used, from `inputStart` on.
@@ -53,6 +53,9 @@ final class HTTPConnection: @unchecked Sendable {
     /// Whether a thread of a bulk transfer has the channel.
     var isLent = false
     var owesContinue = false
+    /// How fast a body comes, and how fast a file goes.
+    var bodyPace = TransferPace(now: 0)
+    var filePace = TransferPace(now: 0)
     var decoder = BodyDecoder(.none)
     /// What waits for body bytes.
     var bodyWaiter: CheckedContinuation<[UInt8]?, any Error>?
@@ -70,7 +73,7 @@ final class HTTPConnection: @unchecked Sendable {
         loop: EventLoop,
         configuration: ServerConfiguration,
         router: Router,
-        onEnd: @escaping @Sendable () -> Void
+        onEnd: @escaping @Sendable (HTTPConnection) -> Void
     ) {
         self.channel = channel
         self.remoteAddress = remoteAddress
@@ -78,7 +81,7 @@ final class HTTPConnection: @unchecked Sendable {
         self.configuration = configuration
         self.router = router
         self.onEnd = onEnd
-        deadline = EventLoop.monotonicNow() + configuration.headTimeout.nanoseconds
+        deadline = EventLoop.monotonicNow() + configuration.firstByteTimeout.nanoseconds
     }
 
     // MARK: - Called by the loop
@@ -103,6 +106,7 @@ final class HTTPConnection: @unchecked Sendable {
     func sweep(now: Int) {
         guard deadline <= now, !isLent else { return }
         deadline = .max
+        if case .lingering = state {} else { configuration.events.timedOut() }
         switch state {
         case .head where input.count > inputStart:
             refuse(ParseFailure(status: 408, detail: "the head took too long"))
@@ -146,7 +150,7 @@ final class HTTPConnection: @unchecked Sendable {
         state = .ended
         loop.remove(self)
         channel.close()
-        onEnd()
+        onEnd(self)
     }
 
     // MARK: - The machine
@@ -267,6 +271,7 @@ final class HTTPConnection: @unchecked Sendable {
     private func begin(_ head: RequestHead) throws(ParseFailure) {
         owesContinue = head.expectsContinue && head.framing != .none && head.framing != .length(0)
         decoder = BodyDecoder(head.framing)
+        bodyPace = TransferPace(now: loop.now)
         deadline = .max
         var request = try ServerRequest(
             method: head.method,
@@ -276,6 +281,7 @@ final class HTTPConnection: @unchecked Sendable {
             requestID: Self.requestID(head.fields)
         )
         request.remoteAddress = remoteAddress
+        request.peerKey = channel.peerKey
         state = .handling
         if let response = router.handleImmediately(request) { return answer(response, to: head) }
         let (router, loop) = (router, loop)
@@ -343,6 +349,7 @@ final class HTTPConnection: @unchecked Sendable {
     private func refuse(_ failure: ParseFailure) {
         state = .handling
         let response = router.errorHandler(failure, nil)
+        configuration.events.malformed(response.status)
         send(response, isHead: false, keepAlive: false, inChunks: false) { [self] in linger() }
     }
 
@@ -385,6 +392,21 @@ final class HTTPConnection: @unchecked Sendable {
             return value
         }
         return String(UInt64.random(in: 0...UInt64.max), radix: 36)
+    }
+}
+
+/// How much of a transfer has moved since when: its peer must keep up with the least rate.
+struct TransferPace {
+    let start: Int
+    var count = 0
+
+    init(now: Int) { start = now }
+
+    /// Until when the peer may be silent, in nanoseconds of the monotonic clock.
+    func deadline(now: Int, _ configuration: ServerConfiguration) -> Int {
+        let patience = configuration.transferTimeout.nanoseconds
+        let earned = Double(count) / Double(max(1, configuration.leastBytesPerSecond)) * 1e9
+        return min(now + patience, start + patience + Int(min(earned, 1e17)))
     }
 }
 

@@ -17,12 +17,16 @@ package actor HTTPServer {
     private let router: Router
     private let logger: Logger
     private var loops: [EventLoop] = []
-    private let counter = ConnectionCounter()
+    private let table: ConnectionTable
 
     package init(configuration: ServerConfiguration, router: Router, logger: Logger) {
         self.configuration = configuration
         self.router = router
         self.logger = logger
+        table = ConnectionTable(
+            limit: configuration.connectionLimit,
+            partyLimit: configuration.connectionsPerAddressLimit
+        )
     }
 
     /// Starts listening.
@@ -32,35 +36,9 @@ package actor HTTPServer {
         let loops = try (0..<max(1, configuration.loopCount)).map { try EventLoop(index: $0) }
         let (descriptor, port) = try Self.listen(host: configuration.host, port: configuration.port)
         self.loops = loops
-        let (configuration, router, counter) = (configuration, router, counter)
         for loop in loops { loop.start() }
-        loops[0].submit { [first = loops[0]] in
-            var turn = 0
-            first.listen(descriptor) { socket in
-                guard counter.add(limit: configuration.connectionLimit) else {
-                    close(socket)
-                    return
-                }
-                turn += 1
-                let loop = loops[turn % loops.count]
-                loop.submit {
-                    guard let channel = configuration.makeChannel(socket) else {
-                        close(socket)
-                        return counter.remove()
-                    }
-                    let connection = HTTPConnection(
-                        channel: channel,
-                        remoteAddress: SocketAddress.ofPeer(socket),
-                        loop: loop,
-                        configuration: configuration,
-                        router: router,
-                        onEnd: { counter.remove() }
-                    )
-                    loop.add(connection)
-                    connection.advance()
-                }
-            }
-        }
+        let acceptor = Acceptor(loops: loops, table: table, configuration: configuration, router: router)
+        loops[0].submit { [first = loops[0]] in first.listen(descriptor) { acceptor.take($0) } }
         return port
     }
 
@@ -73,7 +51,7 @@ package actor HTTPServer {
             }
         }
         let end = ContinuousClock.now + gracePeriod
-        while counter.count > 0 && ContinuousClock.now < end {
+        while table.count > 0 && ContinuousClock.now < end {
             try? await Task.sleep(for: .milliseconds(5))
         }
         for loop in loops {
@@ -124,17 +102,63 @@ package actor HTTPServer {
     private static func reason() -> String { String(cString: strerror(errno)) }
 }
 
-/// How many connections there are.
-private final class ConnectionCounter: Sendable {
-    private let value = Atomic(0)
+/// Shares new connections out among the loops; used on the first loop's queue only.
+private final class Acceptor: @unchecked Sendable {
+    // SAFETY: `turn` is touched on the first loop's queue only.
+    private let loops: [EventLoop]
+    private let table: ConnectionTable
+    private let configuration: ServerConfiguration
+    private let router: Router
+    private var turn = 0
 
-    var count: Int { value.load(ordering: .relaxed) }
-
-    func add(limit: Int) -> Bool {
-        guard value.add(1, ordering: .relaxed).newValue > limit else { return true }
-        remove()
-        return false
+    init(loops: [EventLoop], table: ConnectionTable, configuration: ServerConfiguration, router: Router) {
+        self.loops = loops
+        self.table = table
+        self.configuration = configuration
+        self.router = router
     }
 
-    func remove() { value.subtract(1, ordering: .relaxed) }
+    func take(_ socket: Int32) {
+        let address = SocketAddress.ofPeer(socket)
+        let parsed = NetworkAddress(address)
+        let party = parsed?.party ?? address
+        let isUnlimited = parsed.map { configuration.unlimitedPeers?.contains($0) ?? false } ?? false
+        switch table.admit(party, isUnlimited: isUnlimited) {
+        case .refused(let reason):
+            configuration.events.refused(reason)
+            close(socket)
+            return
+        case .admittedInPlaceOf(let other):
+            configuration.events.refused("shed")
+            other.loop.submit { other.stop(force: false) }
+        case .admitted: break
+        }
+        turn += 1
+        let loop = loops[turn % loops.count]
+        configuration.events.connections(1)
+        loop.submit { [self] in begin(socket, on: loop, address, party) }
+    }
+
+    private func begin(_ socket: Int32, on loop: EventLoop, _ address: String, _ party: String) {
+        let (table, events) = (table, configuration.events)
+        guard let channel = configuration.makeChannel(socket) else {
+            close(socket)
+            table.remove(nil, party)
+            return events.connections(-1)
+        }
+        let connection = HTTPConnection(
+            channel: channel,
+            remoteAddress: address,
+            loop: loop,
+            configuration: configuration,
+            router: router,
+            onEnd: { connection in
+                table.remove(connection, party)
+                events.connections(-1)
+            }
+        )
+        table.attach(connection, party)
+        loop.add(connection)
+        connection.advance()
+    }
 }

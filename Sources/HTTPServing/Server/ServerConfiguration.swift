@@ -13,7 +13,15 @@ package struct ServerConfiguration: Sendable {
     package var transferTimeout: Duration = .seconds(30)
     /// Between two requests of one connection.
     package var idleTimeout: Duration = .seconds(60)
+    /// From a connection's beginning to the first byte of its first request, a TLS handshake included.
+    package var firstByteTimeout: Duration = .seconds(20)
+    /// After the first `transferTimeout`, bodies and files must move at least this fast.
+    package var leastBytesPerSecond = 1024
     package var connectionLimit = 8192
+    /// Connections of one address (IPv6: of one /64).
+    package var connectionsPerAddressLimit = 4096
+    /// Addresses, such as a proxy's, without a limit of their own.
+    package var unlimitedPeers: NetworkList?
     /// Unread body bytes that are read and thrown away to keep the connection.
     package var drainByteLimit = 64 << 10
 
@@ -22,8 +30,25 @@ package struct ServerConfiguration: Sendable {
     /// Makes the channel of an accepted, non-blocking socket; `nil` refuses the connection.
     package var makeChannel: @Sendable (_ descriptor: Int32) -> (any ByteChannel)? = { SocketChannel(descriptor: $0) }
 
+    /// Is told what happens outside of requests.
+    package var events = ServerEvents()
+
     package init(host: String, port: Int) {
         self.host = host
         self.port = port
     }
+}
+
+/// What happens to connections, for those who count.
+package struct ServerEvents: Sendable {
+    /// A connection was opened (1) or closed (-1).
+    package var connections: @Sendable (Int) -> Void = { _ in }
+    /// A connection was turned away, or ended to make room: `limit`, `address` or `shed`.
+    package var refused: @Sendable (_ reason: String) -> Void = { _ in }
+    /// A request could not be understood.
+    package var malformed: @Sendable (_ status: Int) -> Void = { _ in }
+    /// A peer was too slow.
+    package var timedOut: @Sendable () -> Void = {}
+
+    package init() {}
 }

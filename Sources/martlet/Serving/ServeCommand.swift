@@ -23,7 +23,6 @@ struct ServeCommand: AsyncParsableCommand {
             throw ValidationError(error.description)
         }
         let dataDir = plan.dataDirectory
-        guard plan.tls == nil else { throw ValidationError("this version does not serve TLS yet; use a proxy") }
         var logger = Logger(label: "martlet") { label -> any LogHandler in
             if plan.logsJSON { return JSONLogHandler() }
             return StreamLogHandler.standardError(label: label)
@@ -52,10 +51,24 @@ struct ServeCommand: AsyncParsableCommand {
             makeInitialModel: { try BuiltInModels.initialModel($0) },
             modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
         )
-        let server = HTTPServer(configuration: plan.http, router: api.router(), logger: logger)
+        let metrics = coordinator.metrics
+        var http = plan.http
+        http.events = Self.events(metrics)
+        let certificate = try plan.tls.map { try TLSReloader($0) }
+        if let certificate {
+            http.makeChannel = { descriptor in
+                TLSChannel(descriptor: descriptor, context: certificate.context) {
+                    metrics.add("martlet_tls_handshakes_total", 1, ["outcome": $0])
+                }
+            }
+            Self.note(certificate, metrics)
+        } else if !ServerPlan.isLoopback(http.host) {
+            logger.notice("Plain HTTP: whatever does TLS must stand in front", metadata: ["listen": "\(http.host)"])
+        }
+        let server = HTTPServer(configuration: http, router: api.router(), logger: logger)
         let actualPort = try await server.start()
         let host = plan.http.host
-        let url = "http://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
+        let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
         print("martlet is listening on \(url)")
         fflush(nil)
@@ -67,11 +80,38 @@ struct ServeCommand: AsyncParsableCommand {
                 try? await Task.sleep(for: .milliseconds(250))
             }
         }
+        let reloading = Task {
+            for await _ in Signals.hangUps() {
+                guard let certificate else { continue }
+                do throws(TLSError) {
+                    try certificate.reload()
+                    Self.note(certificate, metrics)
+                    logger.notice("The certificate was read again")
+                } catch {
+                    logger.error("The new certificate is not used", metadata: ["error": "\(error.description)"])
+                }
+            }
+        }
         await Signals.waitForStop()
         logger.notice("Stopping")
+        reloading.cancel()
         clock.cancel()
         await coordinator.stopServing()
         await server.shutdown(gracePeriod: plan.gracePeriod)
+    }
+
+    private static func note(_ certificate: TLSReloader, _ metrics: MetricsRegistry) {
+        metrics.set("martlet_tls_certificate_expiry_timestamp_seconds", Double(certificate.context.expiry))
+    }
+
+    /// Counts what happens to connections.
+    private static func events(_ metrics: MetricsRegistry) -> ServerEvents {
+        var events = ServerEvents()
+        events.connections = { metrics.add("martlet_http_connections", Double($0)) }
+        events.refused = { metrics.add("martlet_http_connections_refused_total", 1, ["reason": $0]) }
+        events.malformed = { metrics.add("martlet_http_malformed_requests_total", 1, ["status": String($0)]) }
+        events.timedOut = { metrics.add("martlet_http_timeouts_total") }
+        return events
     }
 
     /// The administrator's token, given or made at first start, and the viewer's, where a file is to hold one.
@@ -129,6 +169,18 @@ enum Signals {
         }
         for await _ in stream { return true }
         return false
+    }
+
+    /// Every SIGHUP, until the task that waits is cancelled.
+    static func hangUps() -> AsyncStream<Void> {
+        signal(SIGHUP, SIG_IGN)
+        let source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: DispatchQueue(label: "martlet.hangup"))
+        return AsyncStream { continuation in
+            source.setEventHandler { continuation.yield() }
+            source.resume()
+            let kept = UncheckedBox([source])
+            continuation.onTermination = { _ in for source in kept.value { source.cancel() } }
+        }
     }
 
     private struct UncheckedBox: @unchecked Sendable {

@@ -48,6 +48,10 @@ struct ServerPlan: Sendable {
         limits = Self.limits(settings, proxies: proxies == ["none"] ? [] : proxies, &problems)
         http = ServerConfiguration(host: host, port: port)
         http.connectionLimit = settings.integer("limits.connections")
+        http.connectionsPerAddressLimit = settings.integer("limits.connections_per_address")
+        http.unlimitedPeers = limits.proxies
+        http.firstByteTimeout = settings.duration("limits.first_byte_timeout_s")
+        http.leastBytesPerSecond = settings.integer("limits.least_bytes_per_s")
         http.headByteLimit = settings.bytes("limits.head_bytes")
         http.headerFieldLimit = settings.integer("limits.head_fields")
         http.headTimeout = settings.duration("limits.head_timeout_s")

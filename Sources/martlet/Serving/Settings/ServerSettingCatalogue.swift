@@ -31,6 +31,24 @@ extension SettingDefinition {
         ),
         .init("log.slow_request_s", .seconds(0.001...3600), "5", "A request that takes longer is logged as a warning."),
         .init("limits.connections", .integer(1...1_000_000), "8192", "Open connections; further ones are turned away."),
+        .init(
+            "limits.connections_per_address",
+            .integer(1...1_000_000),
+            "4096",
+            "Open connections of one address (IPv6: of one /64); proxies have no limit."
+        ),
+        .init(
+            "limits.first_byte_timeout_s",
+            .seconds(0.1...3600),
+            "20",
+            "From a connection's beginning to its first request, a TLS handshake included."
+        ),
+        .init(
+            "limits.least_bytes_per_s",
+            .integer(1...1_000_000_000),
+            "1024",
+            "Bodies and answers that move more slowly are ended, after the first transfer time-out."
+        ),
         .init("limits.head_bytes", .bytes(1024...(1 << 20)), "16KiB", "Request line and header fields."),
         .init("limits.head_fields", .integer(8...1000), "100", "Header fields."),
         .init("limits.head_timeout_s", .seconds(0.1...3600), "10", "From the first byte of a head to its last."),
