@@ -8,7 +8,8 @@ import Testing
 )
 struct DashboardTests {
     @Test(arguments: [
-        "life_of_a_run", "the_server_dies_and_comes_back", "tokens_and_roles", "unknown_runs_and_trouble",
+        "life_of_a_run", "the_server_dies_and_comes_back", "tokens_and_roles", "a_server_without_tokens",
+        "unknown_runs_and_trouble",
         "two_languages", "accessible_in_both_themes",
     ])
     func thePageInABrowser(_ scenario: String) throws {

@@ -178,6 +178,16 @@ def tokens_and_roles(service, browser):
     assert not page.errors, page.errors
 
 
+def a_server_without_tokens(service, browser):
+    """Where everyone is an administrator (loopback only), the page asks for nothing."""
+    with Service(service.binary, arguments=["--insecure-no-auth"]) as open_service:
+        page = browser.page()
+        page.open(open_service.address)
+        page.until("document.querySelector('[data-view=no-runs]')", what="the dashboard without a token")
+        assert page.run("document.getElementById('sign-out').hidden")
+        assert not page.errors, page.errors
+
+
 def unknown_runs_and_trouble(service, browser):
     """An unknown run, an exhausted budget, refused updates and abandoned rounds are told in plain words."""
     service.population(epsilon=0.2)
@@ -299,7 +309,7 @@ def accessible_in_both_themes(service, browser):
 
 
 SCENARIOS = [
-    life_of_a_run, the_server_dies_and_comes_back, tokens_and_roles, unknown_runs_and_trouble, two_languages,
+    life_of_a_run, the_server_dies_and_comes_back, tokens_and_roles, a_server_without_tokens, unknown_runs_and_trouble, two_languages,
     accessible_in_both_themes,
 ]
 

@@ -5,6 +5,7 @@ A document's ```sh blocks are one shell session in a directory of its own. A blo
 ```sh not-run: REASON. Commands anywhere else than in sh blocks are an error, and so is a link to nothing.
 """
 
+import concurrent.futures
 import os
 import re
 import subprocess
@@ -137,12 +138,14 @@ def main():
     binary, names = os.path.abspath(sys.argv[1]), sys.argv[2:]
     if names == ["links"]:
         return check_links()
-    for path in documents():
-        if names and path.name not in names:
-            continue
+    def one(path):
         start = time.monotonic()
         count = run(path, binary)
-        print(f"passed: {path.name}, {count} lines in {time.monotonic() - start:.1f} s", flush=True)
+        print(f"passed: {path.relative_to(ROOT)}, {count} lines in {time.monotonic() - start:.1f} s", flush=True)
+
+    # Documents are independent of each other.
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(one, [path for path in documents() if not names or path.name in names]))
 
 
 if __name__ == "__main__":

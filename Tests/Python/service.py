@@ -32,8 +32,9 @@ class Refused(Exception):
 class Service:
     """A server with a data directory of its own on a free port."""
 
-    def __init__(self, binary, directory=None):
+    def __init__(self, binary, directory=None, arguments=()):
         self.binary = binary
+        self.arguments = list(arguments)
         self.directory = directory or tempfile.mkdtemp(prefix="martlet-service-")
         self.address = None
         self.start()
@@ -55,7 +56,7 @@ class Service:
         """Starts the server, on the address that it had before."""
         listen = self.address.split("//")[1] if self.address else "127.0.0.1:0"
         self.process = subprocess.Popen(
-            [self.binary, "serve", "--data-dir", self.directory, "--listen", listen],
+            [self.binary, "serve", "--data-dir", self.directory, "--listen", listen, *self.arguments],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         line = self.process.stdout.readline()
