@@ -125,7 +125,11 @@ extension CoordinatorAPI {
             guard request.parameters["version"] != "latest" else {
                 return ServerResponse(status: 307, headers: [.location: version.url])
             }
-            return weights(version, request)
+            let response = weights(version, request)
+            if request.method == "GET", let count = response.body.byteCount, count > 0 {
+                await coordinator.noteDownload(run: version.run, version: version.version, byteCount: count)
+            }
+            return response
         }
     }
 

@@ -52,6 +52,21 @@ struct OverviewTests {
         #expect(missing.status == 404)
     }
 
+    @Test func downloadsOfAModelAreCountedInTheRoundThatStartsFromIt() async throws {
+        let service = try await Service()
+        let (run, token, _) = try await service.assigned()
+        let target = "/v1/runs/\(run)/models/0/weights"
+        func down() async throws -> Int? {
+            try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json["bytes_down"] as? Int
+        }
+        #expect(try await down() == nil)
+        let whole = try await service.call("GET", target, token: token).bytes.count
+        #expect(try await down() == whole)
+        _ = try await service.call("GET", target, token: token, [], ["Range": "bytes=0-9"])
+        _ = try await service.call("HEAD", target, token: token)
+        #expect(try await down() == whole + 10)
+    }
+
     @Test func roundsCanBeReadFromANumberOn() async throws {
         let service = try await Service()
         let (run, _, _) = try await service.assigned()

@@ -20,6 +20,11 @@ extension Coordinator {
         return try model(run: id, version: String(number))
     }
 
+    /// Counts what was sent of a version; good until the server stops.
+    package func noteDownload(run id: String, version: Int, byteCount: Int) {
+        runs[id]?.bytesDown[version, default: 0] += byteCount
+    }
+
     func noteMetrics(_ record: ModelMetricsRecord) {
         let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
         runs[record.runId]?.metrics[record.version, default: [:]][record.source] = values

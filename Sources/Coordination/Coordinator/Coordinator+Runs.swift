@@ -39,6 +39,8 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var failed: Int
     package var expired: Int
     package var bytesUp: Int
+    /// Bytes sent of the version that the round starts from, since the server started.
+    package var bytesDown: Int?
     package var openedAt: String
     package var deadline: String?
     package var closedAt: String?
@@ -309,6 +311,7 @@ extension Coordinator {
             failed: round.failed,
             expired: round.expired,
             bytesUp: round.bytesUp,
+            bytesDown: round.isEvaluation ? nil : state.bytesDown[round.number - 1],
             openedAt: round.openedAt.wireTimestamp,
             deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
             closedAt: round.closedAt?.wireTimestamp,

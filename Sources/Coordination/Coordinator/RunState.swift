@@ -36,6 +36,8 @@ struct RunState: Sendable {
     var layout: ParameterLayout?
     /// What was measured of each version, by source and name.
     var metrics: [Int: [String: [String: Double]]] = [:]
+    /// Bytes of each version that were sent since the server started.
+    var bytesDown: [Int: Int] = [:]
     /// When each attempt began to report and to aggregate, by `number/attempt` and phase.
     var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.

@@ -65,7 +65,8 @@ class RunView {
         this.charts.loss.set(loss);
         const costs = committed.filter(round => round.epsilon !== undefined && round.epsilon !== null).map(round => [round.number, round.epsilon]);
         this.charts.epsilon.set([{ name: "ε", points: costs }], { limit: budget && costs.length ? budget.epsilon : null, limitText: t("budgetLimit", { limit: number(budget?.epsilon, 2) }), zero: true });
-        this.charts.bytes.set([{ name: "", points: committed.map(round => [round.number, round.bytes_up]) }], { zero: true });
+        const down = committed.filter(round => round.bytes_down !== undefined).map(round => [round.number, round.bytes_down]);
+        this.charts.bytes.set([{ name: t("up"), points: committed.map(round => [round.number, round.bytes_up]) }, { name: t("down"), points: down }], { zero: true });
         this.charts.seconds.set([{ name: "", points: committed.map(round => [round.number, round.seconds]) }], { zero: true });
         this.setPhases(committed);
         this.setFigures(run, rounds, committed, accuracy, loss, budget);

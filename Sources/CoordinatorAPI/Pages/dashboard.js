@@ -64,8 +64,8 @@ async function readRun(run, first) {
 /** What curves and table need of a round that is long over: a page that stays open for weeks holds many. */
 function slim(round) {
     if (round.isSlim) return round;
-    const { number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, seconds, epsilon, reason, metrics } = round;
-    return { isSlim: true, number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, seconds, epsilon, reason, metrics };
+    const { number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, bytes_down, seconds, epsilon, reason, metrics } = round;
+    return { isSlim: true, number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, bytes_down, seconds, epsilon, reason, metrics };
 }
 
 // MARK: steering
