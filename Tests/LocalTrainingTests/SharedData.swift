@@ -13,6 +13,8 @@ enum SharedData {
     static func text(_ name: String) -> String? { data(name).map { String(decoding: $0, as: UTF8.self) } }
 
     static func json<Value: Decodable>(_ name: String, as type: Value.Type) throws -> Value? {
-        try data(name).map { try JSONDecoder().decode(type, from: $0) }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try data(name).map { try decoder.decode(type, from: $0) }
     }
 }

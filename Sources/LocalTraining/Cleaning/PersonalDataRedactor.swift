@@ -21,6 +21,17 @@ public enum PersonalDataRedactor {
             return text
         }
         var scalars = Array(text.unicodeScalars)
+        // A token that has come in can end a run in which nothing was to be found before; each pass leaves less to find.
+        while true {
+            let found = pass(&scalars, &counts)
+            if !found { break }
+        }
+        return String(String.UnicodeScalarView(scalars))
+    }
+
+    /// All rules once; `false` when none found anything.
+    private static func pass(_ scalars: inout [Unicode.Scalar], _ counts: inout [CleaningRule: Int]) -> Bool {
+        var found = false
         for (rule, token, match) in rules {
             let source = DigitText(scalars)
             var result: [Unicode.Scalar] = []
@@ -29,6 +40,7 @@ public enum PersonalDataRedactor {
                 if let end = match(source, index), end > index {
                     result.append(contentsOf: token.unicodeScalars)
                     counts[rule, default: 0] += 1
+                    found = true
                     index = end
                 } else {
                     result.append(scalars[index])
@@ -37,7 +49,7 @@ public enum PersonalDataRedactor {
             }
             scalars = result
         }
-        return String(String.UnicodeScalarView(scalars))
+        return found
     }
 
     /// Redacts one text.
