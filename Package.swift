@@ -154,7 +154,12 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),
-        .testTarget(name: "AggregationTests", dependencies: ["Aggregation", "Tensors"], swiftSettings: features),
+        .testTarget(
+            name: "AggregationTests",
+            dependencies: ["Aggregation", "Tensors"],
+            resources: [.copy("Fixtures")],
+            swiftSettings: features
+        ),
         .testTarget(
             name: "LocalTrainingTests",
             dependencies: ["LocalTraining", "Tensors"],

@@ -10,4 +10,8 @@ public enum AggregationError: Error, Equatable, Sendable {
     case layoutMismatch(path: String)
     /// A file could not be read.
     case unreadable(path: String, reason: String)
+    /// Fewer updates than the rule needs.
+    case tooFewUpdates(minimum: Int, actual: Int)
+    /// What an optimiser remembers is not for this model or this optimiser.
+    case stateMismatch(reason: String)
 }

@@ -125,7 +125,7 @@ extension CoordinatorAPI {
             guard request.parameters["version"] != "latest" else {
                 return ServerResponse(status: 307, headers: [.location: version.url])
             }
-            let response = weights(version, request)
+            let response = bulk(sha256: version.sha256, byteCount: version.bytes, request)
             if request.method == "GET", let count = response.body.byteCount, count > 0 {
                 await coordinator.noteDownload(run: version.run, version: version.version, byteCount: count)
             }
@@ -150,8 +150,8 @@ extension CoordinatorAPI {
     }
 
     /// The safetensors file, whole or the range asked for; it never changes, so its hash is its tag.
-    private func weights(_ version: ModelVersionView, _ request: ServerRequest) -> ServerResponse {
-        let tag = "\"\(version.sha256)\""
+    func bulk(sha256: String, byteCount: Int, _ request: ServerRequest) -> ServerResponse {
+        let tag = "\"\(sha256)\""
         var headers: HTTPFields = [
             .eTag: tag, .acceptRanges: "bytes", .cacheControl: "private, max-age=31536000, immutable",
         ]
@@ -159,23 +159,23 @@ extension CoordinatorAPI {
             return ServerResponse(status: 304, headers: headers)
         }
         headers[.contentType] = "application/vnd.safetensors"
-        let path = coordinator.blobs.path(sha256: version.sha256)
+        let path = coordinator.blobs.path(sha256: sha256)
         let rangeStillMeant = request.headers[.ifRange].map { $0 == tag } ?? true
         if let field = request.headers[.range], rangeStillMeant {
-            switch ByteRange.parse(field, byteCount: version.bytes) {
+            switch ByteRange.parse(field, byteCount: byteCount) {
             case .whole: break
             case .unsatisfiable:
-                headers[.contentRange] = "bytes */\(version.bytes)"
+                headers[.contentRange] = "bytes */\(byteCount)"
                 return ServerResponse(status: 416, headers: headers)
             case .part(let range):
-                headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(version.bytes)"
+                headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(byteCount)"
                 return ServerResponse(status: 206, headers: headers, body: .file(path: path, range: range))
             }
         }
         if let name = HTTPField.Name("Content-Digest") {
-            headers[name] = "sha-256=:\(Self.base64(hexadecimal: version.sha256)):"
+            headers[name] = "sha-256=:\(Self.base64(hexadecimal: sha256)):"
         }
-        return ServerResponse(status: 200, headers: headers, body: .file(path: path, range: 0..<version.bytes))
+        return ServerResponse(status: 200, headers: headers, body: .file(path: path, range: 0..<byteCount))
     }
 
     private static func base64(hexadecimal: String) -> String {
@@ -184,7 +184,7 @@ extension CoordinatorAPI {
         return Data(bytes).base64EncodedString()
     }
 
-    private static func roundNumber(_ request: ServerRequest) throws -> Int {
+    static func roundNumber(_ request: ServerRequest) throws -> Int {
         guard let number = request.parameters["round"].flatMap({ Int($0) }), number >= 0 else {
             throw ParseFailure(status: 404, detail: "rounds are numbered from 1")
         }

@@ -66,6 +66,7 @@ package struct CoordinatorAPI: Sendable {
         addPageRoutes(to: &router)
         addTokenRoutes(to: &router)
         addEventRoutes(to: &router)
+        addRobustnessRoutes(to: &router)
         return router
     }
 

@@ -130,8 +130,12 @@ enum UpdateAdmission {
             throw CoordinationError(.unprocessable, "tensor_mismatch", "tensor '\(missing.name)' is missing")
         }
         let metadata = file.header.metadata
-        if let kind = metadata["kind"], kind != "delta" {
-            throw CoordinationError(.unprocessable, "kind_mismatch", "the run asks for kind 'delta', not '\(kind)'")
+        if let kind = metadata["kind"], kind != terms.kind {
+            throw CoordinationError(
+                .unprocessable,
+                "kind_mismatch",
+                "the run asks for kind '\(terms.kind)', not '\(kind)'"
+            )
         }
         if let base = metadata["base"], base != terms.baseSHA256 {
             throw CoordinationError(

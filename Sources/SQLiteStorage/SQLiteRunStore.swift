@@ -50,6 +50,7 @@ package final class SQLiteRunStore: RunStore {
                 case .event(let row): try row.insert(database)
                 case .deleteEvents(let id):
                     try database.execute(sql: "DELETE FROM event WHERE id <= ?", arguments: [id])
+                case .updateScore(let record): try record.upsert(database)
                 }
             }
         }
@@ -120,6 +121,22 @@ extension SQLiteRunStore {
     }
 }
 
+extension SQLiteRunStore {
+    package func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
+        try pool.read { database in
+            try UpdateScoreRecord.filter(sql: "run_id = ? AND round = ?", arguments: [run, round])
+                .order(sql: "attempt DESC, norm DESC, assignment_id").fetchAll(database)
+        }
+    }
+
+    package func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
+        try pool.read { database in
+            try UpdateScoreRecord.filter(sql: "client_id = ?", arguments: [client]).order(sql: "rowid DESC")
+                .limit(limit).fetchAll(database)
+        }
+    }
+}
+
 /// Columns are the record's properties in `snake_case`; times are seconds since 1970, so that they read back exactly.
 private protocol SnakeCaseRecord: FetchableRecord, PersistableRecord {}
 
@@ -143,6 +160,7 @@ extension AssignmentRecord: SnakeCaseRecord { package static let databaseTableNa
 extension ModelVersionRecord: SnakeCaseRecord { package static let databaseTableName = "model_version" }
 extension ModelMetricsRecord: SnakeCaseRecord { package static let databaseTableName = "model_metrics" }
 extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
+extension UpdateScoreRecord: SnakeCaseRecord { package static let databaseTableName = "update_score" }
 extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }
 extension AuditRow: SnakeCaseRecord { package static let databaseTableName = "audit" }
 extension EventRow: SnakeCaseRecord { package static let databaseTableName = "event" }

@@ -28,8 +28,31 @@ enum SchemaMigrations {
         migrator.registerMigration("access: clients bound to certificates") { database in
             try database.execute(sql: "ALTER TABLE client ADD COLUMN certificate_key TEXT")
         }
+        migrator.registerMigration("optimizer state and control variates of model versions") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE model_version ADD COLUMN optimizer_sha256 TEXT;
+                    ALTER TABLE model_version ADD COLUMN control_sha256 TEXT;
+                    """
+            )
+        }
+        migrator.registerMigration("scores of updates and quarantine of clients") { database in
+            try database.execute(sql: updateScores)
+        }
         return migrator
     }
+
+    private static let updateScores = """
+        CREATE TABLE update_score (
+            run_id TEXT NOT NULL REFERENCES run (id), round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            assignment_id TEXT NOT NULL, client_id TEXT NOT NULL REFERENCES client (id), example_count INTEGER NOT NULL,
+            norm DOUBLE NOT NULL, norm_ratio DOUBLE NOT NULL, cosine DOUBLE, counted BOOLEAN NOT NULL, reason TEXT,
+            PRIMARY KEY (run_id, round, attempt, assignment_id));
+        CREATE INDEX update_score_by_client ON update_score (client_id);
+        ALTER TABLE round ADD COLUMN excluded INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE client ADD COLUMN quarantine_reason TEXT;
+        ALTER TABLE client ADD COLUMN quarantined_at DOUBLE;
+        """
 
     private static let firstLight = """
         CREATE TABLE population (

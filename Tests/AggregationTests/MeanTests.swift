@@ -103,8 +103,4 @@ struct MeanTests {
             #expect(forward == reversed)
         }
     }
-
-    @Test func serverStepAddsTheScaledMean() {
-        #expect(FedAvg(learningRate: 0.5).step([1, 2], mean: [2, -4]) == [2, 0])
-    }
 }

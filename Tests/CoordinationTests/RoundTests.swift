@@ -391,6 +391,14 @@ final class FaultyStore: RunStore {
     func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
     func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
 
+    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
+        try inner.updateScores(run: run, round: round)
+    }
+
+    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
+        try inner.updateScores(client: client, limit: limit)
+    }
+
     func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
         try inner.history(run: run, round: round, assignments: assignments)
     }

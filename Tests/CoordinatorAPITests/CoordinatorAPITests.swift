@@ -223,7 +223,8 @@ struct CoordinatorAPITests {
             #expect(try await service.call(method, path, token: nil).status == 401, "\(method) \(target)")
             let clientMay =
                 target.contains("assignments") || target.contains("checkins")
-                || (target.contains("models/{version}") && method == "GET") || target.hasSuffix("/tokenizer")
+                || (target.contains("models/{version}") && method == "GET" && !target.hasSuffix("/optimizer"))
+                || target.hasSuffix("/tokenizer")
             let status = try await service.call(method, path, token: token).status
             #expect((status == 403) != clientMay, "\(method) \(target): \(status)")
         }

@@ -20,7 +20,7 @@ STATES = {
     "startRun": {200, 409}, "pauseRun": {200, 409}, "resumeRun": {200, 409}, "cancelRun": {200, 409}, "putModel": {201, 409},
     "createPopulation": {201, 409}, "getWeights": {200, 307},
     # The run's architecture is external: it has no vocabulary.
-    "getTokenizer": {404},
+    "getTokenizer": {404}, "getOptimizerState": {404}, "getControlVariate": {404},
 }
 
 

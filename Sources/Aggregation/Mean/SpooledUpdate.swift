@@ -4,10 +4,14 @@ public struct SpooledUpdate: Sendable {
     public var path: String
     /// Examples, or 1 when clients count alike.
     public var weight: Int
+    /// Text that the update's content decides, such as its SHA-256: rules that are not sums go through updates in the order
+    /// of it, so that their result does not depend on the order of arrival.
+    public var contentID: String
 
-    /// Names a file and its weight.
-    public init(path: String, weight: Int) {
+    /// Names a file, its weight and its content; without a content the path stands for it.
+    public init(path: String, weight: Int, contentID: String? = nil) {
         self.path = path
         self.weight = weight
+        self.contentID = contentID ?? path
     }
 }

@@ -1,18 +1,23 @@
-/// The server's step of FedAvg: `w ← w + η Δ̄` with Δ̄ the mean of local minus global.
+/// The server's step of FedAvg: `w ← w + η Δ̄`.
 ///
 /// Source: McMahan et al. 2017, arXiv:1602.05629; the server learning rate as in Reddi et al. 2021, arXiv:2003.00295.
-public struct FedAvg: Sendable {
+public struct FedAvg: ServerOptimizer {
     /// η.
     public var learningRate: Double
 
     /// Creates the optimiser.
-    public init(learningRate: Double) {
+    public init(learningRate: Double = 1) {
         self.learningRate = learningRate
     }
 
+    /// Nothing is remembered.
+    public var moments: [OptimizerMoment] { [] }
+
     /// The next parameters, computed in `Double` and rounded once.
-    public func step(_ parameters: [Float], mean: [Double]) -> [Float] {
-        precondition(parameters.count == mean.count, "counts differ")
-        return zip(parameters, mean).map { Float(Double($0) + learningRate * $1) }
+    public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
+        precondition(parameters.count == aggregate.count, "counts differ")
+        for index in 0..<parameters.count {
+            parameters[index] = Float(Double(parameters[index]) + learningRate * aggregate[index])
+        }
     }
 }

@@ -82,13 +82,14 @@ extension Coordinator {
             mode: run.specification.privacy.mode,
             noiseMultiplier: run.specification.privacy.noiseMultiplier,
             participationCap: run.specification.cohort.maxParticipations,
-            parameterCount: try layout(of: run.record.id).parameterCount
+            parameterCount: try uploadLayout(of: run.record.id).parameterCount
         )
     }
 
     /// Refuses a model too large for the sampler's guarantee, when the run is made and not after its first round.
     func checkNoiseDimension(_ specification: RunSpecification, layout: ParameterLayout) throws {
         guard specification.privacy.mode != "none" else { return }
+        let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
         do {
             _ = try NoiseGrid(
                 clippingNorm: specification.privacy.clipping.norm,

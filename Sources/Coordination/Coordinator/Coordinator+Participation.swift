@@ -11,6 +11,8 @@ package struct UploadTerms: Sendable {
     package var byteLimit: Int
     package var layout: ParameterLayout
     package var baseSHA256: String
+    /// `delta`, `weights` or `gradient`.
+    package var kind = "delta"
     package var valueBound: Double
     package var exampleCap: Int
     /// Set when an update was accepted before: the same bytes get the same answer.
@@ -82,6 +84,7 @@ extension Coordinator {
         if let live = liveAssignmentByClient[id], let assignment = assignments[live] {
             return CheckInResponse(assignment: try body(of: assignment))
         }
+        guard client.quarantinedAt == nil else { return away("quarantined", .init(minS: 3600, maxS: 7200)) }
         let candidates = runOrder.filter { run in
             guard let state = runs[run], state.record.populationId == client.populationId,
                 state.record.state == "running"
@@ -204,6 +207,15 @@ extension Coordinator {
             privacy: run.specification.privacy,
             maxParticipations: run.specification.cohort.maxParticipations,
             tensors: try layout(of: record.runId),
+            updateTensors: run.specification.training.usesControlVariates ? try uploadLayout(of: record.runId) : nil,
+            control: version.controlSha256.map { sha256 in
+                .init(
+                    version: version.version,
+                    url: "/v1/runs/\(record.runId)/models/\(version.version)/control",
+                    sha256: sha256,
+                    bytes: version.bytes
+                )
+            },
             updateUrl: "/v1/assignments/\(record.id)/update",
             seed: String(Self.seed(of: record.id)),
             deadline: record.deadline.wireTimestamp,
@@ -267,6 +279,13 @@ extension Coordinator {
     /// Seconds that a heartbeat is good for where the run does not say.
     static let defaultLease = 60.0
 
+    /// The tensors of an update: the model's, and with SCAFFOLD their control variates.
+    package func uploadLayout(of runID: String) throws -> ParameterLayout {
+        let layout = try layout(of: runID)
+        guard runs[runID]?.specification.training.usesControlVariates == true else { return layout }
+        return ControlVariates.jointLayout(layout)
+    }
+
     /// Whether an update may be sent now, and by what it is judged; refuses before the body is read.
     package func beginUpdate(assignment id: String, client: String) throws -> UploadTerms {
         var record = try ownAssignment(id, client: client)
@@ -280,7 +299,7 @@ extension Coordinator {
             if record.leaseUntil != nil { record.leaseUntil = record.deadline }
             assignments[id] = record
         }
-        let layout = try layout(of: record.runId)
+        let layout = try uploadLayout(of: record.runId)
         return UploadTerms(
             assignmentID: id,
             runID: record.runId,
@@ -291,6 +310,7 @@ extension Coordinator {
             ),
             layout: layout,
             baseSHA256: run.versions[record.baseVersion].sha256,
+            kind: run.specification.training.submit,
             valueBound: run.specification.aggregation.valueBound,
             exampleCap: run.specification.aggregation.exampleCap,
             acceptedSHA256: record.updateSha256,

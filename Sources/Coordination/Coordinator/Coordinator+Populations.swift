@@ -37,6 +37,9 @@ package struct ClientView: Codable, Equatable, Sendable {
     package var capabilities: ClientCapabilities
     /// From its assignments to its updates, smoothed.
     package var secondsPerAssignment: Double?
+    /// Why the client gets no work any more.
+    package var quarantineReason: String?
+    package var quarantinedAt: String?
 }
 
 extension Date {
@@ -221,7 +224,9 @@ extension Coordinator {
             participations: participations,
             labels: profile(of: record).labels,
             capabilities: profile(of: record).capabilities,
-            secondsPerAssignment: record.secondsPerAssignment
+            secondsPerAssignment: record.secondsPerAssignment,
+            quarantineReason: record.quarantineReason,
+            quarantinedAt: record.quarantinedAt?.wireTimestamp
         )
     }
 }

@@ -287,12 +287,15 @@ extension Coordinator {
             specification: run.specification,
             updates: counted(run).map { record in
                 AggregationJob.Update(
+                    assignment: record,
                     path: blobs.spoolPath(record.id + ".update"),
-                    exampleCount: record.exampleCount ?? 1,
                     staleness: isBuffered ? max(0, round.number - record.round) : 0
                 )
             },
             basePath: blobs.path(sha256: base.sha256),
+            optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
+            controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
+            clientCount: clients.values.count { $0.populationId == run.record.populationId && $0.state != "revoked" },
             resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result")
         )
         job.report = { phase, seconds in metrics.observe("martlet_aggregation_seconds", seconds, ["phase": phase]) }
@@ -316,7 +319,9 @@ extension Coordinator {
             else { return }
             if run.record.state == "cancelled" || run.record.state == "failed" {
                 try abandon(run: id, reason: "the run was \(run.record.state)")
-                if case .success(let outcome) = result { try? FileManager.default.removeItem(atPath: outcome.path) }
+                if case .success(let outcome) = result {
+                    for file in outcome.files { try? FileManager.default.removeItem(atPath: file.path) }
+                }
                 return
             }
             switch result {
@@ -324,19 +329,27 @@ extension Coordinator {
                 logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
                 try abandon(run: id, reason: "the aggregation failed: \(error)")
             case .success(let outcome):
-                try blobs.link(spoolFile: outcome.path, sha256: outcome.sha256)
+                let judged = judge(outcome.scores)
+                guard let model = outcome.model else {
+                    try commit(judged)
+                    return try abandon(run: id, reason: outcome.shortfall ?? "there is no model")
+                }
+                for file in outcome.files { try blobs.link(spoolFile: file.path, sha256: file.sha256) }
                 let version = ModelVersionRecord(
                     runId: id,
                     version: number,
-                    sha256: outcome.sha256,
-                    bytes: outcome.byteCount,
-                    createdAt: now
+                    sha256: model.sha256,
+                    bytes: model.byteCount,
+                    createdAt: now,
+                    optimizerSha256: outcome.optimizer?.sha256,
+                    controlSha256: outcome.control?.sha256
                 )
                 let effects = try round.apply(
-                    .aggregated(sha256: outcome.sha256),
+                    .aggregated(sha256: model.sha256),
                     at: now,
                     terms: run.terms(of: round)
                 )
+                round.excluded = outcome.scores.count { !$0.counted }
                 let ledgerCount = ledger.rows.count
                 var changes: [StoreChange] = [.modelVersion(version)]
                 for case .history(let state, let cause) in effects {
@@ -350,9 +363,9 @@ extension Coordinator {
                     changes.append(.modelMetrics(metrics))
                 }
                 let spooled = counted(run).map(\.id)
-                try commit(changes + [.round(round)], ledgerCount: ledgerCount)
+                try commit(changes + judged + [.round(round)], ledgerCount: ledgerCount)
                 forget(run: id, spooled: spooled)
-                try? FileManager.default.removeItem(atPath: outcome.path)
+                for file in outcome.files { try? FileManager.default.removeItem(atPath: file.path) }
                 logger.info(
                     "A round was committed",
                     metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"]

@@ -38,6 +38,8 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var rejected: Int
     package var failed: Int
     package var expired: Int
+    /// Accepted updates that stood out and did not count.
+    package var excluded: Int
     package var bytesUp: Int
     /// Bytes sent of the version that the round starts from, since the server started.
     package var bytesDown: Int?
@@ -75,6 +77,12 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
     package var bytes: Int
     package var createdAt: String
     package var url: String
+    /// What the server's optimiser remembers after this version.
+    package var optimizerSha256: String?
+    package var optimizerUrl: String?
+    /// The server's control variate (SCAFFOLD).
+    package var controlSha256: String?
+    package var controlUrl: String?
     /// What was measured of it, by source and name.
     package var metrics: [String: [String: Double]]?
     /// Whether it is the best version by what clients measured.
@@ -289,6 +297,14 @@ extension Coordinator {
             bytes: version.bytes,
             createdAt: version.createdAt.wireTimestamp,
             url: "/v1/runs/\(version.runId)/models/\(version.version)/weights",
+            optimizerSha256: version.optimizerSha256,
+            optimizerUrl: version.optimizerSha256.map { _ in
+                "/v1/runs/\(version.runId)/models/\(version.version)/optimizer"
+            },
+            controlSha256: version.controlSha256,
+            controlUrl: version.controlSha256.map { _ in
+                "/v1/runs/\(version.runId)/models/\(version.version)/control"
+            },
             metrics: runs[version.runId]?.metrics[version.version],
             isBest: runs[version.runId]?.bestVersion == version.version
         )
@@ -310,6 +326,7 @@ extension Coordinator {
             rejected: round.rejected,
             failed: round.failed,
             expired: round.expired,
+            excluded: round.excluded,
             bytesUp: round.bytesUp,
             bytesDown: round.isEvaluation ? nil : state.bytesDown[round.number - 1],
             openedAt: round.openedAt.wireTimestamp,

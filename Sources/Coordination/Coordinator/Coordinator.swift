@@ -143,7 +143,7 @@ package actor Coordinator {
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): noteMetrics(record)
         case .history(let row): notePhase(row)
-        case .ledger, .audit, .event, .deleteEvents: break
+        case .ledger, .audit, .event, .deleteEvents, .updateScore: break
         }
     }
 

@@ -100,7 +100,8 @@ extension Coordinator {
                     metrics: values ?? [:]
                 )
                 writer.add("metrics", data, run: record.runId, population: state(record.runId)?.record.populationId)
-            case .population, .token, .deleteToken, .assignment, .history, .audit, .event, .deleteEvents: continue
+            case .population, .token, .deleteToken, .assignment, .history, .audit, .event, .deleteEvents, .updateScore:
+                continue
             }
         }
         return writer.rows

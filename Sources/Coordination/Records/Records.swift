@@ -47,6 +47,9 @@ package struct ClientRecord: Codable, Equatable, Sendable {
     package var secondsPerAssignment: Double?
     /// The hash of the public key of the certificate that the client registered with: its token is worth nothing without it.
     package var certificateKey: String?
+    /// Why the client gets no work any more; see ``Coordinator/releaseClient(_:)``.
+    package var quarantineReason: String?
+    package var quarantinedAt: Date?
 }
 
 /// Training of one model under one specification.
@@ -101,6 +104,8 @@ package struct RoundRecord: Codable, Equatable, Sendable {
     package var drawKey: String?
     /// Counts by tier of speed: JSON array of `[assigned, accepted]`.
     package var tierCounts: String?
+    /// Accepted updates that did not count, because they stood out.
+    package var excluded: Int = 0
 }
 
 extension RoundRecord {
@@ -157,6 +162,28 @@ package struct ModelVersionRecord: Codable, Equatable, Sendable {
     package var sha256: String
     package var bytes: Int
     package var createdAt: Date
+    /// The blob of what the server's optimiser remembers after this version; absent when it remembers nothing.
+    package var optimizerSha256: String?
+    /// The blob of the server's control variate (SCAFFOLD).
+    package var controlSha256: String?
+}
+
+/// How far one accepted update stood out, and whether it counted.
+package struct UpdateScoreRecord: Codable, Equatable, Sendable {
+    package var runId: String
+    package var round: Int
+    package var attempt: Int
+    package var assignmentId: String
+    package var clientId: String
+    package var exampleCount: Int
+    package var norm: Double
+    /// The norm over the cohort's median norm.
+    package var normRatio: Double
+    /// Cosine to the cohort's aggregate; absent where one of the two is zero.
+    package var cosine: Double?
+    package var counted: Bool
+    /// Why it stood out; absent when it did not.
+    package var reason: String?
 }
 
 /// What one source measured of a model version, such as accuracy and loss on held-out data.

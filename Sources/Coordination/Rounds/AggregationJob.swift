@@ -6,26 +6,46 @@ import WireFormat
 
 /// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
 ///
-/// The file appears by one rename. A job that is run again after a stop finds it and takes it: noise is drawn a second
-/// time only when no first result exists anywhere.
+/// The file appears by one rename, after everything that goes with it (the optimiser's memory, the control variate). A job that is run again after a stop finds it and takes it: noise is drawn a second time only when no first
+/// result exists anywhere.
 struct AggregationJob: Sendable {
-    struct Outcome: Sendable {
+    /// An accepted update.
+    struct Update: Sendable {
+        var assignment: AssignmentRecord
+        var path: String
+        /// Versions between the one that it started from and the one that it becomes a part of.
+        var staleness = 0
+        var exampleCount: Int { assignment.exampleCount ?? 1 }
+    }
+
+    struct File: Sendable {
         var path: String
         var sha256: String
         var byteCount: Int
     }
 
-    /// An accepted update.
-    struct Update: Sendable {
-        var path: String
-        var exampleCount: Int
-        /// Versions between the one that it started from and the one that it becomes a part of.
-        var staleness = 0
+    struct Outcome: Sendable {
+        /// Absent when too few updates were left to make a model of.
+        var model: File?
+        var optimizer: File?
+        var control: File?
+        var scores: [UpdateScoreRecord] = []
+        /// Why there is no model.
+        var shortfall: String?
+
+        /// Everything that may go from the spool once it is published.
+        var files: [File] { [model, optimizer, control].compactMap { $0 } }
     }
 
     var specification: RunSpecification
     var updates: [Update]
     var basePath: String
+    /// What the optimiser remembers with the base; absent before the first round, or when it remembers nothing.
+    var optimizerPath: String?
+    /// The server's control variate at the base; absent before the first round: zero.
+    var controlPath: String?
+    /// Clients that the population has: N of SCAFFOLD.
+    var clientCount = 1
     var resultPath: String
     /// Is told how many seconds each phase took.
     var report: @Sendable (_ phase: String, _ seconds: Double) -> Void = { _, _ in }
@@ -37,76 +57,103 @@ struct AggregationJob: Sendable {
         return try body()
     }
 
+    private var optimizerResultPath: String { resultPath + ".optimizer" }
+    private var controlResultPath: String { resultPath + ".control" }
+
     func run() throws -> Outcome {
-        if FileManager.default.fileExists(atPath: resultPath) { return try outcome() }
+        if FileManager.default.fileExists(atPath: resultPath) { return try outcome(scores: nil) }
+        for path in [optimizerResultPath, controlResultPath] { try? FileManager.default.removeItem(atPath: path) }
         let base = try SafetensorsFile(path: basePath).readAll()
-        let mean = try meanUpdate(layout: base.layout)
-        let optimizer = FedAvg(learningRate: specification.aggregation.optimizer.learningRate)
-        let next = ParameterVector(layout: base.layout, values: optimizer.step(base.values, mean: mean))
-        guard next.values.allSatisfy(\.isFinite) else {
+        let combined = try combination(base).combine()
+        guard var aggregate = combined.aggregate else {
+            return Outcome(scores: combined.scores, shortfall: combined.shortfall)
+        }
+        if specification.training.usesControlVariates {
+            let parts = ControlVariates.split(aggregate, modelLayout: base.layout)
+            aggregate = parts.model
+            try advanceControl(by: parts.control, layout: base.layout)
+        }
+        try publish(base, aggregate)
+        return try outcome(scores: combined.scores)
+    }
+
+    private func combination(_ base: ParameterVector) -> UpdateCombination {
+        UpdateCombination(specification: specification, updates: updates, base: base, report: report)
+    }
+
+    private func publish(_ base: ParameterVector, _ aggregate: [Double]) throws {
+        let optimizer = specification.aggregation.optimizer.serverOptimizer
+        var state =
+            try optimizerPath.map {
+                try OptimizerState(SafetensorsFile(path: $0).readAll(), optimizer: optimizer, layout: base.layout)
+            } ?? OptimizerState(initialFor: optimizer, parameterCount: base.layout.parameterCount)
+        var next = base
+        optimizer.step(&next.values, aggregate: aggregate, state: &state)
+        guard next.values.allSatisfy(\.isFinite), state.moments.values.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
-        try BlobStore.writeDurably(SafetensorsWriter.encode(next, metadata: ["format": "martlet"]), to: resultPath)
-        return try outcome()
-    }
-
-    /// What an update that is not stale weighs in mode `buffered`.
-    static let stalenessUnit = 256
-
-    /// 1/√(1+s) in whole units, so that sums stay exact.
-    static func stalenessWeight(_ staleness: Int) -> Int {
-        max(1, Int((Double(stalenessUnit) / Double(1 + staleness).squareRoot()).rounded()))
-    }
-
-    private func outcome() throws -> Outcome {
-        let data = try Data(contentsOf: URL(fileURLWithPath: resultPath), options: .mappedIfSafe)
-        return Outcome(path: resultPath, sha256: Secrets.sha256(data), byteCount: data.count)
-    }
-
-    /// The mean update, in parameter units; under central privacy over the fixed number of updates wanted.
-    private func meanUpdate(layout: ParameterLayout) throws -> [Double] {
-        let byExamples = specification.aggregation.weighting == "examples"
-        let cap = specification.aggregation.exampleCap
-        let isBuffered = specification.aggregation.mode == "buffered"
-        let unit = isBuffered ? Self.stalenessUnit : 1
-        let spooled = updates.map { update in
-            let weight = byExamples ? max(1, min(update.exampleCount, cap)) : 1
-            return SpooledUpdate(
-                path: update.path,
-                weight: isBuffered ? weight * Self.stalenessWeight(update.staleness) : weight
-            )
+        if !state.moments.isEmpty {
+            try Self.write(state.vector(layout: base.layout), to: optimizerResultPath)
         }
-        guard specification.privacy.mode == "central" else {
-            let mean = try timed("fold") {
-                try FixedPointMean.mean(
-                    of: spooled,
-                    layout: layout,
-                    valueBound: specification.aggregation.valueBound
-                )
-            }
-            guard isBuffered else { return mean }
-            // FedBuff divides by the number of updates and not by the sum of their weights: stale ones pull less.
-            let share = Double(spooled.reduce(0) { $0 + $1.weight }) / Double(spooled.count * unit)
-            return mean.map { $0 * share }
+        try Self.write(next, to: resultPath)
+    }
+
+    /// Moves the server's control variate, `c ← c + |S| / N · mean(Δc)`.
+    ///
+    /// Source: Karimireddy et al. 2020, arXiv:1910.06378, Algorithm 1, line 17.
+    private func advanceControl(by mean: [Double], layout: ParameterLayout) throws {
+        var control =
+            try controlPath.map { try SafetensorsFile(path: $0).readAll() } ?? ParameterVector(zeros: layout)
+        let reporting = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
+        let share = min(1, Double(reporting) / Double(max(1, clientCount)))
+        for index in control.values.indices {
+            control.values[index] = Float(Double(control.values[index]) + share * mean[index])
         }
-        let grid = try NoiseGrid(
-            clippingNorm: specification.privacy.clipping.norm,
-            noiseMultiplier: specification.privacy.noiseMultiplier,
-            parameterCount: layout.parameterCount
+        guard control.values.allSatisfy(\.isFinite) else {
+            throw CoordinationError(.unprocessable, "not_finite", "the control variate has values that are not finite")
+        }
+        try Self.write(control, to: controlResultPath)
+    }
+
+    private static func write(_ vector: ParameterVector, to path: String) throws {
+        try BlobStore.writeDurably(SafetensorsWriter.encode(vector, metadata: ["format": "martlet"]), to: path)
+    }
+
+    /// What lies in the spool.
+    ///
+    /// Scores have no file of their own: the same updates give the same ones, and no noise is in
+    /// them, as privacy for a sum and scores exclude each other.
+    private func outcome(scores: [UpdateScoreRecord]?) throws -> Outcome {
+        func file(_ path: String) throws -> File? {
+            guard FileManager.default.fileExists(atPath: path) else { return nil }
+            let data = try Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)
+            return File(path: path, sha256: Secrets.sha256(data), byteCount: data.count)
+        }
+        var scores = scores
+        if scores == nil && specification.aggregation.anomalies != nil {
+            let base = try SafetensorsFile(path: basePath).readAll()
+            scores = try combination(base).combine().scores
+        }
+        return Outcome(
+            model: try file(resultPath),
+            optimizer: try file(optimizerResultPath),
+            control: try file(controlResultPath),
+            scores: scores ?? []
         )
-        var sums = try timed("fold") {
-            try BoundedSum.sum(
-                of: spooled,
-                layout: layout,
-                weightCap: (byExamples ? cap : 1) * unit,
-                grid: .init(
-                    quantize: { grid.quantize($0, scale: $1) },
-                    shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
-                )
-            )
+    }
+}
+
+extension RunSpecification.Aggregation.Optimizer {
+    /// The rule that the specification names.
+    var serverOptimizer: any ServerOptimizer {
+        switch name {
+        case "momentum": FedAvgM(learningRate: learningRate, momentum: momentum ?? 0.9)
+        case "adagrad": FedAdagrad(learningRate: learningRate, beta1: beta1 ?? 0, epsilon: epsilon ?? 1e-3)
+        case "adam":
+            FedAdam(learningRate: learningRate, beta1: beta1 ?? 0.9, beta2: beta2 ?? 0.99, epsilon: epsilon ?? 1e-3)
+        case "yogi":
+            FedYogi(learningRate: learningRate, beta1: beta1 ?? 0.9, beta2: beta2 ?? 0.99, epsilon: epsilon ?? 1e-3)
+        default: FedAvg(learningRate: learningRate)
         }
-        try timed("noise") { try IntegerGaussianSampler().addNoise(to: &sums) }
-        let divisor = Double(specification.cohort.goal)
-        return sums.map { Double($0) * grid.step / divisor }
     }
 }

@@ -15,6 +15,7 @@ package final class InMemoryRunStore: RunStore {
         var history: [HistoryRow] = []
         var audit: [AuditRow] = []
         var events: [EventRow] = []
+        var scores: [UpdateScoreRecord] = []
     }
 
     private let tables = Mutex(Tables())
@@ -43,6 +44,9 @@ package final class InMemoryRunStore: RunStore {
                     tables.audit.append(row)
                 case .event(let row): tables.events.append(row)
                 case .deleteEvents(let id): tables.events.removeAll { $0.id <= id }
+                case .updateScore(let record):
+                    tables.scores.removeAll { $0.assignmentId == record.assignmentId }
+                    tables.scores.append(record)
                 }
             }
         }
@@ -101,5 +105,16 @@ package final class InMemoryRunStore: RunStore {
         tables.withLock { tables in
             Array(tables.events.lazy.filter { $0.id > id && (run == nil || $0.runId == run) }.prefix(limit))
         }
+    }
+
+    package func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
+        tables.withLock { tables in
+            tables.scores.filter { $0.runId == run && $0.round == round }
+                .sorted { ($1.attempt, $1.norm, $0.assignmentId) < ($0.attempt, $0.norm, $1.assignmentId) }
+        }
+    }
+
+    package func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
+        tables.withLock { Array($0.scores.reversed().filter { $0.clientId == client }.prefix(limit)) }
     }
 }

@@ -14,6 +14,7 @@ package enum StoreChange: Sendable {
     case audit(AuditRow)
     case event(EventRow)
     case deleteEvents(through: Int)
+    case updateScore(UpdateScoreRecord)
 }
 
 /// Everything that the coordinator holds in memory, read once at start.
@@ -63,4 +64,10 @@ package protocol RunStore: Sendable {
 
     /// Events with an id over `id`, of one run where it is given, oldest first.
     func events(after id: Int, limit: Int, run: String?) throws -> [EventRow]
+
+    /// How far the updates of one round (all attempts) stood out, the longest first.
+    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord]
+
+    /// How far one client's updates stood out, the latest first, at most so many.
+    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord]
 }

@@ -28,6 +28,8 @@ public struct TrainingInstructions: Sendable {
     public var base: ParameterVector?
     /// What must be done to the data, and how much of it there must be.
     public var data: DataRules
+    /// The run and round that the training belongs to.
+    public var context: TrainingContext?
 
     /// Creates instructions for an optimiser.
     public init(

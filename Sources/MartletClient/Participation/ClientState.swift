@@ -31,6 +31,8 @@ public struct ClientState: Sendable {
         var assignment: String
         var updateUrl: String
         var sha256: String
+        /// What `control.next` becomes when the update was accepted (SCAFFOLD).
+        var controlFile: String?
     }
 
     func read<Value: Decodable>(_ name: String, _ type: Value.Type) -> Value? {
@@ -57,6 +59,11 @@ public struct ClientState: Sendable {
         }
         close(descriptor)
         guard written, rename(partial, path(name)) == 0 else { throw failure(name) }
+    }
+
+    /// Renames a file; one that is gone already was renamed before a kill.
+    func move(_ name: String, to target: String) throws {
+        guard rename(path(name), path(target)) == 0 || errno == ENOENT else { throw failure(target) }
     }
 
     func remove(_ name: String) {

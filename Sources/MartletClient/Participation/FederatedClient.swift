@@ -148,26 +148,37 @@ public actor FederatedClient {
         do {
             let model = try await model(of: assignment)
             let instructions = try await instructions(for: assignment)
+            let controls = try await controls(for: assignment, layout: model.layout)
             let trainer = trainer
-            let vector = try await arithmetic.run {
-                let result = try trainer.train(model: model, instructions: instructions)
-                return try Self.prepared(result, for: assignment)
+            let prepared = try await arithmetic.run {
+                try PreparedUpdate(
+                    assignment,
+                    model: model,
+                    trainer: trainer,
+                    instructions: instructions,
+                    controls: controls
+                )
             }
             // The event is on disk before the update can leave the device.
             ledger.events.append(event)
             try state.write("ledger.json", ledger)
-            let digest = Data(SHA256.hash(data: vector))
-            try state.write("update.safetensors", data: vector)
+            let digest = Data(SHA256.hash(data: prepared.data))
+            try state.write("update.safetensors", data: prepared.data)
+            if let control = prepared.control { try state.write("control.next", data: control) }
             let pending = ClientState.PendingUpload(
                 assignment: assignment.id,
                 updateUrl: assignment.updateUrl,
-                sha256: digest.base64EncodedString()
+                sha256: digest.base64EncodedString(),
+                controlFile: prepared.control.map { _ in ControlVariateStep.fileName(run: assignment.run) }
             )
             try state.write("pending.json", pending)
             return try await upload(pending, run: assignment.run, round: assignment.round)
                 ?? .ended(code: "round_closed")
         } catch let error as LocalTrainingError {
             return try await fail(assignment, error.failureCode, "\(error)")
+        } catch let error as ExternalTrainerError {
+            // The server is told the rule; the trainer's own words stay on the device.
+            return try await fail(assignment, error.failureCode, "external trainer: \(error.rule.rawValue)")
         } catch let error as PrivacyError {
             return try await fail(assignment, "training_failed", "\(error)")
         } catch let error as ClientError where error.code == "model_mismatch" {
@@ -213,33 +224,20 @@ public actor FederatedClient {
         return try TrainingInstructions(assignment, architecture: architecture, base: base)
     }
 
-    /// Checks what the trainer returned, clips and noises it as the run asks, and makes the file that is sent.
-    private static func prepared(_ result: TrainingResult, for assignment: AssignmentBody) throws -> Data {
-        guard result.delta.layout == assignment.tensors else {
-            throw ClientError(code: "model_mismatch", message: "the trainer returned other tensors than the model's")
+    /// SCAFFOLD's two control variates; `nil` where the run uses none.
+    private func controls(
+        for assignment: AssignmentBody,
+        layout: ParameterLayout
+    ) async throws -> ControlVariateStep? {
+        guard assignment.training.usesControlVariates else { return nil }
+        var server = ParameterVector(zeros: layout)
+        if let reference = assignment.control { server = try await weights(reference) }
+        let path = state.path(ControlVariateStep.fileName(run: assignment.run))
+        let own = (try? SafetensorsFile(path: path).readAll()) ?? ParameterVector(zeros: layout)
+        guard server.layout == layout, own.layout == layout else {
+            throw ClientError(code: "model_mismatch", message: "the control variate's tensors are not the model's")
         }
-        var update = result.delta
-        guard update.values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
-        let privacy = assignment.privacy
-        var metadata = ["kind": "delta", "base": assignment.model.sha256, "num_examples": "1"]
-        switch privacy.mode {
-        case "local":
-            try LocalNoise.privatize(
-                &update.values,
-                clippingNorm: privacy.clipping.norm,
-                noiseMultiplier: privacy.noiseMultiplier
-            )
-        case "central":
-            try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
-            metadata["num_examples"] = String(max(1, result.exampleCount))
-        default:
-            metadata["num_examples"] = String(max(1, result.exampleCount))
-            // Sums over private text are a release of their own: they leave only where nothing is promised.
-            metadata["nll"] = String(result.metrics.nll)
-            metadata["tokens"] = String(result.metrics.tokens)
-            metadata["hit1"] = String(result.metrics.hit1)
-        }
-        return SafetensorsWriter.encode(update, metadata: metadata)
+        return ControlVariateStep(server: server.values, own: own.values)
     }
 
     /// Sends the finished update; `nil` when the server no longer wants it.
@@ -265,6 +263,10 @@ public actor FederatedClient {
         )
         let error = response.status == 200 ? nil : Self.error(of: response)
         if let error, error.isTemporary || response.status == 401 { throw error }
+        if let file = pending.controlFile {
+            // Kept only when the server has taken what changed in it.
+            if error == nil { try state.move("control.next", to: file) } else { state.remove("control.next") }
+        }
         state.remove("pending.json")
         state.remove("update.safetensors")
         guard let error else {

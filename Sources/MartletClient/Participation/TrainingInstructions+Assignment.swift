@@ -14,16 +14,28 @@ extension TrainingInstructions {
     init(_ assignment: AssignmentBody, architecture: RunSpecification.Model, base: ParameterVector?) throws {
         let local = assignment.training.local
         self.init(
-            optimizer: .init(rule: .init(rawValue: local.optimizer) ?? .sgd, learningRate: local.learningRate),
+            optimizer: .init(
+                rule: .init(rawValue: local.optimizer) ?? .sgd,
+                learningRate: local.learningRate,
+                momentum: local.momentum ?? 0.9,
+                weightDecay: local.weightDecay ?? 0
+            ),
             batchSize: local.batchSize,
             epochs: local.epochs,
             gradientClip: local.clip,
+            proximalMu: local.proximalMu ?? 0,
             maxSteps: assignment.training.limits.maxSteps,
             maxExamples: assignment.training.limits.maxExamples,
             seed: UInt64(assignment.seed) ?? 0,
             model: try architecture.description,
             base: base,
             data: .init(assignment)
+        )
+        context = TrainingContext(
+            run: assignment.run,
+            round: assignment.round,
+            deadline: Date(timeIntervalSinceNow: assignment.deadlineInS),
+            configuration: try architecture.config.map { try WireCoding.encode($0) }
         )
     }
 }

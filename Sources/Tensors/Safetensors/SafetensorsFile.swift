@@ -6,8 +6,8 @@ import Glibc
 
 /// An open safetensors file whose values are read block by block, so that memory does not grow with the file.
 ///
-/// Not `Sendable`: one owner reads it at a time.
-public final class SafetensorsFile {
+/// Reading is positioned (`pread`) and nothing changes after opening, so threads may read at the same time.
+public final class SafetensorsFile: Sendable {
     /// The checked header.
     public let header: SafetensorsHeader
     /// The layout of the header's tensors (sorted by name).

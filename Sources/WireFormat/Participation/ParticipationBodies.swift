@@ -108,6 +108,10 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var privacy: RunSpecification.Privacy
     package var maxParticipations: Int
     package var tensors: ParameterLayout
+    /// The tensors of the update, where they are not the model's: SCAFFOLD's control variates beside them.
+    package var updateTensors: ParameterLayout?
+    /// The server's control variate (SCAFFOLD); absent in the first round: zero.
+    package var control: Model?
     package var updateUrl: String
     /// Seed for the client's shuffling, as a decimal string.
     package var seed: String
@@ -132,6 +136,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         privacy: RunSpecification.Privacy,
         maxParticipations: Int,
         tensors: ParameterLayout,
+        updateTensors: ParameterLayout? = nil,
+        control: Model? = nil,
         updateUrl: String,
         seed: String,
         deadline: String,
@@ -150,6 +156,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         self.privacy = privacy
         self.maxParticipations = maxParticipations
         self.tensors = tensors
+        self.updateTensors = updateTensors
+        self.control = control
         self.updateUrl = updateUrl
         self.seed = seed
         self.deadline = deadline

@@ -64,6 +64,11 @@ package struct RunSpecification: Codable, Equatable, Sendable {
             package var batchSize: Int
             package var epochs: Int
             package var clip: Double
+            /// For `momentum`: its memory.
+            package var momentum: Double?
+            package var weightDecay: Double?
+            /// FedProx's μ: pulls each step towards the global model.
+            package var proximalMu: Double?
         }
         package struct Limits: Codable, Equatable, Sendable {
             package var maxSteps: Int
@@ -79,26 +84,11 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var local: Local
         package var limits: Limits
         package var data: DataRules?
+        /// `delta`, `weights` or `gradient`.
         package var submit: String
         package var encoding: String
-    }
-
-    /// How updates become the next model.
-    package struct Aggregation: Codable, Equatable, Sendable {
-        package struct Optimizer: Codable, Equatable, Sendable {
-            package var name: String
-            package var learningRate: Double
-        }
-        package var rule: String
-        package var weighting: String
-        package var optimizer: Optimizer
-        /// Bound on the absolute value of one coordinate of an update.
-        package var valueBound: Double
-        /// Examples of one client that count, at most.
-        package var exampleCap: Int
-        /// `synchronous`, or `buffered`.
-        package var mode: String
-        package var buffered: Buffered?
+        /// `fedavg` or `scaffold`; absent: `fedavg`.
+        package var algorithm: String?
     }
 
     /// The privacy terms.
@@ -145,9 +135,13 @@ extension RunSpecification {
         self.privacy = privacy
         model.setAdapterDefault(isPrivate: privacy.mode != "none")
         cohort = fields.object("cohort") { Cohort(reading: $0, capRequired: privacy.mode != "none") }
-        training = fields.object("training") { Training(reading: $0) }
+        let training = fields.object("training") { Training(reading: $0, privacyMode: privacy.mode) }
+        self.training = training
+        let cohort = self.cohort
         let goal = cohort.goal
-        aggregation = fields.object("aggregation") { Aggregation(reading: $0, privacyMode: privacy.mode, goal: goal) }
+        aggregation = fields.object("aggregation") {
+            Aggregation(reading: $0, privacyMode: privacy.mode, cohort: cohort, training: training)
+        }
         evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal) }
         let stops = fields.has("stop")
         let stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
@@ -233,14 +227,29 @@ extension RunSpecification.Cohort {
 }
 
 extension RunSpecification.Training {
-    fileprivate init(reading fields: FieldReader) {
+    fileprivate init(reading fields: FieldReader, privacyMode: String) {
         local = fields.object("local") { local in
-            Local(
-                optimizer: local.choice("optimizer", of: ["sgd"], default: "sgd"),
-                learningRate: local.number("learning_rate", default: 1, in: 0...1000, excludingLower: true),
+            let optimizer = local.choice("optimizer", of: ["sgd", "momentum", "adam", "adamw"], default: "sgd")
+            if local.has("momentum") && optimizer != "momentum" {
+                local.report("momentum", "has no meaning with optimizer \(optimizer)")
+            }
+            func optional(_ name: String, in range: ClosedRange<Double>) -> Double? {
+                local.has(name) ? local.number(name, in: range) : nil
+            }
+            return Local(
+                optimizer: optimizer,
+                learningRate: local.number(
+                    "learning_rate",
+                    default: optimizer.hasPrefix("adam") ? 0.001 : 1,
+                    in: 0...1000,
+                    excludingLower: true
+                ),
                 batchSize: local.integer("batch_size", default: 4, in: 1...100_000),
                 epochs: local.integer("epochs", default: 1, in: 1...10_000),
-                clip: local.number("clip", default: 5, in: 0...1e9, excludingLower: true)
+                clip: local.number("clip", default: 5, in: 0...1e9, excludingLower: true),
+                momentum: optional("momentum", in: 0...0.999_999),
+                weightDecay: optional("weight_decay", in: 0...1e3),
+                proximalMu: optional("proximal_mu", in: 0...1e6)
             )
         }
         limits = fields.object("limits") { limits in
@@ -257,41 +266,10 @@ extension RunSpecification.Training {
                 minimumCharacters: data.integer("minimum_characters", default: 0, in: 0...1_000_000_000)
             )
         }
-        submit = fields.choice("submit", of: ["delta"], default: "delta")
+        submit = fields.choice("submit", of: ["delta", "weights", "gradient"], default: "delta")
+        algorithm = fields.choice("algorithm", of: ["fedavg", "scaffold"], default: "fedavg")
         encoding = fields.choice("encoding", of: ["f32"], default: "f32")
-    }
-}
-
-extension RunSpecification.Aggregation {
-    fileprivate init(reading fields: FieldReader, privacyMode: String, goal: Int) {
-        let mode = fields.choice("mode", of: ["synchronous", "buffered"], default: "synchronous")
-        self.mode = mode
-        rule = fields.choice("rule", of: ["mean"], default: "mean")
-        weighting = fields.choice(
-            "weighting",
-            of: ["uniform", "examples"],
-            default: privacyMode == "none" && mode == "synchronous" ? "examples" : "uniform"
-        )
-        if weighting == "examples" && mode == "buffered" {
-            fields.report("weighting", "must be uniform in mode buffered: an update's weight is its staleness")
-        }
-        if weighting == "examples" && privacyMode == "local" {
-            fields.report("weighting", "must be uniform with local privacy: the example count is not noised")
-        }
-        if weighting == "examples" && privacyMode == "central" && !fields.has("example_cap") {
-            fields.report("example_cap", "is required to weight by examples under differential privacy")
-        }
-        optimizer = fields.object("optimizer") { optimizer in
-            Optimizer(
-                name: optimizer.choice("name", of: ["sgd"], default: "sgd"),
-                learningRate: optimizer.number("learning_rate", default: 1, in: 0...1000, excludingLower: true)
-            )
-        }
-        valueBound = fields.number("value_bound", default: 64, in: 1e-6...1e6)
-        exampleCap = fields.integer("example_cap", default: 1_000_000, in: 1...1_000_000)
-        buffered = fields.object("buffered") {
-            mode == "buffered" ? RunSpecification.Buffered(reading: $0, goal: goal) : nil
-        }
+        refuseWhatDoesNotGoTogether(fields, privacyMode: privacyMode)
     }
 }
 

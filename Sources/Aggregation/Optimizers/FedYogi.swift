@@ -1,0 +1,31 @@
+/// Yogi on the server: `v ← v − (1 − β₂) Δ̄² sign(v − Δ̄²)`.
+///
+/// Unlike Adam's, the second moment moves by a step that depends on Δ̄² alone, so that it cannot collapse in a quiet round.
+/// Source: Reddi et al. 2021, arXiv:2003.00295, Algorithm 2 (β₁ = 0.9, β₂ = 0.99 there).
+public struct FedYogi: AdaptiveServerOptimizer {
+    /// η.
+    public var learningRate: Double
+    /// β₁.
+    public var beta1: Double
+    /// β₂.
+    public var beta2: Double
+    /// ε.
+    public var epsilon: Double
+
+    /// Creates the optimiser; ε is more than 0.
+    public init(learningRate: Double = 0.01, beta1: Double = 0.9, beta2: Double = 0.99, epsilon: Double = 1e-3) {
+        self.learningRate = learningRate
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.epsilon = epsilon
+    }
+
+    /// Moves towards the squares by their own size; where v equals Δ̄² it stays.
+    public func updateSecondMoment(_ moment: inout [Float], aggregate: [Double]) {
+        for index in 0..<moment.count {
+            let (old, square) = (Double(moment[index]), aggregate[index] * aggregate[index])
+            let sign: Double = old > square ? 1 : old < square ? -1 : 0
+            moment[index] = Float(old - (1 - beta2) * square * sign)
+        }
+    }
+}

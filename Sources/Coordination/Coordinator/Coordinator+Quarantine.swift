@@ -1,0 +1,75 @@
+package import Foundation
+import Logging
+import WireFormat
+
+/// How far one update stood out, as it is shown.
+package struct UpdateScoreView: Codable, Equatable, Sendable {
+    package var run: String
+    package var round: Int
+    package var attempt: Int
+    package var assignment: String
+    package var client: String
+    package var numExamples: Int
+    package var norm: Double
+    package var normRatio: Double
+    package var cosine: Double?
+    package var counted: Bool
+    package var reason: String?
+
+    init(_ record: UpdateScoreRecord) {
+        run = record.runId
+        round = record.round
+        attempt = record.attempt
+        assignment = record.assignmentId
+        client = record.clientId
+        numExamples = record.exampleCount
+        norm = record.norm
+        normRatio = record.normRatio
+        cosine = record.cosine
+        counted = record.counted
+        reason = record.reason
+    }
+}
+
+extension Coordinator {
+    /// The changes that a round's scores ask for: the scores themselves, and clients that are asked for no more work.
+    func judge(_ scores: [UpdateScoreRecord]) -> [StoreChange] {
+        var changes: [StoreChange] = scores.map { .updateScore($0) }
+        for score in scores {
+            guard let reason = score.reason,
+                runs[score.runId]?.specification.aggregation.anomalies?.action == "quarantine",
+                var client = clients[score.clientId], client.quarantinedAt == nil
+            else { continue }
+            client.quarantinedAt = now
+            client.quarantineReason = "round \(score.round) of \(score.runId): \(reason)"
+            changes.append(.client(client))
+            logger.notice(
+                "A client was quarantined",
+                metadata: ["client.id": "\(client.id)", "run.id": "\(score.runId)", "round.id": "\(score.round)"]
+            )
+        }
+        return changes
+    }
+
+    /// How far the updates of a round stood out, the longest first; empty where the run does not ask for scores.
+    package func updateScores(run id: String, round number: Int) throws -> [UpdateScoreView] {
+        _ = try round(run: id, number: number)
+        return try store.updateScores(run: id, round: number).map(UpdateScoreView.init)
+    }
+
+    /// How far one client's latest updates stood out.
+    package func updateScores(client id: String) throws -> [UpdateScoreView] {
+        _ = try client(id)
+        return try store.updateScores(client: id, limit: 1000).map(UpdateScoreView.init)
+    }
+
+    /// Lets a quarantined client take part again.
+    package func releaseClient(_ id: String) throws {
+        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
+        guard record.quarantinedAt != nil else { return }
+        record.quarantinedAt = nil
+        record.quarantineReason = nil
+        try commit([.client(record)])
+        wakeAll()
+    }
+}

@@ -1,0 +1,220 @@
+import Aggregation
+import DifferentialPrivacy
+import Foundation
+import Tensors
+import WireFormat
+
+/// Makes one aggregate of a round's updates: local minus global, by the run's rule, with what stands out left out.
+struct UpdateCombination {
+    struct Combined {
+        /// Shape `[layout.parameterCount]` of the updates; absent when too few were left.
+        var aggregate: [Double]?
+        var scores: [UpdateScoreRecord] = []
+        var shortfall: String?
+    }
+
+    let specification: RunSpecification
+    let updates: [AggregationJob.Update]
+    let base: ParameterVector
+    private let layout: ParameterLayout
+    private let spooled: [SpooledUpdate]
+    private let report: @Sendable (_ phase: String, _ seconds: Double) -> Void
+
+    init(
+        specification: RunSpecification,
+        updates: [AggregationJob.Update],
+        base: ParameterVector,
+        report: @escaping @Sendable (_ phase: String, _ seconds: Double) -> Void
+    ) {
+        self.report = report
+        self.specification = specification
+        self.updates = updates
+        self.base = base
+        layout =
+            specification.training.usesControlVariates ? ControlVariates.jointLayout(base.layout) : base.layout
+        let byExamples = specification.aggregation.weighting == "examples"
+        let cap = specification.aggregation.exampleCap
+        let isBuffered = specification.aggregation.mode == "buffered"
+        spooled = updates.map { update in
+            let weight = byExamples ? max(1, min(update.exampleCount, cap)) : 1
+            return SpooledUpdate(
+                path: update.path,
+                weight: isBuffered ? weight * Self.stalenessWeight(update.staleness) : weight,
+                contentID: update.assignment.updateSha256
+            )
+        }
+    }
+
+    /// What an update that is not stale weighs in mode `buffered`.
+    static let stalenessUnit = 256
+
+    /// 1/√(1+s) in whole units, so that sums stay exact.
+    static func stalenessWeight(_ staleness: Int) -> Int {
+        max(1, Int((Double(stalenessUnit) / Double(1 + staleness).squareRoot()).rounded()))
+    }
+
+    /// A weighted mean as the mode wants it.
+    ///
+    /// FedBuff divides by the number of updates and not by the sum of their weights: stale ones pull less.
+    private func discounted(_ mean: [Double], weights: [Int]) -> [Double] {
+        guard specification.aggregation.mode == "buffered" else { return mean }
+        let share = Double(weights.reduce(0, +)) / Double(weights.count * Self.stalenessUnit)
+        return mean.map { $0 * share }
+    }
+
+    private func timed<Result>(_ phase: String, _ body: () throws -> Result) rethrows -> Result {
+        let start = ContinuousClock.now
+        defer { report(phase, (ContinuousClock.now - start) / .seconds(1)) }
+        return try body()
+    }
+
+    func combine() throws -> Combined {
+        let aggregation = specification.aggregation
+        if specification.privacy.mode == "central" { return Combined(aggregate: try noisedMean()) }
+        if aggregation.rule == "mean" && aggregation.normBound == nil && aggregation.anomalies == nil
+            && specification.training.submit == "delta"
+        {
+            return Combined(
+                aggregate: try timed("fold") {
+                    discounted(
+                        try FixedPointMean.mean(of: spooled, layout: layout, valueBound: aggregation.valueBound),
+                        weights: spooled.map(\.weight)
+                    )
+                }
+            )
+        }
+        return try timed("fold") { try robustly() }
+    }
+
+    /// The mean over the fixed number of updates wanted, noised: mode `central`.
+    private func noisedMean() throws -> [Double] {
+        let byExamples = specification.aggregation.weighting == "examples"
+        let unit = specification.aggregation.mode == "buffered" ? Self.stalenessUnit : 1
+        let grid = try NoiseGrid(
+            clippingNorm: specification.privacy.clipping.norm,
+            noiseMultiplier: specification.privacy.noiseMultiplier,
+            parameterCount: layout.parameterCount
+        )
+        var sums = try timed("fold") {
+            try BoundedSum.sum(
+                of: spooled,
+                layout: layout,
+                weightCap: (byExamples ? specification.aggregation.exampleCap : 1) * unit,
+                grid: .init(
+                    quantize: { grid.quantize($0, scale: $1) },
+                    shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+                )
+            )
+        }
+        try timed("noise") { try IntegerGaussianSampler().addNoise(to: &sums) }
+        let divisor = Double(specification.cohort.goal)
+        // A gradient's sign is turned: everything after this sees local minus global.
+        let step = specification.training.submit == "gradient" ? -grid.step : grid.step
+        return sums.map { Double($0) * step / divisor }
+    }
+
+    // MARK: - Rules that look at single updates
+
+    private func robustly() throws -> Combined {
+        let kind: UpdateColumns.Kind =
+            switch specification.training.submit {
+            case "weights": .weights(base: base.values)
+            case "gradient": .gradient
+            default: .delta
+            }
+        let columns = try UpdateColumns(
+            of: spooled,
+            layout: layout,
+            kind: kind,
+            valueBound: specification.aggregation.valueBound
+        )
+        let anomalies = specification.aggregation.anomalies
+        let needsNorms = anomalies != nil || specification.aggregation.normBound != nil
+        let norms = needsNorms ? try columns.norms() : []
+        guard let anomalies else {
+            return Combined(aggregate: try aggregate(columns, rows: Array(0..<columns.count), norms: norms))
+        }
+        var reasons = [String?](repeating: nil, count: columns.count)
+        let ratios = AnomalyScores.ratios(norms: norms)
+        for row in reasons.indices where ratios[row] > anomalies.normRatio {
+            reasons[row] = "norm is \(Self.text(ratios[row])) times the cohort's median, over \(anomalies.normRatio)"
+        }
+        let removes = anomalies.action != "report"
+        func remaining() -> [Int] { reasons.indices.filter { !removes || reasons[$0] == nil } }
+        var kept = remaining()
+        var result: [Double]? = kept.isEmpty ? nil : try aggregate(columns, rows: kept, norms: norms)
+        var cosines = [Double?](repeating: nil, count: columns.count)
+        if let first = result {
+            cosines = try AnomalyScores.scores(columns, norms: norms, aggregate: first).map(\.cosine)
+            for row in reasons.indices where reasons[row] == nil {
+                guard let limit = anomalies.minCosine, let cosine = cosines[row], cosine < limit else { continue }
+                reasons[row] = "cosine to the cohort's aggregate is \(Self.text(cosine)), under \(limit)"
+            }
+            let left = remaining()
+            if left != kept {
+                kept = left
+                result = kept.isEmpty ? nil : try aggregate(columns, rows: kept, norms: norms)
+            }
+        }
+        let counted = Set(kept)
+        let scores = columns.updates.indices.map { row in
+            score(columns.updates[row], norms[row], ratios[row], cosines[row], counted.contains(row), reasons[row])
+        }
+        guard let result, kept.count >= specification.cohort.minimum else {
+            return Combined(
+                scores: scores,
+                shortfall: "\(columns.count - kept.count) of \(columns.count) updates stood out and do not count, "
+                    + "\(kept.count) are fewer than the minimum of \(specification.cohort.minimum)"
+            )
+        }
+        return Combined(aggregate: result, scores: scores)
+    }
+
+    private func score(
+        _ update: SpooledUpdate,
+        _ norm: Double,
+        _ ratio: Double,
+        _ cosine: Double?,
+        _ counted: Bool,
+        _ reason: String?
+    ) -> UpdateScoreRecord {
+        guard let assignment = updates.first(where: { $0.path == update.path })?.assignment else {
+            preconditionFailure("every row is an update")
+        }
+        return UpdateScoreRecord(
+            runId: assignment.runId,
+            round: assignment.round,
+            attempt: assignment.attempt,
+            assignmentId: assignment.id,
+            clientId: assignment.clientId,
+            exampleCount: assignment.exampleCount ?? 1,
+            norm: norm,
+            normRatio: ratio,
+            cosine: cosine,
+            counted: counted,
+            reason: reason
+        )
+    }
+
+    private func aggregate(_ all: UpdateColumns, rows: [Int], norms: [Double]) throws -> [Double] {
+        let aggregation = specification.aggregation
+        var columns = try all.keeping(rows: rows)
+        if let bound = aggregation.normBound {
+            columns = columns.scaled(by: NormBounding.factors(norms: rows.map { norms[$0] }, bound: bound))
+        }
+        let weights = columns.updates.map(\.weight)
+        let malicious = aggregation.maliciousCount(of: columns.count)
+        switch aggregation.rule {
+        case "median": return try CoordinateMedian.aggregate(columns)
+        case "trimmed_mean": return try TrimmedMean.aggregate(columns, trimCount: malicious)
+        case "krum": return try Krum.aggregate(columns, maliciousCount: malicious, selectedCount: 1)
+        case "multi_krum":
+            let selected = aggregation.selectedCount ?? max(1, columns.count - malicious - 2)
+            return try Krum.aggregate(columns, maliciousCount: malicious, selectedCount: selected)
+        case "geometric_median": return try GeometricMedian.aggregate(columns, weights: weights)
+        default: return discounted(try columns.mean(weights: weights), weights: weights)
+        }
+    }
+
+    private static func text(_ value: Double) -> String { String(format: "%.3g", value) }
+}

@@ -1,0 +1,66 @@
+import DifferentialPrivacy
+import Foundation
+import LocalTraining
+import Tensors
+import WireFormat
+
+/// What leaves the device: checked, clipped and noised as the run asks.
+struct PreparedUpdate: Sendable {
+    /// The safetensors file.
+    var data: Data
+    /// The device's next control variate, to be kept when the update was accepted.
+    var control: Data?
+
+    /// Does one assignment's work.
+    ///
+    /// - Throws: ``LocalTrainingError``, ``PrivacyError``, ``ClientError``, or the trainer's own error.
+    init(
+        _ assignment: AssignmentBody,
+        model: ParameterVector,
+        trainer: any LocalTrainer,
+        instructions: TrainingInstructions,
+        controls: ControlVariateStep?
+    ) throws {
+        var instructions = instructions
+        instructions.gradientCorrection = controls?.correction
+        let isGradient = assignment.training.submit == "gradient"
+        let result =
+            isGradient
+            ? try trainer.gradient(model: model, instructions: instructions)
+            : try trainer.train(model: model, instructions: instructions)
+        guard result.delta.layout == assignment.tensors else {
+            throw ClientError(code: "model_mismatch", message: "the trainer returned other tensors than the model's")
+        }
+        var update =
+            try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
+        if assignment.training.submit == "weights" { VectorKernels.axpy(1, model.values, into: &update.values) }
+        guard update.values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
+        let metadata = Self.metadata(result, assignment)
+        let privacy = assignment.privacy
+        if privacy.mode != "none" {
+            try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
+        }
+        control = controls.map {
+            SafetensorsWriter.encode($0.next(after: update, layout: model.layout))
+        }
+        if privacy.mode == "local" {
+            try LocalNoise.privatize(
+                &update.values,
+                clippingNorm: privacy.clipping.norm,
+                noiseMultiplier: privacy.noiseMultiplier
+            )
+        }
+        data = SafetensorsWriter.encode(update, metadata: metadata)
+    }
+
+    private static func metadata(_ result: TrainingResult, _ assignment: AssignmentBody) -> [String: String] {
+        var metadata = ["kind": assignment.training.submit, "base": assignment.model.sha256, "num_examples": "1"]
+        if assignment.privacy.mode != "local" { metadata["num_examples"] = String(max(1, result.exampleCount)) }
+        guard assignment.privacy.mode == "none" else { return metadata }
+        // Sums over private text are a release of their own: they leave only where nothing is promised.
+        metadata["nll"] = String(result.metrics.nll)
+        metadata["tokens"] = String(result.metrics.tokens)
+        metadata["hit1"] = String(result.metrics.hit1)
+        return metadata
+    }
+}

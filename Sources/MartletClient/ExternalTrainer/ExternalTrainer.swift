@@ -1,0 +1,230 @@
+public import Foundation
+public import LocalTraining
+import Synchronization
+public import Tensors
+
+/// Trains by running a command of any language, and believes nothing of what it says.
+///
+/// The command gets an assignment's directory (see `docs`: external trainers) and a clean environment without credentials or
+/// server address. What it leaves is checked here: names, shapes, dtype, finite values, base hash, size. Clipping, noise and
+/// encoding follow in the client, so that no guarantee rests on the command.
+public struct ExternalTrainer: LocalTrainer {
+    /// What is known beyond the instructions of one training.
+    public struct Settings: Sendable {
+        /// Run by `/bin/sh`, in the assignment's directory.
+        public var command: String
+        /// A file or a directory.
+        public var data: String
+        /// Assignment directories and the trainer's own state lie here.
+        public var workDirectory: String
+        /// Further files of the model directory by name, such as `tokenizer.json`.
+        public var modelFiles: [String: String]
+        /// `config.json`, where the run gives none.
+        public var configuration: Data?
+        /// The thread limit that the trainer is told.
+        public var threads: Int
+        /// When it is asked to stop, where the instructions set no limit.
+        public var timeLimitSeconds: Double
+        /// From SIGTERM to SIGKILL.
+        public var gracePeriodSeconds: Double
+
+        /// Names the command and its data.
+        public init(
+            command: String,
+            data: String,
+            workDirectory: String,
+            modelFiles: [String: String] = [:],
+            configuration: Data? = nil,
+            threads: Int = 2,
+            timeLimitSeconds: Double = 3600,
+            gracePeriodSeconds: Double = 10
+        ) {
+            self.command = command
+            self.data = data
+            self.workDirectory = workDirectory
+            self.modelFiles = modelFiles
+            self.configuration = configuration
+            self.threads = threads
+            self.timeLimitSeconds = timeLimitSeconds
+            self.gracePeriodSeconds = gracePeriodSeconds
+        }
+    }
+
+    /// A line that the trainer printed, progress or a message; it stays on the device.
+    public enum Event: Sendable, Equatable {
+        /// Steps done and to do, and the loss.
+        case progress(step: Int, steps: Int, loss: Double?)
+        /// A message with its level.
+        case log(level: String, message: String)
+        /// Anything else.
+        case output(String)
+
+        init(_ line: String) {
+            guard line.hasPrefix("{"), let data = line.data(using: .utf8),
+                let fields = (try? JSONSerialization.jsonObject(with: data)) as? [String: Any]
+            else {
+                self = .output(line)
+                return
+            }
+            switch fields["event"] as? String {
+            case "progress":
+                self = .progress(
+                    step: fields["step"] as? Int ?? 0,
+                    steps: fields["steps"] as? Int ?? 0,
+                    loss: fields["loss"] as? Double
+                )
+            case "log":
+                self = .log(level: fields["level"] as? String ?? "info", message: fields["message"] as? String ?? "")
+            default: self = .output(line)
+            }
+        }
+    }
+
+    private let settings: Settings
+    private let report: @Sendable (Event) -> Void
+
+    /// Prepares a trainer; nothing runs yet.
+    ///
+    /// - Parameters:
+    ///   - settings: The command, its data and its limits.
+    ///   - report: Receives what the trainer prints, at most some ten lines a second.
+    public init(_ settings: Settings, report: @escaping @Sendable (Event) -> Void = { _ in }) {
+        self.settings = settings
+        self.report = report
+    }
+
+    /// Stops every external trainer of this process: SIGTERM now, SIGKILL after its grace period.
+    public static func stopAll() { TrainerProcess.stopAll() }
+
+    /// Runs the command for one assignment.
+    ///
+    /// - Throws: ``ExternalTrainerError`` naming the rule that was broken.
+    public func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        guard instructions.gradientCorrection == nil else {
+            throw LocalTrainingError.unsupported(operation: "SCAFFOLD by an external trainer")
+        }
+        let (task, report) = try run(.train, model: model, instructions: instructions)
+        defer { task.remove() }
+        let update = try task.update()
+        var metrics = TrainingMetrics()
+        metrics.nll = report.nll
+        metrics.lossTokens = report.lossTokens
+        metrics.tokens = report.tokens
+        metrics.hit1 = report.hit1
+        metrics.hit3 = report.hit3
+        return TrainingResult(
+            delta: update,
+            exampleCount: report.weight,
+            metrics: metrics,
+            stepCount: report.steps,
+            isPartial: report.partial
+        )
+    }
+
+    /// Judges a model by the command's `evaluate`.
+    ///
+    /// - Throws: ``ExternalTrainerError`` naming the rule that was broken.
+    public func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics {
+        let (task, report) = try run(.evaluate, model: model, instructions: instructions)
+        task.remove()
+        var metrics = TrainingMetrics()
+        metrics.nll = report.nll
+        metrics.lossTokens = report.lossTokens
+        metrics.tokens = report.tokens
+        metrics.hit1 = report.hit1
+        metrics.hit3 = report.hit3
+        return metrics
+    }
+
+    private func run(
+        _ operation: TrainerTask.Operation,
+        model: ParameterVector,
+        instructions: TrainingInstructions
+    ) throws -> (TrainerTask, TrainerReport) {
+        let context = instructions.context ?? TrainingContext()
+        let name = context.run.filter { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "-" }
+        let work = URL(fileURLWithPath: settings.workDirectory).standardizedFileURL.path
+        let task = try TrainerTask(
+            directory: work + "/assignment-\(UUID().uuidString)",
+            model: model,
+            configuration: context.configuration ?? settings.configuration,
+            modelFiles: settings.modelFiles,
+            data: settings.data,
+            state: work + "/state/" + (name.isEmpty ? "run" : name)
+        )
+        do {
+            let limit = Date(timeIntervalSinceNow: settings.timeLimitSeconds)
+            // Asked to stop early enough to write what there is before the server's deadline.
+            let deadline = min(limit, context.deadline.map { $0 - settings.gracePeriodSeconds } ?? limit)
+            var external = ExternalInstructions(instructions, context: context)
+            external.threads = settings.threads
+            try task.describe(operation, instructions: external, deadline: deadline)
+            let process = TrainerProcess(
+                command: settings.command,
+                directory: task.directory,
+                environment: task.environment(operation, instructions: external, deadline: deadline),
+                deadline: deadline,
+                gracePeriod: settings.gracePeriodSeconds,
+                logPath: work + "/trainer.log"
+            )
+            var budget = LineBudget()
+            let result = try process.run { line in
+                if budget.admits(at: .now) { report(Event(line)) }
+                return false
+            }
+            try Self.check(result, logPath: process.logPath)
+            return (task, try TrainerReport(path: task.directory + "/update/metrics.json"))
+        } catch {
+            task.remove()
+            throw error
+        }
+    }
+
+    static func check(_ result: TrainerProcess.Result, logPath: String) throws {
+        if case .exited(0) = result.ending { return }
+        if TrainerProcess.isStopping {
+            throw ExternalTrainerError(.cancelled, "the client was stopped", failureCode: "cancelled")
+        }
+        switch result.ending {
+        case .exited(let code):
+            var error = ExternalTrainerError.exit(code)
+            if result.wasStopped { error.detail += ", after it was asked to stop at its deadline" }
+            error.detail += tail(of: logPath)
+            throw error
+        case .killed(let signal):
+            if result.wasStopped {
+                throw ExternalTrainerError(
+                    .deadline,
+                    "it had not ended \(Int(result.seconds)) s after its start, was asked to stop (SIGTERM), and ended by "
+                        + "signal \(signal)"
+                )
+            }
+            throw ExternalTrainerError(.signal, "it ended by signal \(signal)" + tail(of: logPath))
+        }
+    }
+
+    /// The last words of the trainer's log, for the local message; the server is told the rule only.
+    private static func tail(of path: String) -> String {
+        guard let file = FileHandle(forReadingAtPath: path) else { return "" }
+        defer { try? file.close() }
+        let end = (try? file.seekToEnd()) ?? 0
+        try? file.seek(toOffset: end > 300 ? end - 300 : 0)
+        let text = (try? file.readToEnd()).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        let line = text.split(separator: "\n").last.map(String.init) ?? ""
+        return line.isEmpty ? "" : "; its log ends: \(line)"
+    }
+}
+
+/// At most ten lines a second, with a burst of twenty.
+private struct LineBudget {
+    private var left = 20.0
+    private var last = ContinuousClock.now
+
+    mutating func admits(at now: ContinuousClock.Instant) -> Bool {
+        left = min(20, left + (now - last) / .seconds(1) * 10)
+        last = now
+        guard left >= 1 else { return false }
+        left -= 1
+        return true
+    }
+}

@@ -1,0 +1,221 @@
+import Crypto
+import Foundation
+import LocalTraining
+import Tensors
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// The directory of one assignment, as an external trainer finds it, and the reading of what it leaves there.
+struct TrainerTask {
+    enum Operation: String {
+        case train, evaluate
+    }
+
+    let directory: String
+    let model: ParameterVector
+    let modelSHA256: String
+    let logPath: String
+
+    /// Lays the directory out.
+    ///
+    /// - Parameters:
+    ///   - directory: Made new.
+    ///   - model: Written as `model/model.safetensors`.
+    ///   - configuration: `model/config.json`; an empty object where the run has none.
+    ///   - modelFiles: Further files of the model directory, such as a tokenizer, by name.
+    ///   - data: A file, linked as `data/train.EXT`, or a directory, whose entries are linked.
+    ///   - state: Kept between rounds, linked as `state`.
+    /// - Throws: The file system's error.
+    init(
+        directory: String,
+        model: ParameterVector,
+        configuration: Data?,
+        modelFiles: [String: String],
+        data: String,
+        state: String
+    ) throws {
+        self.directory = directory
+        self.model = model
+        logPath = directory + "/trainer.log"
+        let manager = FileManager.default
+        for part in ["model", "data", "update"] {
+            try manager.createDirectory(
+                atPath: directory + "/" + part,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
+        }
+        try manager.createDirectory(atPath: state, withIntermediateDirectories: true)
+        try manager.createSymbolicLink(atPath: directory + "/state", withDestinationPath: state)
+        let file = SafetensorsWriter.encode(model, metadata: ["format": "pt"])
+        modelSHA256 = SHA256.hash(data: file).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        try file.write(to: URL(fileURLWithPath: directory + "/model/model.safetensors"))
+        try (configuration ?? Data("{}".utf8)).write(to: URL(fileURLWithPath: directory + "/model/config.json"))
+        for (name, path) in modelFiles where name != "model.safetensors" && name != "config.json" {
+            try manager.createSymbolicLink(atPath: directory + "/model/" + name, withDestinationPath: path)
+        }
+        for name in ["model.safetensors", "config.json"] { chmod(directory + "/model/" + name, 0o400) }
+        try Self.link(data, into: directory + "/data")
+        chmod(directory + "/model", 0o500)
+        chmod(directory + "/data", 0o500)
+    }
+
+    private static func link(_ data: String, into directory: String) throws {
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: data, isDirectory: &isDirectory) else {
+            throw ExternalTrainerError(.start, "there are no data at \(data)", failureCode: "no_data")
+        }
+        let absolute = URL(fileURLWithPath: data).standardizedFileURL.path
+        guard isDirectory.boolValue else {
+            let suffix = (data as NSString).pathExtension
+            return try FileManager.default.createSymbolicLink(
+                atPath: directory + "/train." + (suffix.isEmpty ? "txt" : suffix),
+                withDestinationPath: absolute
+            )
+        }
+        for name in try FileManager.default.contentsOfDirectory(atPath: absolute) where !name.hasPrefix(".") {
+            try FileManager.default.createSymbolicLink(
+                atPath: directory + "/" + name,
+                withDestinationPath: absolute + "/" + name
+            )
+        }
+    }
+
+    /// Writes `assignment.json`.
+    func describe(_ operation: Operation, instructions: ExternalInstructions, deadline: Date) throws {
+        let fields: [String: Any] = [
+            "schema": 1, "op": operation.rawValue, "run": instructions.run, "round": instructions.round,
+            "seed": String(instructions.seed), "deadline": Int(deadline.timeIntervalSince1970),
+            "threads": instructions.threads,
+            "hyper": [
+                "optimizer": instructions.optimizer, "epochs": instructions.epochs,
+                "batch_size": instructions.batchSize, "lr": instructions.learningRate,
+                "max_steps": instructions.maxSteps, "clip": instructions.gradientClip,
+                "proximal_mu": instructions.proximalMu,
+            ],
+            "trainable": ["*"], "output": "delta",
+        ]
+        let data = try JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])
+        try data.write(to: URL(fileURLWithPath: directory + "/assignment.json"))
+    }
+
+    /// The clean environment: what the trainer needs to find its files, and nothing of the client's.
+    func environment(_ operation: Operation, instructions: ExternalInstructions, deadline: Date) -> [String: String] {
+        let own = ProcessInfo.processInfo.environment
+        var variables = [
+            "MARTLET_ASSIGNMENT": directory + "/assignment.json", "MARTLET_MODEL_DIR": directory + "/model",
+            "MARTLET_DATA_DIR": directory + "/data", "MARTLET_STATE_DIR": directory + "/state",
+            "MARTLET_UPDATE_DIR": directory + "/update", "MARTLET_OP": operation.rawValue,
+            "MARTLET_ROUND": String(instructions.round), "MARTLET_SEED": String(instructions.seed),
+            "MARTLET_THREADS": String(instructions.threads),
+            "MARTLET_DEADLINE": String(Int(deadline.timeIntervalSince1970)),
+            "OMP_NUM_THREADS": String(instructions.threads), "OPENBLAS_NUM_THREADS": String(instructions.threads),
+            "LANG": "C.UTF-8",
+        ]
+        for name in ["PATH", "HOME", "TMPDIR"] { variables[name] = own[name] }
+        return variables
+    }
+
+    /// The update, checked whole: names, shapes, dtype, finite values, base and kind.
+    ///
+    /// - Returns: New parameters minus old ones.
+    /// - Throws: ``ExternalTrainerError`` naming the rule and the tensor.
+    func update() throws -> ParameterVector {
+        let path = directory + "/update/model.safetensors"
+        guard let size = try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int else {
+            throw ExternalTrainerError(.file, "update/model.safetensors was not written")
+        }
+        let limit = model.layout.parameterCount * 4 + SafetensorsHeader.headerByteLimit + 8
+        guard size <= limit else {
+            throw ExternalTrainerError(.file, "update/model.safetensors has \(size) bytes, more than \(limit)")
+        }
+        let file: SafetensorsFile
+        do { file = try SafetensorsFile(path: path) } catch {
+            throw ExternalTrainerError(.file, "update/model.safetensors: \(error.description)")
+        }
+        try checkTensors(file.header)
+        let metadata = file.header.metadata
+        guard let kind = metadata["kind"], ["delta", "weights"].contains(kind) else {
+            throw ExternalTrainerError(.kind, "metadata kind is \(metadata["kind"] ?? "missing"), not delta or weights")
+        }
+        guard metadata["base"] == modelSHA256 else {
+            throw ExternalTrainerError(
+                .base,
+                "metadata base is \(metadata["base"] ?? "missing"), not \(modelSHA256), the SHA-256 of the model file"
+            )
+        }
+        var vector: ParameterVector
+        do { vector = try file.readAll() } catch {
+            throw ExternalTrainerError(.file, "update/model.safetensors: \(error.description)")
+        }
+        if kind == "weights" { vector.values = VectorKernels.difference(vector.values, model.values) }
+        for (index, tensor) in vector.layout.tensors.enumerated() {
+            let range = vector.layout.offsets[index]..<vector.layout.offsets[index + 1]
+            guard vector.values[range].allSatisfy(\.isFinite) else {
+                throw ExternalTrainerError(.finite, "tensor '\(tensor.name)' holds a NaN or an infinity")
+            }
+        }
+        return vector
+    }
+
+    private func checkTensors(_ header: SafetensorsHeader) throws {
+        let expected = Dictionary(uniqueKeysWithValues: model.layout.tensors.map { ($0.name, $0.shape) })
+        var missing = Set(expected.keys)
+        for entry in header.entries {
+            let name = entry.specification.name
+            guard let shape = expected[name] else {
+                throw ExternalTrainerError(.names, "tensor '\(name)' is not one of the model's")
+            }
+            guard shape == entry.specification.shape else {
+                throw ExternalTrainerError(
+                    .shape,
+                    "tensor '\(name)' has shape \(entry.specification.shape), not \(shape)"
+                )
+            }
+            guard entry.dataType == .float32 else {
+                throw ExternalTrainerError(.dataType, "tensor '\(name)' has dtype \(entry.dataType.rawValue), not F32")
+            }
+            missing.remove(name)
+        }
+        if let name = missing.min() { throw ExternalTrainerError(.names, "tensor '\(name)' is missing") }
+    }
+
+    /// Removes the directory, whatever its permissions.
+    func remove() {
+        for part in ["model", "data"] { chmod(directory + "/" + part, 0o700) }
+        try? FileManager.default.removeItem(atPath: directory)
+    }
+}
+
+/// What the trainer is told, in its own words.
+struct ExternalInstructions {
+    var run = "run"
+    var round = 1
+    var seed: UInt64 = 1
+    var threads = 1
+    var optimizer = "sgd"
+    var epochs = 1
+    var batchSize = 16
+    var learningRate = 0.5
+    var maxSteps = 200
+    var gradientClip = 5.0
+    var proximalMu = 0.0
+}
+
+extension ExternalInstructions {
+    init(_ instructions: TrainingInstructions, context: TrainingContext) {
+        run = context.run
+        round = context.round
+        seed = instructions.seed
+        optimizer = instructions.optimizer.rule.rawValue
+        epochs = instructions.epochs
+        batchSize = instructions.batchSize
+        learningRate = instructions.optimizer.learningRate
+        // JSON readers of other languages take numbers up to 2^53.
+        maxSteps = min(instructions.maxSteps, 1 << 53)
+        gradientClip = instructions.gradientClip
+        proximalMu = instructions.proximalMu
+    }
+}

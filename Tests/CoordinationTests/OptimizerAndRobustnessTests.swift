@@ -1,0 +1,159 @@
+import Coordination
+import Foundation
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+/// Optimiser state, robust rules and quarantine, through whole rounds on either store.
+@Suite(.timeLimit(.minutes(1)))
+struct OptimizerAndRobustnessTests {
+    /// Runs one round in which client `i` submits `values[i]`, and waits for its end.
+    private func round(
+        _ coordinator: Coordinator,
+        _ run: String,
+        _ clients: [String],
+        _ values: [Float]
+    ) async throws {
+        for (client, value) in zip(clients, values) {
+            let assignment = try #require(try await Bench.assignment(coordinator, client))
+            _ = try await Bench.submit(coordinator, client, assignment.id, value: value)
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases, ["momentum", "adam", "yogi", "adagrad"])
+    func anOptimizerContinuesToTheBitOverARestart(_ kind: Bench.StoreKind, _ name: String) async throws {
+        let extra = #", "aggregation": {"optimizer": {"name": "\#(name)", "learning_rate": 0.1}}"#
+        let values: [[Float]] = [[0.1, 0.2, 0.3], [-0.3, 0.1, 0.5], [0.2, 0.2, -0.4]]
+        var models: Set<[Float]> = []
+        for restarts in [false, true] {
+            let bench = try await Bench(kind)
+            let (run, clients) = try await bench.startRun(try Bench.specification(extra, rounds: 3))
+            var coordinator = bench.coordinator
+            for round in values {
+                try await self.round(coordinator, run, clients, round)
+                if restarts { coordinator = try await bench.restarted() }
+            }
+            let last = try await coordinator.model(run: run, version: "latest")
+            #expect(last.version == 3 && last.optimizerSha256 != nil)
+            #expect(try await coordinator.model(run: run, version: "0").optimizerSha256 == nil)
+            models.insert(try await Bench.model(coordinator, run))
+        }
+        #expect(models.count == 1)
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func aPoisonedUpdateIsLeftOutItsClientQuarantinedAndTheReasonShown(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let extra = #", "aggregation": {"anomalies": {"action": "quarantine", "norm_ratio": 5}}"#
+        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 4, rounds: 2), clients: 5)
+        let coordinator = bench.coordinator
+        try await round(coordinator, run, clients, [0.1, 0.1, 0.1, 20])
+        let shown = try await coordinator.round(run: run, number: 1)
+        #expect(shown.state == "committed" && shown.excluded == 1 && shown.accepted == 4)
+        let model = try await Bench.model(coordinator, run)
+        #expect(abs(model[0] - 0.1) < 1e-6)
+        let scores = try await coordinator.updateScores(run: run, round: 1)
+        #expect(scores.count == 4 && scores[0].client == clients[3] && !scores[0].counted)
+        #expect(scores[0].reason?.contains("times the cohort's median") == true)
+        #expect(scores.dropFirst().allSatisfy { $0.counted && $0.reason == nil && ($0.cosine ?? 0) > 0.999 })
+        #expect(try await coordinator.updateScores(client: clients[3]).count == 1)
+        let client = try await coordinator.client(clients[3])
+        #expect(client.quarantineReason?.contains("round 1") == true && client.quarantinedAt != nil)
+
+        // It gets no work, also after a restart, until an operator lets it.
+        let again = try await bench.restarted()
+        let answer = try await again.checkIn(client: clients[3], CheckInRequest(), wait: .zero)
+        #expect(answer.assignment == nil && answer.reason == "quarantined")
+        try await again.releaseClient(clients[3])
+        #expect(try await Bench.assignment(again, clients[3]) != nil)
+        #expect(try await again.client(clients[3]).quarantineReason == nil)
+    }
+
+    @Test func aRoundThatLosesTooManyIsAbandonedAndTriedAgainWithoutThem() async throws {
+        let bench = try await Bench(.sqlite)
+        let extra = #", "aggregation": {"anomalies": {"action": "quarantine", "norm_ratio": 5, "min_cosine": 0}}"#
+        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 3), clients: 5)
+        let coordinator = bench.coordinator
+        try await round(coordinator, run, clients, [0.1, 20, -25])
+        let rounds = try await coordinator.rounds(run: run)
+        #expect(rounds[0].state == "abandoned" && rounds[0].attempt == 1)
+        #expect(rounds[0].reason?.contains("stood out") == true)
+    }
+
+    @Test(arguments: ["median", "geometric_median", "trimmed_mean", "krum", "multi_krum"])
+    func aRobustRuleMakesTheModelInAnyOrder(_ rule: String) async throws {
+        var models: Set<[Float]> = []
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 1,
+             "cohort": {"goal": 5, "minimum": 5, "max_participations": 0}, "aggregation": {"rule": "\(rule)"}}
+            """
+        for order in [[0, 1, 2, 3, 4], [4, 2, 1, 0, 3]] {
+            let bench = try await Bench(.memory)
+            let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+            let (run, clients) = try await bench.startRun(specification, clients: 5)
+            let values: [Float] = [0.1, 0.15, 0.2, 0.25, 30]
+            try await round(bench.coordinator, run, clients, order.map { values[$0] })
+            models.insert(try await Bench.model(bench.coordinator, run))
+        }
+        #expect(models.count == 1 && models.allSatisfy { abs($0[0] - 0.18) < 0.1 }, "\(models)")
+    }
+
+    @Test func weightsAndGradientsGiveTheSameModelAsDeltas() async throws {
+        var models: [[Float]] = []
+        for (submit, sign) in [("delta", Float(1)), ("weights", 1), ("gradient", -1)] {
+            let bench = try await Bench(.memory)
+            let extra = #", "training": {"submit": "\#(submit)"}"#
+            let (run, clients) = try await bench.startRun(try Bench.specification(extra))
+            let assignment = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
+            #expect(assignment.training.submit == submit)
+            let terms = try await bench.coordinator.beginUpdate(assignment: assignment.id, client: clients[0])
+            #expect(terms.kind == submit)
+            // The base is zero, so that weights are deltas; the fixed coordinate of `submit` keeps its sign.
+            try await round(bench.coordinator, run, clients, [0.25, 0.5, 0.75].map { $0 * sign })
+            models.append(Array(try await Bench.model(bench.coordinator, run)[1...]))
+        }
+        #expect(models[0] == models[1])
+        #expect(models[0][0] == models[2][0] && models[0][1] == models[2][1])
+    }
+
+    @Test func scaffoldAveragesDeltasAndMovesTheControlVariateByItsShareOfClients() async throws {
+        let bench = try await Bench(.sqlite)
+        let extra = #", "training": {"algorithm": "scaffold"}"#
+        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 2, rounds: 2), clients: 4)
+        let coordinator = bench.coordinator
+        let joint = ControlVariates.jointLayout(Bench.layout)
+        for (index, client) in clients.prefix(2).enumerated() {
+            let assignment = try #require(try await Bench.assignment(coordinator, client))
+            #expect(assignment.updateTensors == joint && assignment.control == nil)
+            let terms = try await coordinator.beginUpdate(assignment: assignment.id, client: client)
+            let update = ControlVariates.join(
+                model: ParameterVector(layout: Bench.layout, values: [1, 1, 1, 1]),
+                control: [Float](repeating: Float(index + 1), count: 4)
+            )
+            let data = SafetensorsWriter.encode(update)
+            try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+            _ = try await coordinator.finishUpdate(
+                assignment: assignment.id,
+                client: client,
+                ReceivedUpdate(
+                    path: terms.spoolPath,
+                    sha256: Secrets.sha256(data),
+                    byteCount: data.count,
+                    exampleCount: 1
+                )
+            )
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
+        #expect(try await Bench.model(coordinator, run) == [1, 1, 1, 1])
+        let version = try await coordinator.model(run: run, version: "1")
+        let control = try SafetensorsFile(
+            path: coordinator.blobs.path(sha256: try #require(version.controlSha256))
+        ).readAll()
+        // 2 of 4 clients reported a mean change of 1.5.
+        #expect(control.layout == Bench.layout && control.values == [0.75, 0.75, 0.75, 0.75])
+        let next = try #require(try await Bench.assignment(coordinator, clients[2]))
+        #expect(next.control?.sha256 == version.controlSha256)
+    }
+}
