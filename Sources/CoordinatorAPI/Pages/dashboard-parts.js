@@ -146,7 +146,7 @@ class BudgetGauge {
             return;
         }
         setText(this.numbers, `ε ${number(budget.epsilon, 2)}, δ ${power(budget.delta)}`);
-        const values = { name: population.name, spent: number(budget.spent_epsilon, 2), reserved: number(budget.reserved_epsilon, 2), left: number(budget.remaining_epsilon, 2), limit: number(budget.epsilon, 2) };
+        const values = { name: population.name, spent: share(budget.spent_epsilon), reserved: share(budget.reserved_epsilon), left: share(budget.remaining_epsilon), limit: number(budget.epsilon, 2) };
         this.bar.set([{ name: "spent", value: budget.spent_epsilon }, { name: "reserved", value: budget.reserved_epsilon }], budget.epsilon, t("gaugeLabel", values));
         this.keys.set(["spent", "reserved", "left"].map(name => ({ name, text: values[name], label: t(name) })));
         const rows = Object.entries(budget.rounds_that_fit ?? {}).map(([id, n]) => ({ id, n, run: runs.find(run => run.id === id)?.name ?? id })).slice(0, 12);

@@ -194,6 +194,8 @@ function number(value, digits = 3) {
     if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");
     return formatter(size < 10 && size % 1 ? Math.min(digits, 2) : 0, digits).format(value);
 }
+/** A part of a budget; what rounding in the accounting leaves is nothing. */
+const share = value => (Math.abs(value) < 5e-4 ? "0" : number(value, 2));
 /** A measurement with three decimals, so that it does not jump about while it changes. */
 const measured = value => (Number.isFinite(value) && Math.abs(value) < 1e6 ? value.toFixed(3) : "–");
 const count = value => formatter(0, 3).format(value ?? 0);
