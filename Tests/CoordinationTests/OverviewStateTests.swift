@@ -64,6 +64,22 @@ struct OverviewStateTests {
         #expect(try await codes().isEmpty)
     }
 
+    @Test func quarantinedClientsAreCountedAndAProblem() async throws {
+        let bench = try await Bench(.sqlite)
+        let (_, enrolled) = try await bench.startRun(try Bench.specification())
+        var record = try #require(try bench.store.load().clients.first { $0.id == enrolled[1] })
+        record.quarantinedAt = bench.clock.now
+        record.quarantineReason = "round 1: too long"
+        try bench.store.commit([.client(record)])
+        let coordinator = try await bench.restarted()
+        let overview = try await coordinator.overview(role: "viewer")
+        #expect(overview.clients.byState["quarantined"] == 1)
+        #expect(overview.problems.contains { $0.code == "clients_quarantined" && $0.count == 1 })
+        try await coordinator.releaseClient(enrolled[1])
+        bench.clock.advance(by: 2)
+        #expect(try await coordinator.overview(role: "viewer").problems.isEmpty)
+    }
+
     @Test func clientsAreCountedByStateAndTier() async throws {
         let bench = try await Bench(.memory)
         let (_, enrolled) = try await bench.startRun(try Bench.specification())

@@ -8,7 +8,7 @@ import Glibc
 /// How many clients are in which state.
 package struct ClientCounts: Codable, Equatable, Sendable {
     package var total = 0
-    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work), `revoked`.
+    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work), `quarantined`, `revoked`.
     package var byState: [String: Int] = [:]
     /// By the value of the label `tier`, where clients carry it.
     package var byTier: [String: Int] = [:]
@@ -123,7 +123,8 @@ extension Coordinator {
         )
     }
 
-    private func countClients() -> ClientCounts {
+    /// How many clients are in which state; at most a second old.
+    func countClients() -> ClientCounts {
         if let known = clientCounts, known.counts.total == clients.count, now.timeIntervalSince(known.at) < 1,
             now >= known.at
         {
@@ -137,6 +138,8 @@ extension Coordinator {
             let state: String
             if record.state == "revoked" {
                 state = "revoked"
+            } else if record.quarantinedAt != nil {
+                state = "quarantined"
             } else if let seen = lastSeen[record.id], seen > horizon {
                 state = record.state == "registered" ? "registered" : "active"
             } else {

@@ -6,6 +6,18 @@ extension Coordinator {
     func problems(populations: [PopulationView]) -> [ProblemView] {
         var found = diskProblems() + runOrder.flatMap { id in runs[id].map(problems) ?? [] }
         for population in populations { found += budgetProblems(population) }
+        if let count = countClients().byState["quarantined"] {
+            found.append(
+                ProblemView(
+                    code: "clients_quarantined",
+                    severity: "warning",
+                    count: count,
+                    detail:
+                        "\(count) clients are quarantined, because their updates stood out: look at them, then release or "
+                        + "revoke them."
+                )
+            )
+        }
         let order = ["error", "warning", "notice"]
         return found.enumerated().sorted {
             let (left, right) = (order.firstIndex(of: $0.1.severity) ?? 3, order.firstIndex(of: $1.1.severity) ?? 3)

@@ -152,6 +152,7 @@ const chineseSentences = [
     [/^model version (\d+) was published$/, "已发布模型版本 $1"],
     [/^(\d+) of the last (\d+) attempts ended without a model; the last one: (.*)\.$/, "最近 $2 次尝试中有 $1 次没有产生模型；最后一次：$3。"],
     [/^(\d+) clients did not deliver: (.*)\.$/, "$1 个客户端没有提交：$2。"],
+    [/^(\d+) clients are quarantined, because their updates stood out: look at them, then release or revoke them\.$/, "$1 个客户端因更新异常被隔离：请检查，然后解除隔离或撤销。"],
     [/^The run failed: (.*)\.$/, "任务失败：$1。"],
     [/^No client has asked for work since round (\d+) opened\.$/, "第 $1 轮打开后还没有客户端来领取工作。"],
     [/^The budget of '(.*)' admits (\d+) more rounds of this run, which wants (\d+)\.$/, "“$1”的预算还允许本任务进行 $2 轮，而任务需要 $3 轮。"],
