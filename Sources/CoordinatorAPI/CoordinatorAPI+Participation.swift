@@ -115,7 +115,7 @@ extension CoordinatorAPI {
     ) async throws -> ServerResponse {
         let type = (request.headers[.contentType] ?? "").prefix { $0 != ";" }
         guard type == "application/json" else {
-            throw ParseFailure(status: 415, detail: "the assignment asks for an evaluation: send its sums as application/json")
+            throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
         }
         let bytes = try await request.body.collect(limit: Self.jsonByteLimit)
         let result = try EvaluationResult.read(JSONValue.parse(bytes))

@@ -63,7 +63,7 @@ package final class SQLiteRunStore: RunStore {
             state.tokens = try TokenRecord.fetchAll(database)
             state.clients = try ClientRecord.fetchAll(database)
             state.runs = try RunRecord.fetchAll(database)
-            state.rounds = try RoundRecord.order(sql: "run_id, number, attempt").fetchAll(database)
+            state.rounds = try RoundRecord.order(sql: "rowid").fetchAll(database)
             state.assignments = try AssignmentRecord.fetchAll(database)
             state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
             state.phaseChanges = try HistoryRow.filter(sql: "round > 0 AND state IN ('reporting', 'aggregating')")

@@ -58,7 +58,7 @@ struct Bench: Sendable {
         return (run, clients)
     }
 
-    func enroll(_ count: Int) async throws -> [String] {
+    func enroll(_ count: Int, prefix: String = "k") async throws -> [String] {
         let token = try await coordinator.createEnrollmentToken(population: "p", EnrollmentTokenRequest(maxUses: count))
         guard case .enrollment(_, let hash) = await coordinator.principal(token: token) else { return [] }
         var clients: [String] = []
@@ -67,7 +67,7 @@ struct Bench: Sendable {
                 try await coordinator.register(
                     enrollmentTokenHash: hash,
                     RegistrationRequest(name: nil),
-                    idempotencyKey: "k\(index)"
+                    idempotencyKey: "\(prefix)\(index)"
                 ).clientId
             )
         }

@@ -56,7 +56,7 @@ extension Coordinator {
             if answer.assignment != nil || ContinuousClock.now >= deadline || answer.retryWindow == nil {
                 return answer
             }
-            guard waiters.count < configuration.waiterLimit else { return answer }
+            guard waiters.count < configuration.waiterLimit, !isStopping else { return answer }
             await waitForWork(client: client, until: deadline)
         }
     }
@@ -143,12 +143,9 @@ extension Coordinator {
         let limit = now.addingTimeInterval(terms.reportTimeoutS)
         var record = AssignmentRecord(
             id: Secrets.identifier("asg"),
-            runId: run.record.id,
-            round: round.number,
-            attempt: round.attempt,
-            clientId: client,
-            state: .assigned,
-            createdAt: now,
+            of: round,
+            client: client,
+            at: now,
             deadline: round.phase == .reporting && !terms.isBuffered ? min(limit, round.deadline) : limit
         )
         record.leaseUntil = cohort.leaseS.map { min(record.deadline, now.addingTimeInterval($0)) }

@@ -197,8 +197,8 @@ extension Coordinator {
             runId: id,
             number: number,
             attempt: attempt,
-            phase: terms.policy.isDrawn || terms.isBuffered ? .reporting : .selecting,
-            openedAt: now,
+            opening: terms.policy.isDrawn || terms.isBuffered ? .reporting : .selecting,
+            at: now,
             deadline: now
         )
         let seconds = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS

@@ -227,8 +227,9 @@ extension Coordinator {
         return try run(id)
     }
 
-    /// Cancels a run: its open round is abandoned and its reservation is given back. A round whose sum is being made ends
-    /// when the arithmetic has: nothing of it is published, and its cost stays.
+    /// Cancels a run: its open round is abandoned and its reservation is given back.
+    ///
+    /// A round whose sum is being made ends when the arithmetic has: nothing of it is published, and its cost stays.
     package func cancelRun(_ id: String) throws -> RunView {
         try drive(run: id, .cancelled)
         return try run(id)

@@ -89,8 +89,8 @@ extension Coordinator {
             runId: run.record.id,
             number: 1,
             attempt: 1,
-            phase: .reporting,
-            openedAt: now,
+            opening: .reporting,
+            at: now,
             deadline: now
         )
         round.drawKey = key
@@ -190,6 +190,9 @@ extension Coordinator {
     func wake(_ id: Int) {
         waiters.removeValue(forKey: id)?.continuation.resume()
     }
+
+    /// Long polls that wait.
+    package var waiterCount: Int { waiters.count }
 
     /// Wakes every long poll: the server stops.
     package func wakeAll() {

@@ -56,6 +56,8 @@ package actor Coordinator {
     var profiles: [String: EligibilityExpression.Subject] = [:]
     var seenCounts: [String: (count: Int, at: Date)] = [:]
     var nextWaiter = 0
+    /// Nothing waits any more: the server stops.
+    var isStopping = false
     var nextRunTurn = 0
     /// Counting many clients takes a while; the counts are good for a second.
     var clientCounts: (at: Date, counts: ClientCounts)?

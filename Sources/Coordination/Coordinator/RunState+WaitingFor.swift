@@ -3,9 +3,7 @@ import Foundation
 extension RunState {
     /// One sentence on what the run waits for, and what to do where it waits in vain.
     ///
-    /// - Parameters:
-    ///   - now: The server's time.
-    ///   - clientCount: Clients of the population that are not revoked; `nil` where it is not known.
+    /// `clientCount` is how many clients of the population are not revoked; `nil` where it is not known.
     func waitingFor(now: Date, clientCount: Int? = nil) -> String {
         switch record.state {
         case "created": return "the run to be started"

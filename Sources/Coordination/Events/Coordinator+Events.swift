@@ -41,6 +41,7 @@ extension Coordinator {
 
     /// Ends long polls and event streams, so that the server can stop.
     package func stopServing() {
+        isStopping = true
         wakeAll()
         journal.close()
     }

@@ -227,3 +227,33 @@ package struct HistoryRow: Codable, Equatable, Sendable {
     /// Set for a change of one assignment.
     package var assignmentId: String?
 }
+
+extension RoundRecord {
+    /// An attempt that has just opened.
+    package init(runId: String, number: Int, attempt: Int, opening phase: RoundPhase, at time: Date, deadline: Date) {
+        self.init(
+            runId: runId,
+            number: number,
+            attempt: attempt,
+            phase: phase,
+            openedAt: time,
+            deadline: deadline
+        )
+    }
+}
+
+extension AssignmentRecord {
+    /// Work that has just been given to a client.
+    package init(id: String, of round: RoundRecord, client: String, at time: Date, deadline: Date) {
+        self.init(
+            id: id,
+            runId: round.runId,
+            round: round.number,
+            attempt: round.attempt,
+            clientId: client,
+            state: .assigned,
+            createdAt: time,
+            deadline: deadline
+        )
+    }
+}

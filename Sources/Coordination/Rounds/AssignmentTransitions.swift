@@ -23,9 +23,14 @@ package enum AssignmentEffect: Equatable, Sendable {
 }
 
 extension AssignmentRecord {
-    /// Takes an event: `assigned → downloading → training → uploading → accepted | rejected | failed | expired | superseded`.
-    /// A client that starts over may go back among the first four.
+    /// Takes an event.
     ///
+    /// `assigned → downloading → training → uploading → accepted | rejected | failed | expired | superseded`; a client that
+    /// starts over may go back among the first four.
+    ///
+    /// - Parameters:
+    ///   - event: What happened.
+    ///   - time: When, by the server's clock.
     /// - Returns: What must be done; empty when nothing but the lease or the progress changed.
     /// - Throws: ``RoundError``; the record is unchanged then.
     package mutating func apply(_ event: AssignmentEvent, at time: Date) throws(RoundError) -> [AssignmentEffect] {

@@ -4,20 +4,20 @@ import Foundation
 /// A uniform sample without replacement of everyone who comes, whatever their number.
 ///
 /// Source: Vitter 1985, Algorithm R. The order of arrival gives nobody an advantage.
-struct Reservoir: Sendable {
-    let capacity: Int
-    private(set) var chosen: [String] = []
+package struct Reservoir: Sendable {
+    package let capacity: Int
+    package private(set) var chosen: [String] = []
     private var seen: Set<String> = []
 
-    init(capacity: Int) {
+    package init(capacity: Int) {
         self.capacity = capacity
     }
 
     /// Clients that came.
-    var seenCount: Int { seen.count }
+    package var seenCount: Int { seen.count }
 
     /// Takes a client that checks in; the same client counts once.
-    mutating func offer(_ client: String, using generator: inout some RandomNumberGenerator) {
+    package mutating func offer(_ client: String, using generator: inout some RandomNumberGenerator) {
         guard seen.insert(client).inserted else { return }
         if chosen.count < capacity {
             chosen.append(client)

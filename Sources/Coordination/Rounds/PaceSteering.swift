@@ -10,13 +10,10 @@ enum PaceSteering {
     static let targetRate = 50.0
     static let longest = 3600.0
 
-    /// The window for one client.
+    /// The window for one client, when work may be there in so many seconds.
     ///
-    /// - Parameters:
-    ///   - seconds: Until work may be there.
-    ///   - population: Clients seen lately.
-    ///   - wanted: Places that will be open then; 0 where nothing is known to come.
-    ///   - jitter: The shortest width of the window.
+    /// `population` counts the clients seen lately, `wanted` the places that will be open then (0 where nothing is known to
+    /// come), and `jitter` is the shortest width of the window.
     static func window(
         secondsUntilWork seconds: Double,
         population: Int,

@@ -19,6 +19,7 @@ package enum RunEffect: Equatable, Sendable {
 extension RunRecord {
     /// Takes an event: `created → running ⇄ paused → completed | cancelled | failed`.
     ///
+    /// - Parameter event: What happened.
     /// - Returns: What must be done, in order; the history row belongs to the transaction of the change.
     /// - Throws: ``RoundError/wrongRunState(current:allowed:)``; the record is unchanged then.
     package mutating func apply(_ event: RunEvent) throws(RoundError) -> [RunEffect] {

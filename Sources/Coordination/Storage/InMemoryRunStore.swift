@@ -7,7 +7,8 @@ package final class InMemoryRunStore: RunStore {
         var tokens: [String: TokenRecord] = [:]
         var clients: [String: ClientRecord] = [:]
         var runs: [String: RunRecord] = [:]
-        var rounds: [String: RoundRecord] = [:]
+        /// In the order in which they opened.
+        var rounds: [RoundRecord] = []
         var assignments: [String: AssignmentRecord] = [:]
         var modelVersions: [String: ModelVersionRecord] = [:]
         var modelMetrics: [String: ModelMetricsRecord] = [:]
@@ -32,7 +33,10 @@ package final class InMemoryRunStore: RunStore {
                 case .client(let record): tables.clients[record.id] = record
                 case .run(let record): tables.runs[record.id] = record
                 case .round(let record):
-                    tables.rounds["\(record.runId)/\(record.number)/\(record.attempt)"] = record
+                    let place = tables.rounds.lastIndex {
+                        ($0.runId, $0.number, $0.attempt) == (record.runId, record.number, record.attempt)
+                    }
+                    if let place { tables.rounds[place] = record } else { tables.rounds.append(record) }
                 case .assignment(let record): tables.assignments[record.id] = record
                 case .modelVersion(let record): tables.modelVersions["\(record.runId)/\(record.version)"] = record
                 case .modelMetrics(let record):
@@ -59,9 +63,7 @@ package final class InMemoryRunStore: RunStore {
             state.tokens = tables.tokens.values.sorted { $0.hash < $1.hash }
             state.clients = tables.clients.values.sorted { $0.id < $1.id }
             state.runs = tables.runs.values.sorted { $0.id < $1.id }
-            state.rounds = tables.rounds.values.sorted {
-                ($0.runId, $0.number, $0.attempt) < ($1.runId, $1.number, $1.attempt)
-            }
+            state.rounds = tables.rounds
             state.assignments = tables.assignments.values.sorted { $0.id < $1.id }
             state.modelVersions = tables.modelVersions.values.sorted { ($0.runId, $0.version) < ($1.runId, $1.version) }
             state.phaseChanges = tables.history.filter { ["reporting", "aggregating"].contains($0.state) }

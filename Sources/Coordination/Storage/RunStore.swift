@@ -23,6 +23,7 @@ package struct StoredState: Sendable {
     package var tokens: [TokenRecord] = []
     package var clients: [ClientRecord] = []
     package var runs: [RunRecord] = []
+    /// In the order in which they opened.
     package var rounds: [RoundRecord] = []
     package var assignments: [AssignmentRecord] = []
     package var modelVersions: [ModelVersionRecord] = []
@@ -52,8 +53,7 @@ package protocol RunStore: Sendable {
     func assignment(_ id: String) throws -> AssignmentRecord?
 
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
-    ///
-    /// - Parameter assignments: Whether the changes of its assignments are wanted too.
+    /// With `assignments` the changes of its assignments are among them.
     func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow]
 
     /// The last state changes of all runs, newest first.

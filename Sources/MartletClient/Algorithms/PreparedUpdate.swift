@@ -23,11 +23,13 @@ struct PreparedUpdate: Sendable {
     ) throws {
         var instructions = instructions
         instructions.gradientCorrection = controls?.correction
+        let start = ContinuousClock.now
         let isGradient = assignment.training.submit == "gradient"
         let result =
             isGradient
             ? try trainer.gradient(model: model, instructions: instructions)
             : try trainer.train(model: model, instructions: instructions)
+        let seconds = (ContinuousClock.now - start) / .seconds(1)
         guard result.delta.layout == assignment.tensors else {
             throw ClientError(code: "model_mismatch", message: "the trainer returned other tensors than the model's")
         }
@@ -35,7 +37,7 @@ struct PreparedUpdate: Sendable {
             try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
         if assignment.training.submit == "weights" { VectorKernels.axpy(1, model.values, into: &update.values) }
         guard update.values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
-        let metadata = Self.metadata(result, assignment)
+        let metadata = Self.metadata(result, assignment, seconds: seconds)
         let privacy = assignment.privacy
         if privacy.mode != "none" {
             try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
@@ -53,14 +55,20 @@ struct PreparedUpdate: Sendable {
         data = SafetensorsWriter.encode(update, metadata: metadata)
     }
 
-    private static func metadata(_ result: TrainingResult, _ assignment: AssignmentBody) -> [String: String] {
+    private static func metadata(
+        _ result: TrainingResult,
+        _ assignment: AssignmentBody,
+        seconds: Double
+    ) -> [String: String] {
         var metadata = ["kind": assignment.training.submit, "base": assignment.model.sha256, "num_examples": "1"]
         if assignment.privacy.mode != "local" { metadata["num_examples"] = String(max(1, result.exampleCount)) }
         guard assignment.privacy.mode == "none" else { return metadata }
         // Sums over private text are a release of their own: they leave only where nothing is promised.
-        metadata["nll"] = String(result.metrics.nll)
-        metadata["tokens"] = String(result.metrics.tokens)
-        metadata["hit1"] = String(result.metrics.hit1)
+        for (name, value) in result.metrics.sums { metadata[name] = String(value) }
+        if result.stepCount > 0 {
+            metadata["steps"] = String(result.stepCount)
+            metadata["seconds"] = String(seconds)
+        }
         return metadata
     }
 }

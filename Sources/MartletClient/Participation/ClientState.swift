@@ -33,6 +33,8 @@ public struct ClientState: Sendable {
         var sha256: String
         /// What `control.next` becomes when the update was accepted (SCAFFOLD).
         var controlFile: String?
+        /// `nil` for a safetensors file.
+        var contentType: String?
     }
 
     func read<Value: Decodable>(_ name: String, _ type: Value.Type) -> Value? {

@@ -150,15 +150,21 @@ public actor FederatedClient {
             let instructions = try await instructions(for: assignment)
             let controls = try await controls(for: assignment, layout: model.layout)
             let trainer = trainer
-            let prepared = try await arithmetic.run {
-                try PreparedUpdate(
-                    assignment,
-                    model: model,
-                    trainer: trainer,
-                    instructions: instructions,
-                    controls: controls
-                )
+            if assignment.kind == "evaluate" {
+                return try await evaluate(assignment, model: model, instructions: instructions)
             }
+            let (prepared, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
+                try await arithmetic.run {
+                    try PreparedUpdate(
+                        assignment,
+                        model: model,
+                        trainer: trainer,
+                        instructions: instructions,
+                        controls: controls
+                    )
+                }
+            }
+            if let refusal { return .ended(code: refusal) }
             // The event is on disk before the update can leave the device.
             ledger.events.append(event)
             try state.write("ledger.json", ledger)
@@ -184,6 +190,60 @@ public actor FederatedClient {
         } catch let error as ClientError where error.code == "model_mismatch" {
             return try await fail(assignment, "training_failed", error.message)
         }
+    }
+
+    /// Measures the model on the device's held-out data and sends the sums, which are on disk before.
+    private func evaluate(
+        _ assignment: AssignmentBody,
+        model: ParameterVector,
+        instructions: TrainingInstructions
+    ) async throws -> ParticipationOutcome {
+        let trainer = trainer
+        let (metrics, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
+            try await arithmetic.run { try trainer.evaluate(model: model, instructions: instructions) }
+        }
+        if let refusal { return .ended(code: refusal) }
+        guard metrics.tokens > 0, metrics.nll.isFinite else { throw LocalTrainingError.noData }
+        let result = EvaluationResult(numExamples: metrics.tokens, metrics: metrics.sums)
+        let bytes = try WireCoding.encode(result)
+        try state.write("update.safetensors", data: bytes)
+        let pending = ClientState.PendingUpload(
+            assignment: assignment.id,
+            updateUrl: assignment.updateUrl,
+            sha256: Data(SHA256.hash(data: bytes)).base64EncodedString(),
+            contentType: "application/json"
+        )
+        try state.write("pending.json", pending)
+        return try await upload(pending, run: assignment.run, round: assignment.round)
+            ?? .ended(code: "round_closed")
+    }
+
+    /// Works while heartbeats keep the lease.
+    ///
+    /// - Returns: The result, and the server's code when it said meanwhile that the work is no longer wanted.
+    private func whileGivingSigns<Result: Sendable>(
+        of assignment: AssignmentBody,
+        _ work: @Sendable () async throws -> Result
+    ) async throws -> (result: Result, refusal: String?) {
+        let pulse = Task {
+            let seconds = max(0.5, (assignment.leaseS ?? 60) / 3)
+            while true {
+                try await Task.sleep(for: .seconds(seconds))
+                do {
+                    let body = try WireCoding.encode(HeartbeatRequest(phase: "training"))
+                    _ = try await call("POST", "/v1/assignments/\(assignment.id)/heartbeat", body: body)
+                } catch let error as ClientError where error.status == 410 {
+                    return error.code
+                } catch let error as ClientError {
+                    // The server is away or the answer was lost: the next sign may arrive.
+                    _ = error
+                }
+            }
+        }
+        defer { pulse.cancel() }
+        let result = try await work()
+        pulse.cancel()
+        return (result, try? await pulse.value)
     }
 
     private func model(of assignment: AssignmentBody) async throws -> ParameterVector {
@@ -248,7 +308,7 @@ public actor FederatedClient {
     ) async throws -> ParticipationOutcome? {
         let path = state.path("update.safetensors")
         var headers = authorization()
-        headers["Content-Type"] = "application/vnd.safetensors"
+        headers["Content-Type"] = pending.contentType ?? "application/vnd.safetensors"
         headers["Content-Digest"] = "sha-256=:\(pending.sha256):"
         let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
         let response = try await retry.send(

@@ -79,3 +79,13 @@ extension LocalTrainingError {
         }
     }
 }
+
+extension TrainingMetrics {
+    /// The sums as the wire names them.
+    var sums: [String: Double] {
+        [
+            "nll": nll, "loss_tokens": Double(lossTokens), "tokens": Double(tokens), "hit1": Double(hit1),
+            "hit3": Double(hit3),
+        ]
+    }
+}

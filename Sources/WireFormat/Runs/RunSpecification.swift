@@ -41,12 +41,14 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var requirements: String?
         /// Dotted numbers.
         package var minimumClientVersion: String?
-        /// Seconds between two signs of life of a client at work. Where it is absent, a lease of 60 s begins with the first
+        /// Seconds between two signs of life of a client at work.
+        ///
+        /// Where it is absent, a lease of 60 s begins with the first
         /// heartbeat, and a client that sends none has until the deadline.
         package var leaseS: Double?
         /// Groups by measured speed that share each round's places alike; 1 is no grouping.
         package var tiers: Int
-        /// Seconds of training that an assignment aims at: steps are given by the client's measured speed. 0 is off.
+        /// Seconds of training that steps are given for, by the client's measured speed; 0 is off.
         package var targetSeconds: Double
         /// Examples that an update must stand for to count.
         package var minExamples: Int
