@@ -30,6 +30,13 @@ enum ErrorMapping {
         case let error as CoordinationError:
             let (status, title) = status(of: error.kind)
             return ProblemDocument(title: title, status: status, detail: error.message, code: error.code)
+        case is RecoveringError:
+            return ProblemDocument(
+                title: "Not available now",
+                status: 503,
+                detail: "the server has started and verifies its data; the same request will be answered in a moment",
+                code: "recovering"
+            )
         case let error as DocumentError:
             let first = error.problems.first
             return ProblemDocument(

@@ -56,27 +56,27 @@ package final class SQLiteRunStore: RunStore {
         }
     }
 
-    package func load() throws -> StoredState {
-        try pool.read { database in
-            var state = StoredState()
-            state.populations = try PopulationRecord.fetchAll(database)
-            state.tokens = try TokenRecord.fetchAll(database)
-            state.clients = try ClientRecord.fetchAll(database)
-            state.runs = try RunRecord.fetchAll(database)
-            state.rounds = try RoundRecord.order(sql: "rowid").fetchAll(database)
-            state.assignments = try AssignmentRecord.fetchAll(database)
-            state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
-            state.phaseChanges = try HistoryRow.filter(sql: "round > 0 AND state IN ('reporting', 'aggregating')")
-                .order(sql: "rowid").fetchAll(database)
-            state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
-            state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
-            if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),
-                let last = try Int.fetchOne(database, sql: "SELECT max(id) FROM event")
-            {
-                state.eventRange = (first, last)
-            }
-            return state
+    package func load() throws -> StoredState { try pool.read { try Self.load($0) } }
+
+    static func load(_ database: Database) throws -> StoredState {
+        var state = StoredState()
+        state.populations = try PopulationRecord.fetchAll(database)
+        state.tokens = try TokenRecord.fetchAll(database)
+        state.clients = try ClientRecord.fetchAll(database)
+        state.runs = try RunRecord.fetchAll(database)
+        state.rounds = try RoundRecord.order(sql: "rowid").fetchAll(database)
+        state.assignments = try AssignmentRecord.fetchAll(database)
+        state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
+        state.phaseChanges = try HistoryRow.filter(sql: "round > 0 AND state IN ('reporting', 'aggregating')")
+            .order(sql: "rowid").fetchAll(database)
+        state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
+        state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
+        if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),
+            let last = try Int.fetchOne(database, sql: "SELECT max(id) FROM event")
+        {
+            state.eventRange = (first, last)
         }
+        return state
     }
 
     package func assignment(_ id: String) throws -> AssignmentRecord? {

@@ -40,6 +40,7 @@ struct Martlet: AsyncParsableCommand {
             SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,
             DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
             CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self,
+            BackupCommand.self, RestoreCommand.self, DoctorCommand.self,
         ]
     )
 }

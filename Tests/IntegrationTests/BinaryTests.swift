@@ -17,7 +17,11 @@ struct ServerProcess {
     let token: String
 
     /// Starts a server on a free port and waits until it says that it listens.
-    static func start(dataDirectory: String, _ more: [String] = []) throws -> ServerProcess {
+    static func start(
+        dataDirectory: String,
+        _ more: [String] = [],
+        token known: String? = nil
+    ) throws -> ServerProcess {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
         process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + more
@@ -27,7 +31,7 @@ struct ServerProcess {
         try process.run()
         let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
         let url = try #require(line.split(separator: " ").last).trimmingCharacters(in: .whitespacesAndNewlines)
-        let token = try String(contentsOfFile: dataDirectory + "/admin-token", encoding: .utf8)
+        let token = try known ?? String(contentsOfFile: dataDirectory + "/admin-token", encoding: .utf8)
         return ServerProcess(process: process, url: url, token: token.trimmingCharacters(in: .whitespacesAndNewlines))
     }
 

@@ -182,6 +182,7 @@ package actor Coordinator {
                 )
             )
         }
+        try verifyFiles(state)
         for run in runOrder {
             if runs[run]?.round?.phase == .aggregating {
                 logger.notice("Resuming an aggregation that a stop interrupted", metadata: ["run.id": "\(run)"])

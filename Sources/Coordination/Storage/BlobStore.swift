@@ -20,6 +20,11 @@ package struct BlobStore: Sendable {
         }
     }
 
+    /// Looks at a directory that is there, without making anything.
+    package init(existing dataDirectory: String) {
+        directory = dataDirectory
+    }
+
     /// Where a blob lies.
     package func path(sha256: String) -> String {
         directory + "/blobs/" + sha256.prefix(2) + "/" + sha256

@@ -25,6 +25,8 @@ package struct Router: Sendable {
     package var inFlight: (@Sendable (Int) -> Void)?
     /// Sees every request first; what it throws is the answer.
     package var admit: (@Sendable (inout ServerRequest) throws -> Void)?
+    /// Names the router that answers instead of this one, at every request anew: a server listens before it can serve.
+    package var current: (@Sendable () -> Router)?
     /// Runs around every route's handler.
     package var around: (@Sendable (ServerRequest, Handler) async throws -> ServerResponse)?
 
@@ -56,6 +58,7 @@ package struct Router: Sendable {
 
     /// Answers at once, or gives `nil` where the route's handler may wait.
     package func handleImmediately(_ request: ServerRequest) -> ServerResponse? {
+        if let current { return current().handleImmediately(request) }
         guard let route = table.first(where: { $0.immediate != nil && $0.segments == request.pathSegments }),
             let handler = route.immediate,
             route.method == request.method || (request.method == "HEAD" && route.method == "GET")
@@ -84,6 +87,7 @@ package struct Router: Sendable {
 
     /// Answers a request; never throws.
     package func handle(_ request: ServerRequest) async -> ServerResponse {
+        if let current { return await current().handle(request) }
         var request = request
         var response: ServerResponse
         let start = ContinuousClock.now

@@ -29,6 +29,8 @@ struct ServeCommand: AsyncParsableCommand {
         }
         logger.logLevel = plan.logLevel
         signal(SIGPIPE, SIG_IGN)
+        // A limit on the size of files is a full disk to us, and no reason to die.
+        signal(SIGXFSZ, SIG_IGN)
         try FileManager.default.createDirectory(
             atPath: dataDir,
             withIntermediateDirectories: true,
@@ -36,22 +38,8 @@ struct ServeCommand: AsyncParsableCommand {
         )
         let lock = try DirectoryLock(directory: dataDir)
         defer { lock.release() }
-        let store = try SQLiteRunStore(path: dataDir + "/martlet.sqlite")
-        let coordinator = try await Coordinator(
-            configuration: plan.coordination,
-            store: store,
-            logger: logger
-        )
-        try await prepareTokens(coordinator, plan, logger)
-        let api = CoordinatorAPI(
-            coordinator: coordinator,
-            isOpen: plan.isOpen,
-            requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
-            limits: plan.limits,
-            makeInitialModel: { try BuiltInModels.initialModel($0) },
-            modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
-        )
-        let metrics = coordinator.metrics
+        let gate = RecoveryGate()
+        let metrics = MetricsRegistry.server()
         var http = plan.http
         http.events = Self.events(metrics)
         let certificate = try plan.tls.map { try TLSReloader($0) }
@@ -65,8 +53,19 @@ struct ServeCommand: AsyncParsableCommand {
         } else if !ServerPlan.isLoopback(http.host) {
             logger.notice("Plain HTTP: whatever does TLS must stand in front", metadata: ["listen": "\(http.host)"])
         }
-        let server = HTTPServer(configuration: http, router: api.router(), logger: logger)
+        let server = HTTPServer(configuration: http, router: gate.router, logger: logger)
         let actualPort = try await server.start()
+        let coordinator = try await recover(plan, metrics, logger)
+        try await prepareTokens(coordinator, plan, logger)
+        let api = CoordinatorAPI(
+            coordinator: coordinator,
+            isOpen: plan.isOpen,
+            requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
+            limits: plan.limits,
+            makeInitialModel: { try BuiltInModels.initialModel($0) },
+            modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
+        )
+        gate.open(api.router())
         let host = plan.http.host
         let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
@@ -114,6 +113,25 @@ struct ServeCommand: AsyncParsableCommand {
         return events
     }
 
+    /// Opens the database and verifies what it says; a server that cannot trust its data does not start.
+    private func recover(_ plan: ServerPlan, _ metrics: MetricsRegistry, _ logger: Logger) async throws -> Coordinator {
+        do {
+            return try await Coordinator(
+                configuration: plan.coordination,
+                store: try SQLiteRunStore(path: plan.dataDirectory + "/martlet.sqlite"),
+                logger: logger,
+                metrics: metrics
+            )
+        } catch {
+            let reason = (error as? CoordinationError)?.message ?? "\(error)"
+            throw ValidationError(
+                "the data in \(plan.dataDirectory) cannot be used: \(reason)\n"
+                    + "Nothing was changed. martlet doctor --data-dir \(plan.dataDirectory) says more; "
+                    + "martlet restore makes a directory of a backup."
+            )
+        }
+    }
+
     /// The administrator's token, given or made at first start, and the viewer's, where a file is to hold one.
     private func prepareTokens(_ coordinator: Coordinator, _ plan: ServerPlan, _ logger: Logger) async throws {
         if let token = plan.adminToken {
@@ -133,20 +151,6 @@ struct ServeCommand: AsyncParsableCommand {
         try await coordinator.ensureToken(token, role: .viewer, name: "viewer_token_file")
         try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
     }
-}
-
-/// Keeps a second server off the same data directory.
-private struct DirectoryLock {
-    private let descriptor: Int32
-
-    init(directory: String) throws {
-        descriptor = open(directory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            throw ValidationError("another server uses \(directory), or it cannot be written")
-        }
-    }
-
-    func release() { close(descriptor) }
 }
 
 /// SIGTERM and SIGINT as something to wait for.

@@ -1,0 +1,183 @@
+import Crypto
+package import Foundation
+
+/// What a check of a data directory found.
+package struct Finding: Codable, Equatable, Sendable {
+    /// `ok`, `notice`, `warning`, or `error`: a server would not start, or has lost something.
+    package var severity: String
+    /// Stable and machine-readable, such as `blob_missing`.
+    package var code: String
+    /// What is the matter, where.
+    package var message: String
+    /// What to do.
+    package var remedy: String?
+
+    package init(_ severity: String, _ code: String, _ message: String, remedy: String? = nil) {
+        self.severity = severity
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+    }
+}
+
+/// Holds the files of a data directory against what the database says of them.
+package struct DataDirectoryCheck: Sendable {
+    private let state: StoredState
+    private let blobs: BlobStore
+
+    /// Prepares a check.
+    ///
+    /// - Parameters:
+    ///   - state: The whole state, as the store has it.
+    ///   - blobs: The directory's files.
+    package init(state: StoredState, blobs: BlobStore) {
+        self.state = state
+        self.blobs = blobs
+    }
+
+    /// The assignments whose acknowledged update is not on disk as it was received.
+    ///
+    /// Of open rounds only, since a closed round's updates are gone by design. Every such file is hashed.
+    package func lostUpdates() -> [AssignmentRecord] {
+        awaited().filter { record in
+            let path = blobs.spoolPath(record.id + ".update")
+            return Self.hash(path) != record.updateSha256
+        }
+    }
+
+    /// Everything that a start checks, and what else an operator wants to know.
+    ///
+    /// - Parameter isDeep: Whether every model file is hashed; else its size is compared.
+    /// - Returns: One finding for each thing that was looked at, errors first.
+    package func findings(isDeep: Bool) -> [Finding] {
+        (ledger() + models(isDeep: isDeep) + updates() + counters() + spool()).sorted { left, right in
+            Self.rank(left) < Self.rank(right)
+        }
+    }
+
+    private static func rank(_ finding: Finding) -> Int {
+        ["error", "warning", "notice", "ok"].firstIndex(of: finding.severity) ?? 0
+    }
+
+    // MARK: -
+
+    private func ledger() -> [Finding] {
+        do {
+            _ = try PrivacyLedger(verifying: state.ledger)
+            return [Finding("ok", "ledger", "the privacy ledger's \(state.ledger.count) rows follow from each other")]
+        } catch {
+            return [
+                Finding(
+                    "error",
+                    error.code,
+                    error.message,
+                    remedy: "restore the database from a backup: a ledger that was edited cannot be trusted"
+                )
+            ]
+        }
+    }
+
+    private func models(isDeep: Bool) -> [Finding] {
+        var findings: [Finding] = []
+        for version in state.modelVersions {
+            let path = blobs.path(sha256: version.sha256)
+            let name = "version \(version.version) of run \(version.runId)"
+            let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int
+            if size == nil {
+                findings.append(
+                    Finding(
+                        "error",
+                        "blob_missing",
+                        "the model file of \(name) is missing: \(path)",
+                        remedy: "copy it from a backup; its name is its SHA-256"
+                    )
+                )
+            } else if size != version.bytes || (isDeep && Self.hash(path) != version.sha256) {
+                findings.append(
+                    Finding(
+                        "error",
+                        "blob_damaged",
+                        "the model file of \(name) is not what was written: \(path)",
+                        remedy: "replace it from a backup; its name is its SHA-256"
+                    )
+                )
+            }
+        }
+        guard findings.isEmpty else { return findings }
+        let how = isDeep ? "are there, and their hashes are right" : "are there"
+        return [Finding("ok", "models", "the files of all \(state.modelVersions.count) model versions \(how)")]
+    }
+
+    private func updates() -> [Finding] {
+        let awaited = awaited()
+        let lost = lostUpdates()
+        guard lost.isEmpty else {
+            return lost.map { record in
+                Finding(
+                    "error",
+                    "update_lost",
+                    "the acknowledged update of assignment \(record.id) (round \(record.round) of run \(record.runId)) is "
+                        + "missing from the spool or damaged",
+                    remedy:
+                        "put spool/\(record.id).update back from a backup, or start the server: it abandons the attempt"
+                )
+            }
+        }
+        return [Finding("ok", "updates", "all \(awaited.count) acknowledged updates of open rounds are in the spool")]
+    }
+
+    private func counters() -> [Finding] {
+        var accepted: [String: Int] = [:]
+        for record in state.assignments where record.state == .accepted {
+            accepted["\(record.runId)/\(record.countedRound ?? record.round)/\(record.attempt)", default: 0] += 1
+        }
+        let wrong = state.rounds.filter { $0.accepted != accepted["\($0.runId)/\($0.number)/\($0.attempt)"] ?? 0 }
+        guard wrong.isEmpty else {
+            return wrong.map { round in
+                Finding(
+                    "error",
+                    "count_differs",
+                    "round \(round.number) attempt \(round.attempt) of run \(round.runId) says \(round.accepted) updates, "
+                        + "its assignments \(accepted["\(round.runId)/\(round.number)/\(round.attempt)"] ?? 0)",
+                    remedy: "the database was changed from outside: restore it from a backup"
+                )
+            }
+        }
+        return [Finding("ok", "rounds", "the \(state.rounds.count) rounds count what their assignments say")]
+    }
+
+    private func spool() -> [Finding] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolPath(""))) ?? []
+        let known = Set(awaited().map { $0.id + ".update" })
+        let stray = names.filter { !known.contains($0) && !$0.hasSuffix(".result") }
+        guard !stray.isEmpty else { return [] }
+        return [
+            Finding(
+                "notice",
+                "spool_leftovers",
+                "\(stray.count) files of the spool belong to uploads that never ended",
+                remedy: "nothing: the next start removes them"
+            )
+        ]
+    }
+
+    /// Accepted updates that a result still waits for.
+    private func awaited() -> [AssignmentRecord] {
+        var open: [String: RoundRecord] = [:]
+        for round in state.rounds { open[round.runId] = round.phase.isFinal ? nil : round }
+        return state.assignments.filter { record in
+            guard record.state == .accepted, !record.isEvaluation, let round = open[record.runId] else { return false }
+            return record.countedRound.map { $0 == round.number }
+                ?? (record.round == round.number && record.attempt == round.attempt)
+        }
+    }
+
+    /// SHA-256 of a file, read in blocks; `nil` where it cannot be read.
+    static func hash(_ path: String) -> String? {
+        guard let file = FileHandle(forReadingAtPath: path) else { return nil }
+        defer { try? file.close() }
+        var hash = SHA256()
+        while let block = try? file.read(upToCount: 1 << 20), !block.isEmpty { hash.update(data: block) }
+        return Secrets.hexadecimal(hash.finalize())
+    }
+}

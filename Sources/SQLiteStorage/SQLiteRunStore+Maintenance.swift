@@ -1,0 +1,86 @@
+package import Coordination
+import Foundation
+import GRDB
+
+/// A database that is looked at and not changed: for checks and backups, also while a server writes to it.
+package struct SQLiteInspection {
+    private let queue: DatabaseQueue
+
+    /// Opens a database without changing it.
+    ///
+    /// - Throws: The database's error, such as for a file that is no database.
+    package init(path: String) throws {
+        var configuration = Configuration()
+        configuration.readonly = true
+        configuration.busyMode = .timeout(10)
+        queue = try DatabaseQueue(path: path, configuration: configuration)
+    }
+
+    /// What SQLite's own checks say, and whether the schema is this program's.
+    package func findings() throws -> [Finding] {
+        try queue.read { database in
+            var findings: [Finding] = []
+            let integrity = try String.fetchAll(database, sql: "PRAGMA integrity_check(20)")
+            if integrity == ["ok"] {
+                findings.append(Finding("ok", "database", "SQLite finds its file whole"))
+            } else {
+                findings += integrity.map {
+                    Finding(
+                        "error",
+                        "database_damaged",
+                        "SQLite: \($0)",
+                        remedy: "restore the last backup: martlet restore"
+                    )
+                }
+            }
+            let orphans = try Row.fetchAll(database, sql: "PRAGMA foreign_key_check")
+            findings += orphans.prefix(20).map {
+                Finding(
+                    "error",
+                    "row_orphaned",
+                    "a row refers to one that is not there: \($0)",
+                    remedy: "restore a backup"
+                )
+            }
+            let migrator = SchemaMigrations.migrator
+            if try migrator.hasBeenSuperseded(database) {
+                findings.append(
+                    Finding(
+                        "error",
+                        "schema_too_new",
+                        "a newer version of Martlet wrote this database",
+                        remedy: "run that version, or restore a backup made before the upgrade"
+                    )
+                )
+            } else if try !migrator.hasCompletedMigrations(database) {
+                findings.append(
+                    Finding(
+                        "notice",
+                        "schema_old",
+                        "an older version of Martlet wrote this database",
+                        remedy: "nothing: the next start of the server brings it up to date"
+                    )
+                )
+            }
+            return findings
+        }
+    }
+
+    /// The whole state; `nil` while the schema is not this program's.
+    package func state() throws -> StoredState? {
+        try queue.read { database in
+            guard try SchemaMigrations.migrator.hasCompletedMigrations(database) else { return nil }
+            return try SQLiteRunStore.load(database)
+        }
+    }
+
+    /// Copies the database page by page, consistent as of one moment.
+    package func backUp(to path: String) throws {
+        let target = try DatabaseQueue(path: path)
+        try queue.backup(to: target)
+        try target.close()
+    }
+
+    /// Lets go of the file.
+    package func close() throws { try queue.close() }
+}

@@ -1,0 +1,91 @@
+import ArgumentParser
+import Coordination
+import Foundation
+import SQLiteStorage
+import WireFormat
+
+/// A consistent copy of a data directory, also while its server runs.
+struct BackupCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "backup",
+        abstract: "Copy a data directory, also while its server runs.",
+        discussion: """
+            The database is copied by SQLite's online backup; model files and the updates of open rounds are linked where
+            target and source are one file system, and copied elsewhere. The target appears whole or not at all.
+            Tokens are in it as hashes only; keep it as safe as the data directory all the same.
+            """
+    )
+
+    @Argument(help: "Where the backup goes; must not exist.") var target: String
+    @Option(help: "The server's data directory.") var dataDir: String
+
+    func run() throws {
+        let source = DataDirectory(path: dataDir)
+        try source.requireDatabase()
+        guard !FileManager.default.fileExists(atPath: target) else {
+            throw ValidationError("\(target) exists already; a backup never overwrites one")
+        }
+        let partial = target + ".partial"
+        try? FileManager.default.removeItem(atPath: partial)
+        try FileManager.default.createDirectory(
+            atPath: partial,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
+        do {
+            let manifest = try copy(source, to: partial)
+            try FileManager.default.moveItem(atPath: partial, toPath: target)
+            print(
+                "backed up to \(target): \(manifest.modelFiles) model files, \(manifest.updates) updates of open rounds, "
+                    + "\(manifest.ledgerRows) ledger rows"
+            )
+        } catch {
+            try? FileManager.default.removeItem(atPath: partial)
+            throw error
+        }
+    }
+
+    /// A round that commits in between takes its updates with it: then all is done again, of a later moment.
+    private func copy(_ source: DataDirectory, to partial: String) throws -> BackupManifest {
+        let files = BlobStore(existing: source.path)
+        for _ in 0..<10 {
+            try? FileManager.default.removeItem(atPath: partial + "/martlet.sqlite")
+            try? FileManager.default.removeItem(atPath: partial + "/spool")
+            try linkSpool(source.path, to: partial)
+            let live = try SQLiteInspection(path: source.database)
+            try live.backUp(to: partial + "/martlet.sqlite")
+            try live.close()
+            try linkSpool(source.path, to: partial)
+            let copied = try SQLiteInspection(path: partial + "/martlet.sqlite")
+            guard let state = try copied.state() else {
+                throw ValidationError("the database is of an older version: start the server once, then back up")
+            }
+            try copied.close()
+            for version in state.modelVersions {
+                let name = "/blobs/" + version.sha256.prefix(2) + "/" + version.sha256
+                try DataDirectory.place(files.path(sha256: version.sha256), at: partial + name)
+            }
+            let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: partial))
+            guard check.lostUpdates().isEmpty else { continue }
+            let spooled = (try? FileManager.default.contentsOfDirectory(atPath: partial + "/spool")) ?? []
+            let manifest = BackupManifest(
+                createdAt: Date().wireTimestamp,
+                ledgerHead: state.ledger.last?.rowHash ?? "",
+                ledgerRows: state.ledger.count,
+                modelFiles: Set(state.modelVersions.map(\.sha256)).count,
+                updates: spooled.count
+            )
+            try BlobStore.writeDurably(try WireCoding.encode(manifest, pretty: true), to: partial + "/manifest.json")
+            return manifest
+        }
+        throw ValidationError("rounds commit faster than they can be copied: pause the runs for a moment")
+    }
+
+    private func linkSpool(_ source: String, to partial: String) throws {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: source + "/spool")) ?? []
+        where name.hasSuffix(".update") || name.hasSuffix(".result") {
+            // It may be gone by now: its round has committed.
+            try? DataDirectory.place(source + "/spool/" + name, at: partial + "/spool/" + name)
+        }
+    }
+}

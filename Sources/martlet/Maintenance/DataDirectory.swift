@@ -1,0 +1,61 @@
+import ArgumentParser
+import Coordination
+import Foundation
+import SQLiteStorage
+
+/// A data directory as the maintenance commands see it.
+struct DataDirectory {
+    let path: String
+
+    var database: String { path + "/martlet.sqlite" }
+
+    /// Refuses a directory that holds no database.
+    func requireDatabase() throws {
+        guard FileManager.default.fileExists(atPath: database) else {
+            throw ValidationError("\(path) holds no martlet.sqlite: name a server's data directory")
+        }
+    }
+
+    /// Everything that a start checks.
+    func findings(isDeep: Bool) -> [Finding] {
+        do {
+            let inspection = try SQLiteInspection(path: database)
+            var findings = try inspection.findings()
+            if let state = try inspection.state(), !findings.contains(where: { $0.severity == "error" }) {
+                findings += DataDirectoryCheck(state: state, blobs: BlobStore(existing: path)).findings(isDeep: isDeep)
+            }
+            try inspection.close()
+            return findings
+        } catch {
+            return [
+                Finding(
+                    "error",
+                    "database_unreadable",
+                    "the database cannot be read: \(error)",
+                    remedy: "check the file's owner and the disk; restore the last backup: martlet restore"
+                )
+            ]
+        }
+    }
+
+    /// Gives a file a second name where the file system can, and copies it elsewhere.
+    static func place(_ source: String, at target: String) throws {
+        try FileManager.default.createDirectory(
+            atPath: (target as NSString).deletingLastPathComponent,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
+        if link(source, target) == 0 || errno == EEXIST { return }
+        try FileManager.default.copyItem(atPath: source, toPath: target)
+    }
+}
+
+/// What lies in a backup, beside the files.
+struct BackupManifest: Codable {
+    var version = 1
+    var createdAt: String
+    var ledgerHead: String
+    var ledgerRows: Int
+    var modelFiles: Int
+    var updates: Int
+}

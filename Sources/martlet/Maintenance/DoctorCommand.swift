@@ -1,0 +1,33 @@
+import ArgumentParser
+import Coordination
+import Foundation
+import WireFormat
+
+/// Everything that a start checks, explained.
+struct DoctorCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor",
+        abstract: "Check a data directory, and say what is wrong and what to do.",
+        discussion: "Changes nothing, and may run beside the server. Ends with 1 when an error was found."
+    )
+
+    @Option(help: "The server's data directory, or a backup.") var dataDir: String
+    @Flag(help: "Hash every model file too.") var deep = false
+    @Flag(help: "One JSON object a line.") var json = false
+
+    func run() throws {
+        let directory = DataDirectory(path: dataDir)
+        try directory.requireDatabase()
+        let findings = directory.findings(isDeep: deep)
+        for finding in findings {
+            if json {
+                print(String(decoding: try WireCoding.encode(finding), as: UTF8.self))
+            } else {
+                print(finding.severity.padding(toLength: 9, withPad: " ", startingAt: 0) + finding.message)
+                if let remedy = finding.remedy { print(String(repeating: " ", count: 9) + "→ " + remedy) }
+            }
+        }
+        if !json && DirectoryLock.isHeld(dataDir) { print("notice   a server is using the directory now") }
+        if findings.contains(where: { $0.severity == "error" }) { throw ExitCode(1) }
+    }
+}

@@ -1,0 +1,140 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Backup, restore and doctor, and a database that cannot be used, with the built binary.
+@Suite(.timeLimit(.minutes(5)), .serialized)
+struct MaintenanceTests {
+    private func command(_ arguments: String...) throws -> (status: Int32, output: String) {
+        let child = Process()
+        child.executableURL = URL(fileURLWithPath: ServerProcess.binary)
+        child.arguments = arguments
+        let output = Pipe()
+        child.standardOutput = output
+        child.standardError = output
+        try child.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        child.waitUntilExit()
+        return (child.terminationStatus, String(decoding: data, as: UTF8.self))
+    }
+
+    private func startRun(_ server: ServerProcess, _ directory: String) throws -> String {
+        let runFile = directory + "/run.yaml"
+        try """
+        population: p
+        model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 4, hidden_dim: 8}}
+        rounds: 1
+        cohort: {goal: 3, minimum: 3, over_selection: 1.0, max_participations: 1}
+        privacy: {mode: central, noise_multiplier: 1}
+        """.write(toFile: runFile, atomically: true, encoding: .utf8)
+        _ = try server.martlet("population", "create", "p", "--epsilon", "8")
+        let created = try server.martlet("run", "create", runFile, "--start", "--json")
+        try #require(created.status == 0, "\(created.output)")
+        try "good morning, see you at the station.\n".write(
+            toFile: directory + "/text",
+            atomically: true,
+            encoding: .utf8
+        )
+        let token = try server.martlet("population", "token", "p", "--json").output
+        return String(try #require(token.split(separator: "\"").dropLast().last))
+    }
+
+    private func participate(_ server: ServerProcess, _ directory: String, _ token: String, _ index: Int) throws {
+        let client = try server.martlet(
+            "client",
+            "--enrollment-token",
+            token,
+            "--data",
+            directory + "/text",
+            "--state-dir",
+            directory + "/client-\(index)",
+            "--once"
+        )
+        #expect(client.output.contains("accepted"), "\(client.output)")
+    }
+
+    @Test func aBackupOfARunningServerRestoresToARunThatGoesOn() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let backup = directory.path + "/backup"
+        var server = try ServerProcess.start(dataDirectory: data)
+        let token = try startRun(server, directory.path)
+        try participate(server, directory.path, token, 0)
+        let made = try command("backup", backup, "--data-dir", data)
+        #expect(made.status == 0 && made.output.contains("1 updates of open rounds"), "\(made.output)")
+        #expect(try command("backup", backup, "--data-dir", data).status != 0, "a backup never overwrites one")
+        let health = try command("doctor", "--data-dir", data, "--deep")
+        #expect(health.status == 0 && health.output.contains("a server is using the directory"), "\(health.output)")
+        server.stop(SIGKILL)
+        try FileManager.default.removeItem(atPath: data)
+        let restored = try command("restore", backup, "--data-dir", data)
+        #expect(restored.status == 0 && restored.output.contains("privacy spent after that"), "\(restored.output)")
+        #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
+        #expect(try command("doctor", "--data-dir", data, "--deep").status == 0)
+        let admin = server.token
+        server = try ServerProcess.start(dataDirectory: data, token: admin)
+        defer { server.stop(SIGTERM) }
+        for index in 1..<3 { try participate(server, directory.path, token, index) }
+        let list = try server.martlet("run", "list", "--json").output
+        let id = try #require(list.split(separator: "\"").first { $0.hasPrefix("run_") })
+        let watched = try server.martlet("run", "watch", String(id))
+        #expect(watched.output.contains("1/1"), "\(watched.output)")
+        let population = try server.martlet("population", "show", "p", "--json").output
+        #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+    }
+
+    @Test func damageIsFoundAndSaidAndTheServerDoesNotStartOnIt() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let server = try ServerProcess.start(dataDirectory: data)
+        let token = try startRun(server, directory.path)
+        try participate(server, directory.path, token, 0)
+        let backup = directory.path + "/backup"
+        #expect(try command("backup", backup, "--data-dir", data).status == 0)
+        server.stop(SIGTERM)
+        // A model file with one byte changed: a restore of it is refused.
+        let blobs = try #require(FileManager.default.enumerator(atPath: backup + "/blobs")).compactMap { $0 as? String }
+        let blob = backup + "/blobs/" + (try #require(blobs.first { $0.count > 60 }))
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: blob))
+        bytes[bytes.count - 1] ^= 1
+        try FileManager.default.removeItem(atPath: blob)
+        try bytes.write(to: URL(fileURLWithPath: blob))
+        let refused = try command("restore", backup, "--data-dir", directory.path + "/other")
+        #expect(refused.status != 0 && refused.output.contains("is not what was written"), "\(refused.output)")
+        #expect(!FileManager.default.fileExists(atPath: directory.path + "/other"))
+        // A database that is none.
+        try Data("no database".utf8).write(to: URL(fileURLWithPath: data + "/martlet.sqlite"))
+        for name in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: data + "/martlet.sqlite" + name) }
+        let sick = try command("doctor", "--data-dir", data)
+        #expect(sick.status == 1 && sick.output.contains("error"), "\(sick.output)")
+        let start = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
+        #expect(start.status != 0 && start.output.contains("martlet doctor"), "\(start.output)")
+        #expect(try command("doctor", "--data-dir", directory.path).output.contains("holds no martlet.sqlite"))
+    }
+
+    /// A limit on the size of files acts as a full disk does; it is lifted from outside, as when space returns.
+    @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/prlimit"), "prlimit lifts the limit"))
+    func aFullDiskRefusesClearlyAndWorkGoesOnWhenThereIsSpace() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        let pid = "\(server.process.processIdentifier)"
+        _ = try server.martlet("population", "create", "before")
+        #expect(try server.run("/usr/bin/prlimit", ["--pid", pid, "--fsize=1000:"]).status == 0)
+        let arguments = ["-d", "{\"name\": \"after\"}", "-H", "Content-Type: application/json"]
+        let full = try server.curl(
+            arguments[0],
+            arguments[1],
+            arguments[2],
+            arguments[3],
+            server.url + "/v1/populations"
+        )
+        #expect(full.contains("HTTP/1.1 503") && full.contains("storage_failed"), "\(full)")
+        #expect(full.lowercased().contains("retry-after"), "\(full)")
+        #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 503"))
+        #expect(try server.curl(server.url + "/v1/populations").contains("\"before\""))
+        #expect(try server.run("/usr/bin/prlimit", ["--pid", pid, "--fsize=unlimited:"]).status == 0)
+        #expect(try server.martlet("population", "create", "after").status == 0)
+        #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 200"))
+    }
+}
