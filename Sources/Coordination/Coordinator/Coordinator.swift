@@ -217,7 +217,8 @@ package actor Coordinator {
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
     package func checkStorage() throws {
         let path = blobs.spoolPath("check")
-        try BlobStore.writeDurably(Data("ok".utf8), to: path)
+        // A page of the database: a disk that has not even that is full.
+        try BlobStore.writeDurably(Data(count: 4096), to: path)
         try FileManager.default.removeItem(atPath: path)
         try commit([])
     }
