@@ -50,7 +50,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
         return parameters.withUnsafeBufferPointer { parameters in
             gradient.withUnsafeMutableBufferPointer { gradient in
                 guard let p = parameters.baseAddress, let dp = gradient.baseAddress else { return LossMeasure() }
-                dp.update(repeating: 0, count: count)
+                Value.clear(dp, count: count)
                 runRecurrence(batch, p)
                 keepState(batch)
                 let measure = output(batch, p).measure(
@@ -124,8 +124,8 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             (x + position * d).update(from: p + embedding + batch.inputs[position] * d, count: d)
             (z + position * 3 * h).update(from: p + bias, count: 3 * h)
         }
-        cells.update(repeating: 0, count: rows * h)
-        outputs.update(repeating: 0, count: rows * d)
+        Value.clear(cells, count: rows * h)
+        Value.clear(outputs, count: rows * d)
         for (row, goesOn) in batch.continues.enumerated() where goesOn && lastState.cells.count >= (row + 1) * h {
             for index in 0..<h { cells[row * h + index] = lastState.cells[row * h + index] }
             for index in 0..<d { outputs[row * d + index] = lastState.outputs[row * d + index] }
@@ -136,16 +136,14 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             let gates = z + row * 3 * h
             Value.gemm(false, true, rows, 3 * h, d, outputs + row * d, d, p + recurrentWeight, d, 1, gates, 3 * h)
             for b in 0..<rows {
-                let f = gates + b * 3 * h
-                let (o, g) = (f + h, f + 2 * h)
-                let (before, after) = (cells + (row + b) * h, cells + (row + rows + b) * h)
-                Value.sigmoid(f, count: 2 * h)
-                Value.hyperbolicTangent(g, into: g, count: h)
-                for unit in 0..<h { after[unit] = f[unit] * before[unit] + (1 - f[unit]) * g[unit] }
-                let squash = squashed + (row + b) * h
-                Value.hyperbolicTangent(after, into: squash, count: h)
-                let target = hidden + (row + b) * h
-                for unit in 0..<h { target[unit] = o[unit] * squash[unit] }
+                Value.cell(
+                    gates + b * 3 * h,
+                    before: cells + (row + b) * h,
+                    after: cells + (row + rows + b) * h,
+                    squashed: squashed + (row + b) * h,
+                    hidden: hidden + (row + b) * h,
+                    count: h
+                )
             }
             Value.gemm(
                 false,
@@ -189,7 +187,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             let dOutput = dOutputs + row * d
             Value.axpy(1, dr, into: dOutput, count: rows * d)
             Value.gemm(false, false, rows, h, d, dOutput, d, p + projection, h, 0, dh, h)
-            for b in 0..<rows { gateGradients(position: row + b, b, rows, dz) }
+            for b in 0..<rows { gateGradients(position: row + b, b, dz) }
             Value.gemm(false, false, rows, d, 3 * h, dz + row * 3 * h, 3 * h, p + recurrentWeight, d, 0, dr, d)
         }
         Value.gemm(true, false, 3 * h, d, n, dz, 3 * h, x, d, 0, dp + inputWeight, d)
@@ -203,19 +201,16 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
     }
 
     /// One sequence's step back through the cell; leaves in `dc` what flows further back.
-    private func gateGradients(position: Int, _ b: Int, _ rows: Int, _ dz: UnsafeMutablePointer<Value>) {
+    private func gateGradients(position: Int, _ b: Int, _ dz: UnsafeMutablePointer<Value>) {
         let h = configuration.hiddenDimension
-        let f = z.base + position * 3 * h
-        let (o, g, squash) = (f + h, f + 2 * h, squashed.base + position * h)
-        let before = cells.base + position * h
-        let (dHidden, dCell) = (dh.base + b * h, dc.base + b * h)
-        let (df, dOut, dg) = (dz + position * 3 * h, dz + position * 3 * h + h, dz + position * 3 * h + 2 * h)
-        for unit in 0..<h {
-            dCell[unit] += dHidden[unit] * o[unit] * (1 - squash[unit] * squash[unit])
-        }
-        for unit in 0..<h { dOut[unit] = dHidden[unit] * squash[unit] * o[unit] * (1 - o[unit]) }
-        for unit in 0..<h { dg[unit] = dCell[unit] * (1 - f[unit]) * (1 - g[unit] * g[unit]) }
-        for unit in 0..<h { df[unit] = dCell[unit] * (before[unit] - g[unit]) * f[unit] * (1 - f[unit]) }
-        for unit in 0..<h { dCell[unit] *= f[unit] }
+        Value.cellGradient(
+            z.base + position * 3 * h,
+            before: cells.base + position * h,
+            squashed: squashed.base + position * h,
+            dHidden: dh.base + b * h,
+            dCell: dc.base + b * h,
+            dGates: dz + position * 3 * h,
+            count: h
+        )
     }
 }

@@ -49,7 +49,7 @@ extension Decoder {
                     }
                     normalize(weights, visible: position + 1, count: position + 1, 1 / Value(d).squareRoot())
                     let target = mixed + head * d
-                    target.update(repeating: 0, count: d)
+                    Value.clear(target, count: d)
                     memory[2 * index + 1].withUnsafeBufferPointer { values in
                         guard let values = values.baseAddress else { return }
                         for other in 0...position {

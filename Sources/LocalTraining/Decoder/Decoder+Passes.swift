@@ -43,7 +43,7 @@ extension Decoder {
             layer.up.forward(tensors, layer.second.normed.base, count: n, into: ups)
             sigmoids.update(from: gates, count: hidden)
             Value.sigmoid(sigmoids, count: hidden)
-            for index in 0..<hidden { activations[index] = gates[index] * sigmoids[index] * ups[index] }
+            Value.gatedUnit(gates, sigmoids, ups, into: activations, count: hidden)
             layer.down.forward(tensors, activations, count: n, beta: 1, into: x)
         }
         final.forward(x, weight: tensors.weights + finalNorm, count: n, width: width, epsilon: epsilon)
@@ -86,11 +86,15 @@ extension Decoder {
         let dActivation = dActivation.reserve(hidden)
         let (gates, ups, sigmoids) = (layer.gates.base, layer.ups.base, layer.sigmoids.base)
         layer.down.backward(tensors, x: layer.activations.base, dy: dx, count: n, beta: 0, dx: dActivation)
-        for index in 0..<hidden { dUp[index] = dActivation[index] * gates[index] * sigmoids[index] }
-        for index in 0..<hidden {
-            let sigmoid = sigmoids[index]
-            dGate[index] = dActivation[index] * ups[index] * sigmoid * (1 + gates[index] * (1 - sigmoid))
-        }
+        Value.gatedUnitGradient(
+            gates,
+            sigmoids,
+            ups,
+            dy: dActivation,
+            dGate: dGate,
+            dUp: dUp,
+            count: hidden
+        )
         let input = layer.second.normed.base
         layer.gate.backward(tensors, x: input, dy: dGate, count: n, beta: 0, dx: dNormed)
         layer.up.backward(tensors, x: input, dy: dUp, count: n, beta: 1, dx: dNormed)
@@ -146,8 +150,8 @@ extension Decoder {
                 for step in 0..<steps {
                     let (row, weight) = (dScores + step * steps, weights + step * steps)
                     let mean = Value.dot(row, weight, count: step + 1)
-                    for other in 0...step { row[other] = weight[other] * (row[other] - mean) * scale }
-                    for other in (step + 1)..<max(steps, step + 1) { row[other] = 0 }
+                    Value.softmaxGradient(row, weight: weight, mean: mean, scale: scale, count: step + 1)
+                    Value.clear(row + step + 1, count: steps - step - 1)
                 }
                 Value.gemm(
                     false,
@@ -247,7 +251,7 @@ extension Decoder {
         let largest = Value.maximum(row, count: visible)
         let sum = Value.exponentialSum(row, minus: largest, count: visible)
         Value.scale(row, by: 1 / sum, count: visible)
-        for other in visible..<max(visible, count) { row[other] = 0 }
+        Value.clear(row + visible, count: count - visible)
     }
 
     /// Angles of positions 0 to `wanted - 1` and some more, `[steps, d / 2]`.
@@ -282,13 +286,7 @@ extension Decoder {
         let sign: Value = backwards ? -1 : 1
         for head in 0..<heads {
             let low = x + head * 2 * half
-            let high = low + half
-            for index in 0..<half {
-                let (cosine, sine) = (cosines[index], sign * sines[index])
-                let (first, second) = (low[index], high[index])
-                low[index] = first * cosine - second * sine
-                high[index] = second * cosine + first * sine
-            }
+            Value.rotate(low, low + half, cosines: cosines, sines: sines, sign: sign, count: half)
         }
     }
 }

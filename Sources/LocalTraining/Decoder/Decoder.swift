@@ -146,7 +146,9 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     /// Hands out pointers to all tensors; gradients are set to zero first.
     func withTensors<Result>(wantsGradient: Bool, _ body: (DecoderTensors<Value>) -> Result) -> Result {
         if wantsGradient {
-            gradient.withUnsafeMutableBufferPointer { $0.update(repeating: 0) }
+            gradient.withUnsafeMutableBufferPointer { buffer in
+                if let base = buffer.baseAddress { Value.clear(base, count: buffer.count) }
+            }
         }
         return parameters.withUnsafeBufferPointer { parameters in
             frozen.withUnsafeBufferPointer { frozen in

@@ -100,8 +100,7 @@ final class NormBuffers<Value: Scalar> {
             let scale = 1 / (Value.dot(source, source, count: width) / Value(width) + epsilon).squareRoot()
             inverse[row] = scale
             let (unitRow, normedRow) = (unit + row * width, normed + row * width)
-            for index in 0..<width { unitRow[index] = source[index] * scale }
-            for index in 0..<width { normedRow[index] = unitRow[index] * weight[index] }
+            Value.norm(source, scale: scale, weight: weight, unit: unitRow, normed: normedRow, count: width)
         }
     }
 
@@ -116,13 +115,12 @@ final class NormBuffers<Value: Scalar> {
     ) {
         for row in 0..<count {
             let (dyRow, dxRow, unitRow) = (dy + row * width, dx + row * width, unit.base + row * width)
-            if let dWeight {
-                for index in 0..<width { dWeight[index] += dyRow[index] * unitRow[index] }
-            }
-            for index in 0..<width { dyRow[index] *= weight[index] }
+            if let dWeight { Value.addProduct(dyRow, unitRow, into: dWeight, count: width) }
+            Value.multiply(dyRow, by: weight, count: width)
             let mean = Value.dot(dyRow, unitRow, count: width) / Value(width)
             let scale = inverse.base[row]
-            for index in 0..<width { dxRow[index] += scale * (dyRow[index] - mean * unitRow[index]) }
+            Value.axpy(scale, dyRow, into: dxRow, count: width)
+            Value.axpy(-scale * mean, unitRow, into: dxRow, count: width)
         }
     }
 }

@@ -50,6 +50,24 @@ enum FloatKernels {
         return sum
     }
 
+    /// How many values are strictly larger than `bound`.
+    static func countAbove(_ bound: Float, _ x: UnsafePointer<Float>, count: Int) -> Int {
+        var lanes = SIMD8<Int32>(repeating: 0)
+        let bounds = SIMD8<Float>(repeating: bound)
+        let end = count & ~7
+        var index = 0
+        while index < end {
+            lanes.replace(with: lanes &+ 1, where: load(x + index) .> bounds)
+            index += 8
+        }
+        var above = Int(lanes.wrappedSum())
+        while index < count {
+            if x[index] > bound { above += 1 }
+            index += 1
+        }
+        return above
+    }
+
     /// The dot product, in eight lanes.
     static func dot(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Float {
         var lanes = SIMD8<Float>(repeating: 0)

@@ -34,24 +34,219 @@ package protocol Scalar: BinaryFloatingPoint, Sendable {
     static func maximum(_ x: UnsafePointer<Self>, count: Int) -> Self
     /// The dot product.
     static func dot(_ x: UnsafePointer<Self>, _ y: UnsafePointer<Self>, count: Int) -> Self
+    /// How many values are strictly larger than `bound`.
+    static func countAbove(_ bound: Self, _ x: UnsafePointer<Self>, count: Int) -> Int
+    /// `y[i] += a * x[i]`.
+    static func axpy(_ a: Self, _ x: UnsafePointer<Self>, into y: UnsafeMutablePointer<Self>, count: Int)
+    /// `x[i] *= a`.
+    static func scale(_ x: UnsafeMutablePointer<Self>, by a: Self, count: Int)
+    /// The CIFG cell of one sequence at one step: `gates` `[3h]` become f, o, g.
+    static func cell(
+        _ gates: UnsafeMutablePointer<Self>,
+        before: UnsafePointer<Self>,
+        after: UnsafeMutablePointer<Self>,
+        squashed: UnsafeMutablePointer<Self>,
+        hidden: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// Back through the cell; `dCell` becomes what flows further back.
+    static func cellGradient(
+        _ gates: UnsafePointer<Self>,
+        before: UnsafePointer<Self>,
+        squashed: UnsafePointer<Self>,
+        dHidden: UnsafePointer<Self>,
+        dCell: UnsafeMutablePointer<Self>,
+        dGates: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// `y[i] = gate[i] * sigmoid[i] * up[i]`.
+    static func gatedUnit(
+        _ gate: UnsafePointer<Self>,
+        _ sigmoid: UnsafePointer<Self>,
+        _ up: UnsafePointer<Self>,
+        into y: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// Back through it, from `dy` to the gate's and the up projection's gradients.
+    static func gatedUnitGradient(
+        _ gate: UnsafePointer<Self>,
+        _ sigmoid: UnsafePointer<Self>,
+        _ up: UnsafePointer<Self>,
+        dy: UnsafePointer<Self>,
+        dGate: UnsafeMutablePointer<Self>,
+        dUp: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// `unit[i] = x[i] * scale; normed[i] = unit[i] * weight[i]`.
+    static func norm(
+        _ x: UnsafePointer<Self>,
+        scale: Self,
+        weight: UnsafePointer<Self>,
+        unit: UnsafeMutablePointer<Self>,
+        normed: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// `y[i] += x[i] * z[i]`.
+    static func addProduct(
+        _ x: UnsafePointer<Self>,
+        _ z: UnsafePointer<Self>,
+        into y: UnsafeMutablePointer<Self>,
+        count: Int
+    )
+    /// `x[i] *= z[i]`.
+    static func multiply(_ x: UnsafeMutablePointer<Self>, by z: UnsafePointer<Self>, count: Int)
+    /// Turns pairs: `low' = low cos - high sin`, `high' = high cos + low sin`, the sine times `sign`.
+    static func rotate(
+        _ low: UnsafeMutablePointer<Self>,
+        _ high: UnsafeMutablePointer<Self>,
+        cosines: UnsafePointer<Self>,
+        sines: UnsafePointer<Self>,
+        sign: Self,
+        count: Int
+    )
+    /// `row[i] = weight[i] * (row[i] - mean) * scale`: back through a softmax.
+    static func softmaxGradient(
+        _ row: UnsafeMutablePointer<Self>,
+        weight: UnsafePointer<Self>,
+        mean: Self,
+        scale: Self,
+        count: Int
+    )
 }
 
 extension Scalar {
-    /// How many values are strictly larger than `bound`.
-    static func countAbove(_ bound: Self, _ x: UnsafePointer<Self>, count: Int) -> Int {
+    /// Sets values to 0, whose bits are 0 in every IEEE format.
+    static func clear(_ x: UnsafeMutablePointer<Self>, count: Int) {
+        memset(x, 0, count * MemoryLayout<Self>.stride)
+    }
+}
+
+// Each is a requirement, so that the witness of Float, and with it the loop, is compiled for Float whoever calls it.
+extension Scalar {
+    package static func countAbove(_ bound: Self, _ x: UnsafePointer<Self>, count: Int) -> Int {
         var above: Int32 = 0
         for index in 0..<count { above &+= x[index] > bound ? 1 : 0 }
         return Int(above)
     }
 
-    /// `y[i] += a * x[i]`.
-    static func axpy(_ a: Self, _ x: UnsafePointer<Self>, into y: UnsafeMutablePointer<Self>, count: Int) {
+    package static func axpy(_ a: Self, _ x: UnsafePointer<Self>, into y: UnsafeMutablePointer<Self>, count: Int) {
         for index in 0..<count { y[index] += a * x[index] }
     }
 
-    /// `x[i] *= a`.
-    static func scale(_ x: UnsafeMutablePointer<Self>, by a: Self, count: Int) {
+    package static func scale(_ x: UnsafeMutablePointer<Self>, by a: Self, count: Int) {
         for index in 0..<count { x[index] *= a }
+    }
+
+    package static func cell(
+        _ gates: UnsafeMutablePointer<Self>,
+        before: UnsafePointer<Self>,
+        after: UnsafeMutablePointer<Self>,
+        squashed: UnsafeMutablePointer<Self>,
+        hidden: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        let (o, g) = (gates + count, gates + 2 * count)
+        sigmoid(gates, count: 2 * count)
+        hyperbolicTangent(g, into: g, count: count)
+        for unit in 0..<count { after[unit] = gates[unit] * before[unit] + (1 - gates[unit]) * g[unit] }
+        hyperbolicTangent(after, into: squashed, count: count)
+        for unit in 0..<count { hidden[unit] = o[unit] * squashed[unit] }
+    }
+
+    package static func cellGradient(
+        _ gates: UnsafePointer<Self>,
+        before: UnsafePointer<Self>,
+        squashed: UnsafePointer<Self>,
+        dHidden: UnsafePointer<Self>,
+        dCell: UnsafeMutablePointer<Self>,
+        dGates: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        let (o, g) = (gates + count, gates + 2 * count)
+        let (dOut, dg) = (dGates + count, dGates + 2 * count)
+        for unit in 0..<count { dCell[unit] += dHidden[unit] * o[unit] * (1 - squashed[unit] * squashed[unit]) }
+        for unit in 0..<count { dOut[unit] = dHidden[unit] * squashed[unit] * o[unit] * (1 - o[unit]) }
+        for unit in 0..<count { dg[unit] = dCell[unit] * (1 - gates[unit]) * (1 - g[unit] * g[unit]) }
+        for unit in 0..<count {
+            dGates[unit] = dCell[unit] * (before[unit] - g[unit]) * gates[unit] * (1 - gates[unit])
+        }
+        for unit in 0..<count { dCell[unit] *= gates[unit] }
+    }
+
+    package static func gatedUnit(
+        _ gate: UnsafePointer<Self>,
+        _ sigmoid: UnsafePointer<Self>,
+        _ up: UnsafePointer<Self>,
+        into y: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        for index in 0..<count { y[index] = gate[index] * sigmoid[index] * up[index] }
+    }
+
+    package static func gatedUnitGradient(
+        _ gate: UnsafePointer<Self>,
+        _ sigmoid: UnsafePointer<Self>,
+        _ up: UnsafePointer<Self>,
+        dy: UnsafePointer<Self>,
+        dGate: UnsafeMutablePointer<Self>,
+        dUp: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        for index in 0..<count { dUp[index] = dy[index] * gate[index] * sigmoid[index] }
+        for index in 0..<count {
+            dGate[index] = dy[index] * up[index] * sigmoid[index] * (1 + gate[index] * (1 - sigmoid[index]))
+        }
+    }
+
+    package static func norm(
+        _ x: UnsafePointer<Self>,
+        scale: Self,
+        weight: UnsafePointer<Self>,
+        unit: UnsafeMutablePointer<Self>,
+        normed: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        for index in 0..<count { unit[index] = x[index] * scale }
+        for index in 0..<count { normed[index] = unit[index] * weight[index] }
+    }
+
+    package static func addProduct(
+        _ x: UnsafePointer<Self>,
+        _ z: UnsafePointer<Self>,
+        into y: UnsafeMutablePointer<Self>,
+        count: Int
+    ) {
+        for index in 0..<count { y[index] += x[index] * z[index] }
+    }
+
+    package static func multiply(_ x: UnsafeMutablePointer<Self>, by z: UnsafePointer<Self>, count: Int) {
+        for index in 0..<count { x[index] *= z[index] }
+    }
+
+    package static func rotate(
+        _ low: UnsafeMutablePointer<Self>,
+        _ high: UnsafeMutablePointer<Self>,
+        cosines: UnsafePointer<Self>,
+        sines: UnsafePointer<Self>,
+        sign: Self,
+        count: Int
+    ) {
+        for index in 0..<count {
+            let (cosine, sine) = (cosines[index], sign * sines[index])
+            let (first, second) = (low[index], high[index])
+            low[index] = first * cosine - second * sine
+            high[index] = second * cosine + first * sine
+        }
+    }
+
+    package static func softmaxGradient(
+        _ row: UnsafeMutablePointer<Self>,
+        weight: UnsafePointer<Self>,
+        mean: Self,
+        scale: Self,
+        count: Int
+    ) {
+        for index in 0..<count { row[index] = weight[index] * (row[index] - mean) * scale }
     }
 }
 
@@ -94,6 +289,9 @@ extension Float: Scalar {
     package static func exponential(_ x: Float) -> Float { expf(x) }
     package static func logarithm(_ x: Float) -> Float { logf(x) }
     package static func hyperbolicTangent(_ x: Float) -> Float { tanhf(x) }
+    package static func countAbove(_ bound: Float, _ x: UnsafePointer<Float>, count: Int) -> Int {
+        FloatKernels.countAbove(bound, x, count: count)
+    }
     package static func sigmoid(_ x: UnsafeMutablePointer<Float>, count: Int) { FloatKernels.sigmoid(x, count: count) }
     package static func hyperbolicTangent(
         _ x: UnsafePointer<Float>,

@@ -27,7 +27,7 @@ package final class Workspace<Value: Scalar> {
 
     /// Room for `count` zeros.
     func zeros(_ count: Int) -> UnsafeMutablePointer<Value> {
-        reserve(count).update(repeating: 0, count: count)
+        Value.clear(reserve(count), count: count)
         return base
     }
 }

@@ -69,7 +69,7 @@ struct SoftmaxOutput<Value: Scalar> {
                 let values = logits + (row - start) * v
                 let target = targets[row]
                 guard target >= 0 else {
-                    if gradients != nil { values.update(repeating: 0, count: v) }
+                    if gradients != nil { Value.clear(values, count: v) }
                     continue
                 }
                 let own = values[target]
