@@ -9,6 +9,7 @@ extension CoordinatorAPI {
             try await requireViewer(request)
             let after = try Self.lastEventID(request)
             let run = request.query["run"]
+            _ = try request.page()
             if let run { _ = try await coordinator.run(run) }
             guard request.headers[.accept]?.contains("application/json") != true else {
                 return try await eventPage(request, after: after ?? 0, run: run)
@@ -22,11 +23,8 @@ extension CoordinatorAPI {
     }
 
     private func eventPage(_ request: ServerRequest, after: Int, run: String?) async throws -> ServerResponse {
-        let limit = request.query["limit"].flatMap { Int($0) } ?? 1000
-        let start = request.query["cursor"].flatMap { Int($0) } ?? after
-        guard (1...10_000).contains(limit), start >= 0 else {
-            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
-        }
+        let (limit, position) = try request.page()
+        let start = position ?? after
         let rows = try await coordinator.events(after: start, limit: limit, run: run)
         let cursor = rows.count == limit ? rows.last.map { String($0.id) } : nil
         return try Self.json(EventPage(items: rows.map(EventView.init), nextCursor: cursor))
@@ -75,6 +73,7 @@ extension CoordinatorAPI {
     }
 
     private static func lastEventID(_ request: ServerRequest) throws -> Int? {
+        _ = try request.integer("after", default: 0, in: 0...Int.max)
         let field = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] } ?? request.query["after"]
         guard let field, !field.isEmpty else { return nil }
         guard let id = Int(field), id >= 0 else {

@@ -39,7 +39,7 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
             try await requireViewer(request)
-            let after = request.query["after"].flatMap { Int($0) } ?? 0
+            let after = try request.integer("after", default: 0, in: 0...Int.max)
             let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "")
             return try Self.list(rounds.filter { $0.number > after }, request)
         }
@@ -56,7 +56,7 @@ extension CoordinatorAPI {
             let rows = try await coordinator.roundHistory(
                 run: request.parameters["run"] ?? "",
                 number: try Self.roundNumber(request),
-                assignments: request.query["assignments"] == "true"
+                assignments: try request.choice("assignments", of: ["false", "true"]) == "true"
             )
             return try Self.list(rows.map(HistoryView.init), request)
         }
@@ -69,7 +69,7 @@ extension CoordinatorAPI {
             let rows = try await coordinator.roundHistory(
                 run: request.parameters["run"] ?? "",
                 number: -(try Self.roundNumber(request)),
-                assignments: request.query["assignments"] == "true"
+                assignments: try request.choice("assignments", of: ["false", "true"]) == "true"
             )
             return try Self.list(rows.map(HistoryView.init), request)
         }

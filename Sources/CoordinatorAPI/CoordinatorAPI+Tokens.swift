@@ -57,11 +57,7 @@ extension CoordinatorAPI {
     }
 
     private static func auditQuery(_ request: ServerRequest) throws -> AuditQuery {
-        let limit = request.query["limit"].map { Int($0) } ?? 100
-        let before = request.query["cursor"].map { Int($0) }
-        guard let limit, (1...10_000).contains(limit), before != .some(nil) else {
-            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
-        }
+        let (limit, before) = try request.page(limit: 100)
         let outcome = request.query["outcome"]
         guard outcome == nil || outcome == "done" || outcome == "refused" else {
             throw ParseFailure(status: 400, detail: "outcome must be done or refused")
@@ -75,7 +71,7 @@ extension CoordinatorAPI {
             return date
         }
         return AuditQuery(
-            before: before ?? nil,
+            before: before,
             limit: limit,
             actor: request.query["actor"],
             action: request.query["action"],

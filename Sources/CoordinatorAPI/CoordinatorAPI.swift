@@ -110,7 +110,9 @@ package struct CoordinatorAPI: Sendable {
             try await requireViewer(request)
             let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
                 .map(LedgerRowView.init)
-            guard request.query["format"] == "jsonl" else { return try Self.list(rows, request) }
+            guard try request.choice("format", of: ["json", "jsonl"]) == "jsonl" else {
+                return try Self.list(rows, request)
+            }
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "application/jsonl"],
@@ -177,11 +179,9 @@ package struct CoordinatorAPI: Sendable {
 
     /// A page of items; the cursor is the position after the last item shown.
     static func list<Item: Encodable>(_ items: [Item], _ request: ServerRequest) throws -> ServerResponse {
-        let limit = request.query["limit"].flatMap { Int($0) } ?? 1000
-        let start = request.query["cursor"].flatMap { Int($0) } ?? 0
-        guard (1...10_000).contains(limit), (0...items.count).contains(start) else {
-            throw ParseFailure(status: 400, detail: "limit must be 1 to 10000 and cursor one that this list gave")
-        }
+        let (limit, cursor) = try request.page()
+        // A cursor beyond the end of a list that has shrunk gives the end.
+        let start = min(cursor ?? 0, items.count)
         let end = min(items.count, start + limit)
         return try json(Page(items: Array(items[start..<end]), nextCursor: end < items.count ? String(end) : nil))
     }

@@ -135,8 +135,8 @@ package enum HeadParser {
         let parts = line.split(separator: 32, omittingEmptySubsequences: false)
         guard parts.count == 3, !parts[0].isEmpty, parts[0].count <= 32, parts[0].allSatisfy(isTokenByte)
         else { throw bad("the request line is malformed") }
-        guard methods.contains(String(decoding: parts[0], as: UTF8.self)) else {
-            throw ParseFailure(status: 501, detail: "the methods known are \(methods.sorted().joined(separator: ", "))")
+        guard !parts[0].elementsEqual("CONNECT".utf8) else {
+            throw ParseFailure(status: 501, detail: "this server opens no tunnels")
         }
         guard !parts[1].isEmpty, parts[1].allSatisfy({ $0 > 32 && $0 < 127 }) else {
             throw bad("the request target is malformed")
@@ -184,8 +184,6 @@ package enum HeadParser {
         else { throw bad("Content-Length is malformed or repeated") }
         return .length(length)
     }
-
-    private static let methods: Set<String> = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
     /// Whether the text can be `uri-host [":" port]`; empty is allowed, as RFC 9112 does.
     static func isHost(_ text: some Collection<UInt8>) -> Bool {

@@ -1,0 +1,144 @@
+"""A deterministic job of ten rounds, and 24 attackers; standard library only.
+
+    siege.py job URL TOKEN      runs the job, prints {"model", "rounds", "p50_ms", "p99_ms"}
+    siege.py attack URL         attacks until it is ended
+"""
+
+import base64
+import hashlib
+import http.client
+import json
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+import urllib.parse
+
+LENGTH = 1000
+
+
+def tensors(value):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [LENGTH], "data_offsets": [0, 4 * LENGTH]},
+                         "__metadata__": {"num_examples": "1", "kind": "delta"}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack(f"<{LENGTH}f", *[value] * LENGTH)
+
+
+class Caller:
+    def __init__(self, url, token):
+        parts = urllib.parse.urlsplit(url)
+        self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        self.token = token
+
+    def call(self, method, path, body=None, content_type="application/json", expect=(200, 201, 204)):
+        headers = {"Authorization": "Bearer " + self.token, "Content-Type": content_type}
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        if content_type == "application/vnd.safetensors":
+            digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+            headers["Content-Digest"] = f"sha-256=:{digest}:"
+        self.connection.request(method, path, data, headers)
+        answer = self.connection.getresponse()
+        content = answer.read()
+        if answer.status not in expect:
+            raise SystemExit(f"{method} {path}: {answer.status} {content[:300]}")
+        return answer.status, json.loads(content) if content[:1] in b"{[" else content
+
+
+def job(url, token):
+    admin = Caller(url, token)
+    admin.call("POST", "/v1/populations", {"name": "siege"})
+    _, run = admin.call("POST", "/v1/runs", {
+        "population": "siege", "rounds": 10, "model": {"architecture": "external"},
+        "cohort": {"goal": 4, "minimum": 4, "over_selection": 1.0, "max_participations": 100}})
+    run = run["id"]
+    admin.call("PUT", f"/v1/runs/{run}/model", tensors(0.0), "application/vnd.safetensors")
+    admin.call("POST", f"/v1/runs/{run}/start")
+    _, enrollment = admin.call("POST", "/v1/populations/siege/enrollment-tokens", {"max_uses": 4})
+    times, lock = [], threading.Lock()
+
+    def client(index):
+        _, registered = Caller(url, enrollment["token"]).call("POST", "/v1/clients", {"name": f"honest-{index}"})
+        caller = Caller(url, registered["token"])
+        accepted = 0
+        while accepted < 10:
+            start = time.monotonic()
+            _, answer = caller.call("POST", "/v1/checkins", {})
+            with lock:
+                times.append(time.monotonic() - start)
+            assignment = answer.get("assignment")
+            if not assignment:
+                time.sleep(0.02)
+                continue
+            value = 0.25 * (index + 1) + assignment["round"]
+            caller.call("PUT", assignment["update_url"], tensors(value), "application/vnd.safetensors")
+            accepted += 1
+
+    threads = [threading.Thread(target=client, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(600):
+        _, view = admin.call("GET", f"/v1/runs/{run}")
+        if view["state"] == "completed":
+            break
+        time.sleep(0.05)
+    times.sort()
+    print(json.dumps({"model": view["model_sha256"], "rounds": view["committed_rounds"], "checkins": len(times),
+                      "p50_ms": round(1000 * times[len(times) // 2], 2),
+                      "p99_ms": round(1000 * times[min(len(times) - 1, int(0.99 * len(times)))], 2)}))
+
+
+def attack(url):
+    parts = urllib.parse.urlsplit(url)
+    address = (parts.hostname, parts.port)
+
+    def connect():
+        return socket.create_connection(address, timeout=5)
+
+    def slowloris(rng):
+        peer = connect()
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(20):
+            peer.sendall(b"X-%d: y\r\n" % rng.randrange(10 ** 6))
+            time.sleep(0.2)
+
+    def oversized(rng):
+        peer = connect()
+        peer.sendall(b"POST /v1/populations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(200):
+            peer.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+    def garbage(rng):
+        peer = connect()
+        peer.sendall(rng.randbytes(rng.randrange(1, 4096)) + b"\r\n\r\n")
+        peer.recv(1000)
+        time.sleep(0.02)
+
+    def guessing(rng):
+        peer = connect()
+        for _ in range(50):
+            peer.sendall(b"GET /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer mlt_%x\r\n\r\n" % rng.getrandbits(256))
+            if not peer.recv(4000):
+                break
+            time.sleep(0.02)
+
+    def attacker(index):
+        kind = [slowloris, oversized, garbage, guessing][index % 4]
+        rng = random.Random(index)
+        while True:
+            try:
+                kind(rng)
+            except OSError:
+                time.sleep(0.02)
+
+    for index in range(24):
+        threading.Thread(target=attacker, args=(index,), daemon=True).start()
+    print("attacking", flush=True)
+    while True:
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    job(*sys.argv[2:]) if sys.argv[1] == "job" else attack(sys.argv[2])
