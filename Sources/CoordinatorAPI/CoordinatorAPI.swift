@@ -57,6 +57,7 @@ package struct CoordinatorAPI: Sendable {
         }
         addStatusRoutes(to: &router)
         addPopulationRoutes(to: &router)
+        addPrivacyRoutes(to: &router)
         addRunRoutes(to: &router)
         addTokenizerRoutes(to: &router)
         addModelRoutes(to: &router)
@@ -108,6 +109,9 @@ package struct CoordinatorAPI: Sendable {
         }
         router.add("GET", "/v1/populations/{population}/ledger") { request in
             try await requireViewer(request)
+            if request.query["format"] == "audit" {
+                return try Self.json(await coordinator.ledgerAudit(population: request.parameters["population"] ?? ""))
+            }
             let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
                 .map(LedgerRowView.init)
             guard try request.choice("format", of: ["json", "jsonl"]) == "jsonl" else {

@@ -39,6 +39,9 @@ enum SchemaMigrations {
         migrator.registerMigration("scores of updates and quarantine of clients") { database in
             try database.execute(sql: updateScores)
         }
+        migrator.registerMigration("privacy ledger: rows about a population") { database in
+            try database.execute(sql: ledgerOfPopulations)
+        }
         return migrator
     }
 
@@ -104,5 +107,22 @@ enum SchemaMigrations {
             run_id TEXT NOT NULL, version INTEGER NOT NULL, source TEXT NOT NULL, metrics TEXT NOT NULL,
             measured_at DOUBLE NOT NULL, PRIMARY KEY (run_id, version, source),
             FOREIGN KEY (run_id, version) REFERENCES model_version (run_id, version));
+        """
+
+    /// Rows about a population itself have no run.
+    private static let ledgerOfPopulations = """
+        CREATE TABLE privacy_charge_next (
+            sequence INTEGER PRIMARY KEY NOT NULL, population_id TEXT NOT NULL REFERENCES population (id),
+            run_id TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('reserved', 'committed', 'released')), event TEXT NOT NULL,
+            epsilon_after DOUBLE NOT NULL, created_at DOUBLE NOT NULL, previous_hash TEXT NOT NULL,
+            row_hash TEXT NOT NULL UNIQUE);
+        INSERT INTO privacy_charge_next SELECT * FROM privacy_charge ORDER BY sequence;
+        DROP TABLE privacy_charge;
+        ALTER TABLE privacy_charge_next RENAME TO privacy_charge;
+        CREATE TRIGGER privacy_charge_is_append_only_update BEFORE UPDATE ON privacy_charge
+            BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+        CREATE TRIGGER privacy_charge_is_append_only_delete BEFORE DELETE ON privacy_charge
+            BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
         """
 }

@@ -25,7 +25,7 @@ struct AccessTests {
         let (run, _, _) = try await service.assigned()
         let viewer = try await issue(service, "viewer").text
         let operators = try await issue(service, "operator").text
-        let adminOnly = ["/v1/populations", "enrollment-tokens", "/v1/tokens"]
+        let adminOnly = ["/v1/populations", "enrollment-tokens", "/v1/tokens", "/v1/ledger"]
         for (method, target) in service.router.routes where target.hasPrefix("/v1/") {
             let participation = target.contains("assignments") || target.contains("checkins")
             if participation || (method == "POST" && target == "/v1/clients") { continue }

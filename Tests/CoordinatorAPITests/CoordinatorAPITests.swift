@@ -157,7 +157,8 @@ struct CoordinatorAPITests {
             #expect(Secrets.sha256(Array(fields.joined(separator: "\n").utf8)) == previous)
             states.append(fields[6])
         }
-        #expect(states == ["reserved", "released"])
+        // The budget itself, then the charge.
+        #expect(states == ["committed", "reserved", "released"])
     }
 
     @Test func weightsHonourRangesAndTags() async throws {

@@ -1,36 +1,42 @@
 import DifferentialPrivacy
 import Foundation
+import Logging
 import Tensors
 import WireFormat
 
 extension Coordinator {
-    /// The population's ε with the charges that count, at its δ.
-    private func epsilon(of charges: [String: ChargedRun], delta: Double) -> Double {
-        let ordered = charges.sorted { $0.key < $1.key }.map(\.value)
-        return ParticipationCappedAccountant.epsilon(
-            of: ordered.map {
-                .init(
-                    noiseMultiplier: $0.noiseMultiplier,
-                    participationCap: $0.participationCap,
-                    roundCount: $0.roundCount,
-                    parameterCount: $0.parameterCount
-                )
-            },
-            delta: delta
-        )
-    }
+    // MARK: - Charges
 
     /// Makes the reservation for a round that is about to open, or refuses.
     ///
-    /// - Throws: ``CoordinationError`` with code `budget_exhausted` when the round could overdraw the budget.
+    /// - Throws: ``CoordinationError`` with code `budget_exhausted` when the round could overdraw the budget,
+    ///   `delta_too_large` when δ is not under 1/N, `ledger_rolled_back` until an operator has acknowledged a roll-back.
     func reserve(run id: String, round: Int, attempt: Int) throws -> LedgerRow {
+        try reserve(run: id, round: round, attempt: attempt, charge: charge(of: try runState(id)))
+    }
+
+    /// Makes the reservation for any release of a run: evaluation, analytics, and rounds.
+    func reserve(run id: String, round: Int, attempt: Int, charge: PrivacyCharge) throws -> LedgerRow {
         let run = try runState(id)
         let population = try populationRecord(run.record.populationId)
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else {
             throw CoordinationError(.unprocessable, "population_without_budget", "the population has no privacy budget")
         }
-        let charge = try charge(of: run)
-        let total = epsilon(of: ledger.charges(population: population.id, additional: (id, charge)), delta: delta)
+        if let ledgerAlarm {
+            throw CoordinationError(
+                .conflict,
+                "ledger_rolled_back",
+                "\(ledgerAlarm). No private round opens until an administrator has acknowledged that: restore the newest "
+                    + "database, or POST /v1/ledger/acknowledgement with a reason, which charges what was lost again"
+            )
+        }
+        try checkDelta(of: population)
+        let account = ledger.account(population.id)
+        let total = try epsilon(
+            of: account.releases(additional: (id, charge, 1)),
+            population: population,
+            isAdaptive: account.wouldBeAdaptive(run: id, charge: charge)
+        )
         guard total <= budget else {
             throw CoordinationError(
                 .conflict,
@@ -38,55 +44,164 @@ extension Coordinator {
                 "round \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened"
             )
         }
-        return ledger.append(
+        return try ledger.append(
             population: population.id,
             run: id,
             round: round,
             attempt: attempt,
             state: "reserved",
-            charge: charge,
+            event: charge.canonical,
             epsilonAfter: total,
             at: now
         )
     }
 
     /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
-    func settle(run id: String, round: RoundRecord, state: String) -> LedgerRow {
-        guard let run = runs[id] else { preconditionFailure("the run is known") }
+    func settle(run id: String, round: RoundRecord, state: String) throws -> LedgerRow {
+        let run = try runState(id)
         // As it was reserved: it must be possible to settle also where the model's file is missing.
-        let reservation = ledger.charge(run: id, round: round.number, attempt: round.attempt)
-        guard let charge = reservation ?? (try? charge(of: run)) else { preconditionFailure("the run has a charge") }
-        let population = populations[run.record.populationId]
-        var row = ledger.append(
+        let reservation = ledger.reservation(
             population: run.record.populationId,
             run: id,
             round: round.number,
+            attempt: round.attempt
+        )
+        return try settle(
+            run: id,
+            round: round.number,
             attempt: round.attempt,
+            charge: reservation ?? charge(of: run),
+            state: state
+        )
+    }
+
+    /// Ends any reservation.
+    func settle(
+        run id: String,
+        round: Int,
+        attempt: Int,
+        charge: PrivacyCharge,
+        state: String
+    ) throws -> LedgerRow {
+        let population = try populationRecord(try runState(id).record.populationId)
+        var row = try ledger.append(
+            population: population.id,
+            run: id,
+            round: round,
+            attempt: attempt,
             state: state,
-            charge: charge,
+            event: charge.canonical,
             epsilonAfter: 0,
             at: now
         )
-        let total = epsilon(
-            of: ledger.charges(population: run.record.populationId),
-            delta: population?.budgetDelta ?? 1e-5
-        )
+        let account = ledger.account(population.id)
         // The total is informative and not part of the row's hash.
-        row.epsilonAfter = total
-        ledger.noteTotal(total)
+        row.epsilonAfter =
+            (try? epsilon(of: account.releases(), population: population, isAdaptive: account.isAdaptive)) ?? 0
+        ledger.noteTotal(row.epsilonAfter)
         return row
     }
 
-    private func charge(of run: RunState) throws -> PrivacyCharge {
-        PrivacyCharge(
-            mode: run.specification.privacy.mode,
-            noiseMultiplier: run.specification.privacy.noiseMultiplier,
-            participationCap: run.specification.cohort.maxParticipations,
-            parameterCount: try uploadLayout(of: run.record.id).parameterCount
-        )
+    /// What a run is charged with for each of its rounds.
+    func charge(of run: RunState) throws -> PrivacyCharge {
+        PrivacyCharge(of: run.specification, parameterCount: try uploadLayout(of: run.record.id).parameterCount)
     }
 
-    /// Refuses a model too large for the sampler's guarantee, when the run is made and not after its first round.
+    // MARK: - Totals
+
+    /// The accountant that enforces this population's budget for these releases.
+    func accountant(
+        for releases: [CappedRelease],
+        population: PopulationRecord,
+        isAdaptive: Bool
+    ) -> AccountantKind {
+        let enforcing = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: isAdaptive)
+        return ledger.account(population.id).budget?.accountant == "rdp" ? .rdp : enforcing
+    }
+
+    private func epsilon(
+        of releases: [CappedRelease],
+        population: PopulationRecord,
+        isAdaptive: Bool
+    ) throws -> Double {
+        guard let delta = population.budgetDelta else { return 0 }
+        let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
+        do {
+            return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind)
+        } catch {
+            throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
+        }
+    }
+
+    func budgetStatus(of population: PopulationRecord) -> BudgetStatus? {
+        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return nil }
+        let account = ledger.account(population.id)
+        let live = runOrder.compactMap { id -> (String, PrivacyCharge)? in
+            guard let run = runs[id], run.record.populationId == population.id,
+                run.specification.privacy.mode != "none", ["created", "running", "paused"].contains(run.record.state),
+                let charge = try? charge(of: run)
+            else { return nil }
+            return (id, charge)
+        }
+        let key = BudgetStatusKey(rowCount: ledger.rows.count, budget: budget, live: live.map(\.0))
+        if let known = budgetStatuses[population.id], known.key == key { return known.status }
+        let spent = total(account, population, committedOnly: true)
+        let withReserved = total(account, population, committedOnly: false)
+        var fitting: [String: Int?] = [:]
+        for (id, charge) in live {
+            fitting[id] = roundsThatFit(account: account, run: id, charge: charge, population: population)
+        }
+        let releases = (try? account.releases()) ?? []
+        let status = BudgetStatus(
+            epsilon: budget,
+            delta: delta,
+            accountant: accountant(for: releases, population: population, isAdaptive: account.isAdaptive).rawValue,
+            isAdaptive: account.isAdaptive,
+            spentEpsilon: spent,
+            reservedEpsilon: withReserved - spent,
+            remainingEpsilon: max(0, budget - withReserved),
+            roundsThatFit: fitting
+        )
+        budgetStatuses[population.id] = (key, status)
+        return status
+    }
+
+    private func total(_ account: PopulationAccount, _ population: PopulationRecord, committedOnly: Bool) -> Double {
+        guard let releases = try? account.releases(committedOnly: committedOnly) else { return .infinity }
+        return (try? epsilon(of: releases, population: population, isAdaptive: account.isAdaptive)) ?? .infinity
+    }
+
+    /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
+    private func roundsThatFit(
+        account: PopulationAccount,
+        run: String,
+        charge: PrivacyCharge,
+        population: PopulationRecord
+    ) -> Int? {
+        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return 0 }
+        let isAdaptive = account.wouldBeAdaptive(run: run, charge: charge)
+        func admits(_ extra: Int) -> Bool {
+            guard let releases = try? account.releases(additional: (run, charge, extra)) else { return false }
+            let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
+            // A search by loss distributions would take seconds; Rényi never admits more.
+            let quick = kind == .pld ? .rdp : kind
+            return ((try? BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: quick)) ?? .infinity)
+                <= budget
+        }
+        guard admits(1) else { return 0 }
+        let limit = charge.kind == "banded_matrix" ? (runs[run]?.specification.rounds ?? 1) : 1_000_000
+        if admits(limit) { return charge.kind == "banded_matrix" ? limit : nil }
+        var (lower, upper) = (1, limit)
+        while upper - lower > 1 {
+            let middle = (lower + upper) / 2
+            if admits(middle) { lower = middle } else { upper = middle }
+        }
+        return lower
+    }
+
+    // MARK: - Refusals
+
+    /// Refuses a mechanism that is not proven for the model's size, when the run is made and not after its first round.
     func checkNoiseDimension(_ specification: RunSpecification, layout: ParameterLayout) throws {
         guard specification.privacy.mode != "none" else { return }
         let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
@@ -97,65 +212,93 @@ extension Coordinator {
                 parameterCount: layout.parameterCount,
                 isLocal: specification.privacy.mode == "local"
             )
+            _ = try PrivacyCharge(of: specification, parameterCount: layout.parameterCount).release(count: 1)
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the noise cannot be made: \(error)")
         }
     }
 
-    func budgetStatus(of population: PopulationRecord) -> BudgetStatus? {
-        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return nil }
-        let all = ledger.charges(population: population.id)
-        let spent = epsilon(of: ledger.charges(population: population.id, committedOnly: true), delta: delta)
-        let withReserved = epsilon(of: all, delta: delta)
-        var fitting: [String: Int?] = [:]
-        for id in runOrder {
-            guard let run = runs[id], run.record.populationId == population.id,
-                run.specification.privacy.mode != "none", ["created", "running", "paused"].contains(run.record.state),
-                let charge = try? charge(of: run)
-            else { continue }
-            fitting[id] = roundsThatFit(charges: all, run: id, charge: charge, budget: budget, delta: delta)
+    /// δ of 1/N or more would allow publishing one client's data whole.
+    func checkDelta(of population: PopulationRecord) throws {
+        guard let delta = population.budgetDelta else { return }
+        let count = clients.values.reduce(0) {
+            $0 + ($1.populationId == population.id && $1.state != "revoked" ? 1 : 0)
         }
-        return BudgetStatus(
-            epsilon: budget,
-            delta: delta,
-            spentEpsilon: spent,
-            reservedEpsilon: withReserved - spent,
-            remainingEpsilon: max(0, budget - withReserved),
-            roundsThatFit: fitting
-        )
+        guard count < 2 || delta < 1 / Double(count) else {
+            throw CoordinationError(
+                .unprocessable,
+                "delta_too_large",
+                "the budget's delta of \(delta) is not less than 1/\(count), the share of one client: a mechanism that "
+                    + "publishes one client's data whole would satisfy it; make a population with a delta under "
+                    + "\(pow(Double(count), -1.1))"
+            )
+        }
     }
 
-    /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
-    private func roundsThatFit(
-        charges: [String: ChargedRun],
-        run: String,
-        charge: PrivacyCharge,
-        budget: Double,
-        delta: Double
-    ) -> Int? {
-        var trial = charges
-        var entry =
-            trial[run]
-            ?? ChargedRun(
-                noiseMultiplier: charge.noiseMultiplier,
-                participationCap: charge.participationCap,
-                roundCount: 0,
-                parameterCount: charge.parameterCount
+    // MARK: - Start
+
+    /// Takes the stored rows: chain, kinds, transitions, totals, budgets, and the second record.
+    func openLedger(_ rows: [LedgerRow]) throws {
+        ledger = try PrivacyLedger(verifying: rows)
+        for population in populations.values {
+            let account = ledger.account(population.id)
+            if let budget = account.budget,
+                budget.epsilon != population.budgetEpsilon || budget.delta != population.budgetDelta
+            {
+                throw CoordinationError(
+                    .unavailable,
+                    "ledger_broken",
+                    "the budget of '\(population.name)' is not the one in its ledger: the database was edited; restore it"
+                )
+            }
+            guard let last = rows.last(where: { $0.populationId == population.id && !$0.runId.isEmpty }) else {
+                continue
+            }
+            let found = total(account, population, committedOnly: false)
+            guard abs(found - last.epsilonAfter) <= 1e-9 * max(1, abs(found)) || budgetChanged(after: last) else {
+                throw CoordinationError(
+                    .unavailable,
+                    "ledger_broken",
+                    "the charges of '\(population.name)' add up to epsilon \(found), but row \(last.sequence) says "
+                        + "\(last.epsilonAfter); restore the database"
+                )
+            }
+        }
+        if let head = try LedgerHead.read(path: configuration.ledgerHeadPath) {
+            ledgerAlarm = head.contradiction(of: ledger)
+            if let ledgerAlarm {
+                ledgerLost = head.lost(from: ledger)
+                logger.critical("The privacy ledger was rolled back", metadata: ["reason": "\(ledgerAlarm)"])
+            }
+        } else if !rows.isEmpty {
+            logger.warning(
+                "The privacy ledger has no second record; one is made of what the database holds",
+                metadata: ["path": "\(configuration.ledgerHeadPath)"]
             )
-        let start = entry.roundCount
-        func admits(_ extra: Int) -> Bool {
-            entry.roundCount = start + extra
-            trial[run] = entry
-            return epsilon(of: trial, delta: delta) <= budget
         }
-        guard admits(1) else { return 0 }
-        let limit = 1_000_000
-        if admits(limit) { return nil }
-        var (lower, upper) = (1, limit)
-        while upper - lower > 1 {
-            let middle = (lower + upper) / 2
-            if admits(middle) { lower = middle } else { upper = middle }
-        }
-        return lower
+        writeLedgerHead()
     }
+
+    /// A change of the accountant after a row changes its total, and nothing else does.
+    private func budgetChanged(after row: LedgerRow) -> Bool {
+        ledger.rows.suffix(from: row.sequence).contains { $0.populationId == row.populationId && $0.runId.isEmpty }
+    }
+
+    /// Brings the second record up to the durable ledger; called after every transaction that appended to it.
+    func writeLedgerHead() {
+        guard ledgerAlarm == nil, !ledger.rows.isEmpty else { return }
+        do {
+            try LedgerHead(ledger).write(path: configuration.ledgerHeadPath)
+        } catch {
+            // The record is behind then, which weakens it and breaks nothing; the next charge tries again.
+            logger.error("The ledger's second record could not be written", metadata: ["error": "\(error)"])
+        }
+    }
+}
+
+/// What a budget's status was computed from.
+struct BudgetStatusKey: Equatable, Sendable {
+    var rowCount: Int
+    var budget: Double
+    var live: [String]
 }

@@ -1,31 +1,5 @@
 package import Foundation
 
-/// The event of one charge: a Gaussian release with at most `participationCap` releases per client in the run.
-package struct PrivacyCharge: Codable, Equatable, Sendable {
-    package var kind = "gaussian"
-    package var mode: String
-    package var noiseMultiplier: Double
-    package var participationCap: Int
-    package var relation: String
-    package var parameterCount: Int
-
-    package init(mode: String, noiseMultiplier: Double, participationCap: Int, parameterCount: Int) {
-        self.mode = mode
-        self.noiseMultiplier = noiseMultiplier
-        self.participationCap = participationCap
-        relation = mode == "local" ? "replace_one" : "zero_out"
-        self.parameterCount = parameterCount
-    }
-}
-
-/// The charges of one run that still count, as an accountant needs them.
-package struct ChargedRun: Equatable, Sendable {
-    package var noiseMultiplier: Double
-    package var participationCap: Int
-    package var roundCount: Int
-    package var parameterCount: Int
-}
-
 /// The append-only, hash-chained list of charges, and what is derived from it.
 ///
 /// A charge is `reserved`, then `committed` or `released`; each state is a row of its own. Only released charges do not
@@ -33,66 +7,38 @@ package struct ChargedRun: Equatable, Sendable {
 package struct PrivacyLedger: Sendable {
     /// All rows in order.
     package private(set) var rows: [LedgerRow] = []
+    private(set) var accounts: [String: PopulationAccount] = [:]
 
     package init() {}
 
-    /// Takes stored rows and checks the chain.
+    /// Takes stored rows and checks the chain, the kinds and the transitions.
     ///
-    /// - Throws: ``CoordinationError`` with code `ledger_broken` at the first row that does not follow from the one before.
+    /// - Throws: ``CoordinationError`` with code `ledger_broken` at the first row that does not follow from those before.
     package init(verifying rows: [LedgerRow]) throws(CoordinationError) {
         for row in rows {
             guard row.sequence == self.rows.count + 1, row.previousHash == head, Self.hash(row) == row.rowHash else {
                 throw CoordinationError(
                     .unavailable,
                     "ledger_broken",
-                    "the privacy ledger's row \(row.sequence) does not follow from the row before it; restore the database"
+                    "the privacy ledger's row \(row.sequence) does not follow from the row before it: it was edited or "
+                        + "rows are missing; restore the database from a backup"
                 )
             }
+            try accounts[row.populationId, default: PopulationAccount()].take(row)
             self.rows.append(row)
         }
     }
 
     /// The hash of the last row, or of nothing.
-    package var head: String { rows.last?.rowHash ?? String(repeating: "0", count: 64) }
+    package var head: String { rows.last?.rowHash ?? Self.emptyHead }
+    package static let emptyHead = String(repeating: "0", count: 64)
 
-    /// The charges of a population that count, by run; `additional` stands for a reservation being considered.
-    package func charges(
-        population: String,
-        additional: (run: String, charge: PrivacyCharge)? = nil,
-        committedOnly: Bool = false
-    ) -> [String: ChargedRun] {
-        var states: [String: (run: String, state: String, charge: PrivacyCharge)] = [:]
-        for row in rows where row.populationId == population {
-            guard let charge = try? JSONDecoder().decode(PrivacyCharge.self, from: Data(row.event.utf8)) else {
-                continue
-            }
-            states["\(row.runId)/\(row.round)/\(row.attempt)"] = (row.runId, row.state, charge)
-        }
-        var counted = states.values.filter { committedOnly ? $0.state == "committed" : $0.state != "released" }.map {
-            ($0.run, $0.charge)
-        }
-        if let additional { counted.append(additional) }
-        var result: [String: ChargedRun] = [:]
-        for (run, charge) in counted {
-            var entry =
-                result[run]
-                ?? ChargedRun(
-                    noiseMultiplier: charge.noiseMultiplier,
-                    participationCap: charge.participationCap,
-                    roundCount: 0,
-                    parameterCount: charge.parameterCount
-                )
-            entry.roundCount += 1
-            result[run] = entry
-        }
-        return result
-    }
+    /// What a population has been charged with.
+    func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
 
-    /// The charge that was reserved for one attempt.
-    package func charge(run: String, round: Int, attempt: Int) -> PrivacyCharge? {
-        rows.last { $0.runId == run && $0.round == round && $0.attempt == attempt }.flatMap {
-            try? JSONDecoder().decode(PrivacyCharge.self, from: Data($0.event.utf8))
-        }
+    /// The charge that is reserved for one attempt.
+    func reservation(population: String, run: String, round: Int, attempt: Int) -> PrivacyCharge? {
+        accounts[population]?.open[.init(run: run, round: round, attempt: attempt)]?.charge
     }
 
     /// Makes the next row and keeps it; the caller stores it in the same transaction as what it belongs to.
@@ -102,13 +48,10 @@ package struct PrivacyLedger: Sendable {
         round: Int,
         attempt: Int,
         state: String,
-        charge: PrivacyCharge,
+        event: String,
         epsilonAfter: Double,
         at time: Date
-    ) -> LedgerRow {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys]
-        let event = (try? encoder.encode(charge)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    ) throws(CoordinationError) -> LedgerRow {
         // Whole milliseconds, so that the shown time is the hashed one.
         let time = Date(timeIntervalSince1970: (time.timeIntervalSince1970 * 1000).rounded(.down) / 1000 + 1e-5)
         var row = LedgerRow(
@@ -125,6 +68,9 @@ package struct PrivacyLedger: Sendable {
             rowHash: ""
         )
         row.rowHash = Self.hash(row)
+        var account = account(population)
+        try account.take(row)
+        accounts[population] = account
         rows.append(row)
         return row
     }
@@ -136,10 +82,20 @@ package struct PrivacyLedger: Sendable {
 
     /// Takes back rows whose transaction failed.
     package mutating func truncate(to count: Int) {
-        rows.removeLast(rows.count - count)
+        guard count < rows.count else { return }
+        let kept = Array(rows.prefix(count))
+        let touched = Set(rows.suffix(from: count).map(\.populationId))
+        rows = kept
+        for population in touched {
+            var account = PopulationAccount()
+            // These rows were taken once already.
+            for row in kept where row.populationId == population { try? account.take(row) }
+            accounts[population] = account
+        }
     }
 
-    private static func hash(_ row: LedgerRow) -> String {
+    /// A row's hash: SHA-256 of its fields, one a line, with the time in milliseconds.
+    package static func hash(_ row: LedgerRow) -> String {
         let canonical = [
             row.previousHash, String(row.sequence), row.populationId, row.runId, String(row.round),
             String(row.attempt), row.state, row.event,

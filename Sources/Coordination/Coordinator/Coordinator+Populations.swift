@@ -7,7 +7,10 @@ package struct BudgetStatus: Codable, Equatable, Sendable {
     package var delta: Double
     package var unit = "client"
     package var relation = "zero_out"
-    package var accountant = "gaussian_capped"
+    /// Who enforces: `gaussian`, `pld` or `rdp`.
+    package var accountant = "gaussian"
+    /// Whether a plan began after another run had published, so that only filters may enforce.
+    package var isAdaptive = false
     package var spentEpsilon: Double
     package var reservedEpsilon: Double
     package var remainingEpsilon: Double
@@ -61,7 +64,9 @@ extension Coordinator {
             budgetDelta: request.budget?.delta,
             createdAt: now
         )
-        try commit([.population(record)])
+        let count = ledger.rows.count
+        let row = try budgetRow(record, accountant: request.budget?.accountant ?? "auto")
+        try commit([.population(record)] + (row.map { [.ledger($0)] } ?? []), ledgerCount: count)
         return try population(record.id)
     }
 

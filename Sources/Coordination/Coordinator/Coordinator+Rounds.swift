@@ -81,7 +81,7 @@ extension Coordinator {
             case .aggregate: changes += superseding(run, code: "round_full")
             case .discard:
                 changes += superseding(run, code: "round_closed")
-                changes += settlement(of: run, round: round, from: before.phase)
+                changes += try settlement(of: run, round: round, from: before.phase)
                 accepted = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
             case .draw, .freed: break
             }
@@ -219,6 +219,10 @@ extension Coordinator {
             } catch let error as CoordinationError where error.code == "budget_exhausted" {
                 try drive(run: id, .failed(code: error.code, cause: error.message))
                 throw error
+            } catch let error as CoordinationError where error.code == "ledger_rolled_back" {
+                // An administrator has to look first; the run goes on after that.
+                if run.record.state == "running" { try drive(run: id, .paused) }
+                throw error
             }
         }
         try commit(changes, ledgerCount: ledgerCount)
@@ -239,16 +243,16 @@ extension Coordinator {
     /// While it collects nothing that depends on client data was released, so its cost is given back; with local privacy what
     /// has arrived was released by the clients. Of an attempt that was cancelled while its sum was made, noise may have been
     /// drawn: its cost stays.
-    private func settlement(of run: RunState, round: RoundRecord, from phase: RoundPhase) -> [StoreChange] {
+    private func settlement(of run: RunState, round: RoundRecord, from phase: RoundPhase) throws -> [StoreChange] {
         guard !round.isEvaluation else { return [] }
         switch run.specification.privacy.mode {
         case "none": return []
         case "local" where round.accepted > 0:
-            return [.ledger(settle(run: run.record.id, round: round, state: "committed"))]
+            return [.ledger(try settle(run: run.record.id, round: round, state: "committed"))]
         default:
             let mayHaveNoise = phase == .aggregating && run.record.state == "cancelled"
             return [
-                .ledger(settle(run: run.record.id, round: round, state: mayHaveNoise ? "committed" : "released"))
+                .ledger(try settle(run: run.record.id, round: round, state: mayHaveNoise ? "committed" : "released"))
             ]
         }
     }
@@ -356,7 +360,7 @@ extension Coordinator {
                     changes.append(history(id, round: number, attempt: attempt, state: state.rawValue, cause: cause))
                 }
                 if run.specification.privacy.mode != "none" {
-                    let row = settle(run: id, round: round, state: "committed")
+                    let row = try settle(run: id, round: round, state: "committed")
                     round.epsilon = row.epsilonAfter
                     changes.append(.ledger(row))
                 } else if let metrics = rates(of: counted(run), run: id, version: number, source: "training") {

@@ -18,8 +18,12 @@ package struct CoordinatorConfiguration: Sendable {
     package var eventQueueLimit: Int = 512
     package var now: @Sendable () -> Date = { Date() }
 
+    /// The ledger's second record; best on another disk than the database.
+    package var ledgerHeadPath: String
+
     package init(dataDirectory: String) {
         self.dataDirectory = dataDirectory
+        ledgerHeadPath = dataDirectory + "/ledger.head"
     }
 }
 
@@ -48,6 +52,12 @@ package actor Coordinator {
     var liveAssignmentByClient: [String: String] = [:]
     var lastSeen: [String: Date] = [:]
     var ledger = PrivacyLedger()
+    /// Why the stored ledger contradicts its second record.
+    var ledgerAlarm: String?
+    /// What the second record had charged and the stored ledger has not.
+    var ledgerLost: [LedgerHead.Group] = []
+    /// Totals of populations, good as long as their ledger stands still.
+    var budgetStatuses: [String: (key: BudgetStatusKey, status: BudgetStatus)] = [:]
     var journal = EventJournal()
     /// Clients of each population by state.
     var clientStateCounts: [String: [String: Int]] = [:]
@@ -110,6 +120,7 @@ package actor Coordinator {
             observe(change)
             apply(change)
         }
+        if changes.contains(where: { if case .ledger = $0 { true } else { false } }) { writeLedgerHead() }
         told(events)
     }
 
@@ -162,7 +173,7 @@ package actor Coordinator {
         for record in state.modelVersions { runs[record.runId]?.versions.append(record) }
         for record in state.modelMetrics { noteMetrics(record) }
         for row in state.phaseChanges { notePhase(row) }
-        ledger = try PrivacyLedger(verifying: state.ledger)
+        try openLedger(state.ledger)
         (journal.firstID, journal.lastID) = state.eventRange
         for record in state.assignments {
             guard isOpen(record) else {

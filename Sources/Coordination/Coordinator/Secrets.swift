@@ -21,8 +21,12 @@ package enum Secrets {
 
     /// Lower-case hexadecimal digits.
     package static func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-        let digits = Array("0123456789abcdef")
-        return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
+        var text: [UInt8] = []
+        text.reserveCapacity(64)
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] { text.append(digit < 10 ? 48 + digit : 87 + digit) }
+        }
+        return String(decoding: text, as: UTF8.self)
     }
 
     private static func randomBytes(_ count: Int) -> [UInt8] {

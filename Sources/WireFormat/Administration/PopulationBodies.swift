@@ -9,7 +9,7 @@ package struct BudgetSpecification: Codable, Equatable, Sendable {
         self.epsilon = epsilon
         self.delta = delta
         unit = "client"
-        accountant = "gaussian_capped"
+        accountant = "auto"
     }
 }
 
@@ -32,14 +32,51 @@ package struct PopulationRequest: Codable, Equatable, Sendable {
             }
             let budget = fields.object("budget") { budget in
                 _ = budget.choice("unit", of: ["client"], default: "client")
-                _ = budget.choice("accountant", of: ["gaussian_capped"], default: "gaussian_capped")
-                return BudgetSpecification(
+                let accountant = budget.choice("accountant", of: ["auto", "rdp"], default: "auto")
+                var specification = BudgetSpecification(
                     epsilon: budget.number("epsilon", in: 0...1000, excludingLower: true),
                     delta: budget.number("delta", in: 1e-12...0.1)
                 )
+                specification.accountant = accountant
+                return specification
             }
             return Self(name: name, budget: budget)
         }
+    }
+}
+
+/// `PATCH /v1/populations/{id}/budget`.
+package struct BudgetChangeRequest: Codable, Equatable, Sendable {
+    package var epsilon: Double
+    /// Needed to raise ε; stays in the ledger.
+    package var reason: String?
+
+    package init(epsilon: Double, reason: String? = nil) {
+        self.epsilon = epsilon
+        self.reason = reason
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            if fields.has("delta") { fields.report("delta", "is fixed for a population's life; create another one") }
+            return Self(
+                epsilon: fields.number("epsilon", in: 0...1000, excludingLower: true),
+                reason: fields.optionalString("reason", lengthLimit: 1000)
+            )
+        }
+    }
+}
+
+/// `POST /v1/ledger/acknowledgement`.
+package struct AcknowledgementRequest: Codable, Equatable, Sendable {
+    package var reason: String
+
+    package init(reason: String) {
+        self.reason = reason
+    }
+
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { Self(reason: $0.string("reason", lengthLimit: 1000)) }
     }
 }
 

@@ -7,7 +7,7 @@ struct PopulationCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "population",
         abstract: "The people whose data one privacy budget covers.",
-        subcommands: [Create.self, Show.self, Ledger.self, Token.self]
+        subcommands: [Create.self, Show.self, Ledger.self, Budget.self, Token.self]
     )
 
     struct Create: AsyncParsableCommand {
@@ -77,6 +77,21 @@ struct PopulationCommand: AsyncParsableCommand {
         func run() async throws {
             let data = try await access.call("GET", "/v1/populations/\(escaped(population))/ledger?format=jsonl")
             print(String(decoding: data, as: UTF8.self), terminator: "")
+        }
+    }
+
+    struct Budget: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Lower the budget's epsilon, or raise it with a reason."
+        )
+        @OptionGroup var access: ServerAccess
+        @Argument(help: "Its id or name.") var population: String
+        @Option(help: "The new epsilon.") var epsilon: Double
+        @Option(help: "Why it is raised; stays in the ledger.") var reason: String?
+
+        func run() async throws {
+            let body = try WireCoding.encode(BudgetChangeRequest(epsilon: epsilon, reason: reason))
+            try access.show(await access.call("PATCH", "/v1/populations/\(escaped(population))/budget", body: body))
         }
     }
 

@@ -6,7 +6,10 @@ struct PrivacyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "privacy",
         abstract: "What noise costs, what a budget allows, and whether a ledger adds up.",
-        subcommands: [Epsilon.self, Delta.self, Calibrate.self, PrivacyCheckVectors.self]
+        subcommands: [
+            Epsilon.self, Delta.self, Calibrate.self, PrivacyPlan.self, PrivacyVerifyLedger.self,
+            PrivacyCheckVectors.self,
+        ]
     )
 
     struct Epsilon: ParsableCommand {

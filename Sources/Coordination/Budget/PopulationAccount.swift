@@ -1,0 +1,119 @@
+package import DifferentialPrivacy
+import Foundation
+
+/// What one population has been charged with, kept up to date row by row.
+package struct PopulationAccount: Sendable {
+    /// One plan of one run.
+    struct Plan: Hashable, Sendable {
+        var run: String
+        var charge: PrivacyCharge
+    }
+
+    struct Counts: Equatable, Sendable {
+        var reserved = 0
+        var committed = 0
+        var all: Int { reserved + committed }
+    }
+
+    /// Which charge a row is about.
+    struct Key: Hashable, Sendable {
+        var run: String
+        var round: Int
+        var attempt: Int
+        var release: String?
+    }
+
+    private(set) var plans: [Plan: Counts] = [:]
+    /// In the order of their first rows, so that totals are added up alike everywhere.
+    private(set) var planOrder: [Plan] = []
+    private(set) var open: [Key: Plan] = [:]
+    /// The budget that the ledger itself states.
+    private(set) var budget: LedgerNote?
+    /// Whether a plan began after another run's release could be seen.
+    private(set) var isAdaptive = false
+    private var runsWithReleases: Set<String> = []
+    /// The last event that was read: rows of one run have the same text.
+    private var lastEvent: (text: String, charge: PrivacyCharge)?
+
+    /// Takes a row.
+    ///
+    /// - Throws: ``CoordinationError`` with code `ledger_broken` for an unknown event or a transition that is none.
+    mutating func take(_ row: LedgerRow) throws(CoordinationError) {
+        let data = Data(row.event.utf8)
+        guard !row.runId.isEmpty else {
+            guard let note = try? JSONDecoder().decode(LedgerNote.self, from: data),
+                ["budget", "acknowledgement"].contains(note.kind)
+            else { throw Self.broken(row, "states an event that this version does not know") }
+            if note.kind == "budget" { budget = note }
+            return
+        }
+        let charge: PrivacyCharge
+        if let lastEvent, lastEvent.text == row.event {
+            charge = lastEvent.charge
+        } else {
+            guard let read = try? JSONDecoder().decode(PrivacyCharge.self, from: data),
+                (try? read.release(count: 1)) != nil
+            else { throw Self.broken(row, "charges an event that this version does not know") }
+            charge = read
+            lastEvent = (row.event, read)
+        }
+        let plan = Plan(run: row.runId, charge: charge.plan)
+        let key = Key(run: row.runId, round: row.round, attempt: row.attempt, release: charge.release)
+        switch (row.state, open[key]) {
+        case ("reserved", nil):
+            if plans[plan] == nil {
+                planOrder.append(plan)
+                if !runsWithReleases.subtracting([row.runId]).isEmpty { isAdaptive = true }
+            }
+            plans[plan, default: Counts()].reserved += charge.count ?? 1
+            open[key] = plan
+        case ("committed", plan?), ("released", plan?):
+            open[key] = nil
+            plans[plan]?.reserved -= charge.count ?? 1
+            if row.state == "committed" {
+                plans[plan]?.committed += charge.count ?? 1
+                runsWithReleases.insert(row.runId)
+            }
+        case ("committed", nil) where row.round == 0:
+            // Charges that a roll-back had lost come back as one row.
+            if plans[plan] == nil { planOrder.append(plan) }
+            plans[plan, default: Counts()].committed += charge.count ?? 1
+            runsWithReleases.insert(row.runId)
+            isAdaptive = true
+        default: throw Self.broken(row, "is no possible next state of its charge")
+        }
+    }
+
+    /// The charges that count, with one more where it is being considered.
+    func releases(
+        committedOnly: Bool = false,
+        additional: (run: String, charge: PrivacyCharge, count: Int)? = nil
+    ) throws(PrivacyError) -> [CappedRelease] {
+        var result: [CappedRelease] = []
+        let extra = additional.map { Plan(run: $0.run, charge: $0.charge.plan) }
+        for plan in planOrder {
+            guard let counts = plans[plan] else { continue }
+            let count = (committedOnly ? counts.committed : counts.all) + (plan == extra ? additional?.count ?? 0 : 0)
+            if count > 0 { result.append(try plan.charge.release(count: count)) }
+        }
+        if let additional, let extra, plans[extra] == nil {
+            result.append(try additional.charge.release(count: additional.count))
+        }
+        return result
+    }
+
+    /// Whether the plan would make the population adaptive when it starts now.
+    func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
+        isAdaptive
+            || (plans[Plan(run: run, charge: charge.plan)] == nil && !runsWithReleases.subtracting([run]).isEmpty)
+    }
+
+    private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError {
+        CoordinationError(
+            .unavailable,
+            "ledger_broken",
+            "the privacy ledger's row \(row.sequence) \(what); nothing is served until the database is restored or the "
+                + "version that wrote it is back"
+        )
+    }
+}

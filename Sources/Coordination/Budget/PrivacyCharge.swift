@@ -1,0 +1,100 @@
+package import DifferentialPrivacy
+import Foundation
+
+/// The event of one charge, as the ledger keeps it: canonical JSON, so that an outsider can judge it again.
+package struct PrivacyCharge: Codable, Hashable, Sendable {
+    /// `gaussian`, `banded_matrix`, `laplace`, `poisson_gaussian` or `approximate`.
+    package var kind: String
+    package var mode: String
+    /// z of Gaussian kinds; scale over L1 sensitivity of `laplace`.
+    package var noiseMultiplier: Double
+    /// Per client in the run; 0 is without limit.
+    package var participationCap: Int
+    package var relation: String
+    /// Noised coordinates of one release.
+    package var parameterCount: Int
+    /// What is released: `update` where absent, else `evaluation`, `analytics`, … for charges beside it.
+    package var release: String?
+    package var samplingRate: Double?
+    /// Coefficients of the matrix mechanism's band.
+    package var band: [Double]?
+    package var minSeparation: Int?
+    /// Of `approximate`.
+    package var epsilon: Double?
+    package var delta: Double?
+    /// Releases that this one row stands for; 1 where absent.
+    package var count: Int?
+
+    package init(
+        kind: String = "gaussian",
+        mode: String,
+        noiseMultiplier: Double,
+        participationCap: Int,
+        parameterCount: Int
+    ) {
+        self.kind = kind
+        self.mode = mode
+        self.noiseMultiplier = noiseMultiplier
+        self.participationCap = participationCap
+        // A local report may be replaced by any other, and its noise is relative to 2C.
+        relation = mode == "local" ? "replace_one" : kind == "poisson_gaussian" ? "add_remove" : "zero_out"
+        self.parameterCount = parameterCount
+    }
+
+    /// What identifies the mechanism: rows of one run with the same key are one plan.
+    var plan: PrivacyCharge {
+        var plan = self
+        plan.count = nil
+        return plan
+    }
+
+    /// `count` releases of the charge as an accountant takes them.
+    ///
+    /// - Throws: ``PrivacyError`` for a kind that is not known or parameters out of range: then nothing may be released.
+    package func release(count: Int) throws(PrivacyError) -> CappedRelease {
+        func make(_ event: PrivacyEvent, exact: Bool = false) -> CappedRelease {
+            CappedRelease(event, count: count, cap: participationCap, coordinateCount: exact ? 0 : parameterCount)
+        }
+        switch kind {
+        case "gaussian": return make(.gaussian(noiseMultiplier: noiseMultiplier))
+        case "poisson_gaussian":
+            return make(.poissonGaussian(samplingRate: samplingRate ?? 1, noiseMultiplier: noiseMultiplier))
+        case "laplace": return make(.laplace(scale: noiseMultiplier), exact: true)
+        case "approximate": return make(.approximate(epsilon: epsilon ?? .infinity, delta: delta ?? 1), exact: true)
+        case "banded_matrix":
+            // Only the first `count` rows of C have been released.
+            let mechanism = try BandedMatrixMechanism(
+                coefficients: band ?? [],
+                roundCount: max(1, count),
+                minSeparation: minSeparation ?? 1,
+                maxParticipations: participationCap > 0 ? participationCap : nil
+            )
+            return make(.bandedMatrix(mechanism, noiseMultiplier: noiseMultiplier))
+        default: throw .unsupportedEvent(event: kind, accountant: "ledger")
+        }
+    }
+
+    /// Canonical JSON: sorted keys.
+    var canonical: String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return (try? encoder.encode(self)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+}
+
+/// A row about the ledger itself rather than about a release: the budget was set, or a roll-back was acknowledged.
+package struct LedgerNote: Codable, Equatable, Sendable {
+    /// `budget` or `acknowledgement`.
+    package var kind: String
+    package var epsilon: Double?
+    package var delta: Double?
+    package var accountant: String?
+    package var previousEpsilon: Double?
+    package var reason: String?
+
+    var canonical: String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return (try? encoder.encode(self)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+}

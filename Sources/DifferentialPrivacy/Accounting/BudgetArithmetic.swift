@@ -1,0 +1,76 @@
+import Foundation
+
+/// Releases of one plan as a budget counts them: any one client is in at most `cap` of them.
+///
+/// For any one client only its own rounds differ, so `count` rounds cost it at most a `min(count, cap)`-fold composition.
+/// No sampling is assumed. What breaks it: a client enrolled twice, a cap counted at the report instead of at the
+/// assignment, or a participation pattern that depends on the data.
+public struct CappedRelease: Hashable, Sendable {
+    /// One release.
+    public var event: PrivacyEvent
+    /// Releases that were published or may still be.
+    public var count: Int
+    /// Releases that one client may be in; 0 is without limit.
+    ///
+    /// A matrix mechanism has its cap inside and ignores this.
+    public var cap: Int
+    /// Noised coordinates of one release; 0 where the noise is exact on integers.
+    public var coordinateCount: Int
+
+    /// Creates a release.
+    public init(_ event: PrivacyEvent, count: Int = 1, cap: Int = 0, coordinateCount: Int = 0) {
+        self.event = event
+        self.count = count
+        self.cap = cap
+        self.coordinateCount = coordinateCount
+    }
+
+    var composed: (event: PrivacyEvent, count: Int) {
+        if case .bandedMatrix = event { return (event, 1) }
+        return (event, cap > 0 ? min(count, cap) : count)
+    }
+}
+
+/// What the releases of a population cost together.
+public enum BudgetArithmetic {
+    /// The total ε at δ, with the sampler's own error taken off δ first.
+    ///
+    /// `δ_sampler = (1 + e^ε) √(D / (1152 Σ*⁴))` over D noised coordinates bounds how far the integer noise is from the
+    /// rounded continuous Gaussian; it depends on ε, hence the few fixed-point steps.
+    ///
+    /// - Returns: Infinity when the sampler's error alone uses up δ.
+    /// - Throws: ``PrivacyError``, among others for an event on which the accountant has no rule.
+    public static func epsilon(
+        of releases: [CappedRelease],
+        delta: Double,
+        accountant kind: AccountantKind
+    ) throws(PrivacyError) -> Double {
+        try Require.delta(delta)
+        let accountant = try kind.accountant(of: releases.map(\.composed))
+        let coordinates = releases.reduce(0.0) { $0 + Double($1.count) * Double($1.coordinateCount) }
+        let unit = (coordinates / 1152).squareRoot() / Double(IntegerGaussianSampler.variance)
+        var epsilon = try accountant.epsilon(delta: delta)
+        guard epsilon > 0, epsilon.isFinite else { return epsilon }
+        for _ in 0..<8 {
+            let assumed = epsilon * (1 + 1e-9) + 1e-12
+            let remaining = delta - (1 + exp(assumed)) * unit
+            guard remaining > 0 else { return .infinity }
+            epsilon = try accountant.epsilon(delta: remaining)
+            if epsilon <= assumed { return epsilon }
+        }
+        return epsilon
+    }
+
+    /// The accountant that may enforce: the exact one where all events are Gaussian, loss distributions where the plan
+    /// was fixed beforehand, Rényi otherwise.
+    public static func enforcingAccountant(of releases: [CappedRelease], isAdaptive: Bool) -> AccountantKind {
+        if releases.allSatisfy({ $0.event.gaussianInverseSquare != nil }) { return .gaussian }
+        let hasLosses = releases.allSatisfy {
+            switch $0.event {
+            case .poissonGaussian, .laplace, .approximate: true
+            default: $0.event.gaussianInverseSquare != nil
+            }
+        }
+        return isAdaptive || !hasLosses ? .rdp : .pld
+    }
+}

@@ -1,0 +1,91 @@
+import ArgumentParser
+import Coordination
+import CoordinatorAPI
+import DifferentialPrivacy
+import Foundation
+import MartletClient
+import Tensors
+import WireFormat
+
+struct PrivacyPlan: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan",
+        abstract: "What a run file will cost, how many rounds fit the budget, and how loud the noise is.",
+        discussion:
+            "Without a server: give the budget by --epsilon and --delta. With --from-server the population's own "
+            + "budget and everything charged before are counted."
+    )
+    @OptionGroup var access: ServerAccess
+    @Argument(help: "The run file, YAML or JSON.") var file: String
+    @Option(help: "The budget's epsilon.") var epsilon: Double?
+    @Option(help: "The budget's delta.") var delta = 1e-5
+    @Option(help: "The model's parameters, for architecture external.") var parameters: Int?
+    @Flag(help: "Count what the population on the server has been charged with.") var fromServer = false
+
+    func run() async throws {
+        let specification = try read()
+        guard specification.privacy.mode != "none" else {
+            throw Failure("\(file) has privacy.mode none: it costs nothing and promises nothing")
+        }
+        let count = try parameters ?? BuiltInModels.initialModel(specification.model)?.layout.parameterCount
+        var (budget, budgetDelta) = (epsilon, delta)
+        var earlier: [CappedRelease] = []
+        var isAdaptive = false
+        if fromServer {
+            let path = "/v1/populations/\(escaped(specification.population))/ledger?format=audit"
+            let document = try WireCoding.decode(LedgerAuditDocument.self, from: try await access.call("GET", path))
+            (budget, budgetDelta) = (document.budget.epsilon, document.budget.delta)
+            earlier = try document.releases()
+            isAdaptive = !earlier.isEmpty
+        }
+        do {
+            let projection = try PrivacyProjection(
+                of: specification,
+                parameterCount: count,
+                delta: budgetDelta,
+                budget: budget,
+                earlier: earlier,
+                isAdaptive: isAdaptive
+            )
+            if access.json {
+                print(String(decoding: try WireCoding.encode(projection), as: UTF8.self))
+            } else {
+                show(projection)
+            }
+        } catch let error as PrivacyError {
+            throw Failure("\(file): \(error)")
+        }
+    }
+
+    private func read() throws -> RunSpecification {
+        guard let data = FileManager.default.contents(atPath: file) else { throw Failure("cannot read \(file)") }
+        do {
+            let document =
+                file.hasSuffix(".json")
+                ? try JSONValue.parse(Array(data)) : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
+            return try RunSpecification.read(document)
+        } catch let error as DocumentError {
+            throw Failure(
+                "\(file) is not a run file:"
+                    + error.problems.map { "\n  \($0.pointer): \($0.detail)" }.joined()
+            )
+        }
+    }
+
+    private func show(_ plan: PrivacyProjection) {
+        print("mechanism            \(plan.mode) \(plan.mechanism), noise multiplier \(plan.noiseMultiplier)")
+        print("rounds               \(plan.rounds), one client in at most \(plan.participations)")
+        print(
+            "epsilon              \(plan.epsilon) at delta \(plan.delta) (\(plan.accountant)); \(plan.epsilonRdp) by rdp"
+        )
+        for row in plan.epsilonByRound { print("  after round \(row.round)  \(row.epsilon)") }
+        if let total = plan.populationEpsilon { print("with earlier runs    \(total)") }
+        if let budget = plan.budgetEpsilon {
+            print("budget               \(budget): \(plan.roundsThatFit) of \(plan.rounds) rounds fit")
+        }
+        print("noise of the mean    \(plan.noiseOfMean) a parameter (standard deviation)")
+        if let ratio = plan.noiseToSignal {
+            print("noise to signal      \(ratio) when all updates have the clipping norm and agree")
+        }
+    }
+}

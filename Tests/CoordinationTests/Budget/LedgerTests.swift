@@ -1,0 +1,231 @@
+import Coordination
+import DifferentialPrivacy
+import Foundation
+import Logging
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+@Suite(.timeLimit(.minutes(2)))
+struct LedgerTests {
+    private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
+
+    /// A run of `rounds` private rounds of two clients, played to its end.
+    private func play(_ bench: Bench, _ coordinator: Coordinator, run: String, clients: [String]) async throws {
+        while try await coordinator.run(run).state == "running" {
+            for client in clients {
+                guard let work = try await Bench.assignment(coordinator, client) else { continue }
+                _ = try await Bench.submit(coordinator, client, work.id, value: 0)
+            }
+            _ = try await Bench.untilSettled(coordinator, run)
+        }
+    }
+
+    private static func specification(rounds: Int, cap: Int, z: Double = 1) throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": \(cap)},
+             "privacy": {"mode": "central", "noise_multiplier": \(z)}}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    @Test func theBudgetIsTheLedgersFirstRowAndItsChangesStayThere() async throws {
+        let bench = try await Bench(.sqlite)
+        let coordinator = bench.coordinator
+        _ = try await coordinator.createPopulation(
+            PopulationRequest(name: "p", budget: BudgetSpecification(epsilon: 8, delta: 1e-5))
+        )
+        #expect(try await coordinator.changeBudget(population: "p", .init(epsilon: 4)).budget?.epsilon == 4)
+        do {
+            _ = try await coordinator.changeBudget(population: "p", .init(epsilon: 6))
+            Issue.record("the budget was raised without a reason")
+        } catch let error as CoordinationError {
+            #expect(error.code == "reason_required")
+        }
+        _ = try await coordinator.changeBudget(population: "p", .init(epsilon: 6, reason: "the board agreed"))
+        let again = try await bench.restarted()
+        let rows = try await again.ledgerRows(population: "p")
+        #expect(rows.count == 3 && rows.allSatisfy { $0.runId.isEmpty && $0.state == "committed" })
+        #expect(rows[2].event.contains("the board agreed") && rows[2].event.contains(#""previousEpsilon":4"#))
+        #expect(try await again.population("p").budget?.epsilon == 6)
+    }
+
+    @Test func anEditedBudgetAnUnknownEventAndAWrongTotalFailClosed() async throws {
+        let bench = try await Bench(.memory)
+        _ = try await bench.startRun(
+            try Self.specification(rounds: 1, cap: 1),
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
+        )
+        func start(_ edit: @escaping @Sendable (inout StoredState) -> Void) async throws -> String? {
+            do {
+                _ = try await Bench.start(bench.directory, bench.clock, EditedStore(bench.store, edit))
+                return nil
+            } catch let error as CoordinationError {
+                return error.code
+            }
+        }
+        #expect(try await start { _ in } == nil)
+        #expect(try await start { $0.populations[0].budgetEpsilon = 80 } == "ledger_broken")
+        #expect(try await start { $0.ledger[1].epsilonAfter += 1e-6 } == "ledger_broken")
+        #expect(
+            try await start { $0.ledger[1].event = $0.ledger[1].event.replacing("1", with: "2") } == "ledger_broken"
+        )
+        #expect(
+            try await start { state in
+                // An event of a later version, with a hash that fits.
+                state.ledger[1].event = state.ledger[1].event.replacing("gaussian", with: "oracle")
+                state.ledger[1].rowHash = PrivacyLedger.hash(state.ledger[1])
+            } == "ledger_broken"
+        )
+        #expect(try await start { $0.ledger.remove(at: 0) } == "ledger_broken")
+    }
+
+    @Test func aRestoredOldDatabaseStopsPrivateRoundsUntilItIsAcknowledged() async throws {
+        let bench = try await Bench(.memory)
+        let budget = BudgetSpecification(epsilon: 20, delta: 1e-5)
+        let (run, clients) = try await bench.startRun(
+            try Self.specification(rounds: 4, cap: 4),
+            budget: budget,
+            clients: 2
+        )
+        var backup = StoredState()
+        var spent = 0.0
+        while try await bench.coordinator.run(run).state == "running" {
+            for client in clients {
+                guard let work = try await Bench.assignment(bench.coordinator, client) else { continue }
+                _ = try await Bench.submit(bench.coordinator, client, work.id, value: 0)
+            }
+            if try await Bench.untilSettled(bench.coordinator, run).committedRounds == 1 {
+                backup = try bench.store.load()
+            }
+            spent = try #require(try await bench.coordinator.population("p").budget).spentEpsilon
+        }
+        let old = backup
+        let restored = try await Bench.start(
+            bench.directory,
+            bench.clock,
+            EditedStore(InMemoryRunStore()) { $0 = old }
+        )
+        #expect(try #require(await restored.ledgerState().alarm).contains("old backup"))
+        let second = try await restored.createRun(
+            try Self.specification(rounds: 1, cap: 1),
+            initialModel: ParameterVector(zeros: Bench.layout)
+        ).id
+        do {
+            _ = try await restored.startRun(second)
+            Issue.record("a private round opened on a rolled-back ledger")
+        } catch let error as CoordinationError {
+            #expect(error.code == "ledger_rolled_back")
+        }
+        #expect(try await restored.run(second).state == "paused")
+        #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
+        let status = try #require(try await restored.population("p").budget)
+        // The open round of the backup is charged beside all that was published before.
+        #expect(status.spentEpsilon + status.reservedEpsilon >= spent - 1e-9)
+        #expect(try await restored.resumeRun(second).state == "running")
+        await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
+    }
+
+    @Test func deltaHasToBeLessThanTheShareOfOneClient() async throws {
+        let bench = try await Bench(.memory)
+        do {
+            _ = try await bench.startRun(
+                try Self.specification(rounds: 1, cap: 1),
+                budget: BudgetSpecification(epsilon: 8, delta: 0.1),
+                clients: 12
+            )
+            Issue.record("a delta of more than 1/N was accepted")
+        } catch let error as CoordinationError {
+            #expect(error.code == "delta_too_large")
+            #expect(error.message.contains("1/12"))
+        }
+    }
+
+    @Test func anOutsiderFindsTheSameTotalsAndEveryEdit() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Self.specification(rounds: 3, cap: 3, z: 2),
+            budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
+            clients: 2
+        )
+        _ = try await bench.coordinator.createPopulation(
+            PopulationRequest(name: "q", budget: BudgetSpecification(epsilon: 1, delta: 1e-6))
+        )
+        try await play(bench, bench.coordinator, run: run, clients: clients)
+        let document = try await bench.coordinator.ledgerAudit(population: "p")
+        #expect(document.participations == [run: ["3": 2]])
+        #expect(document.rows.filter { $0.event == nil }.count == 1)
+        let data = try WireCoding.encode(document)
+        let audit = try LedgerAudit(data)
+        #expect(audit.problems.isEmpty)
+        #expect(audit.committed == 3 && audit.reserved == 0 && audit.released == 0)
+        #expect(audit.epsilons.map(\.accountant) == [.gaussian, .pld, .rdp])
+        let exact = try #require(audit.epsilons.first).spent
+        #expect(abs(exact - document.spentEpsilon) < 1e-9)
+        #expect(abs(exact - GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 2 / 3.0.squareRoot())) < 1e-3)
+        #expect(audit.epsilons[2].spent > exact)
+
+        func problems(_ edit: (inout LedgerAuditDocument) -> Void) throws -> [String] {
+            var copy = document
+            edit(&copy)
+            return try LedgerAudit(WireCoding.encode(copy)).problems
+        }
+        let row = try #require(document.rows.firstIndex { $0.state == "committed" && $0.runId == run })
+        #expect(try problems { $0.rows[row].state = "released" }.contains { $0.contains("edited") })
+        #expect(try problems { $0.rows[row].event = $0.rows[row].event?.replacing("2", with: "9") }.count >= 2)
+        #expect(try problems { $0.rows.remove(at: row) }.contains { $0.contains("missing") })
+        #expect(try problems { $0.spentEpsilon = 0.1 }.contains { $0.contains("is spent") })
+        #expect(try problems { $0.budget.epsilon = 100 }.contains { $0.contains("budget") })
+        #expect(try problems { $0.rows.removeLast() }.contains { $0.contains("head") })
+        #expect(throws: CoordinationError.self) { try LedgerAudit(Data("{}".utf8)) }
+    }
+
+    @Test func aProjectionIsWhatTheLedgerWillSay() async throws {
+        let bench = try await Bench(.memory)
+        let specification = try Self.specification(rounds: 3, cap: 2, z: 2)
+        let (run, clients) = try await bench.startRun(
+            specification,
+            budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
+            clients: 4
+        )
+        let before = try PrivacyProjection(of: specification, parameterCount: 4, delta: 1e-5, budget: 20)
+        try await play(bench, bench.coordinator, run: run, clients: clients)
+        let status = try #require(try await bench.coordinator.population("p").budget)
+        #expect(abs(before.epsilon - status.spentEpsilon) < 1e-9)
+        #expect(before.roundsThatFit == 3 && before.participations == 2)
+        #expect(abs(before.noiseOfMean - 1) < 1e-12)
+        let after = try await bench.coordinator.projection(of: specification, parameterCount: 4)
+        let four = GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 1)
+        #expect(abs(try #require(after.populationEpsilon) - four) < 1e-3)
+    }
+}
+
+/// A store that gives an edited state at the next start.
+final class EditedStore: RunStore {
+    private let inner: any RunStore
+    private let edit: @Sendable (inout StoredState) -> Void
+
+    init(_ inner: any RunStore, _ edit: @escaping @Sendable (inout StoredState) -> Void) {
+        self.inner = inner
+        self.edit = edit
+    }
+
+    func commit(_ changes: [StoreChange]) throws { try inner.commit(changes) }
+    func load() throws -> StoredState {
+        var state = try inner.load()
+        edit(&state)
+        return state
+    }
+    func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
+    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
+        try inner.history(run: run, round: round, assignments: assignments)
+    }
+    func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
+    func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
+    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
+        try inner.events(after: id, limit: limit, run: run)
+    }
+}

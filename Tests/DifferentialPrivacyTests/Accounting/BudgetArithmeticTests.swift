@@ -1,0 +1,67 @@
+import DifferentialPrivacy
+import Testing
+
+struct BudgetArithmeticTests {
+    private func gaussian(_ z: Double, rounds: Int, cap: Int, coordinates: Int = 10_000) -> CappedRelease {
+        CappedRelease(.gaussian(noiseMultiplier: z), count: rounds, cap: cap, coordinateCount: coordinates)
+    }
+
+    private func epsilon(_ releases: [CappedRelease], delta: Double = 1e-5) throws -> Double {
+        try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: .gaussian)
+    }
+
+    @Test func costGrowsWithTheCapAndNotWithTheRounds() throws {
+        #expect(try epsilon([]) == 0)
+        #expect(abs(try epsilon([gaussian(1, rounds: 1, cap: 1)]) - 4.37717809568) < 1e-3)
+        #expect(abs(try epsilon([gaussian(1, rounds: 50, cap: 1)]) - epsilon([gaussian(1, rounds: 1, cap: 1)])) < 1e-3)
+        // Four releases at z = 1 are one at z = 1/2; one run's cost and another's add in 1/z².
+        let half = GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 0.5)
+        #expect(abs(try epsilon([gaussian(1, rounds: 50, cap: 4)]) - half) < 1e-2)
+        let two = try epsilon([gaussian(1, rounds: 9, cap: 1), gaussian(2, rounds: 9, cap: 2)])
+        #expect(abs(two - GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: (1 / 1.5).squareRoot())) < 1e-3)
+    }
+
+    @Test func theSamplersErrorIsTakenOffDelta() throws {
+        let few = try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1)], delta: 1e-8)
+        #expect(try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1 << 40)], delta: 1e-8) > few)
+        #expect(try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1 << 60)], delta: 1e-8) == .infinity)
+    }
+
+    @Test func whoMayEnforceFollowsFromTheEventsAndThePlan() {
+        let laplace = CappedRelease(.laplace(scale: 10), count: 2)
+        let skellam = CappedRelease(
+            .skellam(SkellamMechanism(norms: RoundedNorms(clip: 100, beta: 0.6, dimension: 64), totalVariance: 2500))
+        )
+        let exact = gaussian(1, rounds: 3, cap: 1)
+        #expect(BudgetArithmetic.enforcingAccountant(of: [exact], isAdaptive: true) == .gaussian)
+        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, laplace], isAdaptive: false) == .pld)
+        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, laplace], isAdaptive: true) == .rdp)
+        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, skellam], isAdaptive: false) == .rdp)
+    }
+
+    @Test func everyAccountantRefusesWhatItCannotJudge() {
+        for kind in AccountantKind.allCases {
+            for bad in [
+                PrivacyEvent.gaussian(noiseMultiplier: 0), .gaussian(noiseMultiplier: .nan), .laplace(scale: -1),
+                .poissonGaussian(samplingRate: 1.5, noiseMultiplier: 1), .approximate(epsilon: 1, delta: 1),
+            ] {
+                #expect(throws: PrivacyError.self) { try kind.accountant(of: [(bad, 1)]) }
+            }
+        }
+        #expect(throws: PrivacyError.self) {
+            try AccountantKind.basic.accountant(of: [(.gaussian(noiseMultiplier: 1), 1)])
+        }
+        for delta in [0, 1, -1, .nan, .infinity] as [Double] {
+            #expect(throws: PrivacyError.self) { try epsilon([gaussian(1, rounds: 1, cap: 1)], delta: delta) }
+        }
+    }
+
+    @Test func theClassicalBoundIsRefusedWhereItIsNotProven() throws {
+        #expect(try GaussianAccountant.classicalNoiseMultiplier(epsilon: 0.5, delta: 1e-5) > 9.6)
+        for epsilon in [0, 1, 8, .infinity, .nan] as [Double] {
+            #expect(throws: PrivacyError.self) {
+                try GaussianAccountant.classicalNoiseMultiplier(epsilon: epsilon, delta: 1e-5)
+            }
+        }
+    }
+}
