@@ -99,6 +99,7 @@ let package = Package(
                 "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient", "Tensors",
                 "WireFormat", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
             swiftSettings: features
         ),
@@ -107,7 +108,8 @@ let package = Package(
         .testTarget(
             name: "CoordinationTests",
             dependencies: [
-                "Coordination", "SQLiteStorage", "Tensors", "TestSupport", "WireFormat",
+                "Aggregation", "Coordination", "DifferentialPrivacy", "SQLiteStorage", "Tensors", "TestSupport",
+                "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features

@@ -75,7 +75,7 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
     }
 
     /// Canonical JSON: sorted keys.
-    var canonical: String {
+    package var canonical: String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         return (try? encoder.encode(self)).map { String(decoding: $0, as: UTF8.self) } ?? ""

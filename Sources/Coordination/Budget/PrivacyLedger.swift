@@ -1,3 +1,4 @@
+package import DifferentialPrivacy
 package import Foundation
 
 /// The append-only, hash-chained list of charges, and what is derived from it.
@@ -39,6 +40,17 @@ package struct PrivacyLedger: Sendable {
     /// The charge that is reserved for one attempt.
     func reservation(population: String, run: String, round: Int, attempt: Int) -> PrivacyCharge? {
         accounts[population]?.open[.init(run: run, round: round, attempt: attempt)]?.charge
+    }
+
+    /// The releases that count, with one more of a run that is being considered.
+    ///
+    /// - Throws: ``PrivacyError``.
+    package func releases(
+        population: String,
+        run: String,
+        charge: PrivacyCharge
+    ) throws(PrivacyError) -> [CappedRelease] {
+        try account(population).releases(additional: (run, charge, 1))
     }
 
     /// Makes the next row and keeps it; the caller stores it in the same transaction as what it belongs to.

@@ -59,7 +59,9 @@ struct RunState: Sendable {
     }
 
     mutating func setRound(_ record: RoundRecord) {
-        if let index = rounds.lastIndex(where: { $0.number == record.number && $0.attempt == record.attempt }) {
+        if let last = rounds.last, last.number < record.number {
+            rounds.append(record)
+        } else if let index = rounds.lastIndex(where: { $0.number == record.number && $0.attempt == record.attempt }) {
             rounds[index] = record
         } else {
             rounds.append(record)

@@ -16,6 +16,8 @@ struct UpdateCombination {
     let specification: RunSpecification
     let updates: [AggregationJob.Update]
     let base: ParameterVector
+    /// How a noised mean is made; tests put wrong ones in its place to see audits find them.
+    var mechanics = ReleaseMechanics()
     private let layout: ParameterLayout
     private let spooled: [SpooledUpdate]
     private let report: @Sendable (_ phase: String, _ seconds: Double) -> Void
@@ -100,14 +102,11 @@ struct UpdateCombination {
                 of: spooled,
                 layout: layout,
                 weightCap: (byExamples ? specification.aggregation.exampleCap : 1) * unit,
-                grid: .init(
-                    quantize: { grid.quantize($0, scale: $1) },
-                    shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
-                )
+                grid: mechanics.sumGrid(grid)
             )
         }
-        try timed("noise") { try IntegerGaussianSampler().addNoise(to: &sums) }
-        let divisor = Double(specification.cohort.goal)
+        try timed("noise") { try mechanics.addNoise(&sums) }
+        let divisor = mechanics.divisor(specification.cohort.goal, spooled)
         // A gradient's sign is turned: everything after this sees local minus global.
         let step = specification.training.submit == "gradient" ? -grid.step : grid.step
         return sums.map { Double($0) * step / divisor }

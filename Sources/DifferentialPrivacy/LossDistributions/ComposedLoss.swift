@@ -73,7 +73,7 @@ struct ComposedLoss: Sendable {
         var count = 1 << 10
         while let longest = plans.map(\.cellCount).max(), count < longest { count *= 2 }
         guard count <= cellLimit else { return nil }
-        let transform = FourierTransform(count: count)
+        let transform = FourierTransform.shared(count: count)
         var (totalReal, totalImaginary) = ([Double](), [Double]())
         var logScales = [Double](repeating: 0, count: sums.count)
         for partIndex in 0..<(sums.first?.0.parts.count ?? 0) {

@@ -1,6 +1,7 @@
 package import Crypto
 import CryptoExtras
 import Foundation
+import Synchronization
 import Tensors
 
 /// Integer noise with standard deviation Σ* ≈ 1.2586·10⁷: a discrete Gaussian by two levels of convolution.
@@ -32,22 +33,41 @@ public struct IntegerGaussianSampler: Sendable {
 
     /// Adds one noise integer to each element; element `i` is coordinate `firstCoordinate + i`.
     ///
+    /// Uses all cores; the result depends on the key and the coordinates only.
+    ///
     /// - Parameters:
     ///   - sums: Integers in units of the grid step.
     ///   - firstCoordinate: The stream position of the first element.
-    /// - Throws: ``PrivacyError/randomSourceFailed``.
+    /// - Throws: ``PrivacyError/randomSourceFailed``; then some elements have their noise and the sums are of no use.
     public func addNoise(to sums: inout [Int64], firstCoordinate: Int = 0) throws(PrivacyError) {
-        var chunk = 0
-        while chunk < sums.count {
-            let end = min(sums.count, chunk + Self.coordinatesPerChunk)
-            let stream = try streamBytes(fromCoordinate: firstCoordinate + chunk, count: end - chunk)
-            stream.withUnsafeBytes { raw in
-                for index in chunk..<end {
-                    sums[index] += Self.sample(raw, at: (index - chunk) * 64)
+        let count = sums.count
+        let chunkCount = (count + Self.coordinatesPerChunk - 1) / Self.coordinatesPerChunk
+        let failed = Mutex(false)
+        sums.withUnsafeMutableBufferPointer { buffer in
+            let target = Target(buffer: buffer)
+            Parallel.forEach(count: chunkCount) { chunk in
+                let start = chunk * Self.coordinatesPerChunk
+                let end = min(count, start + Self.coordinatesPerChunk)
+                do {
+                    let stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
+                    stream.withUnsafeBytes { raw in
+                        Self.table.withUnsafeBufferPointer { table in
+                            for index in start..<end {
+                                target.buffer[index] += Self.sample(raw, at: (index - start) * 64, table)
+                            }
+                        }
+                    }
+                } catch {
+                    failed.withLock { $0 = true }
                 }
             }
-            chunk = end
         }
+        if failed.withLock({ $0 }) { throw .randomSourceFailed }
+    }
+
+    // SAFETY: every chunk writes its own range of the buffer, and the call waits for all chunks.
+    private struct Target: @unchecked Sendable {
+        let buffer: UnsafeMutableBufferPointer<Int64>
     }
 
     private func streamBytes(fromCoordinate first: Int, count: Int) throws(PrivacyError) -> Data {
@@ -65,14 +85,27 @@ public struct IntegerGaussianSampler: Sendable {
         }
     }
 
-    private static func sample(_ raw: UnsafeRawBufferPointer, at offset: Int) -> Int64 {
-        let near = base(raw, at: offset) + 48 * base(raw, at: offset + 16)
-        let far = base(raw, at: offset + 32) + 48 * base(raw, at: offset + 48)
+    private static func sample(
+        _ raw: UnsafeRawBufferPointer,
+        at offset: Int,
+        _ table: UnsafeBufferPointer<Threshold>
+    ) -> Int64 {
+        let near = base(raw, at: offset, table) + 48 * base(raw, at: offset + 16, table)
+        let far = base(raw, at: offset + 32, table) + 48 * base(raw, at: offset + 48, table)
         return near + 2048 * far
     }
 
     /// One base sample from 16 little-endian bytes: bit 127 is the sign, the rest is compared with the table.
     static func base(_ raw: UnsafeRawBufferPointer, at offset: Int) -> Int64 {
+        table.withUnsafeBufferPointer { base(raw, at: offset, $0) }
+    }
+
+    @inline(__always)
+    private static func base(
+        _ raw: UnsafeRawBufferPointer,
+        at offset: Int,
+        _ table: UnsafeBufferPointer<Threshold>
+    ) -> Int64 {
         let low = UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
         let top = UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self))
         let high = top & 0x7FFF_FFFF_FFFF_FFFF
@@ -85,6 +118,7 @@ public struct IntegerGaussianSampler: Sendable {
         return top >> 63 == 1 ? -Int64(magnitude) : Int64(magnitude)
     }
 
+    private typealias Threshold = (high: UInt64, low: UInt64)
     private static let table = DiscreteGaussianTable.halves
     /// For each top byte of the magnitude bits, how many thresholds are certainly at or below it.
     private static let firstCandidate: [Int] = (0..<256).map { byte in

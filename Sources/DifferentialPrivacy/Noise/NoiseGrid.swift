@@ -41,6 +41,27 @@ public struct NoiseGrid: Equatable, Sendable {
         guard parameterCount <= limit else { throw .dimensionTooLarge(parameterCount: parameterCount, limit: limit) }
     }
 
+    private init(step: Double, norm: UInt64, noiseMultiplier: Double) {
+        self.step = step
+        self.norm = norm
+        self.noiseMultiplier = noiseMultiplier
+    }
+
+    /// The same bound on a grid with a step `factor` times as large.
+    ///
+    /// - Throws: ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d there too.
+    func coarsened(by factor: UInt64, parameterCount: Int) throws(PrivacyError) -> NoiseGrid {
+        let coarse = NoiseGrid(step: step * Double(factor), norm: norm / factor, noiseMultiplier: noiseMultiplier)
+        let limit = Int((Double(coarse.norm) / 8) * (Double(coarse.norm) / 8))
+        guard parameterCount <= limit else { throw .dimensionTooLarge(parameterCount: parameterCount, limit: limit) }
+        return coarse
+    }
+
+    /// The grid of one part of a vector whose clipping norm is `√share` of the whole.
+    public func part(share: Double) -> NoiseGrid {
+        NoiseGrid(step: step, norm: UInt64(Double(norm) * share.squareRoot()), noiseMultiplier: noiseMultiplier)
+    }
+
     /// Rounds a value to the grid; values beyond the grid's reach are cut, as the norm check would cut them.
     public func quantize(_ value: Float, scale: Double = 1) -> Int64 {
         let scaled = (Double(value) * scale / step).rounded(.toNearestOrEven)

@@ -1,13 +1,24 @@
 import Foundation
+import Synchronization
 
 /// The discrete Fourier transform of a power-of-two length, split into real and imaginary parts.
 ///
 /// Stockham's self-sorting algorithm in radix 4 with one radix-2 stage where needed: unit strides, no bit reversal.
 /// Twiddles come from `sin` and `cos` directly, so the error grows as √(log n) ulps and no faster.
-struct FourierTransform {
+struct FourierTransform: Sendable {
     let count: Int
     private let cosines: [Double]
     private let sines: [Double]
+
+    private static let known = Mutex<[Int: FourierTransform]>([:])
+
+    /// The transform of a length, its twiddles made once; the few longest are not kept.
+    static func shared(count: Int) -> FourierTransform {
+        if let transform = known.withLock({ $0[count] }) { return transform }
+        let transform = FourierTransform(count: count)
+        if count <= 1 << 19 { known.withLock { $0[count] = transform } }
+        return transform
+    }
 
     init(count: Int) {
         precondition(count > 0 && count & (count - 1) == 0, "the length must be a power of two")

@@ -122,4 +122,11 @@ final class CrashingStore: RunStore {
     func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
         try inner.events(after: id, limit: limit, run: run)
     }
+
+    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
+        try inner.updateScores(run: run, round: round)
+    }
+    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
+        try inner.updateScores(client: client, limit: limit)
+    }
 }

@@ -1,0 +1,20 @@
+import Aggregation
+import DifferentialPrivacy
+
+/// The three places where a noised mean can be wrong: the bound, the noise and the denominator.
+///
+/// There is one right form, and no configuration reaches another; tests build broken ones, because an audit that finds
+/// nothing wrong with the right form proves little unless it finds the wrong ones.
+struct ReleaseMechanics: Sendable {
+    /// How values are rounded and bounded on the noise's grid.
+    var sumGrid: @Sendable (NoiseGrid) -> BoundedSum.Grid = { grid in
+        .init(
+            quantize: { grid.quantize($0, scale: $1) },
+            shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+        )
+    }
+    /// Adds the noise of one release, with a key of its own.
+    var addNoise: @Sendable (inout [Int64]) throws -> Void = { try IntegerGaussianSampler().addNoise(to: &$0) }
+    /// What sums are divided by: the planned number of updates, never the one that came.
+    var divisor: @Sendable (_ goal: Int, _ updates: [SpooledUpdate]) -> Double = { goal, _ in Double(goal) }
+}
