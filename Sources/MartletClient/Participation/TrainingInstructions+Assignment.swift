@@ -25,6 +25,7 @@ extension TrainingInstructions {
             gradientClip: local.clip,
             proximalMu: local.proximalMu ?? 0,
             maxSteps: assignment.training.limits.maxSteps,
+            maxSeconds: assignment.training.limits.maxSeconds ?? .infinity,
             maxExamples: assignment.training.limits.maxExamples,
             seed: UInt64(assignment.seed) ?? 0,
             model: try architecture.description,

@@ -75,6 +75,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package struct Limits: Codable, Equatable, Sendable {
             package var maxSteps: Int
             package var maxExamples: Int
+            /// Training that reaches it is partial, and is sent; `nil` without limit.
+            package var maxSeconds: Double?
         }
         /// What clients do to their texts before training, and how much must be left.
         package struct DataRules: Codable, Equatable, Sendable {
@@ -257,7 +259,8 @@ extension RunSpecification.Training {
         limits = fields.object("limits") { limits in
             Limits(
                 maxSteps: limits.integer("max_steps", default: 1000, in: 1...100_000_000),
-                maxExamples: limits.integer("max_examples", default: 100_000, in: 1...100_000_000)
+                maxExamples: limits.integer("max_examples", default: 100_000, in: 1...100_000_000),
+                maxSeconds: limits.optionalNumber("max_seconds", in: 0.01...1e6)
             )
         }
         data = fields.object("data") { data in
