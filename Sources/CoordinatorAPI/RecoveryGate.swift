@@ -17,7 +17,8 @@ package final class RecoveryGate: Sendable {
 
     /// What the server is given: it answers by the routes as soon as they are there.
     package var router: Router {
-        var router = Router { _, request in Self.refusal(request) }
+        // What cannot be understood has its own answer, before and after recovery.
+        var router = Router(errorHandler: ErrorMapping.response)
         router.current = { self.opened.withLock { $0 } ?? self.waiting }
         return router
     }
