@@ -18,7 +18,7 @@ STATES = {
     # The run has no evaluation rounds.
     "getEvaluationHistory": {404}, "getEvaluation": {404},
     "startRun": {200, 409}, "pauseRun": {200, 409}, "resumeRun": {200, 409}, "cancelRun": {200, 409}, "putModel": {201, 409},
-    "createPopulation": {201, 409}, "getWeights": {200, 307},
+    "createPopulation": {201, 409}, "acknowledgeRollback": {409}, "changeBudget": {200, 409}, "getWeights": {200, 307},
     # The run's architecture is external: it has no vocabulary.
     "getTokenizer": {404}, "getOptimizerState": {404}, "getControlVariate": {404},
 }
