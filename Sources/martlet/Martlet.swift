@@ -39,7 +39,7 @@ struct Martlet: AsyncParsableCommand {
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
             SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,
             DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
-            CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self,
+            CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self, TrainerCommand.self,
             BackupCommand.self, RestoreCommand.self, DoctorCommand.self,
         ]
     )

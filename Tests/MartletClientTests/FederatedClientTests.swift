@@ -57,15 +57,22 @@ private final class ScriptedTransport: Transport {
 /// Adds one to every parameter, and counts how often it was asked.
 private final class CountingTrainer: LocalTrainer {
     let count = Mutex(0)
+    let told = Mutex<[TrainingInstructions]>([])
     let value: Float
     init(value: Float = 1) { self.value = value }
 
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         count.withLock { $0 += 1 }
+        told.withLock { $0.append(instructions) }
         let delta = ParameterVector(layout: model.layout, values: model.values.map { _ in value })
         var metrics = TrainingMetrics()
         metrics.tokens = 9
-        return TrainingResult(delta: delta, exampleCount: 7, metrics: metrics)
+        return TrainingResult(delta: delta, exampleCount: 7, metrics: metrics, stepCount: 4)
+    }
+
+    func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        let gradient = ParameterVector(layout: model.layout, values: model.values.map { _ in -3 })
+        return TrainingResult(delta: gradient, exampleCount: 5)
     }
 }
 
@@ -83,14 +90,14 @@ struct FederatedClientTests {
         directory = try TemporaryDirectory()
     }
 
-    private func assignment(mode: String, sha256: String? = nil) throws -> Data {
+    private func assignment(mode: String, sha256: String? = nil, training: String = "{}") throws -> Data {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
         let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": {"norm": 0.5}}"#
         let specification = try RunSpecification.read(
             JSONValue.parse(
                 Array(
-                    #"{"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"}, "privacy": \#(privacy)}"#
+                    #"{"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"}, "training": \#(training), "privacy": \#(privacy)}"#
                         .utf8
                 )
             )
@@ -118,9 +125,10 @@ struct FederatedClientTests {
     private func transport(
         mode: String = "none",
         sha256: String? = nil,
+        training: String = "{}",
         update: [ScriptedTransport.Answer]? = nil
     ) throws -> ScriptedTransport {
-        let checkIn = try assignment(mode: mode, sha256: sha256)
+        let checkIn = try assignment(mode: mode, sha256: sha256, training: training)
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
         let file = SafetensorsWriter.encode(model)
         return ScriptedTransport([
@@ -153,6 +161,61 @@ struct FederatedClientTests {
                 uniform: { 0.5 }
             )
         )
+    }
+
+    /// The tensors that were uploaded, and their metadata.
+    private func uploaded(_ transport: ScriptedTransport) throws -> [(vector: ParameterVector, kind: String?)] {
+        try transport.made("PUT /update").map { call in
+            let path = directory.path + "/sent-\(UUID().uuidString)"
+            try call.body.write(to: URL(fileURLWithPath: path))
+            let file = try SafetensorsFile(path: path)
+            return (try file.readAll(), file.header.metadata["kind"])
+        }
+    }
+
+    @Test func gradientsWeightsAndProximalTermsAreAsTheRunAsks() async throws {
+        let gradient = try transport(training: #"{"submit": "gradient"}"#)
+        _ = try await client(gradient).participateOnce(waitSeconds: 0)
+        var sent = try #require(try uploaded(gradient).first)
+        #expect(sent.kind == "gradient" && sent.vector.values == [-3, -3, -3, -3])
+        let weights = try transport(training: #"{"submit": "weights"}"#)
+        _ = try await client(weights).participateOnce(waitSeconds: 0)
+        sent = try #require(try uploaded(weights).first)
+        #expect(sent.kind == "weights" && sent.vector.values == [1, 1, 1, 1])
+        let trainer = CountingTrainer()
+        let local = #"{"local": {"proximal_mu": 0.25, "optimizer": "momentum", "momentum": 0.5, "weight_decay": 0.1}}"#
+        _ = try await client(try transport(training: local), trainer).participateOnce(waitSeconds: 0)
+        let told = try #require(trainer.told.withLock { $0.first })
+        #expect(told.proximalMu == 0.25 && told.optimizer.rule == .momentum)
+        #expect(told.optimizer.momentum == 0.5 && told.optimizer.weightDecay == 0.1)
+    }
+
+    @Test func scaffoldKeepsItsControlVariateOnceTheUpdateIsAccepted() async throws {
+        let training = #"{"algorithm": "scaffold", "local": {"learning_rate": 0.5}}"#
+        let refused: ScriptedTransport.Answer = { _ in TransportResponse(status: 410) }
+        let accepted: ScriptedTransport.Answer = { _ in TransportResponse(status: 200) }
+        let transport = try transport(training: training, update: [refused, accepted, accepted])
+        let trainer = CountingTrainer()
+        let client = try client(transport, trainer)
+        for _ in 0..<3 { _ = try await client.participateOnce(waitSeconds: 0) }
+        let parts = try uploaded(transport).map {
+            ControlVariates.split($0.vector.values, modelLayout: model.layout)
+        }
+        // c = 0 and delta = 1 over 4 steps at rate 0.5: each change of c_i is −1 / 2, whatever c_i is.
+        #expect(parts.count == 3 && parts.allSatisfy { $0.model == [1, 1, 1, 1] })
+        #expect(parts.allSatisfy { $0.control == [-0.5, -0.5, -0.5, -0.5] })
+        // c − c_i: the refused update changed nothing, the accepted one did.
+        let corrections = trainer.told.withLock { $0.map(\.gradientCorrection) }
+        #expect(corrections == [[0, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
+    }
+
+    @Test func scaffoldIsClippedAsOneVectorUnderPrivacy() async throws {
+        let transport = try transport(mode: "central", training: #"{"algorithm": "scaffold"}"#)
+        _ = try await client(transport).participateOnce(waitSeconds: 0)
+        let values = try #require(try uploaded(transport).first).vector.values
+        #expect(values.count == 8)
+        // The bound of 0.5 is on delta and change of the control variate together.
+        #expect(abs(VectorKernels.squaredNorm(values).squareRoot() - 0.5) < 1e-6)
     }
 
     @Test func oneParticipationSendsTheClippedUpdateWithItsDigest() async throws {

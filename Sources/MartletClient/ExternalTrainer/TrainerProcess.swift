@@ -131,7 +131,8 @@ struct TrainerProcess {
             &attributes,
             Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)
         )
-        let words = ["/bin/sh", "-c", "cd -- \"$1\" && eval \"$2\"", "trainer", directory, command]
+        // The shell outlives SIGTERM, so that its exit code is the command's; the command itself gets the signal as usual.
+        let words = ["/bin/sh", "-c", "trap : TERM; cd -- \"$1\" && eval \"$2\"", "trainer", directory, command]
         let arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         let variables: [UnsafeMutablePointer<CChar>?] =
             environment.sorted { $0.key < $1.key }.map { strdup($0.key + "=" + $0.value) } + [nil]

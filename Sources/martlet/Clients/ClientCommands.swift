@@ -20,6 +20,11 @@ struct ClientCommand: AsyncParsableCommand {
     var filters: [String] = []
     @Option(help: "Data on which the model is judged when the server asks; default: the training data.")
     var evaluationData: String?
+    @Option(help: "Train with this command instead of the built-in models; it gets --data as it is.")
+    var trainerCommand: String?
+    @Option(help: "With --trainer-command: further files of the model directory, such as a tokenizer.")
+    var modelFile: [String] = []
+    @Option(help: "With --trainer-command: threads it may use.") var trainerThreads = 2
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations = 1_000_000
     @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double
@@ -29,20 +34,12 @@ struct ClientCommand: AsyncParsableCommand {
     @Flag(help: "Print outcomes as JSON lines.") var json = false
 
     func run() async throws {
-        let training = try DataFiles.data(at: data, field: field, filters: filters)
-        let heldOut = try evaluationData.map { try DataFiles.data(at: $0, field: field, filters: filters) }
-        let reportPath = stateDir + "/data-report.json"
         let state = try ClientState(directory: stateDir)
         let client = FederatedClient(
             server: try ServerAccess.url(server),
             enrollmentToken: enrollmentToken,
             state: state,
-            trainer: DeviceTrainer(data: training, heldOut: heldOut) { report in
-                // For the device's owner; it is sent nowhere.
-                let encoder = JSONEncoder()
-                encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-                try? encoder.encode(report).write(to: URL(fileURLWithPath: reportPath), options: .atomic)
-            },
+            trainer: try trainer(),
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: try ModelCache(directory: stateDir + "/models"),
             policy: ClientPrivacyPolicy(
@@ -62,7 +59,10 @@ struct ClientCommand: AsyncParsableCommand {
             }
         }
         let stopper = Task {
-            if await Signals.waitForStop() { work.cancel() }
+            if await Signals.waitForStop() {
+                ExternalTrainer.stopAll()
+                work.cancel()
+            }
         }
         defer { stopper.cancel() }
         do {
@@ -71,6 +71,36 @@ struct ClientCommand: AsyncParsableCommand {
             return
         } catch {
             throw Failure(error)
+        }
+    }
+
+    private func trainer() throws -> any LocalTrainer {
+        if let trainerCommand {
+            guard filters.isEmpty, field == nil else {
+                throw ValidationError("--where and --field are for built-in models; the command reads --data itself")
+            }
+            return ExternalTrainer(
+                .init(
+                    command: trainerCommand,
+                    data: data,
+                    workDirectory: stateDir + "/trainer",
+                    modelFiles: Dictionary(
+                        modelFile.map { (URL(fileURLWithPath: $0).lastPathComponent, URL(fileURLWithPath: $0).path) },
+                        uniquingKeysWith: { $1 }
+                    ),
+                    threads: trainerThreads
+                ),
+                report: ExternalTrainerLog.show
+            )
+        }
+        let training = try DataFiles.data(at: data, field: field, filters: filters)
+        let heldOut = try evaluationData.map { try DataFiles.data(at: $0, field: field, filters: filters) }
+        let reportPath = stateDir + "/data-report.json"
+        return DeviceTrainer(data: training, heldOut: heldOut) { report in
+            // For the device's owner; it is sent nowhere.
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+            try? encoder.encode(report).write(to: URL(fileURLWithPath: reportPath), options: .atomic)
         }
     }
 

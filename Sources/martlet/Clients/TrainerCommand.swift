@@ -1,0 +1,76 @@
+import ArgumentParser
+import Foundation
+import MartletClient
+import Tensors
+
+struct TrainerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trainer",
+        abstract: "Work with external trainers.",
+        subcommands: [Check.self]
+    )
+
+    struct Check: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Run a trainer on a small task and report each rule that it keeps or breaks.",
+            discussion: """
+                Without --model and --data the task is a logistic regression: tensors weight [3] and bias [1], and
+                train.csv with three numbers and a label 0 or 1. Exit status 2 when a rule is broken.
+                """
+        )
+
+        @Option(name: .customLong("cmd"), help: "The trainer's command, as for martlet client --trainer-command.")
+        var command: String
+        @Option(help: "A model of yours, as safetensors.") var model: String?
+        @Option(help: "Its config.json.") var config: String?
+        @Option(help: "Data for it: a file or a directory.") var data: String?
+        @Option(help: "Seconds that one run may take.") var timeLimit = 60.0
+        @Option(help: "The learning rate that the trainer is told.") var learningRate = 0.1
+        @Flag(help: "Print one JSON line for each rule.") var json = false
+
+        func run() async throws {
+            var conformance = TrainerConformance(command: command)
+            if let model { conformance.model = try SafetensorsFile(path: model).readAll() }
+            conformance.configuration = try config.map { try Data(contentsOf: URL(fileURLWithPath: $0)) }
+            conformance.data = data
+            conformance.timeLimitSeconds = timeLimit
+            conformance.learningRate = learningRate
+            guard (model == nil) == (data == nil) else {
+                throw ValidationError("a model of yours needs data for it: give --model and --data, or neither")
+            }
+            let findings = try conformance.run()
+            for finding in findings {
+                if json {
+                    let line = try JSONSerialization.data(
+                        withJSONObject: [
+                            "rule": finding.rule, "outcome": finding.outcome.rawValue, "detail": finding.detail,
+                        ],
+                        options: [.sortedKeys, .withoutEscapingSlashes]
+                    )
+                    print(String(decoding: line, as: UTF8.self))
+                } else {
+                    let rule = finding.rule.padding(toLength: 18, withPad: " ", startingAt: 0)
+                    print(
+                        "\(finding.outcome.rawValue.padding(toLength: 8, withPad: " ", startingAt: 0))\(rule)\(finding.detail)"
+                    )
+                }
+            }
+            if findings.contains(where: { $0.outcome == .failed }) { throw ExitCode(2) }
+        }
+    }
+}
+
+/// Prints what an external trainer says; it goes nowhere else.
+enum ExternalTrainerLog {
+    static let show: @Sendable (ExternalTrainer.Event) -> Void = { event in
+        switch event {
+        case .progress(let step, let steps, let loss):
+            FileHandle.standardError.write(
+                Data("trainer: step \(step) of \(steps)\(loss.map { ", loss \($0)" } ?? "")\n".utf8)
+            )
+        case .log(let level, let message):
+            FileHandle.standardError.write(Data("trainer: \(level): \(message)\n".utf8))
+        case .output(let line): FileHandle.standardError.write(Data("trainer: \(line)\n".utf8))
+        }
+    }
+}

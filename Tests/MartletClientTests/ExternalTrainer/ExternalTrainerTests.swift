@@ -1,0 +1,151 @@
+import Foundation
+import LocalTraining
+import MartletClient
+import Tensors
+import TestSupport
+import Testing
+
+/// Trainers that do as they should, and trainers that do not: each is reported by its rule, and nothing is taken from it.
+@Suite(.timeLimit(.minutes(2)), .serialized)
+struct ExternalTrainerTests {
+    private static let example =
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().path + "/Examples/trainers/plain-python/trainer.py"
+    private static let model = ParameterVector(
+        layout: ParameterLayout([.init(name: "weight", shape: [3]), .init(name: "bias", shape: [1])]),
+        values: [0.5, 0.1, -0.2, 0.3]
+    )
+
+    /// The example with one line changed.
+    private func example(_ directory: TemporaryDirectory, _ changes: [(String, String)]) throws -> String {
+        var text = try String(contentsOfFile: Self.example, encoding: .utf8)
+        for (old, new) in changes {
+            try #require(text.contains(old), "the example has no line: \(old)")
+            text = text.replacing(old, with: new)
+        }
+        let path = directory.path + "/trainer-\(UUID().uuidString).py"
+        try text.write(toFile: path, atomically: true, encoding: .utf8)
+        return "python3 " + path
+    }
+
+    private func train(_ command: String, timeLimit: Double = 30, grace: Double = 5) throws -> TrainingResult {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/rows.csv"
+        try "a,b,c,y\n1,0,0,1\n0,1,0,0\n0,0,1,0\n1,1,0,1\n".write(toFile: data, atomically: true, encoding: .utf8)
+        let work = directory.path + "/work"
+        let trainer = ExternalTrainer(
+            .init(
+                command: command,
+                data: data,
+                workDirectory: work,
+                timeLimitSeconds: timeLimit,
+                gracePeriodSeconds: grace
+            )
+        )
+        defer {
+            // Whatever came of it, no assignment's directory is left.
+            let left = (try? FileManager.default.contentsOfDirectory(atPath: work)) ?? []
+            #expect(!left.contains { $0.hasPrefix("assignment-") })
+        }
+        return try trainer.train(
+            model: Self.model,
+            instructions: TrainingInstructions(learningRate: 0.5, batchSize: 2, epochs: 3, seed: 7)
+        )
+    }
+
+    private func rule(of command: String, timeLimit: Double = 30, grace: Double = 5) -> ExternalTrainerError? {
+        do {
+            _ = try train(command, timeLimit: timeLimit, grace: grace)
+            return nil
+        } catch {
+            return error as? ExternalTrainerError
+        }
+    }
+
+    @Test func theExampleTrains() throws {
+        let result = try train("python3 " + Self.example)
+        #expect(result.exampleCount == 4 && result.stepCount == 6)
+        #expect(result.delta.layout == Self.model.layout && result.delta.values.contains { $0 != 0 })
+        // Same seed, same update.
+        #expect(try train("python3 " + Self.example).delta == result.delta)
+    }
+
+    @Test func theExamplePassesTheConformanceCommand() throws {
+        let findings = try TrainerConformance(command: "python3 " + Self.example).run()
+        #expect(findings.allSatisfy { $0.outcome == .passed }, "\(findings.filter { $0.outcome != .passed })")
+        #expect(Set(findings.map(\.rule)).isSuperset(of: ["sigterm", "no_data", "foreign_model", "evaluate", "base"]))
+    }
+
+    @Test func aTrainerThatHangsIsKilledWithItsChildren() throws {
+        let directory = try TemporaryDirectory()
+        let mark = directory.path + "/alive"
+        // It ignores SIGTERM, and so does the child that would leave a mark.
+        let error = rule(
+            of: "trap '' TERM; (sleep 3; touch \(mark)) & sleep 60; sleep 60",
+            timeLimit: 0.2,
+            grace: 0.3
+        )
+        #expect(error?.rule == .deadline && error?.failureCode == "training_failed")
+        Thread.sleep(forTimeInterval: 3.2)
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
+    @Test func crashesAndExitCodesAreNamed() {
+        #expect(rule(of: "kill -SEGV $$")?.rule == .signal)
+        for (code, failure) in [
+            (10, "no_data"), (12, "out_of_memory"), (14, "not_eligible"), (75, "cancelled"), (3, "training_failed"),
+        ] {
+            let error = rule(of: "exit \(code)")
+            #expect(error?.rule == .exitCode && error?.failureCode == failure, "\(code)")
+        }
+        #expect(rule(of: "no-such-command-anywhere")?.rule == .exitCode)
+        #expect(rule(of: "true")?.rule == .metrics)
+    }
+
+    @Test(arguments: [
+        ("return OK", "return OK", nil as ExternalTrainerError.Rule?),
+        ("if not all(map(math.isfinite, weight + [bias])):", "bias = float('nan')\n    if False:", .finite),
+        ("\"weight\": (model[\"weight\"][0],", "\"weight\": ([1, 3],", .shape),
+        ("\"bias\": (model", "\"extra\": (model", .names),
+        ("\"dtype\": \"F32\", \"shape\": shape,", "\"dtype\": \"F16\", \"shape\": [2] + shape,", .shape),
+        ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"delta\", \"base\": \"0\"}", .base),
+        ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"gradient\", \"base\": base}", .kind),
+        (
+            "struct.pack(\"<Q\", len(text)) + text + data)", "(struct.pack(\"<Q\", len(text)) + text + data)[:-5])",
+            .file
+        ),
+        ("\"schema\": 1, \"examples\": len(rows)", "\"schema\": 2, \"examples\": len(rows)", .metrics),
+    ])
+    func whatATrainerLeavesIsCheckedRuleByRule(
+        _ old: String,
+        _ new: String,
+        _ expected: ExternalTrainerError.Rule?
+    ) throws {
+        let directory = try TemporaryDirectory()
+        let command = try example(directory, [(old, new)])
+        #expect(rule(of: command)?.rule == expected)
+    }
+
+    @Test func weightsAreTurnedIntoADelta() throws {
+        let directory = try TemporaryDirectory()
+        let delta = try train("python3 " + Self.example).delta
+        let command = try example(
+            directory,
+            [
+                ("[new - before for new, before in zip(weight, old[0])]", "weight"), ("[bias - old[1]]", "[bias]"),
+                ("\"kind\": \"delta\"", "\"kind\": \"weights\""),
+            ]
+        )
+        for (value, right) in zip(try train(command).delta.values, delta.values) { #expect(abs(value - right) < 1e-6) }
+    }
+
+    @Test func theEnvironmentIsCleanAndTheInputClosed() throws {
+        setenv("MARTLET_TOKEN", "secret", 1)
+        defer { unsetenv("MARTLET_TOKEN") }
+        let check = """
+            test -z "$MARTLET_TOKEN" || exit 31; test -z "$(cat)" || exit 32; \
+            test "$OMP_NUM_THREADS" = 2 || exit 33; test "$(cut -d' ' -f5 /proc/$$/stat)" = $$ || exit 34; exit 40
+            """
+        #expect(rule(of: check)?.detail.contains("exit code 40") == true)
+    }
+}
