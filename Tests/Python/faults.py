@@ -157,5 +157,5 @@ print(json.dumps({
     "state": view["state"], "model_sha256": view.get("model_sha256"), "committed": view["committed_rounds"],
     "accepted": [r["accepted"] for r in attempts if r["state"] == "committed"],
     "spent_epsilon": (population.get("budget") or {}).get("spent_epsilon"),
-    "ledger": {s: sum(1 for row in ledger if row["state"] == s) for s in ("reserved", "committed", "released")},
+    "ledger": {s: sum(1 for row in ledger if row["run_id"] == run and row["state"] == s) for s in ("reserved", "committed", "released")},
     **counts}))
