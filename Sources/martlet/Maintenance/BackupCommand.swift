@@ -61,9 +61,11 @@ struct BackupCommand: ParsableCommand {
                 throw ValidationError("the database is of an older version: start the server once, then back up")
             }
             try copied.close()
-            for version in state.modelVersions {
-                let name = "/blobs/" + version.sha256.prefix(2) + "/" + version.sha256
-                try DataDirectory.place(files.path(sha256: version.sha256), at: partial + name)
+            // What the optimiser remembers and the control variate belong to a version: without them no next round.
+            let blobs = state.modelVersions.flatMap { [$0.sha256, $0.optimizerSha256, $0.controlSha256] }
+            for sha256 in Set(blobs.compactMap { $0 }) {
+                let name = "/blobs/" + sha256.prefix(2) + "/" + sha256
+                try DataDirectory.place(files.path(sha256: sha256), at: partial + name)
             }
             let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: partial))
             guard check.lostUpdates().isEmpty else { continue }
