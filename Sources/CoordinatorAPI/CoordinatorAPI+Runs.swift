@@ -11,6 +11,9 @@ extension CoordinatorAPI {
             try await requireOperator(request)
             let specification = try RunSpecification.read(await Self.document(request))
             let model = try makeInitialModel(specification.model)
+            guard request.query["dry_run"] != "true" else {
+                return try Self.json(await coordinator.planRun(specification, initialModel: model))
+            }
             return try Self.json(await coordinator.createRun(specification, initialModel: model), status: 201)
         }
         router.add("GET", "/v1/runs") { request in

@@ -92,9 +92,7 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
 extension Coordinator {
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
     package func createRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunView {
-        let specification = try resolvingBase(specification)
-        let population = try populationRecord(specification.population)
-        try checkPrivacyMode(specification, population: population)
+        let (specification, population) = try checkedRun(specification, initialModel: initialModel)
         let document = try WireCoding.encode(specification)
         let record = RunRecord(
             id: Secrets.identifier("run"),
@@ -108,7 +106,6 @@ extension Coordinator {
             .run(record), history(record.id, state: "created", cause: "created by an operator"),
         ]
         if let initialModel {
-            try checkNoiseDimension(specification, layout: initialModel.layout)
             changes.append(.modelVersion(try store(initialModel, run: record.id, version: 0)))
         }
         runs[record.id] = try RunState(record: record)
@@ -120,6 +117,18 @@ extension Coordinator {
         }
         runOrder.append(record.id)
         return try run(record.id)
+    }
+
+    /// The specification with its base's version fixed, and its population, when both go together.
+    func checkedRun(
+        _ specification: RunSpecification,
+        initialModel: ParameterVector?
+    ) throws -> (RunSpecification, PopulationRecord) {
+        let specification = try resolvingBase(specification)
+        let population = try populationRecord(specification.population)
+        try checkPrivacyMode(specification, population: population)
+        if let initialModel { try checkNoiseDimension(specification, layout: initialModel.layout) }
+        return (specification, population)
     }
 
     private func checkPrivacyMode(_ specification: RunSpecification, population: PopulationRecord) throws {

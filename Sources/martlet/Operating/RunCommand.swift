@@ -25,12 +25,15 @@ struct RunCommand: AsyncParsableCommand {
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run file.") var file: String
         @Flag(help: "Start it at once.") var start = false
+        @Flag(help: "Create nothing: say what it would cost in privacy and bytes, and what would be in its way.")
+        var dryRun = false
 
         func run() async throws {
             guard let data = FileManager.default.contents(atPath: file) else { throw Failure("cannot read \(file)") }
             let type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
-            let answer = try await access.call("POST", "/v1/runs", body: data, contentType: type)
-            guard start else { return try access.show(answer) }
+            let path = "/v1/runs" + (dryRun ? "?dry_run=true" : "")
+            let answer = try await access.call("POST", path, body: data, contentType: type)
+            guard start && !dryRun else { return try access.show(answer) }
             let view = try WireCoding.decode(RunView.self, from: answer)
             try access.show(await access.call("POST", "/v1/runs/\(view.id)/start", body: Data()))
         }

@@ -1,0 +1,85 @@
+package import Tensors
+package import WireFormat
+
+/// What a run would be, as far as it can be said before it is created.
+package struct RunPlan: Codable, Equatable, Sendable {
+    /// With every default filled in.
+    package var specification: RunSpecification
+    /// `null` where the weights are still to be uploaded.
+    package var parameterCount: Int?
+    /// Bytes of one model or one plain update.
+    package var modelBytes: Int?
+    /// Bytes up over all rounds, when every round has the updates it wants.
+    package var bytesUp: Int?
+    /// Bytes down over all rounds, when every client that is assigned fetches the model.
+    package var bytesDown: Int?
+    /// The cost on the population's budget; `null` without privacy.
+    package var privacy: PrivacyProjection?
+    /// Clients of the population that may take part now.
+    package var clients: Int
+    /// What would keep the run from its end, in plain words.
+    package var warnings: [String]
+}
+
+extension Coordinator {
+    /// Checks a specification as ``createRun(_:initialModel:)`` does, stores nothing, and says what the run would cost.
+    package func planRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunPlan {
+        let (specification, population) = try checkedRun(specification, initialModel: initialModel)
+        let count = initialModel?.layout.parameterCount
+        let bytes = initialModel.map {
+            SafetensorsWriter.header(for: $0.layout, metadata: [:]).count + 4 * $0.values.count
+        }
+        let cohort = specification.cohort
+        let assigned = Int((Double(cohort.goal) * cohort.overSelection).rounded(.up))
+        let clients = self.clients.values.filter { $0.populationId == population.id && $0.state != "revoked" }.count
+        var plan = RunPlan(
+            specification: specification,
+            parameterCount: count,
+            modelBytes: bytes,
+            bytesUp: bytes.map { Self.product($0, specification.rounds, cohort.goal) },
+            bytesDown: bytes.map { Self.product($0, specification.rounds, assigned) },
+            privacy: specification.privacy.mode == "none"
+                ? nil : try projection(of: specification, parameterCount: count),
+            clients: clients,
+            warnings: []
+        )
+        plan.warnings = warnings(plan, assigned: assigned)
+        return plan
+    }
+
+    private func warnings(_ plan: RunPlan, assigned: Int) -> [String] {
+        let specification = plan.specification
+        let cohort = specification.cohort
+        var warnings: [String] = []
+        if let privacy = plan.privacy, privacy.roundsThatFit < specification.rounds {
+            warnings.append(
+                "the budget admits \(privacy.roundsThatFit) of \(specification.rounds) rounds; the next one will be refused"
+            )
+        }
+        if let ratio = plan.privacy?.noiseToSignal, ratio > 1 {
+            warnings.append(
+                "the noise of a round is \((ratio * 10).rounded() / 10) times as long as the longest mean update: "
+                    + "the run will learn little; more clients a round help"
+            )
+        }
+        if plan.clients < assigned {
+            warnings.append("a round assigns up to \(assigned) clients, and the population has \(plan.clients)")
+        }
+        let needed = Self.product(specification.rounds, cohort.goal, 1)
+        let available = Self.product(plan.clients, cohort.maxParticipations, 1)
+        if cohort.maxParticipations > 0 && available < needed {
+            warnings.append(
+                "\(specification.rounds) rounds want \(needed) participations, and \(plan.clients) clients that take part "
+                    + "at most \(cohort.maxParticipations) times give \(available)"
+            )
+        }
+        return warnings
+    }
+
+    /// The product, or the largest number where it does not fit.
+    private static func product(_ first: Int, _ second: Int, _ third: Int) -> Int {
+        let (partial, overflow) = first.multipliedReportingOverflow(by: second)
+        let (whole, secondOverflow) = partial.multipliedReportingOverflow(by: third)
+        return overflow || secondOverflow ? .max : whole
+    }
+}
