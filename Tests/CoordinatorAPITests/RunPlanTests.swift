@@ -21,7 +21,7 @@ struct RunPlanTests {
         #expect(warnings.count == 2 && warnings[1].contains("want 11080 participations"), "\(warnings)")
         let runs = try await service.call("GET", "/v1/runs", token: service.admin).json["items"] as? [[String: Any]]
         #expect(runs?.isEmpty == true)
-        let costly = specification.replacing("0.86", with: "0.5")
+        let costly = specification.replacing("0.86", with: "0.7")
         let refused = try await service.post("/v1/runs?dry_run=true", token: service.admin, costly).json
         #expect((refused["privacy"] as? [String: Any])?["rounds_that_fit"] as? Int == 1)
         #expect((refused["warnings"] as? [String])?.first?.contains("admits 1 of 40 rounds") == true)
