@@ -53,7 +53,8 @@ package protocol RunStore: Sendable {
     func assignment(_ id: String) throws -> AssignmentRecord?
 
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
-    /// With `assignments` the changes of its assignments are among them.
+    ///
+    /// With `assignments` those of its assignments too.
     func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow]
 
     /// The last state changes of all runs, newest first.
