@@ -159,7 +159,13 @@ struct AttackTests {
                 try attackers.run()
                 _ = ready.fileHandleForReading.availableData
             }
-            defer { if isAttacked { attackers.terminate() } }
+            defer {
+                if isAttacked {
+                    // Not SIGTERM: where this process ignores that, so do its children.
+                    kill(attackers.processIdentifier, SIGKILL)
+                    attackers.waitUntilExit()
+                }
+            }
             let result = try server.run(try #require(ServerProcess.python), [script, "job", server.url, server.token])
             #expect(result.status == 0, "\(result.output)")
             let summary = try #require(

@@ -75,6 +75,7 @@ struct SchedulingTests {
             try specification(cohort: #""goal": 10, "minimum": 1, "policy": "poisson", "sampling_rate": 0.3"#),
             clients: 60
         )
+        bench.clock.advance(by: 1)
         let late = try await bench.enroll(1, prefix: "late")
         var drawn: [(client: String, id: String)] = []
         for client in clients + late {
