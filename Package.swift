@@ -29,7 +29,9 @@ let package = Package(
         .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "COpenSSL"),
         .target(name: "Tensors", swiftSettings: features),
-        .target(name: "WireFormat", dependencies: ["Tensors"], swiftSettings: features),
+        .target(name: "CKernels"),
+        .target(name: "UpdateCompression", dependencies: ["CKernels", "Tensors"], swiftSettings: features),
+        .target(name: "WireFormat", dependencies: ["Tensors", "UpdateCompression"], swiftSettings: features),
         .target(name: "Aggregation", dependencies: ["Tensors"], swiftSettings: features),
         .target(
             name: "DifferentialPrivacy",
@@ -42,7 +44,7 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "DifferentialPrivacy", "Tensors", "WireFormat",
+                "Aggregation", "DifferentialPrivacy", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -64,7 +66,7 @@ let package = Package(
         .target(
             name: "CoordinatorAPI",
             dependencies: [
-                "Coordination", "HTTPServing", "Tensors", "WireFormat",
+                "Coordination", "HTTPServing", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
@@ -77,7 +79,7 @@ let package = Package(
         .target(
             name: "MartletClient",
             dependencies: [
-                "CCurl", "DifferentialPrivacy", "LocalTraining", "Tensors", "WireFormat",
+                "CCurl", "DifferentialPrivacy", "LocalTraining", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
@@ -144,7 +146,8 @@ let package = Package(
         .testTarget(
             name: "CoordinatorAPITests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "Tensors", "TestSupport", "WireFormat",
+                "Coordination", "CoordinatorAPI", "HTTPServing", "Tensors", "TestSupport", "UpdateCompression",
+                "WireFormat",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
             ],
@@ -154,6 +157,11 @@ let package = Package(
             name: "DifferentialPrivacyTests",
             dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],
             resources: [.copy("Fixtures")],
+            swiftSettings: features
+        ),
+        .testTarget(
+            name: "UpdateCompressionTests",
+            dependencies: ["Tensors", "UpdateCompression"],
             swiftSettings: features
         ),
         .testTarget(

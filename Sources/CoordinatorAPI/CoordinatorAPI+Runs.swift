@@ -11,7 +11,11 @@ extension CoordinatorAPI {
             try await requireOperator(request)
             let specification = try RunSpecification.read(await Self.document(request))
             let model = try makeInitialModel(specification.model)
-            guard request.query["dry_run"] != "true" else {
+            let dryRun = request.query["dry_run"] ?? "false"
+            guard ["true", "false"].contains(dryRun) else {
+                throw ParseFailure(status: 400, detail: "dry_run must be true or false")
+            }
+            guard dryRun == "false" else {
                 return try Self.json(await coordinator.planRun(specification, initialModel: model))
             }
             return try Self.json(await coordinator.createRun(specification, initialModel: model), status: 201)

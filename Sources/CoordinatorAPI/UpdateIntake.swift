@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Tensors
+import UpdateCompression
 import WireFormat
 
 #if canImport(Glibc)
@@ -104,7 +105,41 @@ enum UpdateAdmission {
     /// - Returns: The number of examples that the update stands for, and the sums that came with it.
     /// - Throws: ``CoordinationError`` with a code that tells which rule was broken.
     static func check(_ path: String, _ terms: UploadTerms) throws -> Admitted {
-        let file = try SafetensorsFile(path: path)
+        let metadata: [String: String]
+        if terms.encoding == .f32 {
+            let file = try SafetensorsFile(path: path)
+            try checkTensors(file, terms)
+            metadata = file.header.metadata
+            try checkMetadata(metadata, terms)
+            try checkValues(file, bound: terms.valueBound)
+        } else {
+            do {
+                let file = try UpdateFile(path: path, layout: terms.layout)
+                guard file.encoding == terms.encoding else {
+                    throw UpdateFormatError(
+                        "encoding_mismatch",
+                        "the run asks for the encoding '\(terms.encoding.rawValue)', not '\(file.encoding.rawValue)'"
+                    )
+                }
+                metadata = file.metadata
+                try checkMetadata(metadata, terms)
+                _ = try file.check(bound: terms.valueBound)
+            } catch let error as UpdateFormatError {
+                throw CoordinationError(.unprocessable, error.code, error.description)
+            }
+        }
+        let examples = Int(metadata["num_examples"] ?? "1") ?? 1
+        guard examples >= terms.minimumExamples else {
+            throw CoordinationError(
+                .unprocessable,
+                "too_few_examples",
+                "the update stands for \(examples) examples; the run counts \(terms.minimumExamples) and more as enough"
+            )
+        }
+        return Admitted(exampleCount: min(examples, terms.exampleCap), metrics: sums(metadata))
+    }
+
+    private static func checkTensors(_ file: SafetensorsFile, _ terms: UploadTerms) throws {
         let expected = Dictionary(uniqueKeysWithValues: terms.layout.tensors.map { ($0.name, $0.shape) })
         for entry in file.header.entries {
             let name = entry.specification.name
@@ -129,7 +164,9 @@ enum UpdateAdmission {
         if let missing = terms.layout.tensors.first(where: { tensor in file.layout.range(of: tensor.name) == nil }) {
             throw CoordinationError(.unprocessable, "tensor_mismatch", "tensor '\(missing.name)' is missing")
         }
-        let metadata = file.header.metadata
+    }
+
+    private static func checkMetadata(_ metadata: [String: String], _ terms: UploadTerms) throws {
         if let kind = metadata["kind"], kind != terms.kind {
             throw CoordinationError(
                 .unprocessable,
@@ -151,15 +188,6 @@ enum UpdateAdmission {
                 "num_examples must be a whole number of 1 or more"
             )
         }
-        try checkValues(file, bound: terms.valueBound)
-        guard examples >= terms.minimumExamples else {
-            throw CoordinationError(
-                .unprocessable,
-                "too_few_examples",
-                "the update stands for \(examples) examples; the run counts \(terms.minimumExamples) and more as enough"
-            )
-        }
-        return Admitted(exampleCount: min(examples, terms.exampleCap), metrics: sums(metadata))
     }
 
     /// Decimal sums of metrics among the metadata; what is not one is not the server's business.

@@ -76,10 +76,13 @@ struct Service {
     }
 
     /// A started run with one client that holds an assignment.
-    func assigned() async throws -> (run: String, token: String, assignment: [String: Any]) {
+    func assigned(encoding: String = "f32") async throws -> (run: String, token: String, assignment: [String: Any]) {
         _ = try await post("/v1/populations", #"{"name": "p"}"#)
         let specification =
-            #"{"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"}}"#
+            """
+            {"population": "p", "rounds": 1, "cohort": {"goal": 2, "minimum": 1}, "model": {"architecture": "external"},
+             "training": {"encoding": "\(encoding)"}}
+            """
         let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Self.layout)))
         #expect(try await call("PUT", "/v1/runs/\(run)/model", token: admin, model).status == 201)

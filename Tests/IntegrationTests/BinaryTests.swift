@@ -146,6 +146,7 @@ struct BinaryTests {
         model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 4, hidden_dim: 8}}
         rounds: 1
         cohort: {goal: 3, over_selection: 1.0, max_participations: 1}
+        training: {encoding: topk}
         privacy: {mode: central, noise_multiplier: 1.0}
         """.write(toFile: runFile, atomically: true, encoding: .utf8)
         let bin = directory.path + "/bin"

@@ -1,6 +1,7 @@
 package import Foundation
 import Logging
 package import Tensors
+package import UpdateCompression
 package import WireFormat
 
 /// What intake needs to check an upload by.
@@ -15,6 +16,8 @@ package struct UploadTerms: Sendable {
     package var kind = "delta"
     package var valueBound: Double
     package var exampleCap: Int
+    /// How the run wants updates to be written.
+    package var encoding: UpdateEncoding
     /// Set when an update was accepted before: the same bytes get the same answer.
     package var acceptedSHA256: String?
     /// Whether the upload is a JSON document of metric sums, and no update.
@@ -297,19 +300,22 @@ extension Coordinator {
             assignments[id] = record
         }
         let layout = try uploadLayout(of: record.runId)
+        let encoding = UpdateEncoding(rawValue: run.specification.training.encoding) ?? .f32
         return UploadTerms(
             assignmentID: id,
             runID: record.runId,
             spoolPath: blobs.spoolPath("\(id)-\(Secrets.identifier("up")).part"),
             byteLimit: min(
                 configuration.modelByteLimit,
-                layout.parameterCount * 4 + (64 << 10) + SafetensorsHeader.headerByteLimit
+                encoding.byteLimit(parameterCount: layout.parameterCount, tensorCount: layout.tensors.count)
+                    + (64 << 10) + SafetensorsHeader.headerByteLimit
             ),
             layout: layout,
             baseSHA256: run.versions[record.baseVersion].sha256,
             kind: run.specification.training.submit,
             valueBound: run.specification.aggregation.valueBound,
             exampleCap: run.specification.aggregation.exampleCap,
+            encoding: encoding,
             acceptedSHA256: record.updateSha256,
             isEvaluation: record.isEvaluation,
             minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples

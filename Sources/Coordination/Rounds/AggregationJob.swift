@@ -2,6 +2,7 @@ import Aggregation
 import DifferentialPrivacy
 import Foundation
 import Tensors
+import UpdateCompression
 import WireFormat
 
 /// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
@@ -64,7 +65,7 @@ struct AggregationJob: Sendable {
         if FileManager.default.fileExists(atPath: resultPath) { return try outcome(scores: nil) }
         for path in [optimizerResultPath, controlResultPath] { try? FileManager.default.removeItem(atPath: path) }
         let base = try SafetensorsFile(path: basePath).readAll()
-        let combined = try combination(base).combine()
+        let combined = try combined(base)
         guard var aggregate = combined.aggregate else {
             return Outcome(scores: combined.scores, shortfall: combined.shortfall)
         }
@@ -77,8 +78,28 @@ struct AggregationJob: Sendable {
         return try outcome(scores: combined.scores)
     }
 
-    private func combination(_ base: ParameterVector) -> UpdateCombination {
-        UpdateCombination(specification: specification, updates: updates, base: base, report: report)
+    private func combined(_ base: ParameterVector) throws -> UpdateCombination.Combined {
+        let plain = try plainUpdates(layout: base.layout)
+        defer {
+            for (update, original) in zip(plain, updates) where update.path != original.path {
+                try? FileManager.default.removeItem(atPath: update.path)
+            }
+        }
+        return try UpdateCombination(specification: specification, updates: plain, base: base, report: report).combine()
+    }
+
+    /// The updates as plain F32 files: those of an encoded run are decoded beside themselves, block by block.
+    private func plainUpdates(layout: ParameterLayout) throws -> [Update] {
+        guard specification.training.encoding != UpdateEncoding.f32.rawValue else { return updates }
+        return try timed("decode") {
+            try updates.map { update in
+                var plain = update
+                plain.path += ".plain"
+                let file = try UpdateFile(path: update.path, layout: layout)
+                try SafetensorsWriter.write(layout, to: plain.path) { try file.read($0, into: &$1) }
+                return plain
+            }
+        }
     }
 
     private func publish(_ base: ParameterVector, _ aggregate: [Double]) throws {
@@ -132,7 +153,7 @@ struct AggregationJob: Sendable {
         var scores = scores
         if scores == nil && specification.aggregation.anomalies != nil {
             let base = try SafetensorsFile(path: basePath).readAll()
-            scores = try combination(base).combine().scores
+            scores = try combined(base).scores
         }
         return Outcome(
             model: try file(resultPath),

@@ -2,6 +2,7 @@ import DifferentialPrivacy
 import Foundation
 import LocalTraining
 import Tensors
+import UpdateCompression
 import WireFormat
 
 /// What leaves the device: checked, clipped and noised as the run asks.
@@ -10,6 +11,8 @@ struct PreparedUpdate: Sendable {
     var data: Data
     /// The device's next control variate, to be kept when the update was accepted.
     var control: Data?
+    /// What a sparse encoding left out, to be added to the device's next update of the run.
+    var residual: [Float]
 
     /// Does one assignment's work.
     ///
@@ -19,7 +22,8 @@ struct PreparedUpdate: Sendable {
         model: ParameterVector,
         trainer: any LocalTrainer,
         instructions: TrainingInstructions,
-        controls: ControlVariateStep?
+        controls: ControlVariateStep?,
+        residual: [Float] = []
     ) throws {
         var instructions = instructions
         instructions.gradientCorrection = controls?.correction
@@ -52,7 +56,21 @@ struct PreparedUpdate: Sendable {
                 noiseMultiplier: privacy.noiseMultiplier
             )
         }
-        data = SafetensorsWriter.encode(update, metadata: metadata)
+        guard let encoding = UpdateEncoding(rawValue: assignment.training.encoding) else {
+            throw ClientError(
+                code: "model_mismatch",
+                message: "this client does not know the encoding '\(assignment.training.encoding)'"
+            )
+        }
+        self.residual = residual
+        // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
+        data = UpdateEncoder.encode(
+            update,
+            as: encoding,
+            metadata: metadata,
+            seed: UInt64.random(in: 0...UInt64.max),
+            residual: &self.residual
+        )
     }
 
     private static func metadata(

@@ -153,6 +153,8 @@ public actor FederatedClient {
             if assignment.kind == "evaluate" {
                 return try await evaluate(assignment, model: model, instructions: instructions)
             }
+            var feedback = ErrorFeedback(run: assignment.run, state: state, parameterCount: model.values.count)
+            let residual = feedback.residual
             let (prepared, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
                 try await arithmetic.run {
                     try PreparedUpdate(
@@ -160,7 +162,8 @@ public actor FederatedClient {
                         model: model,
                         trainer: trainer,
                         instructions: instructions,
-                        controls: controls
+                        controls: controls,
+                        residual: residual
                     )
                 }
             }
@@ -170,6 +173,9 @@ public actor FederatedClient {
             try state.write("ledger.json", ledger)
             let digest = Data(SHA256.hash(data: prepared.data))
             try state.write("update.safetensors", data: prepared.data)
+            // Before the update can leave: after a kill in between something is left out, never sent twice.
+            feedback.residual = prepared.residual
+            try feedback.save(to: state)
             if let control = prepared.control { try state.write("control.next", data: control) }
             let pending = ClientState.PendingUpload(
                 assignment: assignment.id,

@@ -27,6 +27,14 @@ public enum VectorKernels {
         values.withUnsafeBufferPointer { squaredNorm($0) }
     }
 
+    /// Whether every value is finite.
+    public static func allFinite(_ values: [Float]) -> Bool {
+        // The largest exponent marks infinities and NaNs; integers vectorise where an early exit would not.
+        var found: UInt32 = 0
+        for value in values { found |= (value.bitPattern & 0x7F80_0000) == 0x7F80_0000 ? 1 : 0 }
+        return found == 0
+    }
+
     /// `y[i] += a * x[i]`.
     public static func axpy(_ a: Float, _ x: [Float], into y: inout [Float]) {
         precondition(x.count == y.count, "counts differ")

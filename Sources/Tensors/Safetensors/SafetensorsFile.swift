@@ -95,6 +95,9 @@ public final class SafetensorsFile: Sendable {
             HalfPrecision.float(
                 fromBits: UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self))
             )
+        case .int8: Float(Int8(bitPattern: raw[index]))
+        case .uint8: Float(raw[index])
+        case .uint32: Float(UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self)))
         }
     }
 

@@ -8,9 +8,21 @@ public enum TensorDataType: String, Sendable, Hashable {
     case float16 = "F16"
     /// The upper half of a binary32.
     case bfloat16 = "BF16"
+    /// Signed bytes.
+    case int8 = "I8"
+    /// Unsigned bytes.
+    case uint8 = "U8"
+    /// Unsigned 32-bit integers.
+    case uint32 = "U32"
 
     /// Bytes of one value.
-    public var byteCount: Int { self == .float32 ? 4 : 2 }
+    public var byteCount: Int {
+        switch self {
+        case .float32, .uint32: 4
+        case .float16, .bfloat16: 2
+        case .int8, .uint8: 1
+        }
+    }
 }
 
 /// The checked header of a safetensors file.

@@ -1,4 +1,5 @@
 package import Tensors
+import UpdateCompression
 
 /// What a run trains, with whom, how, and under which privacy terms; immutable once the run is created.
 package struct RunSpecification: Codable, Equatable, Sendable {
@@ -90,6 +91,7 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var data: DataRules?
         /// `delta`, `weights` or `gradient`.
         package var submit: String
+        /// An ``UpdateEncoding`` by name.
         package var encoding: String
         /// `fedavg` or `scaffold`; absent: `fedavg`.
         package var algorithm: String?
@@ -273,7 +275,10 @@ extension RunSpecification.Training {
         }
         submit = fields.choice("submit", of: ["delta", "weights", "gradient"], default: "delta")
         algorithm = fields.choice("algorithm", of: ["fedavg", "scaffold"], default: "fedavg")
-        encoding = fields.choice("encoding", of: ["f32"], default: "f32")
+        encoding = fields.choice("encoding", of: UpdateEncoding.allCases.map(\.rawValue), default: "f32")
+        if encoding != "f32" && (submit != "delta" || algorithm != "fedavg") {
+            fields.report("encoding", "must be f32 here: only plain deltas may be compressed")
+        }
         refuseWhatDoesNotGoTogether(fields, privacyMode: privacyMode)
     }
 }
