@@ -34,7 +34,7 @@ public final class UpdateFile: Sendable {
     /// - Parameters:
     ///   - path: A safetensors file.
     ///   - layout: The tensors that the values are for.
-    /// - Throws: ``UpdateFormatError``, or ``SafetensorsError`` for a file that is no safetensors file.
+    /// - Throws: ``UpdateFormatError``, or `SafetensorsError` for a file that is no safetensors file.
     public init(path: String, layout: ParameterLayout) throws {
         let header = try SafetensorsFile(path: path).header
         let name = header.metadata["encoding"]
@@ -65,7 +65,7 @@ public final class UpdateFile: Sendable {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - values: Receives `range.count` floats from its first element on.
-    /// - Throws: ``SafetensorsError`` where the file cannot be read.
+    /// - Throws: `SafetensorsError` where the file cannot be read.
     public func read(_ range: Range<Int>, into values: inout [Float]) throws {
         precondition(values.count >= range.count, "buffer too small")
         let scratch = Scratch()
@@ -93,7 +93,7 @@ public final class UpdateFile: Sendable {
     ///   - bound: Largest absolute value.
     ///   - scratch: Buffers of the calling thread.
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: ``SafetensorsError`` where the file cannot be read.
+    /// - Throws: `SafetensorsError` where the file cannot be read.
     package func fold(
         _ range: Range<Int>,
         into sums: UnsafeMutablePointer<Int64>,

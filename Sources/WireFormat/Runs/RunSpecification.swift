@@ -91,7 +91,7 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var data: DataRules?
         /// `delta`, `weights` or `gradient`.
         package var submit: String
-        /// An ``UpdateEncoding`` by name.
+        /// An encoding of updates by name: `f32`, `int8`, `topk` and so on.
         package var encoding: String
         /// `fedavg` or `scaffold`; absent: `fedavg`.
         package var algorithm: String?
