@@ -1,4 +1,4 @@
-"""A job under faults: the server is killed at random times, connections are cut at random bytes, every request is sent three
+"""A job under faults: the server is killed after random numbers of requests, connections are cut at random bytes, every request is sent three
 times, every second answer is thrown away, and clients forget everything but their token. Prints one JSON line.
 
 Usage: faults.py MARTLET DATA_DIRECTORY ROUNDS SEED CALM|FAULTY none|central
@@ -14,6 +14,8 @@ counts = {"kills": 0, "cuts": 0, "drops": 0, "repeats": 0, "unavailable": 0}
 lock = threading.Lock()
 server = {"process": None, "port": None}
 done = threading.Event()
+# Requests until the next death, and the word that it is due: a fast machine has as many deaths as a slow one.
+death = {"in": chance.randrange(20, 50), "due": threading.Event()}
 
 
 def free_port():
@@ -32,7 +34,13 @@ def start():
     assert "listening" in line, line
 
 
-def raw(method, path, token, body, kind):
+def raw(method, path, token, body, kind, counted=False):
+    if counted:
+        with lock:
+            death["in"] -= 1
+            if death["in"] == 0:
+                death["in"] = chance.randrange(20, 50)
+                death["due"].set()
     connection = http.client.HTTPConnection("127.0.0.1", server["port"], timeout=20)
     headers = {"Authorization": "Bearer " + token, "Content-Type": kind}
     connection.request(method, path, body=body, headers=headers)
@@ -66,7 +74,7 @@ def call(method, path, token, body=b"", kind="application/json", idempotent=True
                 for _ in range(2):
                     with lock:
                         counts["repeats"] += 1
-                    raw(method, path, token, body, kind)
+                    raw(method, path, token, body, kind, counted=True)
             status, data = raw(method, path, token, body, kind)
             if status == 503 or status == 429:
                 counts["unavailable"] += 1
@@ -104,9 +112,9 @@ def client(index, token):
 
 def killer():
     while not done.is_set():
-        time.sleep(chance.uniform(0.05, 0.9))
-        if done.is_set():
-            return
+        if not death["due"].wait(timeout=0.2):
+            continue
+        death["due"].clear()
         server["process"].send_signal(signal.SIGKILL)
         server["process"].wait()
         counts["kills"] += 1
