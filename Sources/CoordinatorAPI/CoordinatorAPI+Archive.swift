@@ -33,7 +33,7 @@ extension CoordinatorAPI {
                 ))
             let sizes = try files.map { try $0.byteCount }
             let name = "\(run.id)-v\(version.version)"
-            let modified = Int(try Self.archiveTime(version.createdAt).timeIntervalSince1970)
+            let modified = Int(Date(wireTimestamp: version.createdAt)?.timeIntervalSince1970 ?? 0)
             return ServerResponse(
                 status: 200,
                 headers: [
@@ -51,9 +51,5 @@ extension CoordinatorAPI {
                 }
             )
         }
-    }
-
-    private static func archiveTime(_ text: String) throws -> Date {
-        try Date(text, strategy: Date.ISO8601FormatStyle(includingFractionalSeconds: true))
     }
 }

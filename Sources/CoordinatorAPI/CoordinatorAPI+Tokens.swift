@@ -64,7 +64,7 @@ extension CoordinatorAPI {
         }
         let since = try request.query["since"].map { text in
             let plain = try? Date.ISO8601FormatStyle().parse(text)
-            guard let date = (try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(text)) ?? plain
+            guard let date = Date(wireTimestamp: text) ?? plain
             else {
                 throw ParseFailure(status: 400, detail: "since must be a time such as 2026-01-31T08:00:00Z")
             }

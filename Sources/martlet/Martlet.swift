@@ -1,4 +1,5 @@
 import ArgumentParser
+import WireFormat
 
 /// The one binary: server, clients, operator's tools.
 @main
@@ -34,7 +35,7 @@ struct Martlet: AsyncParsableCommand {
 
             The dashboard is at the server's address, the API's reference at /docs.
             """,
-        version: "0.1.0",
+        version: ProductVersion.current,
         subcommands: [
             ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
             SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,

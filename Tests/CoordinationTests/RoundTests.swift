@@ -366,8 +366,8 @@ struct RoundTests {
 }
 
 /// A store that stops writing after some transactions, as a killed process does.
-final class FaultyStore: RunStore {
-    private let inner: any RunStore
+final class FaultyStore: ForwardingRunStore {
+    let inner: any RunStore
     private let remaining: Mutex<Int>
 
     init(_ inner: any RunStore, commitLimit: Int) {
@@ -385,25 +385,5 @@ final class FaultyStore: RunStore {
         }
         guard allowed else { throw CoordinationError(.unavailable, "storage_failed", "dead") }
         try inner.commit(changes)
-    }
-
-    func load() throws -> StoredState { try inner.load() }
-    func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
-    func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
-
-    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(run: run, round: round)
-    }
-
-    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(client: client, limit: limit)
-    }
-
-    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
-        try inner.history(run: run, round: round, assignments: assignments)
-    }
-    func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
-    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
-        try inner.events(after: id, limit: limit, run: run)
     }
 }

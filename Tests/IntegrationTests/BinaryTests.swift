@@ -46,15 +46,21 @@ struct ServerProcess {
         _ arguments: [String],
         environment more: [String: String] = [:]
     ) throws -> (status: Int32, output: String) {
+        var environment = ["MARTLET_URL": url, "MARTLET_TOKEN": token]
+        environment["PYTHON"] = Self.python
+        return try Self.capture(command, arguments, environment: environment.merging(more) { $1 })
+    }
+
+    /// Runs a command to its end, with additions to this process's environment.
+    static func capture(
+        _ command: String,
+        _ arguments: [String],
+        environment more: [String: String] = [:]
+    ) throws -> (status: Int32, output: String) {
         let child = Process()
         child.executableURL = URL(fileURLWithPath: command)
         child.arguments = arguments
-        var environment = ProcessInfo.processInfo.environment
-        environment["MARTLET_URL"] = url
-        environment["MARTLET_TOKEN"] = token
-        environment["PYTHON"] = Self.python
-        environment.merge(more) { $1 }
-        child.environment = environment
+        child.environment = ProcessInfo.processInfo.environment.merging(more) { $1 }
         let output = Pipe()
         child.standardOutput = output
         child.standardError = output

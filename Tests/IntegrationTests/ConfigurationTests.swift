@@ -9,17 +9,7 @@ struct ConfigurationTests {
         _ arguments: [String],
         environment: [String: String] = [:]
     ) throws -> (status: Int32, output: String) {
-        let child = Process()
-        child.executableURL = URL(fileURLWithPath: ServerProcess.binary)
-        child.arguments = ["config", "check"] + arguments
-        child.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        let output = Pipe()
-        child.standardOutput = output
-        child.standardError = output
-        try child.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        child.waitUntilExit()
-        return (child.terminationStatus, String(decoding: data, as: UTF8.self))
+        try ServerProcess.capture(ServerProcess.binary, ["config", "check"] + arguments, environment: environment)
     }
 
     private func value(_ key: String, _ output: String) throws -> [String] {

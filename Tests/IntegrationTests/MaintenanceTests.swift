@@ -6,16 +6,7 @@ import Testing
 @Suite(.timeLimit(.minutes(5)), .serialized)
 struct MaintenanceTests {
     private func command(_ arguments: String...) throws -> (status: Int32, output: String) {
-        let child = Process()
-        child.executableURL = URL(fileURLWithPath: ServerProcess.binary)
-        child.arguments = arguments
-        let output = Pipe()
-        child.standardOutput = output
-        child.standardError = output
-        try child.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        child.waitUntilExit()
-        return (child.terminationStatus, String(decoding: data, as: UTF8.self))
+        try ServerProcess.capture(ServerProcess.binary, arguments)
     }
 
     private func startRun(_ server: ServerProcess, _ directory: String) throws -> String {

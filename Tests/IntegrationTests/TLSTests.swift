@@ -8,29 +8,24 @@ private struct Authority {
 
     init() throws {
         directory = try TemporaryDirectory()
+        try selfSigned("ca", subject: "/CN=Test authority", days: 30)
+    }
+
+    /// Makes `name.key` and a certificate `name.pem` that nobody else signs.
+    func selfSigned(_ name: String, subject: String, days: Int, _ extra: String...) throws {
         try openssl(
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-subj",
-            "/CN=Test authority",
-            "-days",
-            "30"
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+                + ["-keyout", name + ".key", "-out", name + ".pem", "-subj", subject, "-days", String(days)] + extra
         )
     }
 
     func path(_ name: String) -> String { directory.path + "/" + name }
 
     @discardableResult
-    func openssl(_ arguments: String...) throws -> String {
+    func openssl(_ arguments: String...) throws -> String { try openssl(arguments) }
+
+    @discardableResult
+    private func openssl(_ arguments: [String]) throws -> String {
         let child = Process()
         child.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         child.arguments = ["openssl"] + arguments
@@ -199,25 +194,7 @@ struct TLSTests {
                 #expect(result.status == 0, "\(name): \(result.output)")
             }
         }
-        try authority.openssl(
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            "self.key",
-            "-out",
-            "self.pem",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-days",
-            "2"
-        )
+        try authority.selfSigned("self", subject: "/CN=localhost", days: 2, "-addext", "subjectAltName=IP:127.0.0.1")
         let data = try TemporaryDirectory()
         let server = try authority.server("self", in: data)
         defer { server.stop(SIGTERM) }

@@ -1,5 +1,6 @@
 package import DifferentialPrivacy
 package import Foundation
+import WireFormat
 
 /// An independent recomputation of an exported ledger: chain, states, kinds, and ε by two accountants.
 ///
@@ -66,7 +67,7 @@ package struct LedgerAudit: Sendable {
         return try lines.map { line in
             guard var row = try? decoder.decode(LedgerAuditDocument.Row.self, from: Data(line)), row.event != nil,
                 let time = try? decoder.decode(Line.self, from: Data(line)).createdAt,
-                let date = try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(time)
+                let date = Date(wireTimestamp: time)
             else { throw Self.notALedger }
             row.createdAtMs = Int((date.timeIntervalSince1970 * 1000).rounded())
             return row

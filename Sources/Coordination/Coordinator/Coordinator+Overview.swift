@@ -84,7 +84,7 @@ extension Coordinator {
         let populations = try listPopulations()
         return OverviewView(
             role: role,
-            version: "0.1.0",
+            version: ProductVersion.current,
             startedAt: startedAt.wireTimestamp,
             now: now.wireTimestamp,
             disk: disk(),

@@ -45,13 +45,6 @@ package struct ClientView: Codable, Equatable, Sendable {
     package var quarantinedAt: String?
 }
 
-extension Date {
-    /// RFC 3339 in UTC, with milliseconds.
-    package var wireTimestamp: String {
-        formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
-    }
-}
-
 extension Coordinator {
     package func createPopulation(_ request: PopulationRequest) throws -> PopulationView {
         guard !populations.values.contains(where: { $0.name == request.name }) else {

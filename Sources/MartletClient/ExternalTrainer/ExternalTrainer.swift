@@ -106,16 +106,10 @@ public struct ExternalTrainer: LocalTrainer {
         let (task, report) = try run(.train, model: model, instructions: instructions)
         defer { task.remove() }
         let update = try task.update()
-        var metrics = TrainingMetrics()
-        metrics.nll = report.nll
-        metrics.lossTokens = report.lossTokens
-        metrics.tokens = report.tokens
-        metrics.hit1 = report.hit1
-        metrics.hit3 = report.hit3
         return TrainingResult(
             delta: update,
             exampleCount: report.weight,
-            metrics: metrics,
+            metrics: report.metrics,
             stepCount: report.steps,
             isPartial: report.partial
         )
@@ -127,13 +121,7 @@ public struct ExternalTrainer: LocalTrainer {
     public func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics {
         let (task, report) = try run(.evaluate, model: model, instructions: instructions)
         task.remove()
-        var metrics = TrainingMetrics()
-        metrics.nll = report.nll
-        metrics.lossTokens = report.lossTokens
-        metrics.tokens = report.tokens
-        metrics.hit1 = report.hit1
-        metrics.hit3 = report.hit3
-        return metrics
+        return report.metrics
     }
 
     private func run(
@@ -226,5 +214,18 @@ private struct LineBudget {
         guard left >= 1 else { return false }
         left -= 1
         return true
+    }
+}
+
+extension TrainerReport {
+    /// The sums as built-in trainers give them.
+    fileprivate var metrics: TrainingMetrics {
+        var metrics = TrainingMetrics()
+        metrics.nll = nll
+        metrics.lossTokens = lossTokens
+        metrics.tokens = tokens
+        metrics.hit1 = hit1
+        metrics.hit3 = hit3
+        return metrics
     }
 }

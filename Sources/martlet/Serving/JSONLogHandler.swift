@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import WireFormat
 
 /// One JSON object a line on standard error: `time`, `level`, `message`, and the metadata by its dotted keys.
 struct JSONLogHandler: LogHandler {
@@ -43,7 +44,5 @@ struct JSONLogHandler: LogHandler {
         return result + "\""
     }
 
-    private static func now() -> String {
-        Date().formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
-    }
+    private static func now() -> String { Date().wireTimestamp }
 }

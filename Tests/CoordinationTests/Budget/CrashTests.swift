@@ -89,8 +89,8 @@ struct CrashTests {
 }
 
 /// A store whose process dies at the first write that holds a row of the ledger: before it is durable, or after.
-final class CrashingStore: RunStore {
-    private let inner: any RunStore
+final class CrashingStore: ForwardingRunStore {
+    let inner: any RunStore
     private let diesBefore: Bool
     private let dead = Mutex(false)
 
@@ -110,23 +110,5 @@ final class CrashingStore: RunStore {
         }
         if mayWrite { try inner.commit(changes) }
         if isDead { throw CoordinationError(.unavailable, "storage_failed", "dead") }
-    }
-
-    func load() throws -> StoredState { try inner.load() }
-    func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
-    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
-        try inner.history(run: run, round: round, assignments: assignments)
-    }
-    func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
-    func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
-    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
-        try inner.events(after: id, limit: limit, run: run)
-    }
-
-    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(run: run, round: round)
-    }
-    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(client: client, limit: limit)
     }
 }

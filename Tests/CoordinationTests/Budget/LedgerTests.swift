@@ -204,8 +204,8 @@ struct LedgerTests {
 }
 
 /// A store that gives an edited state at the next start.
-final class EditedStore: RunStore {
-    private let inner: any RunStore
+final class EditedStore: ForwardingRunStore {
+    let inner: any RunStore
     private let edit: @Sendable (inout StoredState) -> Void
 
     init(_ inner: any RunStore, _ edit: @escaping @Sendable (inout StoredState) -> Void) {
@@ -213,26 +213,9 @@ final class EditedStore: RunStore {
         self.edit = edit
     }
 
-    func commit(_ changes: [StoreChange]) throws { try inner.commit(changes) }
     func load() throws -> StoredState {
         var state = try inner.load()
         edit(&state)
         return state
-    }
-    func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
-    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
-        try inner.history(run: run, round: round, assignments: assignments)
-    }
-    func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
-    func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }
-    func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
-        try inner.events(after: id, limit: limit, run: run)
-    }
-
-    func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(run: run, round: round)
-    }
-    func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
-        try inner.updateScores(client: client, limit: limit)
     }
 }

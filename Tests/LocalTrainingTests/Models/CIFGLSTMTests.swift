@@ -86,21 +86,7 @@ struct CIFGLSTMTests {
 
     @Test func everyGradientMatchesCentralDifferences() throws {
         let (network, batch, _) = model(try golden(), Double.self)
-        _ = network.differentiate(batch)
-        let gradient = network.gradient
-        let step = 1e-6
-        for index in gradient.indices {
-            let saved = network.parameters[index]
-            func loss(_ value: Double) -> Double {
-                network.parameters[index] = value
-                let measure = network.measure(batch)
-                return measure.nll / Double(measure.tokens)
-            }
-            let slope = (loss(saved + step) - loss(saved - step)) / (2 * step)
-            network.parameters[index] = saved
-            // Central differences in Double are good to about 1e-9 here; 1e-7 is the specification's bound.
-            #expect(abs(slope - gradient[index]) < 1e-7)
-        }
+        expectCentralDifferences(of: network, on: batch)
     }
 
     @Test func paddingChangesNothing() throws {

@@ -182,7 +182,7 @@ struct DecoderTests {
             inputs: [1, 2, 3, 4, 5, 6, 0, 1],
             targets: [3, 4, 5, -1, 0, 1, 2, 3]
         )
-        check(network, batch)
+        expectCentralDifferences(of: network, on: batch)
     }
 
     @Test(arguments: [true, false])
@@ -203,24 +203,7 @@ struct DecoderTests {
             frozen: parameters(golden, Double.self),
             fixedA: trainsA ? [] : adapters.fixedParameters(Self.configuration).values.map(Double.init)
         )
-        check(network, batch(golden))
-    }
-
-    private func check(_ network: Decoder<Double>, _ batch: TokenBatch) {
-        _ = network.differentiate(batch)
-        let gradient = network.gradient
-        let step = 1e-6
-        for index in gradient.indices {
-            let saved = network.parameters[index]
-            func loss(_ value: Double) -> Double {
-                network.parameters[index] = value
-                let measure = network.measure(batch)
-                return measure.nll / Double(measure.tokens)
-            }
-            let slope = (loss(saved + step) - loss(saved - step)) / (2 * step)
-            network.parameters[index] = saved
-            #expect(abs(slope - gradient[index]) < 1e-7)
-        }
+        expectCentralDifferences(of: network, on: batch(golden))
     }
 
     @Test func freshAdaptersAreTheBaseModel() throws {
