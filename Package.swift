@@ -32,7 +32,11 @@ let package = Package(
         .target(name: "CKernels"),
         .target(name: "UpdateCompression", dependencies: ["CKernels", "Tensors"], swiftSettings: features),
         .target(name: "WireFormat", dependencies: ["Tensors", "UpdateCompression"], swiftSettings: features),
-        .target(name: "Aggregation", dependencies: ["Tensors"], swiftSettings: features),
+        .target(
+            name: "Aggregation",
+            dependencies: ["CKernels", "Tensors", "UpdateCompression"],
+            swiftSettings: features
+        ),
         .target(
             name: "DifferentialPrivacy",
             dependencies: [
@@ -98,8 +102,9 @@ let package = Package(
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
-                "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient", "Tensors",
-                "WireFormat", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
+                "Tensors", "UpdateCompression", "WireFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
@@ -166,7 +171,7 @@ let package = Package(
         ),
         .testTarget(
             name: "AggregationTests",
-            dependencies: ["Aggregation", "Tensors"],
+            dependencies: ["Aggregation", "Tensors", "UpdateCompression"],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),

@@ -10,7 +10,7 @@ struct Benchmarks: AsyncParsableCommand {
         commandName: "Benchmarks",
         abstract: "Measure Martlet; every case is one JSON line.",
         subcommands: [
-            RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self,
+            FoldBenchmark.self, RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self,
         ]
     )
 }

@@ -39,6 +39,12 @@ static inline float float_of_half(uint16_t half) {
 
 static inline float float_of_brain(uint16_t half) { return float_of_bits((uint32_t)half << 16); }
 
+// Whether value * scale, rounded, times the weight stays in the range that `rounded` takes: then the product is exact in
+// double precision, and cheaper than one of 64-bit integers.
+static inline int is_exact(double scale, int64_t weight, double bound) {
+    return bound * scale * (double)weight < 0x1p51;
+}
+
 VECTOR_CLONES
 int martlet_fold_f32(int64_t *restrict sums, const float *restrict values, size_t count, double scale, int64_t weight,
                      double bound) {
@@ -48,6 +54,14 @@ int martlet_fold_f32(int64_t *restrict sums, const float *restrict values, size_
             double value = values[i];
             bad |= !(fabs(value) <= bound);
             sums[i] += rounded(value * scale);
+        }
+    } else if (is_exact(scale, weight, bound)) {
+        double factor = (double)weight;
+        for (size_t i = 0; i < count; i++) {
+            double value = values[i];
+            bad |= !(fabs(value) <= bound);
+            double whole = (value * scale + magic) - magic;
+            sums[i] += rounded(whole * factor);
         }
     } else {
         for (size_t i = 0; i < count; i++) {
@@ -59,10 +73,51 @@ int martlet_fold_f32(int64_t *restrict sums, const float *restrict values, size_
     return bad != 0;
 }
 
+// Four updates in one pass over the sums. Magnitudes are compared as integers, in which infinities and NaNs are the largest.
+VECTOR_CLONES
+int martlet_fold4_f32(int64_t *restrict sums, const float *restrict a, const float *restrict b, const float *restrict c,
+                      const float *restrict d, size_t count, double scale, const int64_t *weights, double bound) {
+    int64_t largest_weight = weights[0];
+    for (int i = 1; i < 4; i++) largest_weight = weights[i] > largest_weight ? weights[i] : largest_weight;
+    if (!is_exact(scale, 4 * largest_weight, bound)) {
+        return martlet_fold_f32(sums, a, count, scale, weights[0], bound)
+            | martlet_fold_f32(sums, b, count, scale, weights[1], bound)
+            | martlet_fold_f32(sums, c, count, scale, weights[2], bound)
+            | martlet_fold_f32(sums, d, count, scale, weights[3], bound);
+    }
+    const double wa = (double)weights[0], wb = (double)weights[1], wc = (double)weights[2], wd = (double)weights[3];
+    int32_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t bits[4];
+        memcpy(&bits[0], &a[i], 4);
+        memcpy(&bits[1], &b[i], 4);
+        memcpy(&bits[2], &c[i], 4);
+        memcpy(&bits[3], &d[i], 4);
+        for (int j = 0; j < 4; j++) {
+            int32_t magnitude = bits[j] & 0x7FFFFFFF;
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        double wholes = (((double)a[i] * scale + magic) - magic) * wa + (((double)b[i] * scale + magic) - magic) * wb
+            + (((double)c[i] * scale + magic) - magic) * wc + (((double)d[i] * scale + magic) - magic) * wd;
+        sums[i] += rounded(wholes);
+    }
+    return !((double)float_of_bits((uint32_t)largest) <= bound);
+}
+
 VECTOR_CLONES
 int martlet_fold_f16(int64_t *restrict sums, const uint16_t *restrict values, size_t count, double scale,
                      int64_t weight, double bound) {
     int64_t bad = 0;
+    if (is_exact(scale, weight, bound)) {
+        double factor = (double)weight;
+        for (size_t i = 0; i < count; i++) {
+            double value = float_of_half(values[i]);
+            bad |= !(fabs(value) <= bound);
+            double whole = (value * scale + magic) - magic;
+            sums[i] += rounded(whole * factor);
+        }
+        return bad != 0;
+    }
     for (size_t i = 0; i < count; i++) {
         double value = float_of_half(values[i]);
         bad |= !(fabs(value) <= bound);
@@ -75,6 +130,16 @@ VECTOR_CLONES
 int martlet_fold_bf16(int64_t *restrict sums, const uint16_t *restrict values, size_t count, double scale,
                       int64_t weight, double bound) {
     int64_t bad = 0;
+    if (is_exact(scale, weight, bound)) {
+        double factor = (double)weight;
+        for (size_t i = 0; i < count; i++) {
+            double value = float_of_brain(values[i]);
+            bad |= !(fabs(value) <= bound);
+            double whole = (value * scale + magic) - magic;
+            sums[i] += rounded(whole * factor);
+        }
+        return bad != 0;
+    }
     for (size_t i = 0; i < count; i++) {
         double value = float_of_brain(values[i]);
         bad |= !(fabs(value) <= bound);
@@ -87,6 +152,17 @@ VECTOR_CLONES
 int martlet_fold_i8(int64_t *restrict sums, const int8_t *restrict values, size_t count, float block_scale,
                     double scale, int64_t weight, double bound) {
     int64_t bad = 0;
+    if (is_exact(scale, weight, bound)) {
+        double factor = (double)weight;
+        for (size_t i = 0; i < count; i++) {
+            float product = (float)values[i] * block_scale;
+            double value = product;
+            bad |= !(fabs(value) <= bound);
+            double whole = (value * scale + magic) - magic;
+            sums[i] += rounded(whole * factor);
+        }
+        return bad != 0;
+    }
     for (size_t i = 0; i < count; i++) {
         float product = (float)values[i] * block_scale;
         double value = product;

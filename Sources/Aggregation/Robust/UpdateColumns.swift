@@ -1,5 +1,6 @@
 import Synchronization
 public import Tensors
+import UpdateCompression
 
 /// The updates of a round, seen as a matrix with one row a client that is read a block of columns at a time.
 ///
@@ -26,7 +27,7 @@ public struct UpdateColumns: Sendable {
     /// Files that are held open at a time; with more updates than these each block opens its files anew.
     static let openFileLimit = 512
 
-    private let files: [SafetensorsFile]
+    private let files: [UpdateFile]
     private let kind: Kind
     private let valueBound: Double
     /// Multiplies a row as it is read.
@@ -52,10 +53,9 @@ public struct UpdateColumns: Sendable {
         self.layout = layout
         self.kind = kind
         self.valueBound = valueBound
-        var files: [SafetensorsFile] = []
+        var files: [UpdateFile] = []
         for update in self.updates {
-            let file = try BlockFold.open(update)
-            guard file.layout == layout else { throw .layoutMismatch(path: update.path) }
+            let file = try BlockFold.open(update, layout: layout)
             if self.updates.count <= Self.openFileLimit { files.append(file) }
         }
         self.files = files
@@ -138,7 +138,7 @@ public struct UpdateColumns: Sendable {
         var block = Block(range: range, values: [Float](repeating: 0, count: count * range.count))
         var row = [Float](repeating: 0, count: range.count)
         for index in 0..<count {
-            let file = files.isEmpty ? try BlockFold.open(updates[index]) : files[index]
+            let file = files.isEmpty ? try BlockFold.open(updates[index], layout: layout) : files[index]
             try BlockFold.read(file, range, into: &row, path: updates[index].path)
             let offset = index * range.count
             for column in 0..<row.count where !(Double(abs(row[column])) <= valueBound) {

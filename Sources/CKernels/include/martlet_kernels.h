@@ -15,6 +15,9 @@ extern "C" {
 #endif
 
 int martlet_fold_f32(int64_t *sums, const float *values, size_t count, double scale, int64_t weight, double bound);
+/// Four updates in one pass over the sums: the same bits as one after the other.
+int martlet_fold4_f32(int64_t *sums, const float *a, const float *b, const float *c, const float *d, size_t count,
+                      double scale, const int64_t *weights, double bound);
 int martlet_fold_f16(int64_t *sums, const uint16_t *values, size_t count, double scale, int64_t weight, double bound);
 int martlet_fold_bf16(int64_t *sums, const uint16_t *values, size_t count, double scale, int64_t weight, double bound);
 int martlet_fold_i8(int64_t *sums, const int8_t *values, size_t count, float block_scale, double scale, int64_t weight,

@@ -2,7 +2,6 @@ import Aggregation
 import DifferentialPrivacy
 import Foundation
 import Tensors
-import UpdateCompression
 import WireFormat
 
 /// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
@@ -79,27 +78,7 @@ struct AggregationJob: Sendable {
     }
 
     private func combined(_ base: ParameterVector) throws -> UpdateCombination.Combined {
-        let plain = try plainUpdates(layout: base.layout)
-        defer {
-            for (update, original) in zip(plain, updates) where update.path != original.path {
-                try? FileManager.default.removeItem(atPath: update.path)
-            }
-        }
-        return try UpdateCombination(specification: specification, updates: plain, base: base, report: report).combine()
-    }
-
-    /// The updates as plain F32 files: those of an encoded run are decoded beside themselves, block by block.
-    private func plainUpdates(layout: ParameterLayout) throws -> [Update] {
-        guard specification.training.encoding != UpdateEncoding.f32.rawValue else { return updates }
-        return try timed("decode") {
-            try updates.map { update in
-                var plain = update
-                plain.path += ".plain"
-                let file = try UpdateFile(path: update.path, layout: layout)
-                try SafetensorsWriter.write(layout, to: plain.path) { try file.read($0, into: &$1) }
-                return plain
-            }
-        }
+        try UpdateCombination(specification: specification, updates: updates, base: base, report: report).combine()
     }
 
     private func publish(_ base: ParameterVector, _ aggregate: [Double]) throws {
@@ -110,7 +89,7 @@ struct AggregationJob: Sendable {
             } ?? OptimizerState(initialFor: optimizer, parameterCount: base.layout.parameterCount)
         var next = base
         optimizer.step(&next.values, aggregate: aggregate, state: &state)
-        guard next.values.allSatisfy(\.isFinite), state.moments.values.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
+        guard VectorKernels.allFinite(next.values), state.moments.values.allSatisfy(VectorKernels.allFinite) else {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
         if !state.moments.isEmpty {
@@ -130,7 +109,7 @@ struct AggregationJob: Sendable {
         for index in control.values.indices {
             control.values[index] = Float(Double(control.values[index]) + share * mean[index])
         }
-        guard control.values.allSatisfy(\.isFinite) else {
+        guard VectorKernels.allFinite(control.values) else {
             throw CoordinationError(.unprocessable, "not_finite", "the control variate has values that are not finite")
         }
         try Self.write(control, to: controlResultPath)

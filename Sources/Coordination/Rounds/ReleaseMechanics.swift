@@ -9,7 +9,7 @@ struct ReleaseMechanics: Sendable {
     /// How values are rounded and bounded on the noise's grid.
     var sumGrid: @Sendable (NoiseGrid) -> BoundedSum.Grid = { grid in
         .init(
-            quantize: { grid.quantize($0, scale: $1) },
+            quantizeBlock: { grid.quantize($0, scale: $1, into: $2) },
             shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
         )
     }

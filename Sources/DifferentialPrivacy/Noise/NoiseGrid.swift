@@ -69,6 +69,27 @@ public struct NoiseGrid: Equatable, Sendable {
         return Int64(max(-reach, min(reach, scaled)))
     }
 
+    /// Rounds a block of values to the grid, each as ``quantize(_:scale:)`` does, in a loop without calls.
+    public func quantize(
+        _ values: UnsafeBufferPointer<Float>,
+        scale: Double,
+        into result: UnsafeMutablePointer<Int64>
+    ) {
+        let reach = Double(norm) * 2
+        guard reach < 0x1p51 else {
+            for index in 0..<values.count { result[index] = quantize(values[index], scale: scale) }
+            return
+        }
+        // Adding 1.5 · 2⁵² rounds to the nearest even integer; the reach is whole, so cutting before is cutting after.
+        let magic = 0x1.8p52
+        let magicBits = Int64(bitPattern: magic.bitPattern)
+        for index in 0..<values.count {
+            let scaled = Double(values[index]) * scale / step
+            let cut = max(-reach, min(reach, scaled))
+            result[index] = Int64(bitPattern: (cut + magic).bitPattern) &- magicBits
+        }
+    }
+
     /// The factor that brings a contribution under the bound: 1 when the exact sum of squares is within it.
     public func shrinkFactor(squaredNorm: UInt128) -> Double {
         let bound = UInt128(norm) * UInt128(norm)

@@ -11,8 +11,8 @@ struct PreparedUpdate: Sendable {
     var data: Data
     /// The device's next control variate, to be kept when the update was accepted.
     var control: Data?
-    /// What a sparse encoding left out, to be added to the device's next update of the run.
-    var residual: [Float]
+    /// What a sparse update has left out, to be kept when the update was accepted.
+    var feedback: ErrorFeedback?
 
     /// Does one assignment's work.
     ///
@@ -23,8 +23,14 @@ struct PreparedUpdate: Sendable {
         trainer: any LocalTrainer,
         instructions: TrainingInstructions,
         controls: ControlVariateStep?,
-        residual: [Float] = []
+        feedback: ErrorFeedback
     ) throws {
+        guard let encoding = UpdateEncoding(rawValue: assignment.training.encoding) else {
+            throw ClientError(
+                code: "model_mismatch",
+                message: "this client does not know the encoding '\(assignment.training.encoding)'"
+            )
+        }
         var instructions = instructions
         instructions.gradientCorrection = controls?.correction
         let start = ContinuousClock.now
@@ -40,7 +46,7 @@ struct PreparedUpdate: Sendable {
         var update =
             try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
         if assignment.training.submit == "weights" { VectorKernels.axpy(1, model.values, into: &update.values) }
-        guard update.values.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
+        guard VectorKernels.allFinite(update.values) else { throw LocalTrainingError.numeric }
         let metadata = Self.metadata(result, assignment, seconds: seconds)
         let privacy = assignment.privacy
         if privacy.mode != "none" {
@@ -56,21 +62,16 @@ struct PreparedUpdate: Sendable {
                 noiseMultiplier: privacy.noiseMultiplier
             )
         }
-        guard let encoding = UpdateEncoding(rawValue: assignment.training.encoding) else {
-            throw ClientError(
-                code: "model_mismatch",
-                message: "this client does not know the encoding '\(assignment.training.encoding)'"
-            )
-        }
-        self.residual = residual
         // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
+        var kept = feedback
         data = UpdateEncoder.encode(
             update,
             as: encoding,
             metadata: metadata,
             seed: UInt64.random(in: 0...UInt64.max),
-            residual: &self.residual
+            residual: &kept.residual
         )
+        self.feedback = encoding == .topk ? kept : nil
     }
 
     private static func metadata(

@@ -33,6 +33,8 @@ public struct ClientState: Sendable {
         var sha256: String
         /// What `control.next` becomes when the update was accepted (SCAFFOLD).
         var controlFile: String?
+        /// What `residual.next` becomes when the update was accepted (sparse updates).
+        var residualFile: String?
         /// `nil` for a safetensors file.
         var contentType: String?
     }

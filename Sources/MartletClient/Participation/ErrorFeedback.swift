@@ -5,14 +5,14 @@ import Tensors
 struct ErrorFeedback: Sendable {
     /// Shape `[parameterCount]`, parameter units; empty before the first sparse update.
     var residual: [Float]
-    private let name: String
 
     /// Reads what was kept; a file of another size belongs to another model and is ignored.
     init(run: String, state: ClientState, parameterCount: Int) {
-        name = "residual-" + String(run.filter { $0.isLetter || $0.isNumber || $0 == "_" }.prefix(80)) + ".f32"
         residual = []
-        guard let data = try? Data(contentsOf: URL(fileURLWithPath: state.path(name))), data.count == 4 * parameterCount
-        else { return }
+        let path = state.path(Self.fileName(run: run))
+        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)), data.count == 4 * parameterCount else {
+            return
+        }
         let values = data.withUnsafeBytes { raw in
             [Float](unsafeUninitializedCapacity: parameterCount) { buffer, count in
                 UnsafeMutableRawBufferPointer(buffer).copyMemory(from: raw)
@@ -22,9 +22,11 @@ struct ErrorFeedback: Sendable {
         if VectorKernels.allFinite(values) { residual = values }
     }
 
-    /// Keeps it, whole or not at all.
-    func save(to state: ClientState) throws {
-        guard !residual.isEmpty else { return }
-        try state.write(name, data: residual.withUnsafeBytes { Data($0) })
+    /// Where a run's rest is kept.
+    static func fileName(run: String) -> String {
+        "residual-" + String(run.filter { $0.isLetter || $0.isNumber || $0 == "_" }.prefix(80)) + ".f32"
     }
+
+    /// The values as they are kept.
+    var data: Data { residual.withUnsafeBytes { Data($0) } }
 }

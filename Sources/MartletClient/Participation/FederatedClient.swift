@@ -149,12 +149,15 @@ public actor FederatedClient {
             let model = try await model(of: assignment)
             let instructions = try await instructions(for: assignment)
             let controls = try await controls(for: assignment, layout: model.layout)
+            let feedback = ErrorFeedback(
+                run: assignment.run,
+                state: state,
+                parameterCount: assignment.tensors.parameterCount
+            )
             let trainer = trainer
             if assignment.kind == "evaluate" {
                 return try await evaluate(assignment, model: model, instructions: instructions)
             }
-            var feedback = ErrorFeedback(run: assignment.run, state: state, parameterCount: model.values.count)
-            let residual = feedback.residual
             let (prepared, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
                 try await arithmetic.run {
                     try PreparedUpdate(
@@ -163,7 +166,7 @@ public actor FederatedClient {
                         trainer: trainer,
                         instructions: instructions,
                         controls: controls,
-                        residual: residual
+                        feedback: feedback
                     )
                 }
             }
@@ -173,15 +176,14 @@ public actor FederatedClient {
             try state.write("ledger.json", ledger)
             let digest = Data(SHA256.hash(data: prepared.data))
             try state.write("update.safetensors", data: prepared.data)
-            // Before the update can leave: after a kill in between something is left out, never sent twice.
-            feedback.residual = prepared.residual
-            try feedback.save(to: state)
             if let control = prepared.control { try state.write("control.next", data: control) }
+            if let feedback = prepared.feedback { try state.write("residual.next", data: feedback.data) }
             let pending = ClientState.PendingUpload(
                 assignment: assignment.id,
                 updateUrl: assignment.updateUrl,
                 sha256: digest.base64EncodedString(),
-                controlFile: prepared.control.map { _ in ControlVariateStep.fileName(run: assignment.run) }
+                controlFile: prepared.control.map { _ in ControlVariateStep.fileName(run: assignment.run) },
+                residualFile: prepared.feedback.map { _ in ErrorFeedback.fileName(run: assignment.run) }
             )
             try state.write("pending.json", pending)
             return try await upload(pending, run: assignment.run, round: assignment.round)
@@ -332,6 +334,10 @@ public actor FederatedClient {
         if let file = pending.controlFile {
             // Kept only when the server has taken what changed in it.
             if error == nil { try state.move("control.next", to: file) } else { state.remove("control.next") }
+        }
+        if let file = pending.residualFile {
+            // What was left out counts from the update that arrived; one that did not leaves everything as it was.
+            if error == nil { try state.move("residual.next", to: file) } else { state.remove("residual.next") }
         }
         state.remove("pending.json")
         state.remove("update.safetensors")

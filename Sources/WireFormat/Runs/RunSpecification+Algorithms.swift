@@ -21,6 +21,17 @@ extension RunSpecification.Training {
                 )
             }
         }
+        if encoding == "topk" {
+            if submit == "weights" || usesControlVariates {
+                fields.report(
+                    "encoding",
+                    "topk sends the largest changes: it goes with submit delta or gradient, without scaffold"
+                )
+            }
+            if privacyMode == "local" {
+                fields.report("encoding", "topk would send noise: in mode local every value is mostly noise")
+            }
+        }
         guard usesControlVariates else { return }
         if submit != "delta" {
             fields.report("algorithm", "scaffold corrects local steps and submits their delta, not \(submit)")

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <stdint.h>
+
+// Linux calls that Swift's Glibc overlay lacks.
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Reserves space for bytes that will be written, without changing the file's size; 0, or -1 with `errno`.
+int martlet_reserve(int descriptor, int64_t offset, int64_t count);
+
+/// Starts to write bytes of the page cache to the disk and does not wait.
+void martlet_start_flush(int descriptor, int64_t offset, int64_t count);
+
+/// Asks for large pages for memory that has not been touched yet: fewer page faults where whole models are written.
+void martlet_prefer_huge_pages(void *memory, int64_t count);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,112 @@
+import Aggregation
+import Foundation
+import Tensors
+import Testing
+import UpdateCompression
+
+/// The mean is the same to the bit in any order, in any blocks, whatever the encodings: against plain arithmetic.
+struct FoldPropertyTests {
+    private let layout = ParameterLayout([
+        .init(name: "a", shape: [73, 11]), .init(name: "b", shape: [9001]), .init(name: "c", shape: []),
+    ])
+
+    private func withMixedUpdates(_ body: ([SpooledUpdate]) throws -> Void) throws {
+        let directory = NSTemporaryDirectory() + "fold-\(UUID().uuidString)/"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        var generator = Xoshiro256StarStar(seed: 12)
+        var updates: [SpooledUpdate] = []
+        for (index, encoding) in (UpdateEncoding.allCases + UpdateEncoding.allCases).enumerated() {
+            let values = (0..<layout.parameterCount).map { _ in 4 * generator.nextUniform() - 2 }
+            var residual: [Float] = []
+            let data = UpdateEncoder.encode(
+                ParameterVector(layout: layout, values: values),
+                as: encoding,
+                metadata: [:],
+                seed: generator.next(),
+                residual: &residual
+            )
+            try data.write(to: URL(fileURLWithPath: directory + "\(index)"))
+            updates.append(SpooledUpdate(path: directory + "\(index)", weight: 1 + generator.nextIndex(below: 100_000)))
+        }
+        try body(updates)
+    }
+
+    @Test func everyEncodingFoldsToWhatPlainArithmeticGives() throws {
+        try withMixedUpdates { updates in
+            var expected = [Int64](repeating: 0, count: layout.parameterCount)
+            for update in updates {
+                var values = [Float](repeating: 0, count: layout.parameterCount)
+                try UpdateFile(path: update.path, layout: layout).read(0..<values.count, into: &values)
+                for index in values.indices {
+                    let rounded = (Double(values[index]) * 0x1p30).rounded(.toNearestOrEven)
+                    expected[index] += Int64(rounded) * Int64(update.weight)
+                }
+            }
+            let total = Double(updates.reduce(0) { $0 + $1.weight })
+            let mean = try FixedPointMean.mean(of: updates, layout: layout, valueBound: 1024)
+            #expect(mean == expected.map { Double($0) * 0x1p-30 / total })
+        }
+    }
+
+    @Test func orderBlocksAndGroupsDoNotChangeABit() throws {
+        try withMixedUpdates { updates in
+            let reference = try FixedPointMean.mean(of: updates, layout: layout, valueBound: 1024)
+            var generator = Xoshiro256StarStar(seed: 5)
+            for block in [777, 4096, 1 << 16] {
+                var shuffled = updates
+                generator.shuffle(&shuffled)
+                let mean = try FixedPointMean.mean(
+                    of: shuffled,
+                    layout: layout,
+                    valueBound: 1024,
+                    blockElementCount: block
+                )
+                #expect(mean == reference)
+            }
+            // More files than are open at a time: sums go on from group to group.
+            let many = (0..<140).map { updates[$0 % updates.count] }
+            let forward = try FixedPointMean.mean(of: many, layout: layout, valueBound: 64)
+            #expect(try FixedPointMean.mean(of: many.reversed(), layout: layout, valueBound: 64) == forward)
+        }
+    }
+
+    @Test func memoryAndFilesGiveTheSame() throws {
+        try withMixedUpdates { updates in
+            let vectors = try updates.map { update in
+                var values = [Float](repeating: 0, count: layout.parameterCount)
+                try UpdateFile(path: update.path, layout: layout).read(0..<values.count, into: &values)
+                return values
+            }
+            let pointers = vectors.map { values in
+                let pointer = UnsafeMutablePointer<Float>.allocate(capacity: values.count)
+                pointer.initialize(from: values, count: values.count)
+                return pointer
+            }
+            defer { for pointer in pointers { pointer.deallocate() } }
+            let inputs = zip(pointers, updates).map { (values: UnsafePointer($0.0), weight: $0.1.weight) }
+            let mean = try FixedPointMean.mean(of: inputs, count: layout.parameterCount, valueBound: 1024)
+            #expect(mean == (try FixedPointMean.mean(of: updates, layout: layout, valueBound: 1024)))
+            #expect(throws: AggregationError.self) {
+                pointers[2][layout.parameterCount - 1] = .nan
+                return try FixedPointMean.mean(of: inputs, count: layout.parameterCount, valueBound: 1024)
+            }
+        }
+    }
+
+    @Test func roundingIsToNearestEvenAtTheEdges() throws {
+        let layout = ParameterLayout([.init(name: "w", shape: [8])])
+        let step = Float(0x1p-30)
+        let values: [Float] = [0, -0.0, 0.5 * step, 1.5 * step, -0.5 * step, -2.5 * step, 1024, -1024]
+        let expected: [Double] = [0, 0, 0, 2, 0, -2, 0x1p40, -0x1p40]
+        try values.withUnsafeBufferPointer { buffer in
+            let base = try #require(buffer.baseAddress)
+            let mean = try FixedPointMean.mean(
+                of: [(values: base, weight: 1)],
+                count: layout.parameterCount,
+                valueBound: 1024
+            )
+            #expect(mean.map { $0 * 0x1p30 } == expected)
+        }
+    }
+}
