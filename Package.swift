@@ -48,7 +48,7 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "DifferentialPrivacy", "Tensors", "UpdateCompression", "WireFormat",
+                "Aggregation", "CKernels", "DifferentialPrivacy", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -153,6 +153,7 @@ let package = Package(
             dependencies: [
                 "Coordination", "CoordinatorAPI", "HTTPServing", "Tensors", "TestSupport", "UpdateCompression",
                 "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
             ],

@@ -52,9 +52,6 @@ extension CoordinatorAPI {
                 )
             )
         }
-        router.add("PUT", "/v1/assignments/{assignment}/update") { request in
-            try await putUpdate(request)
-        }
         router.add("POST", "/v1/assignments/{assignment}/failure") { request in
             let client = try await requireClient(request)
             let report = try FailureReport.read(await Self.document(request))
@@ -65,72 +62,6 @@ extension CoordinatorAPI {
             )
             return ServerResponse(status: 204)
         }
-    }
-
-    /// Spool, hash, check, sync, then one transaction; refused uploads leave no trace but the count of refusals.
-    private func putUpdate(_ request: ServerRequest) async throws -> ServerResponse {
-        let client = try await requireClient(request)
-        let id = request.parameters["assignment"] ?? ""
-        let terms = try await coordinator.beginUpdate(assignment: id, client: client)
-        if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
-        try Self.requireBulkType(request)
-        let received = try await BodySpool.receive(request, path: terms.spoolPath, byteLimit: terms.byteLimit)
-        defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
-        if let accepted = terms.acceptedSHA256, accepted != received.sha256 {
-            throw CoordinationError(
-                .conflict,
-                "update_differs",
-                "another update was accepted for this assignment already"
-            )
-        }
-        let admitted: UpdateAdmission.Admitted
-        do {
-            admitted = try UpdateAdmission.check(received.path, terms)
-        } catch {
-            let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
-            if terms.acceptedSHA256 == nil {
-                try? await coordinator.rejectUpdate(assignment: id, client: client, code: code)
-            }
-            throw error
-        }
-        let receipt = try await coordinator.finishUpdate(
-            assignment: id,
-            client: client,
-            ReceivedUpdate(
-                path: received.path,
-                sha256: received.sha256,
-                byteCount: received.byteCount,
-                exampleCount: admitted.exampleCount,
-                metrics: admitted.metrics
-            )
-        )
-        return try Self.json(receipt)
-    }
-
-    /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.
-    private func putEvaluation(
-        _ request: ServerRequest,
-        terms: UploadTerms,
-        client: String
-    ) async throws -> ServerResponse {
-        let type = (request.headers[.contentType] ?? "").prefix { $0 != ";" }
-        guard type == "application/json" else {
-            throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
-        }
-        let bytes = try await request.body.collect(limit: Self.jsonByteLimit)
-        let result = try EvaluationResult.read(JSONValue.parse(bytes))
-        let receipt = try await coordinator.finishUpdate(
-            assignment: terms.assignmentID,
-            client: client,
-            ReceivedUpdate(
-                path: terms.spoolPath,
-                sha256: Secrets.sha256(bytes),
-                byteCount: bytes.count,
-                exampleCount: result.numExamples,
-                metrics: result.metrics
-            )
-        )
-        return try Self.json(receipt)
     }
 
     /// A moment of the window, in whole seconds, so that those who only know `Retry-After` do not come all at once.

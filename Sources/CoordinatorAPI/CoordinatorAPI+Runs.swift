@@ -113,8 +113,13 @@ extension CoordinatorAPI {
                 byteLimit: coordinator.configuration.modelByteLimit
             )
             defer { try? FileManager.default.removeItem(atPath: path) }
+            try await SyncQueue.shared.sync(received)
             return try Self.json(
-                await coordinator.putInitialModel(run: run, spoolFile: path, sha256: received.sha256),
+                await coordinator.putInitialModel(
+                    run: run,
+                    spoolFile: path,
+                    sha256: Secrets.hexadecimal(try received.digest())
+                ),
                 status: 201
             )
         }
@@ -179,16 +184,8 @@ extension CoordinatorAPI {
                 return ServerResponse(status: 206, headers: headers, body: .file(path: path, range: range))
             }
         }
-        if let name = HTTPField.Name("Content-Digest") {
-            headers[name] = "sha-256=:\(Self.base64(hexadecimal: sha256)):"
-        }
+        if let name = ContentDigest.contentField { headers[name] = ContentDigest.text(hexadecimal: sha256) }
         return ServerResponse(status: 200, headers: headers, body: .file(path: path, range: 0..<byteCount))
-    }
-
-    private static func base64(hexadecimal: String) -> String {
-        let digits = hexadecimal.compactMap(\.hexDigitValue)
-        let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
-        return Data(bytes).base64EncodedString()
     }
 
     static func roundNumber(_ request: ServerRequest) throws -> Int {

@@ -17,6 +17,8 @@ package struct CoordinatorAPI: Sendable {
         @Sendable (_ model: RunSpecification.Model, _ weightsPath: String, _ basePath: String?) throws -> [ArchiveFile]
     let requestLog: RequestLog
     let limits: CallerLimits
+    let uploads: UploadBudget
+    let partialUploads = PartialUploads()
     static let jsonByteLimit = 1 << 20
 
     /// Joins the routes to a coordinator.
@@ -42,6 +44,7 @@ package struct CoordinatorAPI: Sendable {
         self.isOpen = isOpen
         self.requestLog = requestLog
         self.limits = limits
+        uploads = UploadBudget(byteLimit: coordinator.configuration.uploadByteLimit, metrics: coordinator.metrics)
         self.makeInitialModel = makeInitialModel
         self.modelFiles = modelFiles
     }
@@ -63,6 +66,7 @@ package struct CoordinatorAPI: Sendable {
         addModelRoutes(to: &router)
         addArchiveRoute(to: &router)
         addParticipationRoutes(to: &router)
+        addUploadRoutes(to: &router)
         addOverviewRoutes(to: &router)
         addPageRoutes(to: &router)
         addTokenRoutes(to: &router)

@@ -15,6 +15,9 @@ enum ErrorMapping {
         if let limit = error as? RateLimitError {
             headers[.retryAfter] = String(max(1, Int(limit.retryAfter.rounded(.up))))
         }
+        if let offset = error as? UploadOffsetError, let name = UploadField.offset {
+            headers[name] = String(offset.expected)
+        }
         if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
         return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
     }
@@ -54,6 +57,13 @@ enum ErrorMapping {
                 status: 422,
                 detail: error.description,
                 code: "tensor_mismatch"
+            )
+        case let offset as UploadOffsetError:
+            return ProblemDocument(
+                title: "Not where the upload stopped",
+                status: 409,
+                detail: "\(offset.expected) bytes have arrived; Upload-Offset says \(offset.provided)",
+                code: "offset_mismatch"
             )
         case let limit as RateLimitError:
             return ProblemDocument(

@@ -12,22 +12,43 @@ import Testing
 /// The routes over an in-memory store, called without a socket.
 struct Service {
     let directory: TemporaryDirectory
-    let clock = TestClock()
+    let store: InMemoryRunStore
+    let clock: TestClock
     let coordinator: Coordinator
     let router: Router
     let admin: String
     static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
 
-    init() async throws {
-        directory = try TemporaryDirectory()
-        var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
-        configuration.now = { [clock] in clock.now }
-        coordinator = try await Coordinator(
-            configuration: configuration,
+    init(_ configure: (inout CoordinatorConfiguration) -> Void = { _ in }) async throws {
+        try await self.init(
+            directory: try TemporaryDirectory(),
             store: InMemoryRunStore(),
-            logger: Logger(label: "test")
+            clock: TestClock(),
+            admin: nil,
+            configure
         )
-        admin = try #require(try await coordinator.makeFirstAdminToken())
+    }
+
+    /// The same data served by a new process, as far as the server can tell.
+    func restarted() async throws -> Service {
+        try await Service(directory: directory, store: store, clock: clock, admin: admin) { _ in }
+    }
+
+    private init(
+        directory: TemporaryDirectory,
+        store: InMemoryRunStore,
+        clock: TestClock,
+        admin known: String?,
+        _ configure: (inout CoordinatorConfiguration) -> Void
+    ) async throws {
+        self.directory = directory
+        self.store = store
+        self.clock = clock
+        var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
+        configuration.now = { clock.now }
+        configure(&configuration)
+        coordinator = try await Coordinator(configuration: configuration, store: store, logger: Logger(label: "test"))
+        admin = try await coordinator.makeFirstAdminToken() ?? known ?? ""
         router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: { _ in nil }).router()
     }
 
@@ -46,6 +67,16 @@ struct Service {
         _ body: [UInt8] = [],
         _ fields: [String: String] = [:]
     ) async throws -> Answer {
+        try await call(method, target, token: token, body: MemoryBody(body), fields)
+    }
+
+    func call(
+        _ method: String,
+        _ target: String,
+        token: String?,
+        body: any RequestBody,
+        _ fields: [String: String] = [:]
+    ) async throws -> Answer {
         var headers: HTTPFields = [:]
         if let token { headers[.authorization] = "Bearer \(token)" }
         for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
@@ -53,7 +84,7 @@ struct Service {
             method: method,
             rawTarget: target,
             headers: headers,
-            body: MemoryBody(body),
+            body: body,
             requestID: "test"
         )
         request.remoteAddress = "192.0.2.7"

@@ -12,7 +12,7 @@ import urllib.request
 from service import Service, safetensors
 
 # What changes or ends things runs after what looks at them.
-LATE = ["putUpdate", "reportFailure", "cancelRun", "revokeClient", "rotateToken", "revokeToken"]
+LATE = ["appendToUpdate", "putUpdate", "reportFailure", "cancelRun", "revokeClient", "rotateToken", "revokeToken"]
 # Where the state of the server decides: the answers that are right for the place the line is run in.
 STATES = {
     # The run has no evaluation rounds.

@@ -9,6 +9,10 @@ package struct UploadTerms: Sendable {
     package var assignmentID: String
     package var runID: String
     package var spoolPath: String
+    /// Where an upload in parts gathers: one file for the assignment.
+    package var partialPath: String
+    /// Where it lies while it is judged.
+    package var judgedPath: String
     package var byteLimit: Int
     package var layout: ParameterLayout
     package var baseSHA256: String
@@ -19,7 +23,9 @@ package struct UploadTerms: Sendable {
     /// How the run wants updates to be written.
     package var encoding: UpdateEncoding
     /// Set when an update was accepted before: the same bytes get the same answer.
-    package var acceptedSHA256: String?
+    package var accepted: UpdateReceipt?
+    /// The hash of the update that was accepted before.
+    package var acceptedSHA256: String? { accepted?.sha256 }
     /// Whether the upload is a JSON document of metric sums, and no update.
     package var isEvaluation = false
     /// Fewer examples are not enough to count.
@@ -305,6 +311,8 @@ extension Coordinator {
             assignmentID: id,
             runID: record.runId,
             spoolPath: blobs.spoolPath("\(id)-\(Secrets.identifier("up")).part"),
+            partialPath: blobs.spoolPath(id + Self.partialSuffix),
+            judgedPath: blobs.spoolPath(id + Self.judgedSuffix),
             byteLimit: min(
                 configuration.modelByteLimit,
                 encoding.byteLimit(parameterCount: layout.parameterCount, tensorCount: layout.tensors.count)
@@ -316,7 +324,7 @@ extension Coordinator {
             valueBound: run.specification.aggregation.valueBound,
             exampleCap: run.specification.aggregation.exampleCap,
             encoding: encoding,
-            acceptedSHA256: record.updateSha256,
+            accepted: record.state == .accepted ? receipt(record) : nil,
             isEvaluation: record.isEvaluation,
             minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples
         )

@@ -15,6 +15,7 @@ extension Coordinator {
         }
         for id in runOrder { takeNextStep(run: id) }
         wakeForWork()
+        removeAbandonedUploads()
     }
 
     /// Takes the step that is due: by time, or where a stop or a failed transaction left it between two transactions.

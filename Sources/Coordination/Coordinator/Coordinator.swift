@@ -9,6 +9,8 @@ package struct CoordinatorConfiguration: Sendable {
     package var dataDirectory: String
     /// The largest update or model taken.
     package var modelByteLimit: Int = 4 << 30
+    /// Bytes of updates on their way in, over all clients; one upload is let in whatever its size.
+    package var uploadByteLimit: Int = 2 << 30
     /// Long polls held at once; further ones are answered at once.
     package var waiterLimit: Int = 10_000
     /// Events kept for watchers who come back, about.
@@ -74,6 +76,8 @@ package actor Coordinator {
     let startedAt: Date
     /// When to try again to close a round whose result could not be published.
     var aggregationRetries: [String: Date] = [:]
+    /// When to look for uploads again that nobody will finish.
+    var nextUploadSweep = Date.distantPast
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 

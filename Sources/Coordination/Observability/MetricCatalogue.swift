@@ -10,6 +10,8 @@ extension MetricsRegistry {
         .init("martlet_updates_total", .counter, "Assignments that ended, by outcome."),
         .init("martlet_update_refusals_total", .counter, "Rejected updates and reported failures, by code."),
         .init("martlet_update_bytes_total", .counter, "Bytes of accepted updates."),
+        .init("martlet_uploads_in_flight_bytes", .gauge, "Declared bytes of updates that are on their way in."),
+        .init("martlet_uploads_refused_total", .counter, "Updates turned away because too many were on their way."),
         .init("martlet_checkins_total", .counter, "Check-ins answered, by outcome."),
         .init(
             "martlet_aggregation_seconds",

@@ -21,5 +21,6 @@ extension Coordinator {
         where name.hasSuffix(".part") || name.contains(".part-") {
             try? FileManager.default.removeItem(atPath: blobs.spoolPath(name))
         }
+        recoverUploads()
     }
 }

@@ -148,7 +148,9 @@ package struct DataDirectoryCheck: Sendable {
 
     private func spool() -> [Finding] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolPath(""))) ?? []
-        let known = Set(awaited().map { $0.id + ".update" })
+        // What has arrived of an upload whose assignment is open is gone on with.
+        let gathering = state.assignments.filter(\.state.isLive).map { $0.id + Coordinator.partialSuffix }
+        let known = Set(awaited().map { $0.id + ".update" } + gathering)
         let stray = names.filter { !known.contains($0) && !$0.hasSuffix(".result") }
         guard !stray.isEmpty else { return [] }
         return [

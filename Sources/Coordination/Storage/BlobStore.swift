@@ -1,4 +1,5 @@
 package import Foundation
+package import Tensors
 
 #if canImport(Glibc)
 import Glibc
@@ -83,6 +84,34 @@ package struct BlobStore: Sendable {
         close(descriptor)
         guard synced == 0 else { throw failure("cannot sync", partial) }
         try renameDurably(partial, to: path)
+    }
+
+    /// Writes a model so that it is whole or absent after any crash, hashing on the way and copying nothing.
+    package static func writeDurably(
+        _ model: ParameterVector,
+        metadata: [String: String],
+        to path: String
+    ) throws -> (sha256: String, byteCount: Int) {
+        let partial = path + ".part-" + Secrets.identifier("w")
+        let header = SafetensorsWriter.header(for: model.layout, metadata: metadata)
+        let file = try SpoolFile(path: partial, expectedByteCount: header.count + 4 * model.values.count)
+        do {
+            try header.withUnsafeBytes { try file.write($0) }
+            try model.values.withUnsafeBytes { raw in
+                var start = 0
+                while start < raw.count {
+                    let end = min(raw.count, start + (1 << 20))
+                    try file.write(UnsafeRawBufferPointer(rebasing: raw[start..<end]))
+                    start = end
+                }
+            }
+            try file.sync()
+            try renameDurably(partial, to: path)
+        } catch {
+            unlink(partial)
+            throw error
+        }
+        return (Secrets.hexadecimal(try file.digest()), file.byteCount)
     }
 
     /// Renames and syncs the directory.

@@ -59,6 +59,7 @@ struct ServerPlan: Sendable {
         http.idleTimeout = settings.duration("limits.idle_timeout_s")
         coordination = CoordinatorConfiguration(dataDirectory: dataDirectory)
         coordination.modelByteLimit = settings.bytes("limits.model_bytes")
+        coordination.uploadByteLimit = settings.bytes("limits.upload_bytes")
         coordination.waiterLimit = settings.integer("limits.long_polls")
         logLevel = Logger.Level(rawValue: settings.text("log.level")) ?? .notice
         logsJSON = settings.text("log.format") == "json" || (settings.text("log.format") == "auto" && isatty(2) == 0)

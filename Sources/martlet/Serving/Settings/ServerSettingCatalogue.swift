@@ -60,6 +60,12 @@ extension SettingDefinition {
         ),
         .init("limits.idle_timeout_s", .seconds(0.1...86_400), "60", "Between two requests of one connection."),
         .init("limits.model_bytes", .bytes(1024...(1 << 40)), "4GiB", "The largest model or update."),
+        .init(
+            "limits.upload_bytes",
+            .bytes(1024...(1 << 40)),
+            "2GiB",
+            "Updates on their way in at the same time; further ones are told to come again before they send anything."
+        ),
         .init("limits.long_polls", .integer(0...1_000_000), "10000", "Check-ins that wait at the server."),
         .init(
             "rate.address_per_s",

@@ -1,0 +1,118 @@
+import CKernels
+import Crypto
+import Foundation
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// A file that is hashed while it is written and synced at its end: uploads and new models.
+///
+/// Space is reserved before, so that a full disk is found out first; what has been written is sent to the disk while more
+/// is coming, so that little is left to wait for at the end.
+package final class SpoolFile: @unchecked Sendable {
+    // SAFETY: used by one thread at a time: the one that has the transfer.
+    private let descriptor: Int32
+    /// `nil` where the file's beginning was written by others: then it is read at the end.
+    private var hash: SHA256?
+    /// Bytes of the file so far.
+    package private(set) var byteCount = 0
+    private var knownDigest: [UInt8]?
+    private var flushedCount = 0
+    private static let flushByteCount = 16 << 20
+
+    /// Creates a file, or opens one to go on writing at its end.
+    ///
+    /// - Parameters:
+    ///   - path: The file; must not exist unless it is appended to.
+    ///   - expectedByteCount: Its size at the end, where that is known.
+    ///   - appendsAt: The size that it has.
+    /// - Throws: ``CoordinationError`` with code `storage_failed`.
+    package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil) throws {
+        descriptor = open(path, (appendsAt == nil ? O_CREAT | O_EXCL : 0) | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Self.failure() }
+        if let appendsAt {
+            guard lseek(descriptor, 0, SEEK_END) == off_t(appendsAt) else { throw Self.failure() }
+            (byteCount, flushedCount) = (appendsAt, appendsAt)
+        } else {
+            hash = SHA256()
+        }
+        if let expectedByteCount, expectedByteCount > byteCount,
+            // The size stays what was written: a cut upload is as long as its bytes.
+            martlet_reserve(descriptor, Int64(byteCount), Int64(expectedByteCount - byteCount)) != 0, errno == ENOSPC
+        {
+            throw Self.failure()
+        }
+    }
+
+    deinit { close(descriptor) }
+
+    /// Appends bytes.
+    package func write(_ bytes: UnsafeRawBufferPointer) throws {
+        var offset = 0
+        while offset < bytes.count {
+            let written = Glibc.write(descriptor, bytes.baseAddress.map { $0 + offset }, bytes.count - offset)
+            if written < 0 && errno == EINTR { continue }
+            guard written > 0 else { throw Self.failure() }
+            offset += written
+        }
+        hash?.update(bufferPointer: bytes)
+        byteCount += bytes.count
+        if byteCount - flushedCount >= Self.flushByteCount { startFlush() }
+    }
+
+    /// Starts to write what is not on the disk yet, and does not wait.
+    package func startFlush() {
+        guard byteCount > flushedCount else { return }
+        martlet_start_flush(descriptor, Int64(flushedCount), Int64(byteCount - flushedCount))
+        flushedCount = byteCount
+    }
+
+    /// Waits until the bytes are on the disk.
+    package func sync() throws {
+        guard fdatasync(descriptor) == 0 else { throw Self.failure() }
+    }
+
+    /// Gives back the space that was reserved and not used.
+    package func trim() { ftruncate(descriptor, off_t(byteCount)) }
+
+    /// Forgets what was written after an offset; nothing may be written afterwards.
+    package func truncate(to offset: Int) throws {
+        guard ftruncate(descriptor, off_t(offset)) == 0 else { throw Self.failure() }
+        byteCount = offset
+    }
+
+    /// The SHA-256 of the file; nothing may be written afterwards.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the file's beginning cannot be read.
+    package func digest() throws -> [UInt8] {
+        if let knownDigest { return knownDigest }
+        let digest = Array(try (hash ?? readHash()).finalize())
+        knownDigest = digest
+        return digest
+    }
+
+    private func readHash() throws -> SHA256 {
+        var hash = SHA256()
+        let space = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+        defer { space.deallocate() }
+        var done = 0
+        while done < byteCount {
+            let count = pread(descriptor, space.baseAddress, min(space.count, byteCount - done), off_t(done))
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { throw Self.failure() }
+            hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: space[0..<count]))
+            done += count
+        }
+        return hash
+    }
+
+    private static func failure() -> CoordinationError {
+        CoordinationError(
+            .unavailable,
+            "storage_failed",
+            "the spool cannot be written: \(String(cString: strerror(errno))); try again later"
+        )
+    }
+}

@@ -1,0 +1,243 @@
+import Coordination
+import Foundation
+import HTTPServing
+import HTTPTypes
+import WireFormat
+
+/// How updates come in: whole by `PUT`, or by `PATCH` in as many parts as the network makes of them.
+extension CoordinatorAPI {
+    func addUploadRoutes(to router: inout Router) {
+        router.add("PUT", "/v1/assignments/{assignment}/update") { try await putUpdate($0) }
+        router.add("HEAD", "/v1/assignments/{assignment}/update") { try await uploadState($0) }
+        router.add("PATCH", "/v1/assignments/{assignment}/update") { try await appendToUpdate($0) }
+    }
+
+    // MARK: - In one request
+
+    /// Spool and hash, check, sync, then one transaction; refused uploads leave no trace but the count of refusals.
+    private func putUpdate(_ request: ServerRequest) async throws -> ServerResponse {
+        let client = try await requireClient(request)
+        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
+        try Self.requireBulkType(request)
+        let lease = try uploads.take(request.body.contentLength ?? terms.byteLimit)
+        defer { lease.release() }
+        let file = try await BodySpool.receive(request, path: terms.spoolPath, byteLimit: terms.byteLimit)
+        defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
+        return try await judge(file, terms, client: client)
+    }
+
+    /// Checks a complete update and counts it.
+    private func judge(_ file: SpoolFile, _ terms: UploadTerms, client: String) async throws -> ServerResponse {
+        let sha256 = Secrets.hexadecimal(try file.digest())
+        if let accepted = terms.acceptedSHA256, accepted != sha256 { throw Self.updateDiffers }
+        let admitted: UpdateAdmission.Admitted
+        do {
+            // The disk works while the values are looked at.
+            admitted = try await DiskQueue.run { try UpdateAdmission.check(terms.spoolPath, terms) }
+        } catch {
+            let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
+            if terms.acceptedSHA256 == nil {
+                try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
+            }
+            throw error
+        }
+        try await SyncQueue.shared.sync(file)
+        let receipt = try await coordinator.finishUpdate(
+            assignment: terms.assignmentID,
+            client: client,
+            ReceivedUpdate(
+                path: terms.spoolPath,
+                sha256: sha256,
+                byteCount: file.byteCount,
+                exampleCount: admitted.exampleCount,
+                metrics: admitted.metrics
+            )
+        )
+        return try Self.json(receipt)
+    }
+
+    /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.
+    private func putEvaluation(
+        _ request: ServerRequest,
+        terms: UploadTerms,
+        client: String
+    ) async throws -> ServerResponse {
+        let type = (request.headers[.contentType] ?? "").prefix { $0 != ";" }
+        guard type == "application/json" else {
+            throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
+        }
+        let bytes = try await request.body.collect(limit: Self.jsonByteLimit)
+        let result = try EvaluationResult.read(JSONValue.parse(bytes))
+        let receipt = try await coordinator.finishUpdate(
+            assignment: terms.assignmentID,
+            client: client,
+            ReceivedUpdate(
+                path: terms.spoolPath,
+                sha256: Secrets.sha256(bytes),
+                byteCount: bytes.count,
+                exampleCount: result.numExamples,
+                metrics: result.metrics
+            )
+        )
+        return try Self.json(receipt)
+    }
+
+    // MARK: - In parts
+
+    /// How much of an upload has arrived.
+    ///
+    /// Whoever asks has given up an earlier request, which writes no more afterwards.
+    private func uploadState(_ request: ServerRequest) async throws -> ServerResponse {
+        let client = try await requireClient(request)
+        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        if let receipt = terms.accepted { return Self.complete(receipt) }
+        let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
+        defer { partialUploads.leave(session) }
+        // What was being judged a moment ago may have been accepted meanwhile.
+        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client)
+        if let receipt = now.accepted { return Self.complete(receipt) }
+        var response = Self.progress(offset: session.offset)
+        if let name = UploadField.limit { response.headers[name] = "max-size=\(terms.byteLimit)" }
+        return response
+    }
+
+    /// Takes the next bytes of an upload; with `Upload-Complete: ?1` they are the last, and the update is judged.
+    private func appendToUpdate(_ request: ServerRequest) async throws -> ServerResponse {
+        let client = try await requireClient(request)
+        let start = try Self.uploadOffset(request)
+        let isLast = try Self.isComplete(request)
+        let part = try ContentDigest.contentDigest(of: request)
+        let whole = try ContentDigest.representationDigest(of: request)
+        try Self.requirePartType(request)
+        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        guard !terms.isEvaluation else {
+            throw ParseFailure(status: 415, detail: "this is an evaluation: PUT its sums as application/json")
+        }
+        if let receipt = terms.accepted { return try Self.again(receipt, whole) }
+        let length = request.body.contentLength
+        guard start <= terms.byteLimit, (length ?? 0) <= terms.byteLimit - start else {
+            throw BodySpool.tooLarge(terms.byteLimit)
+        }
+        let lease = try uploads.take(length ?? terms.byteLimit - start)
+        let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
+        defer { partialUploads.leave(session) }
+        // What was being judged a moment ago may have been accepted meanwhile.
+        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client)
+        if let receipt = now.accepted { return try Self.again(receipt, whole) }
+        guard start == session.offset else { throw UploadOffsetError(expected: session.offset, provided: start) }
+        try session.open(at: start, byteCount: length, byteLimit: terms.byteLimit, lease: lease)
+        let sink = DigestingSink(session, isHashed: part != nil)
+        do {
+            try await request.body.receive(into: sink)
+        } catch let error as CoordinationError where error.kind == .tooLarge {
+            // It cannot become an update any more.
+            try session.truncate(to: 0)
+            throw error
+        }
+        if let part, part != sink.digest() {
+            try session.truncate(to: start)
+            throw ContentDigest.mismatch("Content-Digest")
+        }
+        guard isLast else { return Self.progress(offset: try await session.sync()) }
+        return try await finish(session, terms, client: client, whole: whole)
+    }
+
+    private func finish(
+        _ session: PartialUpload,
+        _ terms: UploadTerms,
+        client: String,
+        whole: [UInt8]?
+    ) async throws -> ServerResponse {
+        var terms = terms
+        terms.spoolPath = terms.judgedPath
+        let file = try session.claim(as: terms.judgedPath)
+        do {
+            let digest = try await DiskQueue.run { try file.digest() }
+            if let whole, whole != digest { throw ContentDigest.mismatch("Repr-Digest") }
+            let response = try await judge(file, terms, client: client)
+            // Gone already, unless the same update had been accepted before.
+            try? FileManager.default.removeItem(atPath: terms.judgedPath)
+            return response
+        } catch {
+            if (error as? CoordinationError)?.kind == .unavailable {
+                // Nothing is wrong with the bytes: the client need not send them again.
+                session.putBack(terms.judgedPath)
+            } else {
+                try? FileManager.default.removeItem(atPath: terms.judgedPath)
+            }
+            throw error
+        }
+    }
+
+    // MARK: - Fields
+
+    private static func assignment(_ request: ServerRequest) -> String { request.parameters["assignment"] ?? "" }
+
+    private static var updateDiffers: CoordinationError {
+        CoordinationError(.conflict, "update_differs", "another update was accepted for this assignment already")
+    }
+
+    private static func progress(offset: Int) -> ServerResponse {
+        var response = ServerResponse(status: 204, headers: [.cacheControl: "no-store"])
+        if let name = UploadField.offset { response.headers[name] = String(offset) }
+        if let name = UploadField.complete { response.headers[name] = "?0" }
+        return response
+    }
+
+    private static func complete(_ receipt: UpdateReceipt) -> ServerResponse {
+        var response = progress(offset: receipt.bytes)
+        if let name = UploadField.complete { response.headers[name] = "?1" }
+        if let name = ContentDigest.representationField {
+            response.headers[name] = ContentDigest.text(hexadecimal: receipt.sha256)
+        }
+        return response
+    }
+
+    /// The answer to bytes of an update that was accepted already.
+    private static func again(_ receipt: UpdateReceipt, _ whole: [UInt8]?) throws -> ServerResponse {
+        guard let whole, Secrets.hexadecimal(whole) == receipt.sha256 else { throw updateDiffers }
+        return try json(receipt)
+    }
+
+    private static func uploadOffset(_ request: ServerRequest) throws -> Int {
+        guard let text = UploadField.offset.flatMap({ request.headers[$0] }) else {
+            throw ParseFailure(status: 400, detail: "PATCH takes Upload-Offset: how many bytes have arrived before")
+        }
+        guard let offset = Int(text), offset >= 0, text.utf8.allSatisfy({ (48...57).contains($0) }) else {
+            throw ParseFailure(status: 400, detail: "Upload-Offset must be a whole number of 0 or more")
+        }
+        return offset
+    }
+
+    private static func isComplete(_ request: ServerRequest) throws -> Bool {
+        switch UploadField.complete.flatMap({ request.headers[$0] }) {
+        case "?1": true
+        case "?0", nil: false
+        default: throw ParseFailure(status: 400, detail: "Upload-Complete must be ?1 for the last bytes, or ?0")
+        }
+    }
+
+    private static func requirePartType(_ request: ServerRequest) throws {
+        let type = request.headers[.contentType] ?? UploadField.partType
+        let known = [UploadField.partType, "application/vnd.safetensors", "application/octet-stream"]
+        guard known.contains(type) else {
+            throw ParseFailure(status: 415, detail: "send \(UploadField.partType), not \(type)")
+        }
+    }
+}
+
+/// The fields of draft-ietf-httpbis-resumable-upload.
+enum UploadField {
+    static let offset = HTTPField.Name("Upload-Offset")
+    static let complete = HTTPField.Name("Upload-Complete")
+    static let limit = HTTPField.Name("Upload-Limit")
+    /// The media type of a part.
+    static let partType = "application/partial-upload"
+}
+
+/// A part that does not begin where the last one ended; the answer says where that is.
+struct UploadOffsetError: Error {
+    var expected: Int
+    var provided: Int
+}

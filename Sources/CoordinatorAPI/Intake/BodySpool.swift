@@ -1,0 +1,98 @@
+import Coordination
+import Foundation
+import HTTPServing
+import HTTPTypes
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// Takes a bulk body to a file of the spool in one pass: hashed while it is written, its digest checked, synced.
+enum BodySpool {
+    /// Streams the body and checks its digest; on any error the file is gone again.
+    ///
+    /// - Returns: The file, on its way to the disk; whoever acknowledges it waits with ``SyncQueue`` first.
+    static func receive(_ request: ServerRequest, path: String, byteLimit: Int) async throws -> SpoolFile {
+        let length = request.body.contentLength
+        if let length, length > byteLimit { throw tooLarge(byteLimit) }
+        let expected = try ContentDigest.contentDigest(of: request)
+        let file = try SpoolFile(path: path, expectedByteCount: length)
+        do {
+            try await request.body.receive(into: LimitedSink(file, byteLimit: byteLimit))
+            if let expected, try expected != file.digest() { throw ContentDigest.mismatch("Content-Digest") }
+            file.startFlush()
+            return file
+        } catch {
+            unlink(path)
+            throw error
+        }
+    }
+
+    static func tooLarge(_ byteLimit: Int) -> CoordinationError {
+        CoordinationError(.tooLarge, "too_large", "the body may have at most \(byteLimit) bytes")
+    }
+}
+
+/// Refuses the byte after the last one allowed.
+final class LimitedSink: BodySink {
+    private let file: SpoolFile
+    private let byteLimit: Int
+
+    init(_ file: SpoolFile, byteLimit: Int) {
+        self.file = file
+        self.byteLimit = byteLimit
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer) throws {
+        guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
+        try file.write(bytes)
+    }
+}
+
+/// `Content-Digest` and `Repr-Digest`, RFC 9530: the SHA-256 of a message's content, and of the whole file.
+enum ContentDigest {
+    /// What the request says about its own content.
+    static func contentDigest(of request: ServerRequest) throws -> [UInt8]? {
+        try value(of: contentField, named: "Content-Digest", request)
+    }
+
+    /// What the request says about the whole update, whatever part of it is its content.
+    static func representationDigest(of request: ServerRequest) throws -> [UInt8]? {
+        try value(of: representationField, named: "Repr-Digest", request)
+    }
+
+    /// A field's value for a hash given in hexadecimal.
+    static func text(hexadecimal: String) -> String {
+        let digits = hexadecimal.compactMap(\.hexDigitValue)
+        let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+        return "sha-256=:\(Data(bytes).base64EncodedString()):"
+    }
+
+    static func mismatch(_ field: String) -> CoordinationError {
+        CoordinationError(
+            .unprocessable,
+            "digest_mismatch",
+            "the SHA-256 of what arrived is not the one that \(field) names; send it again"
+        )
+    }
+
+    static let contentField = HTTPField.Name("Content-Digest")
+    static let representationField = HTTPField.Name("Repr-Digest")
+
+    private static func value(
+        of field: HTTPField.Name?,
+        named name: String,
+        _ request: ServerRequest
+    ) throws -> [UInt8]? {
+        guard let field, let value = request.headers[field] else { return nil }
+        for item in value.split(separator: ",") {
+            let trimmed = item.trimmingCharacters(in: .whitespaces)
+            guard trimmed.hasPrefix("sha-256=:"), trimmed.hasSuffix(":"), trimmed.count > 10 else { continue }
+            guard let data = Data(base64Encoded: String(trimmed.dropFirst(9).dropLast())), data.count == 32 else {
+                break
+            }
+            return Array(data)
+        }
+        throw ParseFailure(status: 400, detail: "\(name) must be sha-256=:BASE64:")
+    }
+}

@@ -1,0 +1,12 @@
+import Dispatch
+
+/// Threads for what reads whole files, so that it holds up no thread that serves requests.
+enum DiskQueue {
+    private static let queue = DispatchQueue(label: "martlet.disk", attributes: .concurrent)
+
+    static func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            queue.async { continuation.resume(with: Swift.Result { try body() }) }
+        }
+    }
+}
