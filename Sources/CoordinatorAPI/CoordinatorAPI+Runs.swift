@@ -46,9 +46,14 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
             try await requireViewer(request)
-            let after = try request.integer("after", default: 0, in: 0...Int.max)
-            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "")
-            return try Self.list(rounds.filter { $0.number > after }, request)
+            let after = try request.integer("after", default: 0, in: 0...(Int.max - 1))
+            let before = try request.integer("before", default: Int.max, in: 0...Int.max)
+            let rounds = try await coordinator.rounds(
+                run: request.parameters["run"] ?? "",
+                in: after + 1..<max(after + 1, before),
+                last: try request.integer("last", default: Int.max, in: 1...Int.max)
+            )
+            return try Self.list(rounds, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
             try await requireViewer(request)
@@ -69,7 +74,11 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/evaluations") { request in
             try await requireViewer(request)
-            return try Self.list(await coordinator.evaluations(run: request.parameters["run"] ?? ""), request)
+            let evaluations = try await coordinator.evaluations(
+                run: request.parameters["run"] ?? "",
+                last: try request.integer("last", default: Int.max, in: 1...Int.max)
+            )
+            return try Self.list(evaluations, request)
         }
         router.add("GET", "/v1/runs/{run}/evaluations/{round}/history") { request in
             try await requireViewer(request)
@@ -79,6 +88,11 @@ extension CoordinatorAPI {
                 assignments: try request.choice("assignments", of: ["false", "true"]) == "true"
             )
             return try Self.list(rows.map(HistoryView.init), request)
+        }
+        router.add("GET", "/v1/runs/{run}/curves") { request in
+            try await requireViewer(request)
+            let limit = try request.integer("points", default: 500, in: 4...10_000)
+            return try Self.json(await coordinator.curves(run: request.parameters["run"] ?? "", points: limit))
         }
         router.add("GET", "/v1/runs/{run}/metrics") { request in
             try await requireViewer(request)

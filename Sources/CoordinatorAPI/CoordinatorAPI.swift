@@ -68,7 +68,7 @@ package struct CoordinatorAPI: Sendable {
         addParticipationRoutes(to: &router)
         addUploadRoutes(to: &router)
         addOverviewRoutes(to: &router)
-        addPageRoutes(to: &router)
+        Self.addPageRoutes(to: &router)
         addTokenRoutes(to: &router)
         addEventRoutes(to: &router)
         addRobustnessRoutes(to: &router)

@@ -2,7 +2,8 @@ package import HTTPServing
 import HTTPTypes
 import Synchronization
 
-/// Stands before the routes while the server recovers: the process answers, and everything else is told to come again.
+/// Stands before the routes while the server recovers: the process answers, the pages say that it is starting, and
+/// everything else is told to come again.
 ///
 /// A client must never be told to drop work that recovery would have found, so nothing is answered from half a state.
 package final class RecoveryGate: Sendable {
@@ -11,6 +12,7 @@ package final class RecoveryGate: Sendable {
 
     package init() {
         var waiting = Router { _, request in Self.refusal(request) }
+        CoordinatorAPI.addPageRoutes(to: &waiting)
         waiting.addImmediate("GET", "/healthz") { _ in try CoordinatorAPI.json(["status": "recovering"]) }
         self.waiting = waiting
     }

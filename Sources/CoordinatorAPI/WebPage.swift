@@ -3,8 +3,8 @@ import HTTPServing
 import HTTPTypes
 
 extension CoordinatorAPI {
-    /// The pages for people; they hold no data, so they need no token.
-    func addPageRoutes(to router: inout Router) {
+    /// The pages for people; they hold no data, so they need no token, and are there while the server recovers.
+    static func addPageRoutes(to router: inout Router) {
         router.add("GET", "/") { request in
             WebPage.dashboard(language: WebPage.language(request.headers[.acceptLanguage]))
         }
@@ -33,8 +33,11 @@ enum WebPage {
     }
 
     private static let dashboardScript = [
-        EmbeddedText.dashboardWordsJs, EmbeddedText.dashboardConnectionJs, EmbeddedText.dashboardChartsJs,
-        EmbeddedText.dashboardPartsJs, EmbeddedText.dashboardViewsJs, EmbeddedText.dashboardJs,
+        EmbeddedText.dashboardWordsJs, EmbeddedText.dashboardConnectionJs, EmbeddedText.dashboardHistoryJs,
+        EmbeddedText.dashboardChartsJs,
+        EmbeddedText.dashboardPartsJs, EmbeddedText.dashboardTableJs, EmbeddedText.dashboardTermsJs,
+        EmbeddedText.dashboardCreateJs, EmbeddedText.dashboardViewsJs,
+        EmbeddedText.dashboardJs,
     ].joined(separator: "\n")
 
     /// The API reference, made of `openapi.yaml`.

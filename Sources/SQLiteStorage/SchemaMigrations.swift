@@ -42,6 +42,9 @@ enum SchemaMigrations {
         migrator.registerMigration("privacy ledger: rows about a population") { database in
             try database.execute(sql: ledgerOfPopulations)
         }
+        migrator.registerMigration("rounds: bytes down") { database in
+            try database.execute(sql: "ALTER TABLE round ADD COLUMN bytes_down INTEGER")
+        }
         return migrator
     }
 

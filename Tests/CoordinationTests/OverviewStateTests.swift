@@ -15,8 +15,12 @@ struct OverviewStateTests {
         for client in clients.prefix(2) {
             work.append(try #require(try await Bench.assignment(bench.coordinator, client)))
         }
+        await bench.coordinator.noteDownload(run: run, version: 0, byteCount: 200)
         try await bench.coordinator.tick()
         bench.clock.advance(by: 5)
+        await bench.coordinator.noteDownload(run: run, version: 0, byteCount: 100)
+        // A version that the round does not start from is somebody looking.
+        await bench.coordinator.noteDownload(run: run, version: 1, byteCount: 5000)
         try await bench.coordinator.rejectUpdate(assignment: work[0].id, client: clients[0], code: "not_finite")
         let third = try #require(try await Bench.assignment(bench.coordinator, clients[2]))
         _ = try await Bench.submit(bench.coordinator, clients[1], work[1].id, value: 1)
@@ -29,6 +33,7 @@ struct OverviewStateTests {
         )
         for coordinator in [bench.coordinator, try await bench.restarted()] {
             let round = try await coordinator.round(run: run, number: 1)
+            #expect(round.bytesDown == 300)
             #expect(round.phaseSeconds == ["selecting": 7, "reporting": 5, "aggregating": 0])
             #expect(round.refusals == ["not_finite": 1])
             #expect(round.metrics == ["held-out": ["accuracy": 0.5]])

@@ -46,6 +46,7 @@ struct CoordinatorAPITests {
         try expect(try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json, "Run")
         try expect(try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json, "Round")
         try expect(try await service.call("GET", "/v1/runs/\(run)/models/0", token: service.admin).json, "ModelVersion")
+        try expect(try await service.call("GET", "/v1/runs/\(run)/curves", token: service.admin).json, "Curves")
         try expect(try await service.call("GET", "/v1/populations/p", token: service.admin).json, "Population")
         try expect(try await service.call("GET", "/v1/runs/x", token: service.admin).json, "Problem")
         let clients =

@@ -59,12 +59,28 @@ struct OverviewTests {
         func down() async throws -> Int? {
             try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json["bytes_down"] as? Int
         }
-        #expect(try await down() == nil)
+        #expect(try await down() == 0)
         let whole = try await service.call("GET", target, token: token).bytes.count
         #expect(try await down() == whole)
         _ = try await service.call("GET", target, token: token, [], ["Range": "bytes=0-9"])
         _ = try await service.call("HEAD", target, token: token)
         #expect(try await down() == whole + 10)
+    }
+
+    @Test func curvesComeWithAsManyPointsAsAreAskedFor() async throws {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned()
+        _ = try await service.post("/v1/runs/\(run)/models/0/metrics", #"{"metrics": {"accuracy": 0.25, "loss": 2}}"#)
+        let answer = try await service.call("GET", "/v1/runs/\(run)/curves?points=4", token: service.admin)
+        let series = try #require(answer.json["series"] as? [[String: Any]])
+        #expect(series.map { $0["name"] as? String } == ["accuracy", "loss"])
+        #expect(series.first?["points"] as? [[Double]] == [[0, 0.25]])
+        #expect(answer.json["through_round"] as? Int == 0)
+        for points in ["3", "10001", "many"] {
+            let refused = try await service.call("GET", "/v1/runs/\(run)/curves?points=\(points)", token: service.admin)
+            #expect(refused.status == 400, "\(points)")
+        }
+        #expect(try await service.call("GET", "/v1/runs/run_x/curves", token: service.admin).status == 404)
     }
 
     @Test func roundsCanBeReadFromANumberOn() async throws {
@@ -77,6 +93,9 @@ struct OverviewTests {
         #expect(try await count("") == 1)
         #expect(try await count("?after=0") == 1)
         #expect(try await count("?after=1") == 0)
+        #expect(try await count("?before=2&last=1") == 1)
+        #expect(try await count("?before=1") == 0)
+        #expect(try await count("?after=5&before=3") == 0)
     }
 
     @Test func pagesAreSelfContainedUnderAStrictPolicy() async throws {

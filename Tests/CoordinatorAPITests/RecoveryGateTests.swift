@@ -11,7 +11,7 @@ struct RecoveryGateTests {
     @Test func everythingButHealthIsToldToComeAgainUntilRecoveryIsDone() async throws {
         let gate = RecoveryGate()
         let router = gate.router
-        for path in ["/v1/runs", "/readyz", "/", "/v1/assignments/asg_x"] {
+        for path in ["/v1/runs", "/readyz", "/v1/overview", "/v1/assignments/asg_x"] {
             let answer = await router.handle(try request(path))
             #expect(answer.status == 503)
             #expect((1...8).contains(Int(answer.headers[.retryAfter] ?? "") ?? 0))
@@ -20,6 +20,8 @@ struct RecoveryGateTests {
         }
         #expect(await router.handle(try request("/healthz")).status == 200)
         #expect(router.handleImmediately(try request("/healthz"))?.status == 200)
+        // The pages hold no data: they are there, and say what they are told.
+        for path in ["/", "/docs", "/openapi.yaml"] { #expect(await router.handle(try request(path)).status == 200) }
         var real = Router { _, _ in ServerResponse(status: 404) }
         real.add("GET", "/v1/runs") { _ in ServerResponse(status: 200) }
         gate.open(real)

@@ -2,11 +2,14 @@
 """The dashboard through a real server and a real browser. dashboard.py BINARY [SCENARIO ...]; without names, all."""
 
 import json
+import sqlite3
 import sys
+import threading
 import time
 
 from accessibility import check_accessibility, check_focus_order
 from browser import Browser, chromium_path
+from filled import fill
 from service import Refused, Service
 
 
@@ -58,12 +61,29 @@ def life_of_a_run(service, browser):
     page.click("#dialog button[type=submit]")
     page.until("document.querySelector('#dialog .error li')", what="the fields that are wrong")
     assert "/rounds" in text(page, "#dialog .error") and "/model" in text(page, "#dialog .error")
+    # A fault's pointer shows its place in the text.
+    page.run("[...document.querySelectorAll('#dialog .error button')].find(b => b.textContent === '/rounds').click()")
+    assert page.run("getSelection().toString() || (e => e.value.slice(e.selectionStart, e.selectionEnd))(document.getElementById('run-text'))") == "rounds:"
     page.run("document.getElementById('run-text').value = ''")
     page.click("#run-text")
     page.type(RUN_FILE)
     page.click("#dialog button[type=submit]")
+    page.until("!document.querySelector('#dialog .plan').hidden", what="what the run would do")
+    plan = text(page, "#dialog .plan")
+    assert "parameters" in plan and "2 rounds of 2 updates; the population has 0 clients" in plan, plan
+    assert "of 8 spent afterwards; 2 of 2 rounds fit" in plan and "a round assigns up to 2 clients" in plan, plan
+    assert service.call("GET", "/v1/runs")["items"] == [], "a dry run stores nothing"
+    assert page.run("document.activeElement.type") == "submit" and text(page, "#dialog button[type=submit]") == "Create"
+    # What was changed after the check is checked again.
+    page.run("(e => { e.focus(); e.setSelectionRange(e.value.length, e.value.length); })(document.getElementById('run-text'))")
+    page.type("# changed")
+    assert text(page, "#dialog button[type=submit]") == "Check" and page.run("document.querySelector('#dialog .plan').hidden")
+    page.click("#dialog button[type=submit]")
+    page.until("document.querySelector('#dialog button[type=submit]').innerText === 'Create'")
+    page.click("#dialog button[type=submit]")
     page.until(badge("created"), what="the run to be shown as created")
     assert text(page, ".title h1") == "by-hand"
+    assert text(page, ".terms").split("\n") == ["cifg-lstm", "2 updates a round", "FedAvg", "central privacy: z = 100, clip 1"], text(page, ".terms")
     run = service.call("GET", "/v1/runs")["items"][0]["id"]
     service.call("POST", f"/v1/runs/{run}/cancel", {})
 
@@ -96,6 +116,9 @@ def life_of_a_run(service, browser):
     page.until("document.querySelector('[data-tone=accuracy] output b')?.textContent === '0.500'", what="the last accuracy")
     path = page.run("document.querySelector('[data-tone=accuracy] path.line').getAttribute('d')")
     assert path.count("L") == 3, path
+    assert "best 0.500, version 3" in text(page, ".figures") and page.run("document.querySelectorAll('circle.best').length") == 2
+    page.click("details summary")
+    page.until("document.querySelector('tr[data-best] th')?.innerText === '3 ★ best'", what="the best version in the table")
     assert page.run("document.querySelector('[data-tone=epsilon] .limit') !== null")
     page.until("document.querySelector('.key[data-part=spent] b').textContent !== '0'")
     # Everything came from this server, and nothing broke the page's own policy.
@@ -186,6 +209,111 @@ def a_server_without_tokens(service, browser):
         page.until("document.querySelector('[data-view=no-runs]')", what="the dashboard without a token")
         assert page.run("document.getElementById('sign-out').hidden")
         assert not page.errors, page.errors
+
+
+def a_server_that_is_starting(service, browser):
+    """While the server recovers, the page is there and says so, before and after its first look."""
+    service.population()
+    service.run()
+    seen, fresh = browser.page(), browser.page()
+    sign_in(seen, service)
+    seen.until(badge("running"))
+    service.kill()
+    # Somebody else holds the database: the server answers, and waits for it.
+    database = sqlite3.connect(service.directory + "/martlet.sqlite", isolation_level=None)
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("BEGIN EXCLUSIVE")
+    starting = threading.Thread(target=service.start)
+    starting.start()
+    seen.until("document.querySelector('.notice')?.dataset.kind === 'starting' && !document.querySelector('.notice').hidden", what="the page to say that the server starts")
+    assert "is starting" in text(seen, ".notice h2") and "known at" in text(seen, ".notice"), text(seen, ".notice")
+    assert text(seen, ".title h1") == "keyboard-en", "what was known stays"
+    fresh.open(service.address)
+    fresh.until("document.querySelector('[data-view=starting]')", what="a page that was opened now")
+    check_accessibility(fresh, "starting")
+    database.execute("ROLLBACK")
+    database.close()
+    starting.join()
+    seen.until("document.getElementById('connection').dataset.state === 'live' && document.querySelector('.notice').hidden", what="the page to go on by itself")
+    fresh.until("document.activeElement?.id === 'token'", what="the new page to ask for a token")
+    assert not seen.errors and not fresh.errors, seen.errors + fresh.errors
+
+
+def an_expired_token_at_a_button(service, browser):
+    """A token that ends between the look and the click leads to the sign-in, and changes nothing."""
+    service.population()
+    run = service.run()
+    for button, dialog in (("[data-action=pause]", "confirm"), (".card-head button", "create")):
+        token, identifier = service.staff_token("operator")
+        page = browser.page()
+        sign_in(page, service, token)
+        page.until(badge("running"))
+        page.click(button)
+        page.until(f"document.getElementById('dialog').dataset.dialog === '{dialog}' && document.getElementById('dialog').open")
+        # The page does not hear of it before the click.
+        page.run("connection.stop()")
+        service.call("DELETE", f"/v1/tokens/{identifier}")
+        if dialog == "create":
+            page.click("#run-text")
+            page.type(RUN_FILE)
+        page.click("#dialog button[type=submit]")
+        page.until("document.querySelector('[data-reason=expired]')", what="the sign-in")
+        assert not page.run("document.getElementById('dialog').open")
+        assert not page.errors, page.errors
+    assert service.call("GET", f"/v1/runs/{run}")["state"] == "running"
+    assert len(service.call("GET", "/v1/runs")["items"]) == 1
+
+
+def a_long_run_stays_small(service, browser):
+    """A page that stays open while a run goes from 1,000 to 5,000 rounds keeps as much as before, and older rounds are read when asked for."""
+    service.population(epsilon=None)
+    run = service.run(rounds=100_000, privacy={"mode": "none"})
+    clients = service.clients(2)
+    service.round(clients)
+    service.kill()
+    fill(service, run, rounds=1000)
+    service.start()
+    page = browser.page()
+    sign_in(page, service)
+
+    def shows(rounds):
+        page.until(f"document.querySelector('.figures dd span')?.textContent === '{rounds:,}'", what=f"{rounds} rounds")
+        page.until("document.getElementById('connection').dataset.state === 'live'")
+
+    def used():
+        for _ in range(3):
+            page.send("HeapProfiler.collectGarbage")
+        return page.send("Runtime.getHeapUsage")["usedSize"]
+
+    def turn(rounds):
+        service.kill()
+        fill(service, run, rounds=rounds)
+        service.start()
+        shows(rounds)
+
+    shows(1000)
+    turn(1100)  # Warm: code that runs the first time takes memory once.
+    first = used()
+    turn(5000)
+    last = used()
+    print(f"memory after collection at 1,100 and 5,000 rounds: {first}, {last} bytes", flush=True)
+    assert last < first + 150_000, f"the page grew from {first} to {last} bytes"
+    points = page.run("[state.rounds.length, ...state.curves.series.map(item => item.points.length)]")
+    assert points[0] <= 24 and max(points[1:]) <= 400, points
+    # The extremes of the whole run are still in the curve.
+    ends = page.run("(points => [points[0], points.at(-1)])(state.history.measured(accuracyNames)[0].points)")
+    assert ends[0][0] == 1 and ends[1][0] == 5000, ends
+    page.click("details summary")
+    page.until("document.querySelectorAll('tbody tr').length === 20")
+    page.click("details button")
+    page.until("document.querySelectorAll('tbody tr').length >= 120", what="a hundred older rounds")
+    numbers = page.run("[...document.querySelectorAll('tbody th')].map(e => Number.parseInt(e.textContent))")
+    assert numbers == list(range(5001, 5001 - len(numbers), -1)), numbers
+    service.round(clients)
+    shows(5001)
+    numbers = page.run("[...document.querySelectorAll('tbody th')].map(e => Number.parseInt(e.textContent))")
+    assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1)) and numbers[0] == 5002, numbers
+    assert not page.errors, page.errors
 
 
 def unknown_runs_and_trouble(service, browser):
@@ -309,8 +437,8 @@ def accessible_in_both_themes(service, browser):
 
 
 SCENARIOS = [
-    life_of_a_run, the_server_dies_and_comes_back, tokens_and_roles, a_server_without_tokens, unknown_runs_and_trouble, two_languages,
-    accessible_in_both_themes,
+    life_of_a_run, the_server_dies_and_comes_back, a_server_that_is_starting, tokens_and_roles, an_expired_token_at_a_button,
+    a_server_without_tokens, unknown_runs_and_trouble, two_languages, accessible_in_both_themes, a_long_run_stays_small,
 ]
 
 

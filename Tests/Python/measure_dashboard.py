@@ -5,53 +5,17 @@ Prints JSON lines: scripting per second (limit 50 ms), memory after a collection
 """
 
 import json
-import sqlite3
 import statistics
 import sys
 import threading
 import time
 
 from browser import Browser
+from filled import fill
 from service import Service
 
 ROUNDS = 1000
 CLIENTS = 50_000
-
-
-def clone(database, table, row, changes):
-    """Inserts copies of a row with some columns changed; columns that this script does not know are kept."""
-    columns = [item[1] for item in database.execute(f"PRAGMA table_info({table})")]
-    places = ", ".join("?" * len(columns))
-    database.executemany(
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})",
-        ([change[name] if name in change else row[name] for name in columns] for change in changes),
-    )
-
-
-def fill(service, run):
-    """Puts rounds, versions, measurements and clients beside the ones that are there."""
-    database = sqlite3.connect(service.directory + "/martlet.sqlite")
-    database.row_factory = sqlite3.Row
-    done = dict(database.execute("SELECT * FROM round WHERE run_id = ? AND number = 1", (run,)).fetchone())
-    opened = dict(database.execute("SELECT * FROM round WHERE run_id = ? AND number = 2", (run,)).fetchone())
-    version = dict(database.execute("SELECT * FROM model_version WHERE run_id = ? AND version = 1", (run,)).fetchone())
-    client = dict(database.execute("SELECT * FROM client").fetchone())
-    database.execute("DELETE FROM round WHERE run_id = ? AND number = 2", (run,))
-    clone(database, "round", done, ({"number": number} for number in range(2, ROUNDS + 1)))
-    clone(database, "round", opened, [{"number": ROUNDS + 1}])
-    clone(database, "model_version", version, ({"version": number} for number in range(2, ROUNDS + 1)))
-    clone(
-        database, "model_metrics",
-        {"run_id": run, "source": "held-out", "measured_at": time.time()},
-        ({"version": number, "metrics": json.dumps({"accuracy": 1 - 0.9 * 0.997 ** number, "loss": 3 * 0.998 ** number})}
-         for number in range(1, ROUNDS + 1)),
-    )
-    clone(
-        database, "client", client,
-        ({"id": f"clt_{index:06}", "registration_key": None, "labels": json.dumps({"tier": str(index % 3)})} for index in range(CLIENTS)),
-    )
-    database.commit()
-    database.close()
 
 
 def drive(service, clients, stop, failures):
@@ -76,7 +40,7 @@ def main():
         service.round(clients)
         service.process.terminate()
         service.process.wait()
-        fill(service, run)
+        fill(service, run, rounds=ROUNDS, clients=CLIENTS)
         service.start()
         page = browser.page()
         page.screen(1440, 900)

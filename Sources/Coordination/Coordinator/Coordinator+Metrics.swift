@@ -20,9 +20,9 @@ extension Coordinator {
         return try model(run: id, version: String(number))
     }
 
-    /// Counts what was sent of a version; good until the server stops.
+    /// Counts what was sent of a model in the attempt that is open; it is stored with the attempt's next change.
     package func noteDownload(run id: String, version: Int, byteCount: Int) {
-        runs[id]?.bytesDown[version, default: 0] += byteCount
+        runs[id]?.countDownload(version: version, byteCount: byteCount)
     }
 
     func noteMetrics(_ record: ModelMetricsRecord) {

@@ -39,8 +39,12 @@ package struct RunSummary: Codable, Equatable, Sendable {
     package var createdAt: String
     package var rounds: Int
     package var round: Int
+    /// `training`, or `evaluation`: then `round` is the version that is measured.
+    package var roundKind: String
     package var committedRounds: Int
     package var epsilon: Double?
+    /// See ``RunView/bestVersion``.
+    package var bestVersion: Int?
     package var metrics: [String: [String: Double]]?
     package var waitingFor: String
 }
@@ -116,8 +120,10 @@ extension Coordinator {
             createdAt: run.record.createdAt.wireTimestamp,
             rounds: run.specification.rounds,
             round: abs(run.round?.number ?? 0),
+            roundKind: run.round?.isEvaluation == true ? "evaluation" : "training",
             committedRounds: max(0, run.versions.count - 1),
             epsilon: run.rounds.last(where: { $0.phase == .committed })?.epsilon,
+            bestVersion: run.bestVersion,
             metrics: run.versions.last(where: { run.metrics[$0.version] != nil }).flatMap { run.metrics[$0.version] },
             waitingFor: waitingFor(run)
         )

@@ -16,7 +16,7 @@ package struct RunView: Codable, Equatable, Sendable {
     package var modelVersion: Int?
     package var modelSha256: String?
     package var epsilon: Double?
-    /// The version with the best value of the rule to stop, or of the loss, where any was measured by the clients.
+    /// The version to take: the best by the rule to stop, or by what operators or clients measured.
     package var bestVersion: Int?
     package var waitingFor: String
     package var specification: RunSpecification
@@ -41,7 +41,7 @@ package struct RoundView: Codable, Equatable, Sendable {
     /// Accepted updates that stood out and did not count.
     package var excluded: Int
     package var bytesUp: Int
-    /// Bytes sent of the version that the round starts from, since the server started.
+    /// Bytes of models that were sent while the attempt was open; `nil` where an older server did not count.
     package var bytesDown: Int?
     package var openedAt: String
     package var deadline: String?
@@ -85,7 +85,7 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
     package var controlUrl: String?
     /// What was measured of it, by source and name.
     package var metrics: [String: [String: Double]]?
-    /// Whether it is the best version by what clients measured.
+    /// Whether it is the best version by what was measured.
     package var isBest = false
 }
 
@@ -244,15 +244,17 @@ extension Coordinator {
         return try run(id)
     }
 
-    package func rounds(run id: String) throws -> [RoundView] {
+    /// Attempts of training rounds, oldest first: of the rounds with these numbers only, and only the `last` of them.
+    package func rounds(run id: String, in numbers: Range<Int> = 0..<Int.max, last: Int = .max) throws -> [RoundView] {
         let state = try runState(id)
-        return state.rounds.filter { !$0.isEvaluation }.map { view($0, of: state) }
+        return state.rounds.filter { !$0.isEvaluation && numbers.contains($0.number) }.suffix(last)
+            .map { view($0, of: state) }
     }
 
     /// The evaluation rounds, oldest first; `number` is the version that was measured.
-    package func evaluations(run id: String) throws -> [RoundView] {
+    package func evaluations(run id: String, last: Int = .max) throws -> [RoundView] {
         let state = try runState(id)
-        return state.rounds.filter(\.isEvaluation).map { view($0, of: state) }
+        return state.rounds.filter(\.isEvaluation).suffix(last).map { view($0, of: state) }
     }
 
     /// What the run waits for; with the population's size, which may be the reason.
@@ -338,7 +340,7 @@ extension Coordinator {
             expired: round.expired,
             excluded: round.excluded,
             bytesUp: round.bytesUp,
-            bytesDown: round.isEvaluation ? nil : state.bytesDown[round.number - 1],
+            bytesDown: round.bytesDown,
             openedAt: round.openedAt.wireTimestamp,
             deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
             closedAt: round.closedAt?.wireTimestamp,

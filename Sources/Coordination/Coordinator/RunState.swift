@@ -36,8 +36,6 @@ struct RunState: Sendable {
     var layout: ParameterLayout?
     /// What was measured of each version, by source and name.
     var metrics: [Int: [String: [String: Double]]] = [:]
-    /// Bytes of each version that were sent since the server started.
-    var bytesDown: [Int: Int] = [:]
     /// When each attempt began to report and to aggregate, by `number/attempt` and phase.
     var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.
@@ -67,6 +65,15 @@ struct RunState: Sendable {
             rounds.append(record)
         }
         round = rounds.last
+    }
+
+    /// Adds to the open attempt what was sent of the version that it starts from or measures.
+    mutating func countDownload(version: Int, byteCount: Int) {
+        guard var open = round, !open.phase.isFinal else { return }
+        let isMeant = open.isEvaluation ? version == -open.number : version < open.number
+        guard isMeant else { return }
+        open.bytesDown = (open.bytesDown ?? 0) + byteCount
+        setRound(open)
     }
 
     /// What the round is judged by.
@@ -113,8 +120,11 @@ struct RunState: Sendable {
         }
     }
 
-    /// The version with the best value of the rule's metric, or of the loss.
-    var bestVersion: Int? {
+    /// The version to take: the best by the rule to stop, or by what was measured of most weight.
+    var bestVersion: Int? { (specification.stop == nil ? nil : bestByRule) ?? bests.first?.version }
+
+    /// The version with the clients' best value of the rule's metric, or of the loss.
+    var bestByRule: Int? {
         let metric = specification.stop?.metric ?? "loss"
         let prefersLarger = specification.stop?.prefersLarger ?? false
         // The first of equals, so that a version keeps its mark.
@@ -133,7 +143,7 @@ struct RunState: Sendable {
         if let bound = stop.atMost, last.value <= bound {
             return "\(stop.metric) is \(last.value) at version \(last.version), at most \(bound)"
         }
-        if let patience = stop.patience, let best = bestVersion {
+        if let patience = stop.patience, let best = bestByRule {
             let since = series(stop.metric).filter { $0.version > best }.count
             if since >= patience {
                 return "\(stop.metric) has had no better value than version \(best)'s for \(since) measurements"

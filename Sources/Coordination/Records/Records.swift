@@ -106,6 +106,8 @@ package struct RoundRecord: Codable, Equatable, Sendable {
     package var tierCounts: String?
     /// Accepted updates that did not count, because they stood out.
     package var excluded: Int = 0
+    /// Bytes of models that were sent while the attempt was open; `nil` where that was not counted yet.
+    package var bytesDown: Int?
 }
 
 extension RoundRecord {
@@ -237,7 +239,8 @@ extension RoundRecord {
             attempt: attempt,
             phase: phase,
             openedAt: time,
-            deadline: deadline
+            deadline: deadline,
+            bytesDown: 0
         )
     }
 }

@@ -58,12 +58,13 @@ class Chart {
     }
 
     /** @param series {name, points: [[x, y]]}; `limit` is a line that must not be crossed. */
-    set(series, { limit = null, limitText = "", zero = false } = {}) {
-        const print = JSON.stringify([series.map(item => [item.name, item.points.length, item.points.at(-1), item.points[0]]), limit, language]);
+    set(series, { limit = null, limitText = "", zero = false, best = null } = {}) {
+        const print = JSON.stringify([series.map(item => [item.name, item.points.length, item.points.at(-1), item.points.reduce((sum, point) => sum + point[1], 0)]), limit, best, language]);
         if (print === this.print) return;
         this.print = print;
         this.series = series.filter(item => item.points.length);
         this.limit = limit;
+        this.best = best;
         this.limitText = limitText;
         this.zero = zero;
         this.draw();
@@ -75,7 +76,7 @@ class Chart {
         this.picture.toggleAttribute("hidden", points.length === 0);
         if (!points.length) { this.readout.textContent = ""; return; }
         const [first, last] = [points[0], points[points.length - 1]];
-        this.picture.setAttribute("aria-label", t("chartLabel", { title: this.title, first: this.value(first[1]), from: first[0], last: this.value(last[1]), to: last[0] }));
+        this.picture.setAttribute("aria-label", t("chartLabel", { title: this.title, first: this.value(first[1]), from: first[0], last: this.value(last[1]), to: last[0] }) + (this.best ? " " + t("chartBest", { value: this.value(this.best[1]), n: this.best[0] }) : ""));
         this.select(null);
         const width = this.width || 400;
         const height = 184;
@@ -112,6 +113,7 @@ class Chart {
             }
             marks.push(svg("path", { class: index ? "second" : "line", d: path }));
         });
+        if (this.best && this.best[0] >= from) marks.push(svg("circle", { class: "best", cx: this.x(this.best[0]), cy: this.y(this.best[1]), r: 6 }));
         marks.push(svg("circle", { cx: this.x(last[0]), cy: this.y(last[1]), r: 4 }));
         this.cursor = svg("line", { class: "cursor", y1: this.box.top, y2: this.box.bottom, visibility: "hidden" });
         this.picture.setAttribute("viewBox", `0 0 ${width} ${height}`);

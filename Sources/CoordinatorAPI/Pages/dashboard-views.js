@@ -14,6 +14,16 @@ class SignInView {
     focus() { this.input.focus(); }
 }
 
+/** What stands there until the server has answered for the first time. */
+class WaitingView {
+    constructor(problem) {
+        const isStarting = problem.status === 503;
+        this.status = problem.status;
+        this.element = h("div", { class: "lone", "data-view": isStarting ? "starting" : "unreachable" }, h("section", { class: "card", role: "alert" },
+            h("h1", {}, t(isStarting ? "startingTitle" : "lostTitle")), h("p", {}, t(isStarting ? "startingText" : "unreachableText"))));
+    }
+}
+
 /** The right-hand side when a run is shown. */
 class RunView {
     constructor(actions) {
@@ -21,6 +31,7 @@ class RunView {
         this.badge = new Badge();
         this.identifier = h("code", { class: "muted" });
         this.reason = h("p", { class: "muted small" });
+        this.terms = h("ul", { class: "terms", "aria-label": t("specification") });
         this.buttons = h("div", { class: "actions", role: "group", "aria-label": t("runs") });
         this.actions = actions;
         this.now = new RoundNow();
@@ -35,15 +46,15 @@ class RunView {
             seconds: new Chart({ tone: "seconds", title: t("seconds"), format: small, empty: t("noRounds") }),
         };
         this.phaseCard = h("section", { class: "card" }, h("h2", {}, t("phases")), this.phaseBar = h("div", { class: "counts" }));
-        this.table = new RoundTable();
+        this.table = new RoundTable(before => all(`${runPath(this.run)}/rounds?before=${before}&last=100`));
         this.specification = h("pre", { tabindex: "0", role: "region", "aria-label": t("specification") }, this.specificationCode = h("code"));
         this.element = h("div", { class: "detail", "data-view": "run" },
-            h("div", { class: "title" }, this.name, this.badge.element, this.identifier, this.buttons, this.reason), this.now.element, this.figures,
+            h("div", { class: "title" }, this.name, this.badge.element, this.identifier, this.buttons, this.terms, this.reason), this.now.element, this.figures,
             h("div", { class: "charts" }, ...Object.values(this.charts).map(chart => chart.element), this.phaseCard),
             h("section", { class: "card" }, this.table.element, h("details", {}, h("summary", {}, t("specification")), this.specification)));
     }
 
-    set(run, rounds, detail, population, role) {
+    set(run, { rounds, history, detail }, population, role) {
         setText(this.name, run.name);
         this.badge.set(run.state);
         setText(this.identifier, run.id);
@@ -56,37 +67,35 @@ class RunView {
         });
         this.run = run;
         this.now.set(run, detail.evaluation ?? rounds.at(-1));
-        const committed = rounds.filter(round => round.state === "committed");
-        const scored = detail.start ? [detail.start, ...committed] : committed;
-        const accuracy = curves(scored, accuracyNames);
-        const loss = curves(scored, lossNames);
+        const accuracy = history.measured(accuracyNames);
+        const loss = history.measured(lossNames);
         const budget = population?.budget;
-        this.charts.accuracy.set(accuracy);
-        this.charts.loss.set(loss);
-        const costs = committed.filter(round => round.epsilon !== undefined && round.epsilon !== null).map(round => [round.number, round.epsilon]);
+        this.charts.accuracy.set(accuracy, { best: history.best(accuracyNames) });
+        this.charts.loss.set(loss, { best: history.best(lossNames) });
+        const costs = history.curve("epsilon");
         this.charts.epsilon.set([{ name: "ε", points: costs }], { limit: budget && costs.length ? budget.epsilon : null, limitText: t("budgetLimit", { limit: number(budget?.epsilon, 2) }), zero: true });
-        const down = committed.filter(round => round.bytes_down !== undefined).map(round => [round.number, round.bytes_down]);
-        this.charts.bytes.set([{ name: t("up"), points: committed.map(round => [round.number, round.bytes_up]) }, { name: t("down"), points: down }], { zero: true });
-        this.charts.seconds.set([{ name: "", points: committed.map(round => [round.number, round.seconds]) }], { zero: true });
-        this.setPhases(committed);
-        this.setFigures(run, rounds, committed, accuracy, loss, budget);
-        this.table.set(rounds);
+        this.charts.bytes.set([{ name: t("up"), points: history.curve("bytes_up") }, { name: t("down"), points: history.curve("bytes_down") }], { zero: true });
+        this.charts.seconds.set([{ name: "", points: history.curve("seconds") }], { zero: true });
+        this.setPhases(history.committed);
+        this.setFigures(run, history, accuracy, loss, budget);
+        this.table.set(rounds, run.best_version);
         if (detail.specification && this.shown !== detail.specification) {
             this.shown = detail.specification;
+            this.terms.replaceChildren(...terms(detail.specification).map(text => h("li", {}, text)));
             this.specificationCode.textContent = JSON.stringify(detail.specification, null, 2);
         }
     }
 
-    setFigures(run, rounds, committed, accuracy, loss, budget) {
+    setFigures(run, history, accuracy, loss, budget) {
         const last = curve => curve[0]?.points.at(-1)?.[1];
-        const best = (curve, pick) => (curve[0] ? t("best", { value: measured(curve[0].points.map(point => point[1]).reduce((left, right) => pick(left, right))) }) : "");
-        const seconds = committed.map(round => round.seconds).sort((left, right) => left - right);
+        const best = found => (found ? t("best", { value: measured(found[1]), n: found[0] }) : "");
+        const seconds = history.medianSeconds;
         const rows = [
             ["figureRounds", count(run.committed_rounds), t("ofRounds", { all: count(run.rounds) })],
-            ["accuracy", measured(last(accuracy)), best(accuracy, Math.max)], ["loss", measured(last(loss)), best(loss, Math.min)],
+            ["accuracy", measured(last(accuracy)), best(history.best(accuracyNames))], ["loss", measured(last(loss)), best(history.best(lossNames))],
             ["epsilon", measured(run.epsilon), budget ? t("ofBudget", { limit: number(budget.epsilon, 2), delta: power(budget.delta) }) : t("noBudget")],
-            ["figureUpload", byteSize(rounds.reduce((sum, round) => sum + round.bytes_up, 0)), t("total")],
-            ["figureTime", seconds.length ? number(seconds[seconds.length >> 1], 2) + " s" : "–", t("median")],
+            ["figureUpload", byteSize(history.total("bytes_up")), t("downTotal", { n: byteSize(history.total("bytes_down")) })],
+            ["figureTime", seconds === undefined ? "–" : number(seconds, 2) + " s", t("median")],
         ];
         reconcile(this.figures, rows, row => row[0], row => h("div", {}, h("dt", {}, t(row[0])), h("dd", {}, h("span"), h("small"))), (element, row) => {
             setText(element.querySelector("span"), row[1]);
@@ -96,20 +105,22 @@ class RunView {
 
     /** Where the time of the last rounds went. */
     setPhases(committed) {
-        const rounds = committed.filter(round => round.phase_seconds).slice(-5).toReversed();
+        const rounds = committed.slice(-5).toReversed();
         this.phaseCard.toggleAttribute("hidden", !rounds.length);
         const longest = Math.max(...rounds.map(round => round.seconds), 1e-9);
         const names = ["selecting", "reporting", "aggregating"];
         reconcile(this.phaseBar, rounds, round => round.number, () => {
             const element = h("div", {}, h("div", { class: "row small" }, h("span"), h("span", { class: "muted" })));
             element.bar = new Bar("phases");
-            element.append(element.bar.element);
+            element.bytes = h("p", { class: "muted small" });
+            element.append(element.bar.element, element.bytes);
             return element;
         }, (element, round) => {
             const [left, right] = element.querySelectorAll(".row span");
             setText(left, t("round", { n: round.number }));
             const words = names.map(name => `${t(name)} ${number(round.phase_seconds[name] ?? 0, 2)} s`).join(", ");
             setText(right, number(round.seconds, 2) + " s");
+            setText(element.bytes, t("phaseBytes", { down: round.bytes_down === undefined ? "–" : byteSize(round.bytes_down), up: byteSize(round.bytes_up) }));
             element.bar.set(names.map(name => ({ name, value: round.phase_seconds[name] ?? 0 })), longest, words);
         });
         if (!this.phaseKeys && rounds.length) this.phaseCard.append((this.phaseKeys = new Keys()).element);
@@ -215,7 +226,7 @@ class MainView {
         }
         if (!this.runView) return;
         const population = state.overview.populations.find(item => item.id === state.run.population);
-        this.runView.set(state.run, state.rounds, state.detail, population, state.overview.role);
+        this.runView.set(state.run, state, population, state.overview.role);
     }
 
     /** Says that what is shown is old, or no longer. */
@@ -223,8 +234,10 @@ class MainView {
         this.element.setAttribute("data-stale", String(Boolean(problem)));
         this.lost.toggleAttribute("hidden", !problem);
         if (!problem) return;
-        setText(this.lostTitle, t("lostTitle"));
-        setText(this.lostText, problem.status === 503 ? t("startingText") : t("lostText", { time: clockTime(since) }));
+        const isStarting = problem.status === 503;
+        setAttribute(this.lost, "data-kind", isStarting ? "starting" : "lost");
+        setText(this.lostTitle, t(isStarting ? "startingTitle" : "lostTitle"));
+        setText(this.lostText, (isStarting ? t("startingText") + " " : "") + t("lostText", { time: clockTime(since) }));
     }
 
     tick() { this.runView?.now.tick(); }

@@ -1,7 +1,8 @@
 // Joins connection, state and views.
 const find = id => document.getElementById(id);
 const main = find("main");
-const state = { overview: null, run: null, unknown: null, rounds: [], detail: {}, at: 0 };
+const nothingRead = () => ({ rounds: [], detail: {}, curves: null, curvesAt: 0, history: null });
+const state = { overview: null, run: null, unknown: null, at: 0, ...nothingRead() };
 let view = null;
 
 function show(next) {
@@ -21,8 +22,8 @@ const wanted = () => {
     return match ? decodeURIComponent(match[1]) : null;
 };
 
-/** Reads what the page shows; rounds that are final are read once. */
-async function look(first) {
+/** Reads what the page shows. */
+async function look() {
     const overview = await call("GET", "/v1/overview");
     serverClock.set(overview.now);
     state.overview = overview;
@@ -31,9 +32,9 @@ async function look(first) {
     const fallback = overview.runs.findLast(run => run.state === "running") ?? overview.runs.findLast(run => run.state === "paused") ?? overview.runs.at(-1) ?? null;
     const run = id ? overview.runs.find(item => item.id === id) ?? null : fallback;
     state.unknown = id && !run ? id : null;
-    if (run?.id !== state.run?.id) Object.assign(state, { rounds: [], detail: {} });
+    if (run?.id !== state.run?.id) Object.assign(state, nothingRead());
     state.run = run;
-    if (run) await readRun(run, first);
+    if (run) await readRun(run);
     if (!(view instanceof MainView)) {
         show(new MainView(actions));
         find("sign-out").hidden = !session.token;
@@ -43,29 +44,14 @@ async function look(first) {
     document.title = (run ? `${run.name} ${run.committed_rounds}/${run.rounds} · ` : "") + "Martlet";
 }
 
-async function readRun(run, first) {
-    const path = "/v1/runs/" + encodeURIComponent(run.id);
-    if (!state.detail.specification) state.detail = { specification: (await call("GET", path)).specification, start: null };
-    if (!state.detail.start) {
-        const model = await call("GET", path + "/models/0").catch(() => null);
-        state.detail.start = model?.metrics ? { number: 0, metrics: model.metrics } : null;
-    }
-    // An evaluation that is open has a negative number and a list of its own.
-    state.detail.evaluation = run.round < 0 ? (await all(path + "/evaluations")).at(-1) : null;
-    // Measurements of a model may come after its round: the last few are read again, and now and then all.
-    const whole = first || !state.rounds.length || Date.now() - (state.readAllAt ?? 0) > 60000;
-    if (whole) state.readAllAt = Date.now();
-    const from = whole ? 0 : Math.max(0, run.committed_rounds - 5);
-    const fresh = await all(`${path}/rounds?after=${from}`);
-    const rounds = whole ? fresh : state.rounds.filter(round => round.number <= from).concat(fresh);
-    state.rounds = rounds.map((round, index) => (index < rounds.length - 8 ? slim(round) : round));
-}
+const runPath = run => "/v1/runs/" + encodeURIComponent(run.id);
 
-/** What curves and table need of a round that is long over: a page that stays open for weeks holds many. */
-function slim(round) {
-    if (round.isSlim) return round;
-    const { number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, bytes_down, seconds, epsilon, reason, metrics } = round;
-    return { isSlim: true, number, attempt, state: phase, accepted, rejected, failed, expired, bytes_up, bytes_down, seconds, epsilon, reason, metrics };
+async function readRun(run) {
+    const path = runPath(run);
+    state.detail.specification ??= (await call("GET", path)).specification;
+    // An evaluation that is open has a list of its own.
+    state.detail.evaluation = run.round_kind === "evaluation" ? (await all(path + "/evaluations?last=1"))[0] : null;
+    await readHistory(state, path, run);
 }
 
 // MARK: steering
@@ -81,6 +67,13 @@ const closeButton = label => h("button", { type: "button", value: "close", oncli
 
 function explainRefusal() {
     openDialog("not-allowed", false, h("div", { class: "body" }, h("h2", { id: "dialog-title" }, t("notAllowedTitle")), h("p", {}, t("notAllowedText")), h("div", { class: "buttons" }, closeButton(t("close")))));
+}
+
+/** A token that may not do this, or nothing any more, has an answer of its own. */
+function refused(error) {
+    if (error.status === 401) report("refused", error);
+    if (error.status === 403) explainRefusal();
+    return error.status === 401 || error.status === 403;
 }
 
 function problemText(error) {
@@ -99,13 +92,13 @@ const actions = {
                 event.preventDefault();
                 go.disabled = true;
                 try {
-                    await call("POST", `/v1/runs/${encodeURIComponent(run.id)}/${name}`, "{}");
+                    await call("POST", `${runPath(run)}/${name}`, "{}");
                     dialog.close();
                     announce(t("done_" + name, { name: run.name }));
                     connection.urgent = true;
                     connection.wake();
                 } catch (error) {
-                    if (error.status === 403) return explainRefusal();
+                    if (refused(error)) return;
                     fault.replaceChildren(problemText(error));
                     go.disabled = false;
                 }
@@ -116,34 +109,14 @@ const actions = {
 
     create() {
         if (state.overview.role === "viewer") return explainRefusal();
-        const fault = h("div", { class: "error", role: "alert" });
-        const text = h("textarea", { id: "run-text", spellcheck: "false", placeholder: "name: keyboard-en\npopulation: keyboards\nmodel: …" });
-        const file = h("input", { type: "file", id: "run-file", accept: ".yaml,.yml,.json", onchange: async () => { if (file.files[0]) text.value = await file.files[0].text(); } });
-        const start = h("input", { type: "checkbox", id: "run-start" });
-        const go = h("button", { type: "submit", class: "primary" }, t("createButton"));
-        openDialog("create", true, h("form", {
-            onsubmit: async event => {
-                event.preventDefault();
-                const body = text.value.trim();
-                if (!body) { fault.replaceChildren(t("createEmpty")); return text.focus(); }
-                go.disabled = true;
-                try {
-                    const run = await call("POST", "/v1/runs", body, body.startsWith("{") ? "application/json" : "application/yaml");
-                    location.hash = "#/runs/" + encodeURIComponent(run.id);
-                    if (start.checked) await call("POST", `/v1/runs/${encodeURIComponent(run.id)}/start`, "{}");
-                    dialog.close();
-                    announce(t("done_create", { name: run.name }));
-                    connection.urgent = true;
-                    connection.wake();
-                } catch (error) {
-                    if (error.status === 403) return explainRefusal();
-                    fault.replaceChildren(problemText(error));
-                    go.disabled = false;
-                }
-            },
-        }, h("h2", { id: "dialog-title" }, t("createTitle")), h("label", { for: "run-file" }, t("createFile")), file, h("label", { for: "run-text" }, t("createText")), text,
-        h("label", { for: "run-start" }, start, t("createStart")), fault, h("div", { class: "buttons" }, closeButton(t("back")), go)));
-        file.focus();
+        const form = new CreateForm(run => {
+            dialog.close();
+            announce(t("done_create", { name: run.name }));
+            connection.urgent = true;
+            connection.wake();
+        }, refused);
+        openDialog("create", true, form.element);
+        form.file.focus();
     },
 };
 
@@ -159,14 +132,15 @@ function report(kind, error, seconds) {
         return signIn(reason);
     }
     setText(line, kind === "lost" ? t("retryIn", { s: seconds }) : t(kind));
-    if (kind === "lost" && view instanceof MainView) view.setLost(error, state.at);
-    else if (kind === "lost" && !view) setText(main, t("lostTitle"));
+    if (kind !== "lost") return;
+    if (view instanceof MainView) view.setLost(error, state.at);
+    else if (!(view instanceof SignInView) && view?.status !== error.status) show(new WaitingView(error));
 }
 
 function signIn(reason) {
     connection.stop();
     dialog.close();
-    Object.assign(state, { overview: null, run: null, rounds: [], detail: {} });
+    Object.assign(state, { overview: null, run: null, ...nothingRead() });
     find("sign-out").hidden = true;
     document.title = "Martlet";
     show(new SignInView(reason, token => { session.token = token; begin(); }));

@@ -1,0 +1,22 @@
+// What a run does, in a line of words: the specification for people.
+
+/** The terms of a specification as short texts, the most telling first. */
+function terms(specification) {
+    const { model, cohort, training, aggregation, privacy } = specification;
+    const kind = specification.kind ?? "training";
+    const list = [kind === "training" ? model.architecture : t("kind_" + kind)];
+    list.push(t(cohort.policy === "all" ? "termsAll" : "termsCohort", { goal: count(cohort.goal) }));
+    if (kind === "training") {
+        list.push([training.algorithm === "scaffold" ? "SCAFFOLD" : training.local.proximal_mu ? "FedProx" : aggregation.mode === "buffered" ? "FedBuff" : training.submit === "gradient" ? "FedSGD" : "FedAvg"].join());
+        if (aggregation.optimizer?.name && aggregation.optimizer.name !== "sgd") list.push(t("termsServer", { name: aggregation.optimizer.name }));
+        if (aggregation.rule && aggregation.rule !== "mean") list.push(aggregation.rule.replaceAll("_", " "));
+    }
+    if (training?.encoding && training.encoding !== "f32") list.push(t("termsEncoding", { name: training.encoding }));
+    if (privacy.mode === "none") list.push(t("termsNoPrivacy"));
+    else {
+        const clipping = privacy.clipping?.policy && privacy.clipping.policy !== "flat" ? ` (${privacy.clipping.policy.replaceAll("_", " ")})` : "";
+        const mechanism = privacy.mechanism && privacy.mechanism !== "gaussian" ? privacy.mechanism.replaceAll("_", " ") + ", " : "";
+        list.push(t("termsPrivacy", { mode: t("mode_" + privacy.mode), mechanism, z: number(privacy.noise_multiplier, 2), norm: number(privacy.clipping?.norm, 2) + clipping }));
+    }
+    return list;
+}
