@@ -151,7 +151,8 @@ let package = Package(
         .testTarget(
             name: "CoordinatorAPITests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "Tensors", "TestSupport", "UpdateCompression",
+                "Coordination", "CoordinatorAPI", "HTTPServing", "MartletClient", "Tensors", "TestSupport",
+                "UpdateCompression",
                 "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

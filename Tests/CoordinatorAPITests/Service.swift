@@ -107,7 +107,10 @@ struct Service {
     }
 
     /// A started run with one client that holds an assignment.
-    func assigned(encoding: String = "f32") async throws -> (run: String, token: String, assignment: [String: Any]) {
+    func assigned(
+        encoding: String = "f32",
+        layout: ParameterLayout = Self.layout
+    ) async throws -> (run: String, token: String, assignment: [String: Any]) {
         _ = try await post("/v1/populations", #"{"name": "p"}"#)
         let specification =
             """
@@ -115,7 +118,7 @@ struct Service {
              "training": {"encoding": "\(encoding)"}}
             """
         let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
-        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Self.layout)))
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: layout)))
         #expect(try await call("PUT", "/v1/runs/\(run)/model", token: admin, model).status == 201)
         #expect(try await post("/v1/runs/\(run)/start").status == 200)
         let enrollment = try #require(

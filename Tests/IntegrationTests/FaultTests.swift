@@ -58,4 +58,8 @@ struct FaultTests {
         #expect(try #require(faulty.spentEpsilon) >= #require(calm.spentEpsilon) - 1e-9)
         #expect(faulty.accepted == calm.accepted)
     }
+
+    @Test func anUploadGoesOnAfterEveryCutAndKill9() throws {
+        try PythonScript.expectSuccess("uploads.py", [])
+    }
 }

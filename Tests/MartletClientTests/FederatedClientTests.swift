@@ -33,7 +33,8 @@ private final class ScriptedTransport: Transport {
         switch request.body {
         case .none: break
         case .bytes(let data): body = data
-        case .file(let path): body = try Data(contentsOf: URL(fileURLWithPath: path))
+        case .file(let path, let offset):
+            body = try Data(contentsOf: URL(fileURLWithPath: path)).dropFirst(offset)
         }
         let call = Call(
             method: request.method,

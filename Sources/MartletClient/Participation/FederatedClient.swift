@@ -114,7 +114,7 @@ public actor FederatedClient {
     public func participateOnce(waitSeconds: Int) async throws -> ParticipationOutcome {
         try await register()
         if let pending = state.read("pending.json", ClientState.PendingUpload.self) {
-            if let outcome = try await upload(pending, run: "", round: 0) { return outcome }
+            if let outcome = try await upload(pending, run: "", round: 0, isRepeated: true) { return outcome }
         }
         let response = try await call(
             "POST",
@@ -308,27 +308,41 @@ public actor FederatedClient {
         return ControlVariateStep(server: server.values, own: own.values)
     }
 
+    /// Updates of fewer bytes are sent again whole when a connection is lost.
+    private static let resumableByteCount = 1 << 20
+
     /// Sends the finished update; `nil` when the server no longer wants it.
     private func upload(
         _ pending: ClientState.PendingUpload,
         run: String,
-        round: Int
+        round: Int,
+        isRepeated: Bool = false
     ) async throws -> ParticipationOutcome? {
         let path = state.path("update.safetensors")
-        var headers = authorization()
-        headers["Content-Type"] = pending.contentType ?? "application/vnd.safetensors"
-        headers["Content-Digest"] = "sha-256=:\(pending.sha256):"
         let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
-        let response = try await retry.send(
-            TransportRequest(
+        let response: TransportResponse
+        if size >= Self.resumableByteCount && pending.contentType == nil {
+            let upload = ResumableUpload(
+                url: server + pending.updateUrl,
+                headers: authorization(),
+                path: path,
+                sha256: pending.sha256,
+                isRepeated: isRepeated
+            )
+            response = try await upload.send(over: transport, retry: retry)
+        } else {
+            var headers = authorization()
+            headers["Content-Type"] = pending.contentType ?? "application/vnd.safetensors"
+            headers["Content-Digest"] = "sha-256=:\(pending.sha256):"
+            let request = TransportRequest(
                 method: "PUT",
                 url: server + pending.updateUrl,
                 headers: headers,
                 body: .file(path: path),
                 timeoutSeconds: 600
-            ),
-            over: transport
-        )
+            )
+            response = try await retry.send(request, over: transport)
+        }
         let error = response.status == 200 ? nil : Self.error(of: response)
         if let error, error.isTemporary || response.status == 401 { throw error }
         if let file = pending.controlFile {

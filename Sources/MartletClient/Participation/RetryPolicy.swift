@@ -33,20 +33,44 @@ public struct RetryPolicy: Sendable {
     /// - Returns: The last answer.
     /// - Throws: ``ClientError`` of the last try; cancellation.
     public func send(_ request: TransportRequest, over transport: any Transport) async throws -> TransportResponse {
-        var attempt = 0
+        var attempts = attempts()
         while true {
-            attempt += 1
-            var retryAfter = 0.0
             do {
                 let response = try await transport.send(request)
-                let temporary = [408, 429].contains(response.status) || response.status >= 500
-                if !temporary || attempt >= attemptLimit { return response }
-                retryAfter = response.headers["retry-after"].flatMap(Double.init) ?? 0
-            } catch let error as ClientError {
-                if !error.isTemporary || attempt >= attemptLimit { throw error }
+                guard isTemporary(response), try await attempts.next(after: response) else { return response }
+            } catch let error as ClientError where error.isTemporary {
+                guard try await attempts.next(after: nil) else { throw error }
             }
-            let backoff = baseSeconds * Double(1 << min(attempt, 16)) * uniform()
-            try await sleep(min(capSeconds, max(backoff, retryAfter)))
         }
     }
+
+    /// The tries of one piece of work.
+    struct Attempts {
+        fileprivate let policy: RetryPolicy
+        private var failed = 0
+
+        fileprivate init(_ policy: RetryPolicy) { self.policy = policy }
+
+        /// Waits before the next try.
+        ///
+        /// - Parameter response: The answer of the last one, if there was any.
+        /// - Returns: Whether there is a next try.
+        /// - Throws: Cancellation.
+        mutating func next(after response: TransportResponse?) async throws -> Bool {
+            failed += 1
+            guard failed < policy.attemptLimit else { return false }
+            let retryAfter = response?.headers["retry-after"].flatMap(Double.init) ?? 0
+            let backoff = policy.baseSeconds * Double(1 << min(failed, 16)) * policy.uniform()
+            try await policy.sleep(min(policy.capSeconds, max(backoff, retryAfter)))
+            return true
+        }
+    }
+
+    /// Counts the tries of one piece of work.
+    func attempts() -> Attempts { Attempts(self) }
+
+    /// Whether the same request may be answered better later.
+    func isTemporary(_ response: TransportResponse) -> Bool { Self.isTemporary(response.status) }
+
+    static func isTemporary(_ status: Int) -> Bool { [408, 429].contains(status) || status >= 500 }
 }

@@ -172,6 +172,8 @@ private final class CurlTransfer: @unchecked Sendable {
             release()
             return nil
         }
+        // The answer to HEAD has no body, whatever length its head speaks of.
+        if request.method == "HEAD" { _ = martlet_set_long(easy, CURLOPT_NOBODY, 1) }
         _ = martlet_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method)
         for (name, value) in request.headers { headerList = curl_slist_append(headerList, "\(name): \(value)") }
         _ = martlet_set_pointer(easy, CURLOPT_HTTPHEADER, headerList)
@@ -203,12 +205,12 @@ private final class CurlTransfer: @unchecked Sendable {
             }
             headerList = curl_slist_append(headerList, "Expect:")
             return copied == CURLE_OK
-        case .file(let path):
+        case .file(let path, let offset):
             guard let file = fopen(path, "rb") else { return false }
             upload = file
             fseek(file, 0, SEEK_END)
-            let length = ftell(file)
-            rewind(file)
+            let length = ftell(file) - offset
+            guard length >= 0, fseek(file, offset, SEEK_SET) == 0 else { return false }
             _ = martlet_set_long(easy, CURLOPT_UPLOAD, 1)
             _ = martlet_set_offset(easy, CURLOPT_INFILESIZE_LARGE, curl_off_t(length))
             _ = martlet_set_callback(easy, CURLOPT_READFUNCTION) { bytes, size, count, context in

@@ -8,8 +8,8 @@ public struct TransportRequest: Sendable {
         case none
         /// Bytes in memory.
         case bytes(Data)
-        /// A file, read while it is sent.
-        case file(path: String)
+        /// A file from an offset on, read while it is sent.
+        case file(path: String, offset: Int = 0)
     }
     /// The method.
     public var method: String
