@@ -238,7 +238,19 @@ package enum YAMLDocument {
         } catch let error as DocumentError {
             throw error
         } catch {
-            throw DocumentError("", "is not valid YAML: \(error)")
+            throw DocumentError("", "is not valid YAML: \(reason(error))")
+        }
+    }
+
+    /// What is wrong and where, on one line.
+    private static func reason(_ error: any Error) -> String {
+        switch error {
+        case YamlError.scanner(_, let problem, let mark, _), YamlError.parser(_, let problem, let mark, _),
+            YamlError.composer(_, let problem, let mark, _):
+            "line \(mark.line), column \(mark.column): \(problem)"
+        case YamlError.duplicatedKeysInMapping(let duplicates, _):
+            "a field is given twice: \(duplicates.map { "\($0)" }.joined(separator: ", "))"
+        default: "\(error)"
         }
     }
 

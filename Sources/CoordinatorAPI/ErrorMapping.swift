@@ -46,7 +46,7 @@ enum ErrorMapping {
                 title: "The document is not valid",
                 status: 422,
                 detail: error.problems.count == 1
-                    ? "\(first?.pointer ?? "") \(first?.detail ?? "")"
+                    ? (first.map { $0.pointer.isEmpty ? "it \($0.detail)" : "\($0.pointer) \($0.detail)" } ?? "")
                     : "\(error.problems.count) fields are wrong; see errors",
                 code: "invalid_document",
                 errors: error.problems

@@ -16,11 +16,10 @@ struct Martlet: AsyncParsableCommand {
             server, and who asks:
 
               martlet serve --data-dir data &
-              export MARTLET_URL=$(cat data/address)
-              export MARTLET_TOKEN=$(cat data/admin-token)
+              eval "$(martlet env --data-dir data)"
               martlet population create keyboards --epsilon 8 --delta 1e-5
               martlet population token keyboards --uses 10000
-              martlet run create Examples/keyboard.yaml --start
+              martlet run create Examples/keyboard/run.yaml --start
 
             On each device, with the token that was printed:
 
@@ -37,7 +36,8 @@ struct Martlet: AsyncParsableCommand {
             """,
         version: ProductVersion.current,
         subcommands: [
-            ServeCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self, PopulationCommand.self,
+            ServeCommand.self, EnvironmentCommand.self, ClientCommand.self, FleetCommand.self, RunCommand.self,
+            PopulationCommand.self,
             SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,
             DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
             CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self, TrainerCommand.self,

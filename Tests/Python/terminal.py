@@ -7,6 +7,8 @@ import pty
 import re
 import select
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -171,6 +173,122 @@ def plot(shell, run):
     assert "accuracy=0.431" in shell.piped("run", "report", run, "accuracy", status=64)
 
 
+def typed(shell, setup, keys, wanted, environment):
+    """Whether a shell at a terminal shows `wanted` after these keys."""
+    process, descriptor = pty.fork()
+    if process == 0:
+        os.execvpe(shell[0], [*shell, "-i"], dict(environment, TERM="dumb"))
+    shown = ""
+
+    def until(text, seconds):
+        nonlocal shown
+        end = time.monotonic() + seconds
+        while text not in shown and time.monotonic() < end:
+            if select.select([descriptor], [], [], 0.1)[0]:
+                try:
+                    shown += os.read(descriptor, 4096).decode(errors="replace")
+                except OSError:
+                    return False
+        return text in shown
+
+    try:
+        os.write(descriptor, (setup + "; echo rea''dy\n").encode())
+        assert until("ready", 30), f"{shell[0]} did not get ready: {shown}"
+        shown = ""
+        os.write(descriptor, keys.encode())
+        assert until(wanted, 30), f"{shell[0]} shows {shown!r}"
+        return True
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(descriptor)
+
+
+def first_mistakes(service):
+    """What goes wrong in a new user's first ten minutes: each message says what, where, and what to do."""
+    shell = Shell(service)
+    os.chdir(service.directory)
+
+    def says(*arguments, status=1, words=(), **changes):
+        environment = {**shell.environment, **changes}
+        environment = {name: value for name, value in environment.items() if value is not None}
+        answer = subprocess.run([shell.binary, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        text = answer.stdout + answer.stderr
+        assert answer.returncode == status, f"{arguments}: status {answer.returncode}, not {status}: {text}"
+        for word in words:
+            assert word in text, f"{arguments}: {word!r} is not in: {text}"
+        assert "NSCocoa" not in text and "Fatal" not in text and len(text.splitlines()) < 24, text
+
+    port = socket.socket()
+    port.bind(("127.0.0.1", 0))
+    port.listen()
+    taken = f"127.0.0.1:{port.getsockname()[1]}"
+    free = socket.socket()
+    free.bind(("127.0.0.1", 0))
+    nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    # The server.
+    says("serve", status=64, words=["data_dir is needed", "--data-dir DIR"])
+    open("a-file", "w").close()
+    says("serve", "--data-dir", "a-file", words=["cannot make the data directory a-file", "a file of that name", "Give --data-dir"])
+    says("serve", "--data-dir", "/proc/no/such", words=["cannot make the data directory", "Give --data-dir"])
+    says("serve", "--data-dir", "other", "--listen", taken, words=["cannot listen on " + taken, "another program", "choose another port"])
+    says("serve", "--data-dir", service.directory, "--listen", "127.0.0.1:0", words=["another server uses", service.address, "stop it first"])
+    says("serve", "--data-dir", "other", "--listen", "8080", status=64, words=["HOST:PORT, such as 127.0.0.1:8080"])
+    says("env", "--data-dir", "nowhere", "--timeout", "0", words=["no server is ready", "nowhere/address", "martlet serve --data-dir nowhere"])
+    # Where, and who.
+    for command in (["run", "list"], ["run", "watch", "run_x"], ["population", "create", "p"]):
+        says(*command, words=["no answer from " + nowhere, "Is the server running", "MARTLET_URL"], MARTLET_URL=nowhere)
+    says("run", "list", status=64, words=["must be like http://127.0.0.1:8080, not localhost"], MARTLET_URL="localhost")
+    says("run", "list", words=["No token was given", "MARTLET_TOKEN", "martlet env"], MARTLET_TOKEN=None)
+    says("run", "list", words=["not known, expired or revoked", "MARTLET_TOKEN holds", "martlet env"], MARTLET_TOKEN="old")
+    viewer, _ = service.staff_token("viewer")
+    says("population", "create", "p", words=["forbidden"], MARTLET_TOKEN=viewer)
+    # The run file.
+    says("run", "create", "none.yaml", words=["cannot read the run file none.yaml: no such file"])
+    for name, text, words in (
+        ("open.yaml", "name: [x\n", ["not valid YAML", "line 2, column 1", "expected ',' or ']'"]),
+        ("wrong.yaml", "population: p\nrounds: ten\nmodel: {architecture: gpt}\ncohort: {gaol: 3}\n",
+         ["4 fields are wrong", "/rounds: must be a whole number", "'gpt' is not one of cifg-lstm", "/cohort/goal: is required", "/cohort/gaol: is not a known field"]),
+        ("alone.yaml", "population: nobody\nrounds: 1\nmodel: {architecture: external}\ncohort: {goal: 2}\nprivacy: {mode: none}\n",
+         ["no population 'nobody'", "martlet population create nobody"]),
+    ):
+        with open(name, "w") as file:
+            file.write(text)
+        says("run", "create", name, words=words)
+    # Runs and clients.
+    says("run", "start", "run_x", words=["no run 'run_x'", "martlet run list"])
+    service.population()
+    run = service.run()
+    shell.piped("run", "explain", run)
+    waits = service.call("GET", f"/v1/runs/{run}")["waiting_for"]
+    assert "The population has only 0 clients: enroll more" in waits, waits
+    says("client", "--enrollment-token", "wrong", "--data", "a-file", "--state-dir", "phone", words=["enrollment token", "not known, expired or revoked", "martlet population token"])
+    says("client", "--enrollment-token", "wrong", "--data", "none.txt", "--state-dir", "phone", words=["cannot read the file none.txt"])
+    says("fleet", "--enrollment-token", "x", "--clients", "0", "--state-dir", "f", status=64, words=["--clients must be at least 1"])
+    says("rum", status=64, words=["rum", "martlet --help"])
+    # And what does work says what comes next.
+    says("population", "create", "wards", "--epsilon", "4", status=0, words=["wards (pop_", "epsilon 4 at delta 1e-05", "martlet population token wards"])
+    with open("good.yaml", "w") as file:
+        file.write("name: first\npopulation: wards\nrounds: 3\nmodel: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 2, hidden_dim: 2}}\n"
+                   "cohort: {goal: 2, max_participations: 1}\nprivacy: {mode: central, noise_multiplier: 2}\n")
+    says("run", "create", "good.yaml", "--dry-run", status=0, words=["would train:  cifg-lstm", "budget:", "of 4 spent afterwards; 3 of 3 rounds fit", "warning:"])
+    says("run", "create", "good.yaml", "--start", status=0, words=["is running: first, 3 rounds of 2 updates", "waits for", "martlet run watch run_"])
+    environment = {name: value for name, value in shell.environment.items() if not name.startswith("MARTLET_")}
+    answer = subprocess.run(
+        ["bash", "-c", f'eval "$({shell.binary} env --data-dir {service.directory})"; {shell.binary} run list'],
+        env=environment, capture_output=True, text=True, timeout=30,
+    )
+    assert answer.returncode == 0 and "first" in answer.stdout, answer.stderr
+    if shutil.which("fish"):
+        answer = subprocess.run(
+            ["fish", "--no-config", "-c", f"{shell.binary} env --data-dir {service.directory} --fish | source; echo $MARTLET_URL"],
+            env=environment, capture_output=True, text=True, timeout=30,
+        )
+        assert answer.stdout.strip() == service.address, answer
+    port.close()
+    free.close()
+
+
 def completing(service):
     """Completions load in each shell that is here, and complete."""
     shell = Shell(service)
@@ -191,20 +309,27 @@ def completing(service):
         "$(complete -p martlet | sed 's/.*-F \\([^ ]*\\).*/\\1/') martlet wa run; printf '%s\\n' \"${COMPREPLY[@]}\"",
     )
     assert answer.split() == ["watch"], answer
+    # As people meet them: typed at a prompt, completed by the Tab key.
+    setup = "source ./martlet.bash; PS1='> '"
+    assert typed(["bash", "--norc", "--noprofile"], setup, "martlet run ex\t", "martlet run explain", environment)
     if shutil.which("zsh"):
         run("zsh", "-n", "martlet.zsh")
         assert open("martlet.zsh").read().startswith("#compdef martlet")
+        os.makedirs("functions", exist_ok=True)
+        shutil.copy("martlet.zsh", "functions/_martlet")
+        setup = "PS1='> '; fpath=($PWD/functions $fpath); autoload -Uz compinit; compinit -u -D"
+        assert typed(["zsh", "-f"], setup, "martlet run ex\t", "martlet run explain", environment)
     if shutil.which("fish"):
         answer = run("fish", "--no-config", "-c", "source martlet.fish; complete -C 'martlet run ex'")
         assert answer.startswith("explain"), answer
     assert "not for tcsh" in shell.piped("completions", "tcsh", status=64)
     overview = shell.piped("--help")
-    for example in ("martlet demo --keep", "martlet run create Examples/keyboard.yaml --start", "martlet run plot RUN -o curve.svg"):
+    for example in ("martlet demo --keep", "martlet run create Examples/keyboard/run.yaml --start", "martlet run plot RUN -o curve.svg"):
         assert example in overview
     assert max(map(len, overview.splitlines())) <= 80
 
 
-SCENARIOS = [watching, explaining_and_plotting, completing]
+SCENARIOS = [watching, explaining_and_plotting, first_mistakes, completing]
 
 
 def main():

@@ -204,7 +204,7 @@ extension Coordinator {
         if let record = populations[idOrName] ?? populations.values.first(where: { $0.name == idOrName }) {
             return record
         }
-        throw CoordinationError(.notFound, "not_found", "no population '\(idOrName)'")
+        throw CoordinationError(.notFound, "not_found", "no population '\(idOrName)'; an administrator makes one")
     }
 
     private func view(_ record: ClientRecord) -> ClientView {

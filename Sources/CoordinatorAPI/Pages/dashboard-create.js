@@ -26,18 +26,21 @@ class PlanView {
         this.element.hidden = !plan;
         if (!plan) return;
         const { specification, privacy, cohort = specification.cohort } = plan;
+        // Without earlier charges the population's total is the run's own.
+        const after = privacy?.population_epsilon ?? privacy?.epsilon;
         const facts = [
             [t("planModel"), specification.model.architecture + (plan.parameter_count ? ` · ${t("planParameters", { n: count(plan.parameter_count) })}` : ` · ${t("planNoWeights")}`)],
             [t("planRounds"), t("planCohort", { rounds: count(specification.rounds), goal: count(cohort.goal), clients: count(plan.clients) })],
         ];
         if (plan.bytes_up !== undefined) facts.push([t("planTraffic"), t("phaseBytes", { down: byteSize(plan.bytes_down), up: byteSize(plan.bytes_up) })]);
         facts.push([t("epsilon"), privacy ? t("planCost", { cost: number(privacy.epsilon, 2), delta: power(privacy.delta), mechanism: [privacy.mode, privacy.mechanism].join(" · ") }) : t("noPrivacy")]);
-        if (privacy?.budget_epsilon) facts.push([t("budget"), t("planBudget", { after: number(privacy.population_epsilon, 2), limit: number(privacy.budget_epsilon, 2), n: count(privacy.rounds_that_fit), all: count(privacy.rounds) })]);
+        if (privacy?.budget_epsilon) facts.push([t("budget"), t("planBudget", { after: number(after, 2), limit: number(privacy.budget_epsilon, 2), n: count(privacy.rounds_that_fit), all: count(privacy.rounds) })]);
         if (privacy?.noise_to_signal) facts.push([t("planNoise"), t("planNoiseText", { n: number(privacy.noise_to_signal, 2) })]);
         const parts = [h("h3", { id: "plan-title" }, t("planTitle")), h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))];
         if (privacy?.budget_epsilon) {
-            const before = Math.max(0, (privacy.population_epsilon ?? 0) - privacy.epsilon);
-            this.bar.set([{ name: "spent", value: Math.min(before, privacy.budget_epsilon) }, { name: "reserved", value: Math.min(privacy.epsilon, privacy.budget_epsilon - before) }], privacy.budget_epsilon, facts.find(([name]) => name === t("budget"))[1]);
+            const limit = value => (Number.isFinite(value) ? Math.max(0, Math.min(value, privacy.budget_epsilon)) : privacy.budget_epsilon);
+            const before = Number.isFinite(after) && Number.isFinite(privacy.epsilon) ? limit(after - privacy.epsilon) : 0;
+            this.bar.set([{ name: "spent", value: before }, { name: "reserved", value: limit(after) - before }], privacy.budget_epsilon, facts.find(([name]) => name === t("budget"))[1]);
             parts.push(this.bar.element);
         }
         if (plan.warnings.length) parts.push(h("ul", { class: "warnings" }, ...plan.warnings.map(text => h("li", {}, sentence(text)))));

@@ -212,6 +212,7 @@ function formatter(least, most) {
 }
 
 function number(value, digits = 3) {
+    if (value === "Infinity") return "∞";
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     const size = Math.abs(value);
     if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");

@@ -84,7 +84,14 @@ package actor HTTPServer {
         var on: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
         guard bind(descriptor, info.ai_addr, info.ai_addrlen) == 0, Glibc.listen(descriptor, 1024) == 0 else {
-            let problem = ListenError(description: "cannot listen on \(host):\(port): \(reason())")
+            let advice =
+                switch errno {
+                case EADDRINUSE: "; another program listens there: stop it, or choose another port (0 finds a free one)"
+                case EACCES: "; ports below 1024 are for the superuser: choose a higher one"
+                case EADDRNOTAVAIL: "; this machine has no such address"
+                default: ""
+                }
+            let problem = ListenError(description: "cannot listen on \(host):\(port): \(reason())\(advice)")
             close(descriptor)
             throw problem
         }

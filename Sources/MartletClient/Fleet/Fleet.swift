@@ -58,7 +58,7 @@ public struct Fleet: Sendable {
         self.makeTrainer = makeTrainer
     }
 
-    /// Lets clients take part by turns until all are finished or the task is cancelled.
+    /// Lets clients take part by turns until all are finished or revoked, or the task is cancelled.
     ///
     /// - Throws: The first error that ends a client for good.
     public func run(report: @escaping @Sendable (Progress) async -> Void = { _ in }) async throws {
@@ -78,7 +78,13 @@ public struct Fleet: Sendable {
                             transport: transport,
                             models: models
                         )
-                        let outcome = try await client.participateOnce(waitSeconds: 5)
+                        let outcome: ParticipationOutcome
+                        do {
+                            outcome = try await client.participateOnce(waitSeconds: 5)
+                        } catch let error as ClientError where error.status == 401 && state.hasCredential {
+                            // Revoked: this client is out, the others go on.
+                            outcome = .finished
+                        }
                         let bytesDown = await models.bytesDown
                         await report(turns.note(outcome, index, bytesUp: await client.bytesUp, bytesDown: bytesDown))
                         if case .noWork(let reason, let seconds) = outcome, reason == "no_run" {

@@ -26,6 +26,9 @@ public struct ClientState: Sendable {
         var token: String
     }
 
+    /// Whether the client has registered.
+    var hasCredential: Bool { read("credential.json", Credential.self) != nil }
+
     /// A finished update that has not been acknowledged; the same bytes are sent until it is.
     struct PendingUpload: Codable {
         var assignment: String

@@ -93,13 +93,23 @@ public actor FederatedClient {
         // The key is on disk before the request: a repeat after a kill gives the same client.
         let key = state.read("registration.json", [String].self)?.first ?? UUID().uuidString
         try state.write("registration.json", [key])
-        let response = try await call(
-            "POST",
-            "/v1/clients",
-            token: enrollmentToken,
-            body: try WireCoding.encode(RegistrationRequest(name: nil)),
-            headers: ["Idempotency-Key": key]
-        )
+        let response: TransportResponse
+        do {
+            response = try await call(
+                "POST",
+                "/v1/clients",
+                token: enrollmentToken,
+                body: try WireCoding.encode(RegistrationRequest(name: nil)),
+                headers: ["Idempotency-Key": key]
+            )
+        } catch let error as ClientError where error.status == 401 {
+            throw ClientError(
+                code: error.code,
+                message: "the enrollment token is refused at \(server): \(error.message); an operator makes one with: "
+                    + "martlet population token NAME",
+                status: error.status
+            )
+        }
         let answer = try WireCoding.decode(RegistrationResponse.self, from: response.body)
         let fresh = ClientState.Credential(clientId: answer.clientId, token: answer.token)
         try state.write("credential.json", fresh)

@@ -2,10 +2,15 @@ package import Foundation
 
 /// JSON as it goes over the wire: `snake_case` keys, sorted, so that equal values give equal bytes.
 package enum WireCoding {
-    /// Encodes a body.
+    /// Encodes a body; what has no number in JSON, such as an ε that no accountant bounds, is the text `Infinity`.
     package static func encode<Value: Encodable>(_ value: Value, pretty: Bool = false) throws -> Data {
         let encoder = JSONEncoder()
         encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "Infinity",
+            negativeInfinity: "-Infinity",
+            nan: "NaN"
+        )
         encoder.outputFormatting =
             pretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]
         return try encoder.encode(value)
@@ -15,6 +20,11 @@ package enum WireCoding {
     package static func decode<Value: Decodable>(_ type: Value.Type, from data: Data) throws -> Value {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+            positiveInfinity: "Infinity",
+            negativeInfinity: "-Infinity",
+            nan: "NaN"
+        )
         return try decoder.decode(type, from: data)
     }
 }

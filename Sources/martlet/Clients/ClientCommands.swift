@@ -135,6 +135,12 @@ struct FleetCommand: AsyncParsableCommand {
     @Flag(help: "With --text: keep the last fifth of each client's lines out of training.") var holdOut = false
     @Flag(help: "Print progress as JSON lines.") var json = false
 
+    func validate() throws {
+        guard clients > 0 else { throw ValidationError("--clients must be at least 1, not \(clients)") }
+        guard width > 0 else { throw ValidationError("--width must be at least 1, not \(width)") }
+        guard first >= 0 else { throw ValidationError("--first must be 0 or more, not \(first)") }
+    }
+
     func run() async throws {
         let seed = seed
         let holdOut = holdOut
@@ -181,8 +187,11 @@ private final class FleetLog: Sendable {
     }
 
     func note(_ progress: Fleet.Progress) {
-        last.withLock { $0 = progress }
-        if (progress.accepted + progress.ended).isMultiple(of: 100) { show(progress) }
+        let isNew = last.withLock { last in
+            defer { last = progress }
+            return last.accepted + last.ended < progress.accepted + progress.ended
+        }
+        if isNew, (progress.accepted + progress.ended).isMultiple(of: 100) { show(progress) }
     }
 
     func printLast() { show(last.withLock { $0 }) }

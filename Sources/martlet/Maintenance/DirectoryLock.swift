@@ -11,8 +11,20 @@ struct DirectoryLock {
 
     init(directory: String) throws {
         descriptor = open(directory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            throw ValidationError("another server uses \(directory), or it cannot be written")
+        guard descriptor >= 0 else {
+            throw Failure(
+                "cannot write into the data directory \(directory): \(String(cString: strerror(errno)))",
+                advice: "Start the server as the directory's owner, or give --data-dir another one."
+            )
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            let address = (try? String(contentsOfFile: directory + "/address", encoding: .utf8))?
+                .trimmingCharacters(in: .whitespacesAndNewlines)
+            throw Failure(
+                "another server uses the data directory \(directory)" + (address.map { ", at \($0)" } ?? ""),
+                advice: "Use that one, stop it first, or give --data-dir another directory."
+            )
         }
     }
 

@@ -22,7 +22,11 @@ struct PopulationCommand: AsyncParsableCommand {
                 name: name,
                 budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta) }
             )
-            try access.show(await access.call("POST", "/v1/populations", body: WireCoding.encode(request)))
+            let answer = try await access.call("POST", "/v1/populations", body: WireCoding.encode(request))
+            try access.show(answer, as: PopulationView.self) {
+                OperatorSentences.population($0)
+                    + ["enroll clients with: martlet population token \(Terminal.printable(name)) --uses 1000"]
+            }
         }
     }
 
@@ -91,7 +95,8 @@ struct PopulationCommand: AsyncParsableCommand {
 
         func run() async throws {
             let body = try WireCoding.encode(BudgetChangeRequest(epsilon: epsilon, reason: reason))
-            try access.show(await access.call("PATCH", "/v1/populations/\(escaped(population))/budget", body: body))
+            let answer = try await access.call("PATCH", "/v1/populations/\(escaped(population))/budget", body: body)
+            try access.show(answer, as: PopulationView.self) { OperatorSentences.population($0) }
         }
     }
 

@@ -8,7 +8,7 @@ struct RunCommand: AsyncParsableCommand {
         commandName: "run",
         abstract: "Create, steer and watch runs.",
         discussion: """
-            martlet run create Examples/keyboard.yaml --start
+            martlet run create Examples/keyboard/run.yaml --start
             martlet run list
             martlet run watch RUN                  follows it to its end
             martlet run explain RUN                what happened and why, in sentences
@@ -29,13 +29,28 @@ struct RunCommand: AsyncParsableCommand {
         var dryRun = false
 
         func run() async throws {
-            guard let data = FileManager.default.contents(atPath: file) else { throw Failure("cannot read \(file)") }
+            guard let data = FileManager.default.contents(atPath: file) else {
+                let isThere = FileManager.default.fileExists(atPath: file)
+                throw Failure(
+                    "cannot read the run file \(file): \(isThere ? "is it a file that you may read?" : "no such file")"
+                )
+            }
             let type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
             let path = "/v1/runs" + (dryRun ? "?dry_run=true" : "")
             let answer = try await access.call("POST", path, body: data, contentType: type)
-            guard start && !dryRun else { return try access.show(answer) }
+            if dryRun { return try access.show(answer, as: RunPlan.self) { OperatorSentences.plan($0) } }
+            guard start else {
+                return try access.show(answer, as: RunView.self) {
+                    OperatorSentences.run($0) + [OperatorSentences.next($0)]
+                }
+            }
             let view = try WireCoding.decode(RunView.self, from: answer)
-            try access.show(await access.call("POST", "/v1/runs/\(view.id)/start", body: Data()))
+            do {
+                let started = try await access.call("POST", "/v1/runs/\(view.id)/start", body: Data())
+                try access.show(started, as: RunView.self) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
+            } catch let failure as Failure {
+                throw Failure("\(view.id) was created, but not started: \(failure)")
+            }
         }
     }
 
@@ -114,6 +129,7 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     private static func steer(_ access: ServerAccess, _ run: String, _ action: String) async throws {
-        try access.show(await access.call("POST", "/v1/runs/\(escaped(run))/\(action)", body: Data()))
+        let answer = try await access.call("POST", "/v1/runs/\(escaped(run))/\(action)", body: Data())
+        try access.show(answer, as: RunView.self) { OperatorSentences.run($0) }
     }
 }

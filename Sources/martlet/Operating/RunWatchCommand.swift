@@ -24,13 +24,15 @@ extension RunCommand {
             var screen = WatchScreen(terminal: terminal)
             defer { screen.finish() }
             var last = ""
-            var lastAnswer = ContinuousClock.now
+            var lastAnswer: ContinuousClock.Instant?
             while true {
                 let curves: RunCurves
                 do {
                     curves = try await RunCurves.read(run, access)
                     lastAnswer = .now
                 } catch let failure as Failure where failure.isConnectionProblem {
+                    // A server that has never answered is more likely elsewhere than away.
+                    guard let lastAnswer else { throw failure }
                     let silence = (ContinuousClock.now - lastAnswer).seconds
                     guard silence < patience else { throw failure }
                     let line = "the server does not answer, for \(Int(silence)) s; trying again"

@@ -39,16 +39,55 @@ struct ServerAccess: ParsableArguments {
         do {
             response = try await CurlTransport(connectionLimit: 1, security: trust.security).send(request)
         } catch {
-            throw Failure("\(error)", isConnectionProblem: true)
+            throw Failure("\(error)", isConnectionProblem: true, advice: Self.whereToLook)
         }
         guard (200..<300).contains(response.status) else {
             let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
             var text =
                 problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
-            for field in problem?.errors ?? [] { text += "\n  \(field.pointer): \(field.detail)" }
-            throw Failure(text, isConnectionProblem: response.status == 503)
+            for field in problem?.errors ?? [] where !field.pointer.isEmpty {
+                text += "\n  \(field.pointer): \(field.detail)"
+            }
+            throw Failure(
+                text,
+                isConnectionProblem: response.status == 503,
+                advice: response.status == 401
+                    ? whoAsks(hadToken: headers["Authorization"] != nil) : Self.wayOut(problem?.detail ?? "")
+            )
         }
         return response.body
+    }
+
+    private static let whereToLook = """
+        Is the server running, and there? MARTLET_URL or --server says where; martlet serve --data-dir data starts one.
+        """
+
+    /// What makes or shows the thing that is not there.
+    private static func wayOut(_ detail: String) -> String? {
+        if let name = detail.firstMatch(of: /^no population '([A-Za-z0-9._-]+)'/)?.1 {
+            return "Make it with: martlet population create \(name) --epsilon 8"
+        }
+        if detail.hasPrefix("no run '") { return "martlet run list shows the runs of this server." }
+        return nil
+    }
+
+    private func whoAsks(hadToken: Bool) -> String {
+        let source = token != nil ? "--token" : "MARTLET_TOKEN"
+        return
+            (hadToken
+            ? "\(source) holds another server's token, or an old one." : "No token was given: set MARTLET_TOKEN.")
+            + " On the server's machine: eval \"$(martlet env --data-dir DIR)\"; elsewhere ask its administrator for one."
+    }
+
+    /// Prints the answer as it came, or as lines for people.
+    func show<Answer: Decodable>(
+        _ data: Data,
+        as type: Answer.Type,
+        _ lines: (Answer) -> [String]
+    ) throws {
+        // A newer server may say what this program does not know: then as it came.
+        guard !json, let answer = try? WireCoding.decode(type, from: data) else { return try show(data) }
+        for line in lines(answer) { print(line) }
     }
 
     /// Prints the answer as it came, or indented.
@@ -68,14 +107,20 @@ struct ServerAccess: ParsableArguments {
 
 /// An error that ends the command with status 1 and one message.
 struct Failure: Error, CustomStringConvertible {
-    let description: String
+    /// What went wrong, and where.
+    let reason: String
+    /// What to do about it, where that can be said.
+    let advice: String?
     /// Whether the server could not be reached or was not ready, so that a later try may succeed.
     let isConnectionProblem: Bool
 
-    init(_ text: String, isConnectionProblem: Bool = false) {
-        description = text
+    init(_ text: String, isConnectionProblem: Bool = false, advice: String? = nil) {
+        reason = text
+        self.advice = advice
         self.isConnectionProblem = isConnectionProblem
     }
+
+    var description: String { advice.map { reason + "\n" + $0 } ?? reason }
 
     init(_ error: any Error) { self.init("\(error)") }
 }

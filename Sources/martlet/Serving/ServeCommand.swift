@@ -31,13 +31,24 @@ struct ServeCommand: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         // A limit on the size of files is a full disk to us, and no reason to die.
         signal(SIGXFSZ, SIG_IGN)
-        try FileManager.default.createDirectory(
-            atPath: dataDir,
-            withIntermediateDirectories: true,
-            attributes: [.posixPermissions: 0o700]
-        )
+        do {
+            try FileManager.default.createDirectory(
+                atPath: dataDir,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
+        } catch {
+            let isFile = FileManager.default.fileExists(atPath: dataDir)
+            throw Failure(
+                "cannot make the data directory \(dataDir): "
+                    + (isFile ? "there is a file of that name" : "its parent is not there, or may not be written"),
+                advice: "Give --data-dir a directory that this user may make or write, such as ./data."
+            )
+        }
         let lock = try DirectoryLock(directory: dataDir)
         defer { lock.release() }
+        // Who waits for the server must not find where an earlier one was.
+        try? FileManager.default.removeItem(atPath: dataDir + "/address")
         let gate = RecoveryGate()
         let metrics = MetricsRegistry.server()
         var http = plan.http
