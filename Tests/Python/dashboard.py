@@ -71,7 +71,7 @@ def life_of_a_run(service, browser):
     page.until("!document.querySelector('#dialog .plan').hidden", what="what the run would do")
     plan = text(page, "#dialog .plan")
     assert "parameters" in plan and "2 rounds of 2 updates; the population has 0 clients" in plan, plan
-    assert "0.06 of 8 spent afterwards; 2 of 2 rounds fit" in plan and "a round assigns up to 2 clients" in plan, plan
+    assert "0.04 of 8 spent afterwards; 2 of 2 rounds fit" in plan and "a round assigns up to 2 clients" in plan, plan
     assert service.call("GET", "/v1/runs")["items"] == [], "a dry run stores nothing"
     assert page.run("document.activeElement.type") == "submit" and text(page, "#dialog button[type=submit]") == "Create"
     # What was changed after the check is checked again.
