@@ -33,7 +33,7 @@ class PlanView {
             [t("planRounds"), t("planCohort", { rounds: count(specification.rounds), goal: count(cohort.goal), clients: count(plan.clients) })],
         ];
         if (plan.bytes_up !== undefined) facts.push([t("planTraffic"), t("phaseBytes", { down: byteSize(plan.bytes_down), up: byteSize(plan.bytes_up) })]);
-        facts.push([t("epsilon"), privacy ? t("planCost", { cost: number(privacy.epsilon, 2), delta: power(privacy.delta), mechanism: [privacy.mode, privacy.mechanism].join(" · ") }) : t("noPrivacy")]);
+        facts.push([t("epsilon"), privacy ? t("planCost", { cost: number(privacy.epsilon, 2), delta: power(privacy.delta), mechanism: [t("mode_" + privacy.mode), privacy.mechanism.replaceAll("_", " ")].join(" · ") }) : t("noPrivacy")]);
         if (privacy?.budget_epsilon) facts.push([t("budget"), t("planBudget", { after: number(after, 2), limit: number(privacy.budget_epsilon, 2), n: count(privacy.rounds_that_fit), all: count(privacy.rounds) })]);
         if (privacy?.noise_to_signal) facts.push([t("planNoise"), t("planNoiseText", { n: number(privacy.noise_to_signal, 2) })]);
         const parts = [h("h3", { id: "plan-title" }, t("planTitle")), h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))];

@@ -112,15 +112,13 @@ class RunView {
         reconcile(this.phaseBar, rounds, round => round.number, () => {
             const element = h("div", {}, h("div", { class: "row small" }, h("span"), h("span", { class: "muted" })));
             element.bar = new Bar("phases");
-            element.bytes = h("p", { class: "muted small" });
-            element.append(element.bar.element, element.bytes);
+            element.append(element.bar.element);
             return element;
         }, (element, round) => {
             const [left, right] = element.querySelectorAll(".row span");
             setText(left, t("round", { n: round.number }));
             const words = names.map(name => `${t(name)} ${number(round.phase_seconds[name] ?? 0, 2)} s`).join(", ");
-            setText(right, number(round.seconds, 2) + " s");
-            setText(element.bytes, t("phaseBytes", { down: round.bytes_down === undefined ? "–" : byteSize(round.bytes_down), up: byteSize(round.bytes_up) }));
+            setText(right, `${number(round.seconds, 2)} s · ` + t("phaseBytes", { down: round.bytes_down === undefined ? "–" : byteSize(round.bytes_down), up: byteSize(round.bytes_up) }));
             element.bar.set(names.map(name => ({ name, value: round.phase_seconds[name] ?? 0 })), longest, words);
         });
         if (!this.phaseKeys && rounds.length) this.phaseCard.append((this.phaseKeys = new Keys()).element);
