@@ -36,6 +36,7 @@ enum WebPage {
         EmbeddedText.dashboardWordsJs, EmbeddedText.dashboardConnectionJs, EmbeddedText.dashboardHistoryJs,
         EmbeddedText.dashboardChartsJs,
         EmbeddedText.dashboardPartsJs, EmbeddedText.dashboardTableJs, EmbeddedText.dashboardTermsJs,
+        EmbeddedText.dashboardVocabularyJs,
         EmbeddedText.dashboardCreateJs, EmbeddedText.dashboardViewsJs,
         EmbeddedText.dashboardJs,
     ].joined(separator: "\n")

@@ -4,7 +4,7 @@
 function terms(specification) {
     const { model, cohort, training, aggregation, privacy } = specification;
     const kind = specification.kind ?? "training";
-    const list = [kind === "training" ? model.architecture : t("kind_" + kind)];
+    const list = [kind === "training" ? model.architecture : t("kind_" + kind) + (specification.analytics?.method ? `: ${specification.analytics.method}` : "")];
     list.push(t(cohort.policy === "all" ? "termsAll" : "termsCohort", { goal: count(cohort.goal) }));
     if (kind === "training") {
         list.push([training.algorithm === "scaffold" ? "SCAFFOLD" : training.local.proximal_mu ? "FedProx" : aggregation.mode === "buffered" ? "FedBuff" : training.submit === "gradient" ? "FedSGD" : "FedAvg"].join());
@@ -12,7 +12,9 @@ function terms(specification) {
         if (aggregation.rule && aggregation.rule !== "mean") list.push(aggregation.rule.replaceAll("_", " "));
     }
     if (training?.encoding && training.encoding !== "f32") list.push(t("termsEncoding", { name: training.encoding }));
-    if (privacy.mode === "none") list.push(t("termsNoPrivacy"));
+    const sampled = specification.analytics?.method === "triehh" ? specification.analytics : null;
+    if (sampled) list.push(t("termsTrie", { cost: number(sampled.epsilon, 2), n: count(sampled.threshold) }));
+    else if (privacy.mode === "none") list.push(t("termsNoPrivacy"));
     else {
         const clipping = privacy.clipping?.policy && privacy.clipping.policy !== "flat" ? ` (${privacy.clipping.policy.replaceAll("_", " ")})` : "";
         const mechanism = privacy.mechanism && privacy.mechanism !== "gaussian" ? privacy.mechanism.replaceAll("_", " ") + ", " : "";

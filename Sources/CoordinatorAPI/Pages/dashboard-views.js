@@ -45,12 +45,13 @@ class RunView {
             bytes: new Chart({ tone: "bytes", title: t("bytes"), format: byteSize, empty: t("noRounds") }),
             seconds: new Chart({ tone: "seconds", title: t("seconds"), format: small, empty: t("noRounds") }),
         };
+        this.words = new WordsCard();
         this.phaseCard = h("section", { class: "card" }, h("h2", {}, t("phases")), this.phaseBar = h("div", { class: "counts" }));
         this.table = new RoundTable(before => all(`${runPath(this.run)}/rounds?before=${before}&last=100`));
         this.specification = h("pre", { tabindex: "0", role: "region", "aria-label": t("specification") }, this.specificationCode = h("code"));
         this.element = h("div", { class: "detail", "data-view": "run" },
             h("div", { class: "title" }, this.name, this.badge.element, this.identifier, this.buttons, this.terms, this.reason), this.now.element, this.figures,
-            h("div", { class: "charts" }, ...Object.values(this.charts).map(chart => chart.element), this.phaseCard),
+            h("div", { class: "charts" }, this.words.element, ...Object.values(this.charts).map(chart => chart.element), this.phaseCard),
             h("section", { class: "card" }, this.table.element, h("details", {}, h("summary", {}, t("specification")), this.specification)));
     }
 
@@ -70,6 +71,10 @@ class RunView {
         const accuracy = history.measured(accuracyNames);
         const loss = history.measured(lossNames);
         const budget = population?.budget;
+        const isAnalytics = detail.specification?.kind === "analytics";
+        this.words.element.hidden = !isAnalytics;
+        for (const name of ["accuracy", "loss"]) this.charts[name].element.hidden = isAnalytics;
+        if (isAnalytics) this.words.set(detail.words);
         this.charts.accuracy.set(accuracy, { best: history.best(accuracyNames) });
         this.charts.loss.set(loss, { best: history.best(lossNames) });
         const costs = history.curve("epsilon");
@@ -77,7 +82,7 @@ class RunView {
         this.charts.bytes.set([{ name: t("up"), points: history.curve("bytes_up") }, { name: t("down"), points: history.curve("bytes_down") }], { zero: true });
         this.charts.seconds.set([{ name: "", points: history.curve("seconds") }], { zero: true });
         this.setPhases(history.committed);
-        this.setFigures(run, history, accuracy, loss, budget);
+        this.setFigures(run, history, accuracy, loss, budget, isAnalytics);
         this.table.set(rounds, run.best_version);
         if (detail.specification && this.shown !== detail.specification) {
             this.shown = detail.specification;
@@ -86,13 +91,13 @@ class RunView {
         }
     }
 
-    setFigures(run, history, accuracy, loss, budget) {
+    setFigures(run, history, accuracy, loss, budget, isAnalytics) {
         const last = curve => curve[0]?.points.at(-1)?.[1];
         const best = found => (found ? t("best", { value: measured(found[1]), n: found[0] }) : "");
         const seconds = history.medianSeconds;
         const rows = [
             ["figureRounds", count(run.committed_rounds), t("ofRounds", { all: count(run.rounds) })],
-            ["accuracy", measured(last(accuracy)), best(history.best(accuracyNames))], ["loss", measured(last(loss)), best(history.best(lossNames))],
+            ...(isAnalytics ? [] : [["accuracy", measured(last(accuracy)), best(history.best(accuracyNames))], ["loss", measured(last(loss)), best(history.best(lossNames))]]),
             ["epsilon", measured(run.epsilon), budget ? t("ofBudget", { limit: number(budget.epsilon, 2), delta: power(budget.delta) }) : t("noBudget")],
             ["figureUpload", byteSize(history.total("bytes_up")), t("downTotal", { n: byteSize(history.total("bytes_down")) })],
             ["figureTime", seconds === undefined ? "–" : number(seconds, 2) + " s", t("median")],

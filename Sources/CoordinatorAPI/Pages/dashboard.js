@@ -51,6 +51,7 @@ async function readRun(run) {
     state.detail.specification ??= (await call("GET", path)).specification;
     // An evaluation that is open has a list of its own.
     state.detail.evaluation = run.round_kind === "evaluation" ? (await all(path + "/evaluations?last=1"))[0] : null;
+    await readWords(state, path, run);
     await readHistory(state, path, run);
 }
 

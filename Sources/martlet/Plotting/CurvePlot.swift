@@ -115,6 +115,7 @@ struct CurvePlot {
             text += "<text x=\"\(plain(box.x(value)))\" y=\"236\" font-size=\"11\" text-anchor=\"middle\" "
             text += "fill=\"#55615b\">\(Int(value))</text>\n"
         }
+        text += "<text x=\"446\" y=\"248\" font-size=\"11\" text-anchor=\"end\" fill=\"#55615b\">round</text>\n"
         text += "<line x1=\"54\" x2=\"446\" y1=\"220\" y2=\"220\" stroke=\"#7d8983\"/>\n"
         for (index, points) in curves.enumerated() where !points.isEmpty {
             let path = points.enumerated().map { place, point in
