@@ -10,7 +10,8 @@ struct Benchmarks: AsyncParsableCommand {
         commandName: "Benchmarks",
         abstract: "Measure Martlet; every case is one JSON line.",
         subcommands: [
-            FoldBenchmark.self, RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self,
+            FoldBenchmark.self, IntakeBenchmark.self, DownloadBenchmark.self, RequestsBenchmark.self,
+            TrainingBenchmark.self, PrivacyBenchmark.self,
         ]
     )
 }

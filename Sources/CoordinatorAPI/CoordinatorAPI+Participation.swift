@@ -25,18 +25,7 @@ extension CoordinatorAPI {
                 status: 201
             )
         }
-        router.add("POST", "/v1/checkins") { request in
-            let client = try await requireClient(request)
-            let body = try CheckInRequest.read(await Self.document(request))
-            let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request))
-            let outcome = answer.assignment == nil ? answer.reason ?? "away" : "assigned"
-            coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": outcome])
-            var response = try Self.json(answer, status: answer.assignment == nil ? 200 : 201)
-            if answer.assignment == nil {
-                response.headers[.retryAfter] = Self.retryAfter(answer.retryWindow)
-            }
-            return response
-        }
+        router.add("POST", "/v1/checkins", immediately: { try checkInAtOnce($0) }, otherwise: { try await checkIn($0) })
         router.add("GET", "/v1/assignments/{assignment}") { request in
             let client = try await requireClient(request)
             return try Self.json(await coordinator.assignment(request.parameters["assignment"] ?? "", client: client))
@@ -62,6 +51,44 @@ extension CoordinatorAPI {
             )
             return ServerResponse(status: 204)
         }
+    }
+
+    /// Answers a client for whom there is no work where its request was read: what most check-ins come to.
+    private func checkInAtOnce(_ request: ServerRequest) throws -> ServerResponse? {
+        guard Self.wait(request) == .zero, let bytes = request.body.available, bytes.count <= 4096,
+            Self.isJSON(request), let token = try? Self.bearer(request), let body = try? Self.checkInRequest(bytes)
+        else { return nil }
+        let answer = try coordinator.checkInAtOnce(token: token, certificateKey: request.peerKey, body) {
+            try noteClient($0, request)
+        }
+        return answer.map(away)
+    }
+
+    private func checkIn(_ request: ServerRequest) async throws -> ServerResponse {
+        let client = try await requireClient(request)
+        let body = try CheckInRequest.read(await Self.document(request))
+        let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request))
+        guard answer.assignment != nil else { return away(answer) }
+        coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": "assigned"])
+        return try Self.json(answer, status: 201)
+    }
+
+    private func away(_ answer: CheckInResponse) -> ServerResponse {
+        coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": answer.reason ?? "away"])
+        return ServerResponse(
+            status: 200,
+            headers: [.contentType: "application/json", .retryAfter: Self.retryAfter(answer.retryWindow)],
+            body: .bytes(answer.awayDocument + [10])
+        )
+    }
+
+    private static func isJSON(_ request: ServerRequest) -> Bool {
+        request.headers[.contentType].map { $0 == "application/json" } ?? true
+    }
+
+    private static func checkInRequest(_ bytes: [UInt8]) throws -> CheckInRequest {
+        if bytes.isEmpty || bytes == [123, 125] { return CheckInRequest() }
+        return try CheckInRequest.read(JSONValue.parse(bytes))
     }
 
     /// A moment of the window, in whole seconds, so that those who only know `Retry-After` do not come all at once.

@@ -3,6 +3,7 @@ import Foundation
 /// nginx beside us, as the limit that a file server reaches on this machine: sendfile, one worker a core, no access log.
 final class NginxPeer {
     let url: String
+    let port: Int
     private let command: Command
 
     /// Starts nginx over a directory of files; `PUT /put/NAME` writes a file.
@@ -28,6 +29,7 @@ final class NginxPeer {
         try configuration.write(toFile: root + "/nginx.conf", atomically: true, encoding: .utf8)
         command = try Command(start: ["nginx", "-e", "stderr", "-p", root, "-c", root + "/nginx.conf"])
         url = "http://127.0.0.1:\(port)"
+        self.port = port
         files = root + "/files"
         for _ in 0..<200 {
             if FileManager.default.fileExists(atPath: root + "/pid") { break }

@@ -81,19 +81,69 @@ extension Coordinator {
         alarm.cancel()
     }
 
-    private func checkInNow(client id: String, _ request: CheckInRequest) throws -> CheckInResponse {
-        guard var client = clients[id], client.state != "revoked" else {
-            throw CoordinationError(.forbidden, "client_revoked", "this client has been revoked")
+    /// Answers a check-in at once where that takes no waiting and changes nothing that is stored.
+    ///
+    /// May be called from any thread; borrows the coordinator for microseconds.
+    ///
+    /// - Parameters:
+    ///   - token: The caller's, checked as ever.
+    ///   - certificateKey: The key of the caller's certificate.
+    ///   - request: What the client says.
+    ///   - admit: Is told whose token it is before anything is decided; what it throws is thrown.
+    /// - Returns: The answer without work; `nil` where only ``checkIn(client:_:wait:)`` can tell, or the coordinator is busy.
+    package nonisolated func checkInAtOnce(
+        token: String,
+        certificateKey: String?,
+        _ request: CheckInRequest,
+        admit: (_ client: String) throws -> Void
+    ) rethrows -> CheckInResponse? {
+        let found = executor.runIfIdle {
+            assumeIsolated { coordinator -> (client: String, answer: CheckInResponse)? in
+                guard case .client(let id)? = try? coordinator.principal(token: token, certificateKey: certificateKey),
+                    request.capabilities == nil, coordinator.liveAssignmentByClient[id] == nil,
+                    case .away(let answer)? = try? coordinator.decide(client: id, request)
+                else { return nil }
+                return (id, answer)
+            }
         }
-        lastSeen[id] = now
-        if let capabilities = request.capabilities {
+        guard case (let client, let answer)?? = found else { return nil }
+        try admit(client)
+        return answer
+    }
+
+    private enum CheckInDecision {
+        case away(CheckInResponse)
+        case work(RunState, RoundRecord)
+    }
+
+    private func checkInNow(client id: String, _ request: CheckInRequest) throws -> CheckInResponse {
+        if var client = clients[id], client.state != "revoked", let capabilities = request.capabilities {
             client.capabilities = Self.document(capabilities)
             if client != clients[id] { try commit([.client(client)]) }
         }
-        if let live = liveAssignmentByClient[id], let assignment = assignments[live] {
+        if let live = liveAssignmentByClient[id], let assignment = assignments[live], clients[id]?.state != "revoked" {
+            lastSeen[id] = now
             return CheckInResponse(assignment: try body(of: assignment))
         }
-        guard client.quarantinedAt == nil else { return away("quarantined", .init(minS: 3600, maxS: 7200)) }
+        switch try decide(client: id, request) {
+        case .away(let answer): return answer
+        case .work(let run, let round):
+            guard var client = clients[id] else { return away("no_open_slot", .init(minS: 5, maxS: 30)) }
+            nextRunTurn += 1
+            let (assignment, changes) = try newAssignment(for: id, in: run, round: round)
+            client.state = "active"
+            try drive(run: run.record.id, [.assigned], with: [.client(client)] + changes)
+            return CheckInResponse(assignment: try body(of: assignment))
+        }
+    }
+
+    /// Whether there is work for a client that has none, from memory and without changing what is stored.
+    private func decide(client id: String, _ request: CheckInRequest) throws -> CheckInDecision {
+        guard let client = clients[id], client.state != "revoked" else {
+            throw CoordinationError(.forbidden, "client_revoked", "this client has been revoked")
+        }
+        lastSeen[id] = now
+        guard client.quarantinedAt == nil else { return .away(away("quarantined", .init(minS: 3600, maxS: 7200))) }
         let candidates = runOrder.filter { run in
             guard let state = runs[run], state.record.populationId == client.populationId,
                 state.record.state == "running"
@@ -101,31 +151,27 @@ extension Coordinator {
             return request.runs.map { $0.contains(run) } ?? true
         }
         guard !candidates.isEmpty else {
-            return away("no_run", retryWindow(.noSlot, run: nil, population: client.populationId))
+            return .away(away("no_run", retryWindow(.noSlot, run: nil, population: client.populationId)))
         }
         var refusals: [(refusal: Refusal, run: RunState)] = []
         for runID in inFairOrder(candidates) {
             guard let run = runs[runID], let round = run.round else { continue }
-            if let refusal = refusal(of: client, run: run, exampleCount: request.numExamples) {
-                if refusal == .choosing { offer(id, run: runID) }
-                refusals.append((refusal, run))
-                continue
+            guard let refusal = refusal(of: client, run: run, exampleCount: request.numExamples) else {
+                return .work(run, round)
             }
-            nextRunTurn += 1
-            let (assignment, changes) = try newAssignment(for: id, in: run, round: round)
-            client.state = "active"
-            try drive(run: runID, [.assigned], with: [.client(client)] + changes)
-            return CheckInResponse(assignment: try body(of: assignment))
+            if refusal == .choosing { offer(id, run: runID) }
+            refusals.append((refusal, run))
         }
         let order: [Refusal] = [.choosing, .noSlot, .backoff, .separation, .requirements, .version, .cap]
         guard let first = order.lazy.compactMap({ kind in refusals.first { $0.refusal == kind } }).first else {
-            return away("no_open_slot", retryWindow(.noSlot, run: nil, population: client.populationId))
+            return .away(away("no_open_slot", retryWindow(.noSlot, run: nil, population: client.populationId)))
         }
         // Every run has had this client as often as it may: it need not come again.
-        guard first.refusal != .cap else { return CheckInResponse(assignment: nil, reason: first.refusal.rawValue) }
-        return away(
-            first.refusal.rawValue,
-            retryWindow(first.refusal, run: first.run, population: client.populationId)
+        guard first.refusal != .cap else {
+            return .away(CheckInResponse(assignment: nil, reason: first.refusal.rawValue))
+        }
+        return .away(
+            away(first.refusal.rawValue, retryWindow(first.refusal, run: first.run, population: client.populationId))
         )
     }
 

@@ -39,7 +39,7 @@ package actor Coordinator {
     nonisolated let logger: Logger
     package nonisolated let metrics: MetricsRegistry
     let store: any RunStore
-    private let executor = QueueExecutor(label: "martlet.coordinator")
+    let executor = QueueExecutor(label: "martlet.coordinator")
 
     var populations: [String: PopulationRecord] = [:]
     var tokens: [String: TokenRecord] = [:]

@@ -1,4 +1,5 @@
 package import HTTPTypes
+import Synchronization
 
 /// A request as a handler sees it.
 package struct ServerRequest: Sendable {
@@ -18,6 +19,8 @@ package struct ServerRequest: Sendable {
     package var peerKey: String?
     /// The template of the route that took the request.
     package var route = ""
+    /// Whether ``Router/admit`` has let it pass.
+    package var isAdmitted = false
 
     package init(
         method: String,
@@ -102,6 +105,8 @@ package struct ServerRequest: Sendable {
 package protocol RequestBody: Sendable {
     /// The length that the head declares.
     var contentLength: Int? { get }
+    /// The whole body, where it came with the head; nothing is taken by looking.
+    var available: [UInt8]? { get }
     /// The next bytes, or `nil` at the end.
     func read() async throws -> [UInt8]?
     /// Reads all that is left into a sink, which takes it on whatever thread has it.
@@ -115,6 +120,8 @@ package protocol BodySink: AnyObject, Sendable {
 }
 
 extension RequestBody {
+    package var available: [UInt8]? { nil }
+
     /// By way of ``read()``.
     package func receiveBlocks(into sink: any BodySink) async throws {
         while let block = try await read() { try block.withUnsafeBytes { try sink.write($0) } }
@@ -137,24 +144,16 @@ extension RequestBody {
     }
 }
 
-/// A body held in memory: for tests and for requests made without a socket.
-package struct MemoryBody: RequestBody {
-    private actor Remaining {
-        var bytes: [UInt8]?
-        init(_ bytes: [UInt8]) { self.bytes = bytes.isEmpty ? nil : bytes }
-        func take() -> [UInt8]? {
-            defer { bytes = nil }
-            return bytes
-        }
+/// A body held in memory: one that came with its head, or one of a test.
+package final class MemoryBody: RequestBody {
+    private let bytes: [UInt8]
+    private let isTaken = Atomic(false)
+    package var contentLength: Int? { bytes.count }
+    package var available: [UInt8]? { bytes }
+
+    package init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    package func read() async throws -> [UInt8]? {
+        bytes.isEmpty || isTaken.exchange(true, ordering: .relaxed) ? nil : bytes
     }
-
-    private let remaining: Remaining
-    package let contentLength: Int?
-
-    package init(_ bytes: [UInt8]) {
-        remaining = Remaining(bytes)
-        contentLength = bytes.count
-    }
-
-    package func read() async throws -> [UInt8]? { await remaining.take() }
 }

@@ -15,9 +15,12 @@ package struct Router: Sendable {
         var immediate: ImmediateHandler?
     }
 
-    package typealias ImmediateHandler = @Sendable (ServerRequest) throws -> ServerResponse
+    /// Gives `nil` where the route's handler, which may wait, must answer after all.
+    package typealias ImmediateHandler = @Sendable (ServerRequest) throws -> ServerResponse?
 
     private var table: [Route] = []
+    /// Positions in `table`.
+    private var immediateRoutes: [Int] = []
     package let errorHandler: ErrorHandler
     /// Is told of every answer, and how long its handler took.
     package var observe: (@Sendable (ServerRequest, ServerResponse, Duration) -> Void)?
@@ -50,28 +53,46 @@ package struct Router: Sendable {
     package mutating func addImmediate(
         _ method: String,
         _ template: String,
-        _ handler: @escaping ImmediateHandler
+        _ handler: @escaping @Sendable (ServerRequest) throws -> ServerResponse
     ) {
-        add(method, template) { try handler($0) }
-        table[table.count - 1].immediate = handler
+        add(method, template, immediately: { try handler($0) }, otherwise: { try handler($0) })
+    }
+
+    /// Adds a route that can often answer without waiting.
+    ///
+    /// - Parameters:
+    ///   - method: The method.
+    ///   - template: The path; without parameters.
+    ///   - immediate: Answers where the request was read, in microseconds, or gives `nil`; it must not wait.
+    ///   - handler: Answers otherwise.
+    package mutating func add(
+        _ method: String,
+        _ template: String,
+        immediately immediate: @escaping ImmediateHandler,
+        otherwise handler: @escaping Handler
+    ) {
+        add(method, template, handler)
+        table[table.count - 1].immediate = immediate
+        immediateRoutes.append(table.count - 1)
     }
 
     /// Answers at once, or gives `nil` where the route's handler may wait.
-    package func handleImmediately(_ request: ServerRequest) -> ServerResponse? {
-        if let current { return current().handleImmediately(request) }
-        guard let route = table.first(where: { $0.immediate != nil && $0.segments == request.pathSegments }),
+    package func handleImmediately(_ request: inout ServerRequest) -> ServerResponse? {
+        if let current { return current().handleImmediately(&request) }
+        guard let route = immediateRoutes.lazy.map({ table[$0] }).first(where: { $0.segments == request.pathSegments }),
             let handler = route.immediate,
             route.method == request.method || (request.method == "HEAD" && route.method == "GET")
         else { return nil }
         let start = ContinuousClock.now
-        var request = request
         request.route = route.template
         var response: ServerResponse
         inFlight?(1)
         defer { inFlight?(-1) }
         do {
             try admit?(&request)
-            response = try handler(request)
+            request.isAdmitted = true
+            guard let answer = try handler(request) else { return nil }
+            response = answer
         } catch {
             response = errorHandler(error, request)
         }
@@ -94,7 +115,7 @@ package struct Router: Sendable {
         inFlight?(1)
         defer { inFlight?(-1) }
         do {
-            try admit?(&request)
+            if !request.isAdmitted { try admit?(&request) }
             response = try await answer(&request)
         } catch {
             response = errorHandler(error, request)

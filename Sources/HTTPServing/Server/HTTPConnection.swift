@@ -283,7 +283,7 @@ final class HTTPConnection: @unchecked Sendable {
         request.remoteAddress = remoteAddress
         request.peerKey = channel.peerKey
         state = .handling
-        if let response = router.handleImmediately(request) { return answer(response, to: head) }
+        if let response = router.handleImmediately(&request) { return answer(response, to: head) }
         let (router, loop) = (router, loop)
         Task { [request] in
             let response = await router.handle(request)

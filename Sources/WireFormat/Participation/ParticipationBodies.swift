@@ -78,6 +78,22 @@ package struct CheckInResponse: Codable, Equatable, Sendable {
         self.reason = reason
         self.retryWindow = retryWindow
     }
+
+    /// The document of an answer without an assignment, the same bytes as `WireCoding` gives it: most answers are one, and an
+    /// encoder costs more than all the rest of them.
+    package var awayDocument: [UInt8] {
+        func number(_ value: Double) -> String {
+            value == value.rounded() && abs(value) < 1e15 ? String(Int(value)) : "\(value)"
+        }
+        var text = "{"
+        // Reasons are words of letters and underscores.
+        if let reason { text += "\"reason\":\"\(reason)\"" }
+        if let retryWindow {
+            if reason != nil { text += "," }
+            text += "\"retry_window\":{\"max_s\":\(number(retryWindow.maxS)),\"min_s\":\(number(retryWindow.minS))}"
+        }
+        return Array((text + "}").utf8)
+    }
 }
 
 /// One client's work in one round, as the client is told.

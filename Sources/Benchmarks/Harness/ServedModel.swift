@@ -1,0 +1,48 @@
+import Foundation
+import Tensors
+
+/// A served run with a model of some size, and clients that each hold one assignment in its open round.
+struct ServedModel {
+    let server: ServedProcess
+    let run: String
+    /// A model file, which is also an update file.
+    let file: String
+    let fileByteCount: Int
+    /// Each client's token and the path that its update goes to.
+    private(set) var clients: [(token: String, path: String)] = []
+
+    init(workspace: String, parameterCount: Int, clientCount: Int) throws {
+        server = try ServedProcess(dataDirectory: workspace + "/data", arguments: ["--log-level", "error"])
+        file = workspace + "/update.safetensors"
+        let layout = ParameterLayout([.init(name: "w", shape: [parameterCount])])
+        var generator = Xoshiro256StarStar(seed: 1)
+        let values = (0..<parameterCount).map { _ in Float(Int(generator.next() >> 40)) * 0x1p-24 - 0.5 }
+        let bytes = SafetensorsWriter.encode(ParameterVector(layout: layout, values: values))
+        fileByteCount = bytes.count
+        try bytes.write(to: URL(fileURLWithPath: file))
+        try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
+        let specification = """
+            {"population": "p", "rounds": 1, "model": {"architecture": "external"},
+             "cohort": {"goal": \(max(1, clientCount) + 1), "minimum": 1, "over_selection": 1, "selection_timeout_s": 3600,
+                        "report_timeout_s": 3600}}
+            """
+        guard let id = try server.call("POST", "/v1/runs", specification)["id"] as? String else {
+            throw BenchmarkError("no run was made")
+        }
+        run = id
+        try server.upload(file, to: "/v1/runs/\(run)/model")
+        try server.call("POST", "/v1/runs/\(run)/start", "{}")
+        let enrollment =
+            try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 10000}"#)["token"] as? String
+        for _ in 0..<clientCount {
+            let token = try server.call("POST", "/v1/clients", "{}", token: enrollment)["token"] as? String ?? ""
+            let answer = try server.call("POST", "/v1/checkins", "{}", token: token)
+            guard let path = (answer["assignment"] as? [String: Any])?["update_url"] as? String else {
+                throw BenchmarkError("a client got no assignment: \(answer)")
+            }
+            clients.append((token, path))
+        }
+    }
+
+    var port: Int { server.url.split(separator: ":").last.flatMap { Int($0) } ?? 0 }
+}
