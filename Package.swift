@@ -142,7 +142,7 @@ let package = Package(
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "LocalTraining", "MartletClient", "Tensors", "TestSupport", "WireFormat",
+                "LocalTraining", "MartletClient", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features

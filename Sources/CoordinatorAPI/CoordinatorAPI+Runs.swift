@@ -145,18 +145,6 @@ extension CoordinatorAPI {
             try await requireReader(request)
             return try Self.json(await model(request))
         }
-        router.add("GET", "/v1/runs/{run}/models/{version}/weights") { request in
-            try await requireReader(request)
-            let version = try await model(request)
-            guard request.parameters["version"] != "latest" else {
-                return ServerResponse(status: 307, headers: [.location: version.url])
-            }
-            let response = bulk(sha256: version.sha256, byteCount: version.bytes, request)
-            if request.method == "GET", let count = response.body.byteCount, count > 0 {
-                await coordinator.noteDownload(run: version.run, version: version.version, byteCount: count)
-            }
-            return response
-        }
     }
 
     func model(_ request: ServerRequest) async throws -> ModelVersionView {
@@ -173,33 +161,6 @@ extension CoordinatorAPI {
             return
         default: throw Self.forbidden
         }
-    }
-
-    /// The safetensors file, whole or the range asked for; it never changes, so its hash is its tag.
-    func bulk(sha256: String, byteCount: Int, _ request: ServerRequest) -> ServerResponse {
-        let tag = "\"\(sha256)\""
-        var headers: HTTPFields = [
-            .eTag: tag, .acceptRanges: "bytes", .cacheControl: "private, max-age=31536000, immutable",
-        ]
-        if let known = request.headers[.ifNoneMatch], EntityTag.list(known, contains: tag) {
-            return ServerResponse(status: 304, headers: headers)
-        }
-        headers[.contentType] = "application/vnd.safetensors"
-        let path = coordinator.blobs.path(sha256: sha256)
-        let rangeStillMeant = request.headers[.ifRange].map { $0 == tag } ?? true
-        if let field = request.headers[.range], rangeStillMeant {
-            switch ByteRange.parse(field, byteCount: byteCount) {
-            case .whole: break
-            case .unsatisfiable:
-                headers[.contentRange] = "bytes */\(byteCount)"
-                return ServerResponse(status: 416, headers: headers)
-            case .part(let range):
-                headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(byteCount)"
-                return ServerResponse(status: 206, headers: headers, body: .file(path: path, range: range))
-            }
-        }
-        if let name = ContentDigest.contentField { headers[name] = ContentDigest.text(hexadecimal: sha256) }
-        return ServerResponse(status: 200, headers: headers, body: .file(path: path, range: 0..<byteCount))
     }
 
     static func roundNumber(_ request: ServerRequest) throws -> Int {
@@ -255,27 +216,5 @@ private struct HistoryView: Encodable {
         state = row.state
         cause = row.cause
         assignment = row.assignmentId
-    }
-}
-
-/// A `Range` field of one byte range; anything else is answered whole, as RFC 9110 section 14.2 allows.
-enum ByteRange: Equatable {
-    case whole, unsatisfiable
-    case part(Range<Int>)
-
-    static func parse(_ field: String, byteCount: Int) -> ByteRange {
-        guard field.hasPrefix("bytes="), !field.contains(",") else { return .whole }
-        let sides = field.dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
-        guard sides.count == 2, sides.allSatisfy({ $0.allSatisfy(\.isWholeNumber) && $0.count < 19 }) else {
-            return .whole
-        }
-        switch (Int(sides[0]), Int(sides[1])) {
-        case (let first?, let last?):
-            guard first <= last else { return .whole }
-            return first < byteCount ? .part(first..<(min(last, byteCount - 1) + 1)) : .unsatisfiable
-        case (let first?, nil): return first < byteCount ? .part(first..<byteCount) : .unsatisfiable
-        case (nil, let suffix?): return suffix > 0 ? .part(max(0, byteCount - suffix)..<byteCount) : .unsatisfiable
-        case (nil, nil): return .whole
-        }
     }
 }

@@ -19,6 +19,7 @@ package struct CoordinatorAPI: Sendable {
     let limits: CallerLimits
     let uploads: UploadBudget
     let partialUploads = PartialUploads()
+    let variants: ModelVariants
     static let jsonByteLimit = 1 << 20
 
     /// Joins the routes to a coordinator.
@@ -44,6 +45,7 @@ package struct CoordinatorAPI: Sendable {
         self.isOpen = isOpen
         self.requestLog = requestLog
         self.limits = limits
+        variants = ModelVariants(dataDirectory: coordinator.configuration.dataDirectory)
         uploads = UploadBudget(byteLimit: coordinator.configuration.uploadByteLimit, metrics: coordinator.metrics)
         self.makeInitialModel = makeInitialModel
         self.modelFiles = modelFiles
@@ -64,6 +66,7 @@ package struct CoordinatorAPI: Sendable {
         addRunRoutes(to: &router)
         addTokenizerRoutes(to: &router)
         addModelRoutes(to: &router)
+        addDownloadRoutes(to: &router)
         addArchiveRoute(to: &router)
         addParticipationRoutes(to: &router)
         addUploadRoutes(to: &router)

@@ -109,13 +109,14 @@ struct Service {
     /// A started run with one client that holds an assignment.
     func assigned(
         encoding: String = "f32",
-        layout: ParameterLayout = Self.layout
+        layout: ParameterLayout = Self.layout,
+        modelEncoding: String = "f32"
     ) async throws -> (run: String, token: String, assignment: [String: Any]) {
         _ = try await post("/v1/populations", #"{"name": "p"}"#)
         let specification =
             """
             {"population": "p", "rounds": 1, "cohort": {"goal": 2, "minimum": 1}, "model": {"architecture": "external"},
-             "training": {"encoding": "\(encoding)"}}
+             "training": {"encoding": "\(encoding)", "model_encoding": "\(modelEncoding)"}}
             """
         let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: layout)))

@@ -6,6 +6,7 @@ import Synchronization
 import Tensors
 import TestSupport
 import Testing
+import UpdateCompression
 import WireFormat
 
 /// A server made of closures: answers by method and path, and remembers what was asked.
@@ -91,7 +92,12 @@ struct FederatedClientTests {
         directory = try TemporaryDirectory()
     }
 
-    private func assignment(mode: String, sha256: String? = nil, training: String = "{}") throws -> Data {
+    private func assignment(
+        mode: String,
+        sha256: String? = nil,
+        training: String = "{}",
+        modelEncoding: String? = nil
+    ) throws -> Data {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
         let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": {"norm": 0.5}}"#
@@ -109,7 +115,7 @@ struct FederatedClientTests {
             round: 1,
             attempt: 1,
             state: "assigned",
-            model: .init(version: 0, url: "/model", sha256: digest, bytes: file.count),
+            model: .init(version: 0, url: "/model", sha256: digest, bytes: file.count, encoding: modelEncoding),
             architecture: specification.model,
             training: specification.training,
             privacy: specification.privacy,
@@ -294,6 +300,59 @@ struct FederatedClientTests {
         let strict = try client(transport, policy: .init(maxEpsilon: 2.5))
         #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
         #expect(try await strict.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
+    }
+
+    @Test func aModelIsFetchedOnceAndAgainWhenItsFileIsDamaged() async throws {
+        let transport = try transport()
+        for _ in 0..<2 {
+            // Each time another process, as far as the cache can tell.
+            #expect(
+                try await client(transport).participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1)
+            )
+        }
+        #expect(transport.made("GET /model").count == 1)
+        let models = directory.path + "/models"
+        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: models).first)
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: models + "/" + name))
+        bytes[bytes.count - 1] ^= 1
+        try bytes.write(to: URL(fileURLWithPath: models + "/" + name))
+        #expect(try await client(transport).participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+        #expect(transport.made("GET /model").count == 2)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: models) == [name])
+    }
+
+    @Test func aModelInFewerBitsIsReadAndItsDigestIsDemanded() async throws {
+        let path = directory.path + "/plain"
+        let values: [Float] = [0.1, -3, 0.00001, 7]
+        try SafetensorsWriter.encode(ParameterVector(layout: model.layout, values: values))
+            .write(to: URL(fileURLWithPath: path))
+        let collected = Mutex(Data())
+        try ModelVariant.write(path, as: .f16) { bytes in collected.withLock { $0.append(contentsOf: bytes) } }
+        let file = collected.withLock { $0 }
+        let digest = "sha-256=:\(Data(SHA256.hash(data: file)).base64EncodedString()):"
+        let checkIn = try assignment(mode: "none", modelEncoding: "f16")
+        let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
+        func transport(_ headers: [String: String]) -> ScriptedTransport {
+            ScriptedTransport([
+                "POST /v1/clients": [{ _ in TransportResponse(status: 201, body: registered) }],
+                "POST /v1/checkins": [{ _ in TransportResponse(status: 201, body: checkIn) }],
+                "GET /model": [{ _ in TransportResponse(status: 200, headers: headers, body: file) }],
+                "PUT /update": [{ _ in TransportResponse(status: 200) }],
+            ])
+        }
+        for headers in [[:], ["content-digest": "sha-256=:\(Data(count: 32).base64EncodedString()):"]] {
+            await #expect(throws: ClientError.self) {
+                try await client(transport(headers)).participateOnce(waitSeconds: 0)
+            }
+        }
+        let good = transport(["content-digest": digest])
+        for _ in 0..<2 {
+            #expect(try await client(good).participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+        }
+        #expect(good.made("GET /model").count == 1)
+        // The update says from which model it comes by the name that the server knows.
+        let sent = try #require(try uploaded(good).first).vector
+        #expect(sent.values == [1, 1, 1, 1])
     }
 
     @Test func aModelWithAnotherDigestIsNotUsed() async throws {

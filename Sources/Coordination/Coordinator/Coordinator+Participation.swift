@@ -242,6 +242,8 @@ extension Coordinator {
         let version = run.versions[record.baseVersion]
         var training = run.specification.training
         if let steps = record.maxSteps { training.limits.maxSteps = steps }
+        // What is measured is the model itself.
+        let encoding = record.isEvaluation ? nil : training.modelEncoding.flatMap { $0 == "f32" ? nil : $0 }
         var body = AssignmentBody(
             id: record.id,
             run: record.runId,
@@ -250,9 +252,11 @@ extension Coordinator {
             state: record.state.rawValue,
             model: .init(
                 version: version.version,
-                url: "/v1/runs/\(record.runId)/models/\(version.version)/weights",
+                url: "/v1/runs/\(record.runId)/models/\(version.version)/weights"
+                    + (encoding.map { "?encoding=" + $0 } ?? ""),
                 sha256: version.sha256,
-                bytes: version.bytes
+                bytes: version.bytes,
+                encoding: encoding
             ),
             architecture: run.assignedModel,
             training: training,

@@ -265,7 +265,7 @@ public actor FederatedClient {
     }
 
     private func model(of assignment: AssignmentBody) async throws -> ParameterVector {
-        let model = try await weights(assignment.model)
+        let model = try await weights(assignment.model, layout: assignment.tensors)
         guard model.layout == assignment.tensors else {
             throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
         }
@@ -273,14 +273,18 @@ public actor FederatedClient {
     }
 
     /// A model's tensors, from the cache or the server.
-    private func weights(_ reference: AssignmentBody.Model) async throws -> ParameterVector {
+    private func weights(
+        _ reference: AssignmentBody.Model,
+        layout: ParameterLayout? = nil
+    ) async throws -> ParameterVector {
         let request = TransportRequest(method: "GET", url: server + reference.url, headers: authorization())
         let (transport, retry) = (transport, retry)
-        return try await models.model(sha256: reference.sha256) { path in
+        return try await models.model(reference, layout: layout) { path in
             var download = request
             download.destination = path
             let response = try await retry.send(download, over: transport)
             guard response.status == 200 else { throw Self.error(of: response) }
+            return response.headers["content-digest"]
         }
     }
 

@@ -1,53 +1,88 @@
 import Crypto
 import Foundation
 import Tensors
+import UpdateCompression
+import WireFormat
 
-/// Models by their hash, fetched once whatever the number of virtual clients that ask at the same time.
+/// Models by their hash, fetched once whatever the number of virtual clients that ask at the same time, and not again by
+/// the next process.
+///
+/// The models used last are kept: ``memoryCount`` of them in memory, ``fileCount`` as files. A file is hashed before it is
+/// believed.
 public actor ModelCache {
     private let directory: String
     private var loading: [String: Task<ParameterVector, any Error>] = [:]
-    private var order: [String] = []
+    /// Names of files, without their extension; the one used last at the end.
+    private var order: [String]
     /// Bytes that were downloaded.
     public private(set) var bytesDown = 0
-    private static let heldCount = 3
+    /// Models held in memory.
+    static let memoryCount = 3
+    /// Models kept as files.
+    static let fileCount = 4
+    private static let suffix = ".safetensors"
 
-    /// Keeps files in a directory, made where it is missing.
+    /// Keeps files in a directory, made where it is missing; what an earlier process left there is used.
     ///
     /// - Throws: The file system's error.
     public init(directory: String) throws {
         self.directory = directory
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let manager = FileManager.default
+        try manager.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        func age(_ name: String) -> Date {
+            (try? manager.attributesOfItem(atPath: directory + "/" + name)[.modificationDate] as? Date) ?? .distantPast
+        }
+        order = try manager.contentsOfDirectory(atPath: directory).filter { $0.hasSuffix(Self.suffix) }
+            .map { (name: $0, age: age($0)) }.sorted { ($0.age, $0.name) < ($1.age, $1.name) }
+            .map { String($0.name.dropLast(Self.suffix.count)) }
     }
 
-    /// The model with this hash.
-    func model(sha256: String, fetch: @escaping @Sendable (String) async throws -> Void) async throws -> ParameterVector
-    {
-        if let task = loading[sha256] { return try await task.value }
-        let path = directory + "/" + sha256 + ".safetensors"
+    /// A model's tensors, from memory, the disk, or the server.
+    ///
+    /// - Parameters:
+    ///   - reference: The model, and how it is written on its way.
+    ///   - layout: Its tensors; needed where it is not sent as F32.
+    ///   - fetch: Brings the file to a path and gives the answer's `Content-Digest`.
+    /// - Returns: The tensors.
+    /// - Throws: ``ClientError`` with code `digest_mismatch`, or what `fetch` throws.
+    func model(
+        _ reference: AssignmentBody.Model,
+        layout: ParameterLayout?,
+        fetch: @escaping @Sendable (String) async throws -> String?
+    ) async throws -> ParameterVector {
+        let name = reference.sha256 + (reference.encoding.map { "." + $0 } ?? "")
+        touch(name)
+        if let task = loading[name] { return try await task.value }
+        let path = directory + "/" + name + Self.suffix
         let task = Task { () throws -> ParameterVector in
-            if !FileManager.default.fileExists(atPath: path) {
+            if try !Self.isWhole(path, reference) {
                 let partial = path + ".part-\(UUID().uuidString)"
                 defer { try? FileManager.default.removeItem(atPath: partial) }
-                try await fetch(partial)
-                let data = try Data(contentsOf: URL(fileURLWithPath: partial), options: .mappedIfSafe)
-                let actual = Self.hexadecimal(SHA256.hash(data: data))
-                guard actual == sha256 else {
+                let announced = try await fetch(partial)
+                let actual = try Self.hash(partial)
+                // A variant's hash comes with it; the model's own is part of the assignment.
+                let expected =
+                    reference.encoding == nil
+                    ? reference.sha256 : announced.flatMap(ContentDigestField.hexadecimal(of:))
+                guard actual == expected else {
                     throw ClientError(code: "digest_mismatch", message: "the downloaded model has SHA-256 \(actual)")
                 }
-                self.note(data.count)
-                try FileManager.default.moveItem(atPath: partial, toPath: path)
+                self.note(try FileManager.default.attributesOfItem(atPath: partial)[.size] as? Int ?? 0)
+                if reference.encoding != nil { try Data(actual.utf8).write(to: Self.sidecar(path), options: .atomic) }
+                // Over whatever was there and was not whole.
+                guard rename(partial, path) == 0 else {
+                    throw ClientError(code: "storage", message: "cannot write \(path)")
+                }
             }
-            return try SafetensorsFile(path: path).readAll()
+            return try Self.read(path, reference, layout)
         }
-        loading[sha256] = task
-        order.append(sha256)
+        loading[name] = task
         do {
             let model = try await task.value
-            while order.count > Self.heldCount { forget(order[0]) }
+            tidy()
             return model
         } catch {
-            if let index = order.firstIndex(of: sha256) { order.remove(at: index) }
-            loading[sha256] = nil
+            if loading[name] == task { loading[name] = nil }
             throw error
         }
     }
@@ -55,7 +90,11 @@ public actor ModelCache {
     /// A small file with this hash, such as a tokeniser.
     func document(sha256: String, fetch: @Sendable () async throws -> Data) async throws -> Data {
         let path = directory + "/" + sha256 + ".json"
-        if let known = FileManager.default.contents(atPath: path) { return known }
+        if let known = FileManager.default.contents(atPath: path),
+            Self.hexadecimal(SHA256.hash(data: known)) == sha256
+        {
+            return known
+        }
         let data = try await fetch()
         let actual = Self.hexadecimal(SHA256.hash(data: data))
         guard actual == sha256 else {
@@ -66,15 +105,78 @@ public actor ModelCache {
         return data
     }
 
+    // MARK: - Files
+
+    /// Whether a file is there and is what it was when it arrived.
+    private static func isWhole(_ path: String, _ reference: AssignmentBody.Model) throws -> Bool {
+        guard FileManager.default.fileExists(atPath: path) else { return false }
+        let known =
+            reference.encoding == nil ? reference.sha256 : try? String(contentsOf: sidecar(path), encoding: .utf8)
+        return try hash(path) == known
+    }
+
+    /// Where a variant's hash is kept.
+    private static func sidecar(_ path: String) -> URL { URL(fileURLWithPath: path + ".sha256") }
+
+    private static func read(
+        _ path: String,
+        _ reference: AssignmentBody.Model,
+        _ layout: ParameterLayout?
+    ) throws -> ParameterVector {
+        guard reference.encoding != nil, let layout else { return try SafetensorsFile(path: path).readAll() }
+        do {
+            let file = try UpdateFile(path: path, layout: layout)
+            var model = ParameterVector(zeros: layout)
+            try file.read(0..<layout.parameterCount, into: &model.values)
+            return model
+        } catch let error as UpdateFormatError {
+            throw ClientError(code: "model_mismatch", message: "the model cannot be read: \(error.description)")
+        }
+    }
+
+    /// SHA-256 in hexadecimal, read in blocks.
+    private static func hash(_ path: String) throws -> String {
+        let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+        defer { try? file.close() }
+        var hash = SHA256()
+        while let block = try file.read(upToCount: 1 << 20), !block.isEmpty { hash.update(data: block) }
+        return hexadecimal(hash.finalize())
+    }
+
     private static func hexadecimal(_ digest: SHA256.Digest) -> String {
         digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
+    // MARK: - What is kept
+
     private func note(_ count: Int) { bytesDown += count }
 
-    private func forget(_ sha256: String) {
-        order.removeAll { $0 == sha256 }
-        loading[sha256] = nil
-        try? FileManager.default.removeItem(atPath: directory + "/" + sha256 + ".safetensors")
+    private func touch(_ name: String) {
+        order.removeAll { $0 == name }
+        order.append(name)
+    }
+
+    private func tidy() {
+        for name in order.dropLast(Self.memoryCount) { loading[name] = nil }
+        while order.count > Self.fileCount {
+            let path = directory + "/" + order.removeFirst() + Self.suffix
+            try? FileManager.default.removeItem(atPath: path)
+            try? FileManager.default.removeItem(at: Self.sidecar(path))
+        }
+    }
+}
+
+/// `Content-Digest: sha-256=:BASE64:`.
+enum ContentDigestField {
+    /// The SHA-256 in hexadecimal; `nil` where the field has none.
+    static func hexadecimal(of field: String) -> String? {
+        for item in field.split(separator: ",") {
+            let text = item.trimmingCharacters(in: .whitespaces)
+            guard text.hasPrefix("sha-256=:"), text.hasSuffix(":"), text.count > 10,
+                let data = Data(base64Encoded: String(text.dropFirst(9).dropLast())), data.count == 32
+            else { continue }
+            return data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        }
+        return nil
     }
 }

@@ -81,6 +81,21 @@ public enum SafetensorsWriter {
         )
     }
 
+    /// The beginning of a file whose tensors' bytes follow each other in the order given.
+    package static func header(
+        of tensors: [(name: String, dataType: String, shape: [Int])],
+        metadata: [String: String]
+    ) -> Data {
+        var offset = 0
+        let entries = tensors.map { tensor in
+            let width = TensorDataType(rawValue: tensor.dataType)?.byteCount ?? 1
+            let range = offset..<(offset + tensor.shape.reduce(width, *))
+            offset = range.upperBound
+            return entry(tensor.name, tensor.dataType, tensor.shape, range)
+        }
+        return header(entries: entries, metadata: metadata)
+    }
+
     private static func entry(_ name: String, _ dataType: String, _ shape: [Int], _ range: Range<Int>) -> String {
         let extents = shape.map(String.init).joined(separator: ",")
         return quoted(name)

@@ -103,8 +103,11 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         package var url: String
         package var sha256: String
         package var bytes: Int
+        /// How the file at `url` is written, where not in F32; `sha256` and `bytes` are those of the F32 file even so.
+        package var encoding: String?
 
-        package init(version: Int, url: String, sha256: String, bytes: Int) {
+        package init(version: Int, url: String, sha256: String, bytes: Int, encoding: String? = nil) {
+            self.encoding = encoding
             self.version = version
             self.url = url
             self.sha256 = sha256

@@ -93,6 +93,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var submit: String
         /// An encoding of updates by name: `f32`, `int8`, `topk` and so on.
         package var encoding: String
+        /// How clients are told to fetch the model: `f32`, `f16` or `int8`; absent: `f32`.
+        package var modelEncoding: String?
         /// `fedavg` or `scaffold`; absent: `fedavg`.
         package var algorithm: String?
     }
@@ -278,6 +280,13 @@ extension RunSpecification.Training {
         encoding = fields.choice("encoding", of: UpdateEncoding.allCases.map(\.rawValue), default: "f32")
         if encoding != "f32" && (submit != "delta" || algorithm != "fedavg") {
             fields.report("encoding", "must be f32 here: only plain deltas may be compressed")
+        }
+        modelEncoding = fields.choice("model_encoding", of: ["f32", "f16", "int8"], default: "f32")
+        if modelEncoding != "f32" && submit == "weights" {
+            fields.report(
+                "model_encoding",
+                "must be f32 with submit weights: what the model lost on its way would look like training"
+            )
         }
         refuseWhatDoesNotGoTogether(fields, privacyMode: privacyMode)
     }
