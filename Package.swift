@@ -142,7 +142,8 @@ let package = Package(
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "LocalTraining", "MartletClient", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
+                "DifferentialPrivacy", "LocalTraining", "MartletClient", "Tensors", "TestSupport", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features

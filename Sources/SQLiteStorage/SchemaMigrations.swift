@@ -45,6 +45,9 @@ enum SchemaMigrations {
         migrator.registerMigration("rounds: bytes down") { database in
             try database.execute(sql: "ALTER TABLE round ADD COLUMN bytes_down INTEGER")
         }
+        migrator.registerMigration("model versions: clipping norm") { database in
+            try database.execute(sql: "ALTER TABLE model_version ADD COLUMN clipping_norm DOUBLE")
+        }
         return migrator
     }
 

@@ -106,8 +106,10 @@ struct Bench: Sendable {
     /// Waits for the background arithmetic: it is bounded work, so this ends.
     static func untilSettled(_ coordinator: Coordinator, _ run: String) async throws -> RunView {
         while true {
-            let view = try await coordinator.run(run)
-            if try await coordinator.rounds(run: run).last?.state != "aggregating" { return view }
+            // In this order: between two questions the arithmetic may end.
+            if try await coordinator.rounds(run: run).last?.state != "aggregating" {
+                return try await coordinator.run(run)
+            }
             await Task.yield()
         }
     }

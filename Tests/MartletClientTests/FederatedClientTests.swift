@@ -1,4 +1,5 @@
 import Crypto
+import DifferentialPrivacy
 import Foundation
 import LocalTraining
 import MartletClient
@@ -96,11 +97,12 @@ struct FederatedClientTests {
         mode: String,
         sha256: String? = nil,
         training: String = "{}",
-        modelEncoding: String? = nil
+        modelEncoding: String? = nil,
+        clipping: String = #"{"norm": 0.5}"#
     ) throws -> Data {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
-        let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": {"norm": 0.5}}"#
+        let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": \#(clipping)}"#
         let specification = try RunSpecification.read(
             JSONValue.parse(
                 Array(
@@ -133,9 +135,10 @@ struct FederatedClientTests {
         mode: String = "none",
         sha256: String? = nil,
         training: String = "{}",
+        clipping: String = #"{"norm": 0.5}"#,
         update: [ScriptedTransport.Answer]? = nil
     ) throws -> ScriptedTransport {
-        let checkIn = try assignment(mode: mode, sha256: sha256, training: training)
+        let checkIn = try assignment(mode: mode, sha256: sha256, training: training, clipping: clipping)
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
         let file = SafetensorsWriter.encode(model)
         return ScriptedTransport([
@@ -237,7 +240,7 @@ struct FederatedClientTests {
         let file = try SafetensorsFile(path: path)
         // Four ones have norm 2; the bound is 0.5.
         #expect(try file.readAll().values == [0.25, 0.25, 0.25, 0.25])
-        #expect(file.header.metadata["tokens"] == nil && file.header.metadata["num_examples"] == "7")
+        #expect(file.header.metadata["tokens"] == nil && file.header.metadata["num_examples"] == "1")
         #expect(transport.made("POST /v1/checkins").first?.headers["Prefer"] == "wait=30")
     }
 
@@ -353,6 +356,79 @@ struct FederatedClientTests {
         // The update says from which model it comes by the name that the server knows.
         let sent = try #require(try uploaded(good).first).vector
         #expect(sent.values == [1, 1, 1, 1])
+    }
+
+    /// Every run of 32 bytes on the device, raw or from hexadecimal or Base64 text, is tried as the noise's key.
+    @Test func noKeyOfTheNoiseIsOnTheDisk() async throws {
+        // The upload fails for now, so that everything is there that a client keeps between two tries.
+        let transport = try transport(mode: "local", update: [{ _ in TransportResponse(status: 503) }])
+        await #expect(throws: ClientError.self) {
+            try await client(transport, attemptLimit: 1).participateOnce(waitSeconds: 0)
+        }
+        let sent = try #require(try uploaded(transport).first).vector.values
+        let grid = try NoiseGrid(clippingNorm: 0.5, noiseMultiplier: 2, parameterCount: 4, isLocal: true)
+        let noised = sent.map { Int64((Double($0) / grid.step).rounded()) }
+        func regenerates(_ key: [UInt8]) throws -> Bool {
+            var integers = grid.quantize([0.25, 0.25, 0.25, 0.25])
+            try IntegerGaussianSampler(testKey: SymmetricKey(data: key)).addNoise(to: &integers)
+            // Single precision keeps 24 bits of a value of up to 28.
+            return zip(integers, noised).allSatisfy { abs($0 - $1) <= 64 }
+        }
+        var candidates: Set<[UInt8]> = []
+        func collect(_ bytes: [UInt8]) {
+            for start in bytes.indices where start + 32 <= bytes.count {
+                candidates.insert(Array(bytes[start..<(start + 32)]))
+            }
+        }
+        let files = try #require(FileManager.default.enumerator(atPath: directory.path)).compactMap { $0 as? String }
+        for name in files where !name.hasPrefix("sent-") {
+            guard let data = FileManager.default.contents(atPath: directory.path + "/" + name) else { continue }
+            collect(Array(data))
+            for word in String(decoding: data, as: UTF8.self).split(whereSeparator: {
+                !$0.isLetter && !$0.isNumber && !"+/=".contains($0)
+            }) {
+                if let decoded = Data(base64Encoded: String(word)) { collect(Array(decoded)) }
+                let digits = Array(word.utf8).compactMap { Character(UnicodeScalar($0)).hexDigitValue.map(UInt8.init) }
+                if digits.count == word.utf8.count {
+                    for shift in 0...1 {
+                        collect(
+                            stride(from: shift, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+                        )
+                    }
+                }
+            }
+        }
+        #expect(candidates.count > 100)
+        for key in candidates { #expect(try !regenerates(key)) }
+        // The check finds a key that is there.
+        let planted = [UInt8](repeating: 7, count: 32)
+        var integers = grid.quantize([0.25, 0.25, 0.25, 0.25])
+        try IntegerGaussianSampler(testKey: SymmetricKey(data: planted)).addNoise(to: &integers)
+        let reread = integers.map { Int64((Double(Float(Double($0) * grid.step)) / grid.step).rounded()) }
+        #expect(zip(integers, reread).allSatisfy { abs($0 - $1) <= 64 })
+    }
+
+    @Test func aLedgerThatCannotBeReadStopsTheDevice() async throws {
+        let trainer = CountingTrainer()
+        try Data("{".utf8).write(to: URL(fileURLWithPath: directory.path + "/ledger.json"))
+        let transport = try transport(mode: "local")
+        #expect(
+            try await client(transport, trainer).participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused")
+        )
+        #expect(trainer.count.withLock { $0 } == 0)
+    }
+
+    @Test func theNormsBitGoesWithAnUpdateOfAnAdaptiveRunOnly() async throws {
+        func bit(_ policy: String, norm: Double) async throws -> String? {
+            let transport = try transport(mode: "central", clipping: #"{"norm": \#(norm), "policy": "\#(policy)"}"#)
+            _ = try await client(transport).participateOnce(waitSeconds: 0)
+            let path = directory.path + "/sent"
+            try #require(transport.made("PUT /update").first).body.write(to: URL(fileURLWithPath: path))
+            return try SafetensorsFile(path: path).header.metadata["within_norm"]
+        }
+        #expect(try await bit("adaptive", norm: 0.5) == "0")
+        #expect(try await bit("adaptive", norm: 3) == "1")
+        #expect(try await bit("flat", norm: 3) == nil)
     }
 
     @Test func aModelWithAnotherDigestIsNotUsed() async throws {

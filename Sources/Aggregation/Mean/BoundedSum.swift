@@ -4,39 +4,62 @@ import UpdateCompression
 
 /// The sum of clipped updates on the noise grid: what noise is added to (mode `central`).
 ///
-/// Every update's L2 norm on the grid is checked exactly in integers here, whatever its client claimed to have clipped;
-/// one that is over the bound is scaled under it. Two passes over each file: norm, then sum.
+/// Every update's norm on the grid (of each layer, where those have bounds of their own) is checked exactly in integers here,
+/// whatever its client claimed to have clipped; what is over the bound is scaled under it. Two passes over each file: norm, then sum.
 public enum BoundedSum {
-    /// The grid, by its two operations.
+    /// What a bound is on.
+    public enum Measure: Sendable {
+        /// The exact sum of squares: L2 norms.
+        case squares
+        /// The exact sum of magnitudes: L1 norms.
+        case magnitudes
+    }
+
+    /// A run of coordinates with a bound of its own: the whole update, or one layer.
+    public struct Part: Sendable {
+        /// The coordinates; parts follow each other and cover the update.
+        public var range: Range<Int>
+        /// The factor under the bound for the part's exact measure; 1 when it is within it.
+        public var shrinkFactor: @Sendable (UInt128) -> Double
+
+        /// Names a part.
+        public init(range: Range<Int>, shrinkFactor: @escaping @Sendable (UInt128) -> Double) {
+            self.range = range
+            self.shrinkFactor = shrinkFactor
+        }
+    }
+
+    /// The grid, by its operations.
     public struct Grid: Sendable {
         /// Rounds a block of values, each first multiplied by a weight from 0 to 1, to grid units.
         public var quantizeBlock:
             @Sendable (_ values: UnsafeBufferPointer<Float>, _ weight: Double, _ result: UnsafeMutablePointer<Int64>)
                 -> Void
-        /// The factor under the bound for an exact sum of squares; 1 when it is within it.
-        public var shrinkFactor: @Sendable (UInt128) -> Double
+        /// What the bounds are on.
+        public var measure: Measure
+        /// The bounds.
+        public var parts: [Part]
 
         /// Names the operations.
         public init(
+            parts: [Part],
+            measure: Measure = .squares,
             quantizeBlock:
-                @escaping @Sendable (UnsafeBufferPointer<Float>, Double, UnsafeMutablePointer<Int64>) -> Void,
-            shrinkFactor: @escaping @Sendable (UInt128) -> Double
+                @escaping @Sendable (UnsafeBufferPointer<Float>, Double, UnsafeMutablePointer<Int64>) -> Void
         ) {
+            self.parts = parts
+            self.measure = measure
             self.quantizeBlock = quantizeBlock
-            self.shrinkFactor = shrinkFactor
         }
 
-        /// Names the operations, the first for one value.
+        /// Names the operations of one bound on the L2 norm, the first for one value.
         public init(
             quantize: @escaping @Sendable (Float, Double) -> Int64,
             shrinkFactor: @escaping @Sendable (UInt128) -> Double
         ) {
-            self.init(
-                quantizeBlock: { values, weight, result in
-                    for index in 0..<values.count { result[index] = quantize(values[index], weight) }
-                },
-                shrinkFactor: shrinkFactor
-            )
+            self.init(parts: [Part(range: 0..<Int.max, shrinkFactor: shrinkFactor)]) { values, weight, result in
+                for index in 0..<values.count { result[index] = quantize(values[index], weight) }
+            }
         }
     }
 
@@ -57,9 +80,9 @@ public enum BoundedSum {
         grid: Grid,
         blockElementCount: Int = FixedPointMean.defaultBlockElementCount
     ) throws(AggregationError) -> [Int64] {
-        var factors: [String: Double] = [:]
+        var factors: [String: [Double]] = [:]
         for update in updates {
-            factors[update.path] = try shrinkFactor(
+            factors[update.path] = try shrinkFactors(
                 of: update,
                 layout: layout,
                 weight: share(update, weightCap),
@@ -75,13 +98,16 @@ public enum BoundedSum {
                 try BlockFold.fold(updates, layout: layout, blockElementCount: blockElementCount, into: base) {
                     (sums, updates, range, scratch) throws(AggregationError) in
                     for (file, update) in updates {
-                        let factor = shrink[update.path] ?? 0
+                        let factors = shrink[update.path] ?? []
                         try withQuantized(file, update, range, share(update, weightCap), grid, scratch) { integers in
-                            if factor < 1 {
-                                // Truncation toward zero cannot raise the norm.
-                                for index in 0..<range.count { sums[index] += Int64(Double(integers[index]) * factor) }
-                            } else {
-                                for index in 0..<range.count { sums[index] += integers[index] }
+                            forEachPart(grid.parts, of: range) { part, start, end in
+                                let factor = part < factors.count ? factors[part] : 0
+                                if factor < 1 {
+                                    // Truncation toward zero cannot raise the norm.
+                                    for index in start..<end { sums[index] += Int64(Double(integers[index]) * factor) }
+                                } else {
+                                    for index in start..<end { sums[index] += integers[index] }
+                                }
                             }
                         }
                     }
@@ -99,28 +125,55 @@ public enum BoundedSum {
         Double(min(update.weight, cap)) / Double(cap)
     }
 
-    /// Whole blocks in parallel, their exact sums of squares added at the end: integers, so in any order.
-    private static func shrinkFactor(
+    /// Calls with each part that a block touches, and where it begins and ends in the block.
+    private static func forEachPart(
+        _ parts: [Part],
+        of block: Range<Int>,
+        _ body: (_ part: Int, _ start: Int, _ end: Int) -> Void
+    ) {
+        // Parts are in order: the first that ends after the block's start is found by halving.
+        var (low, high) = (0, parts.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if parts[middle].range.upperBound > block.lowerBound { high = middle } else { low = middle + 1 }
+        }
+        while low < parts.count, parts[low].range.lowerBound < block.upperBound {
+            let common = parts[low].range.clamped(to: block)
+            body(low, common.lowerBound - block.lowerBound, common.upperBound - block.lowerBound)
+            low += 1
+        }
+    }
+
+    /// Whole blocks in parallel, their exact measures added at the end: integers, so in any order.
+    private static func shrinkFactors(
         of update: SpooledUpdate,
         layout: ParameterLayout,
         weight: Double,
         grid: Grid,
         blockElementCount: Int
-    ) throws(AggregationError) -> Double {
+    ) throws(AggregationError) -> [Double] {
         let file = try BlockFold.open(update, layout: layout)
-        let squared = Mutex<UInt128>(0)
+        let parts = grid.parts
+        let totals = Mutex([UInt128](repeating: 0, count: parts.count))
         try BlockFold.blocks(count: layout.parameterCount, size: blockElementCount) { range throws(AggregationError) in
             let scratch = UpdateFile.Scratch()
             try withQuantized(file, update, range, weight, grid, scratch) { integers in
-                var sum: UInt128 = 0
-                for index in 0..<range.count {
-                    let magnitude = UInt128(integers[index].magnitude)
-                    sum += magnitude * magnitude
+                forEachPart(parts, of: range) { part, start, end in
+                    var sum: UInt128 = 0
+                    switch grid.measure {
+                    case .squares:
+                        for index in start..<end {
+                            let magnitude = UInt128(integers[index].magnitude)
+                            sum += magnitude * magnitude
+                        }
+                    case .magnitudes: for index in start..<end { sum += UInt128(integers[index].magnitude) }
+                    }
+                    let found = sum
+                    totals.withLock { $0[part] += found }
                 }
-                squared.withLock { $0 += sum }
             }
         }
-        return grid.shrinkFactor(squared.withLock { $0 })
+        return zip(parts, totals.withLock { $0 }).map { $0.shrinkFactor($1) }
     }
 
     private static func withQuantized(

@@ -126,8 +126,14 @@ extension Coordinator {
     ) throws -> Double {
         guard let delta = population.budgetDelta else { return 0 }
         let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
+        let question = EpsilonQuestion(releases: releases, delta: delta, accountant: kind)
+        if let known = epsilons[question] { return known }
         do {
-            return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind)
+            let epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind)
+            // A round asks for its total when it opens, when it commits, and for what is shown: composed once.
+            if epsilons.count >= 64 { epsilons = [:] }
+            epsilons[question] = epsilon
+            return epsilon
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
         }
@@ -206,12 +212,12 @@ extension Coordinator {
         guard specification.privacy.mode != "none" else { return }
         let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
         do {
-            _ = try NoiseGrid(
-                clippingNorm: specification.privacy.clipping.norm,
-                noiseMultiplier: specification.privacy.noiseMultiplier,
-                parameterCount: layout.parameterCount,
-                isLocal: specification.privacy.mode == "local"
+            let terms = try ReleaseTerms(
+                specification,
+                layout: layout,
+                clippingNorm: specification.privacy.clipping.norm
             )
+            _ = try terms.adaptive?.countGrid
             _ = try PrivacyCharge(of: specification, parameterCount: layout.parameterCount).release(count: 1)
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the noise cannot be made: \(error)")
@@ -294,6 +300,13 @@ extension Coordinator {
             logger.error("The ledger's second record could not be written", metadata: ["error": "\(error)"])
         }
     }
+}
+
+/// What a total was computed from.
+struct EpsilonQuestion: Hashable, Sendable {
+    var releases: [CappedRelease]
+    var delta: Double
+    var accountant: AccountantKind
 }
 
 /// What a budget's status was computed from.

@@ -98,6 +98,13 @@ extension Coordinator {
             throw error
         }
         try commit(changes, ledgerCount: count)
+        // What was forgotten used rows of the noise that the database does not know of: the mechanism has ended.
+        for run in Set(ledgerLost.filter { $0.charge.kind == "banded_matrix" }.map(\.run)) {
+            guard let state = runs[run], !state.isOver else { continue }
+            let cause = NoiseState.lost(run, "the database was rolled back behind what was released").message
+            try drive(run: run, .failed(code: "noise_state_lost", cause: cause))
+            try abandon(run: run, reason: "noise_state_lost")
+        }
         ledgerAlarm = nil
         ledgerLost = []
         writeLedgerHead()

@@ -29,7 +29,7 @@ package struct PopulationAccount: Sendable {
     private(set) var open: [Key: Plan] = [:]
     /// The budget that the ledger itself states.
     private(set) var budget: LedgerNote?
-    /// Whether a plan began after another run's release could be seen.
+    /// Whether a plan began after another run's release could be seen, or follows its own outputs.
     private(set) var isAdaptive = false
     private var runsWithReleases: Set<String> = []
     /// The last event that was read: rows of one run have the same text.
@@ -58,6 +58,7 @@ package struct PopulationAccount: Sendable {
             lastEvent = (row.event, read)
         }
         let plan = Plan(run: row.runId, charge: charge.plan)
+        if charge.isAdaptive == true { isAdaptive = true }
         let key = Key(run: row.runId, round: row.round, attempt: row.attempt, release: charge.release)
         switch (row.state, open[key]) {
         case ("reserved", nil):
@@ -104,7 +105,7 @@ package struct PopulationAccount: Sendable {
 
     /// Whether the plan would make the population adaptive when it starts now.
     func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
-        isAdaptive
+        isAdaptive || charge.isAdaptive == true
             || (plans[Plan(run: run, charge: charge.plan)] == nil && !runsWithReleases.subtracting([run]).isEmpty)
     }
 

@@ -3,7 +3,7 @@ import Foundation
 
 /// The event of one charge, as the ledger keeps it: canonical JSON, so that an outsider can judge it again.
 package struct PrivacyCharge: Codable, Hashable, Sendable {
-    /// `gaussian`, `banded_matrix`, `laplace`, `poisson_gaussian` or `approximate`.
+    /// `gaussian`, `banded_matrix`, `laplace`, `discrete_gaussian`, `poisson_gaussian` or `approximate`.
     package var kind: String
     package var mode: String
     /// z of Gaussian kinds; scale over L1 sensitivity of `laplace`.
@@ -22,6 +22,8 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
     /// Of `approximate`.
     package var epsilon: Double?
     package var delta: Double?
+    /// Whether parameters other than z follow earlier outputs: then filters enforce.
+    package var isAdaptive: Bool?
     /// Releases that this one row stands for; 1 where absent.
     package var count: Int?
 
@@ -57,6 +59,7 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
         }
         switch kind {
         case "gaussian": return make(.gaussian(noiseMultiplier: noiseMultiplier))
+        case "discrete_gaussian": return make(.discreteGaussian(noiseMultiplier: noiseMultiplier), exact: true)
         case "poisson_gaussian":
             return make(.poissonGaussian(samplingRate: samplingRate ?? 1, noiseMultiplier: noiseMultiplier))
         case "laplace": return make(.laplace(scale: noiseMultiplier), exact: true)

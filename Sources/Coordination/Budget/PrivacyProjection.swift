@@ -10,6 +10,8 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
     package var rounds: Int
     /// Rounds that one client is in at most.
     package var participations: Int
+    /// q, where the cost counts on secret Poisson samples.
+    package var samplingRate: Double?
     package var delta: Double
     package var accountant: String
     /// ε of this run alone.
@@ -64,6 +66,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         noiseMultiplier = z
         rounds = specification.rounds
         participations = cap > 0 ? min(cap, rounds) : rounds
+        samplingRate = charge.kind == "poisson_gaussian" ? charge.samplingRate : nil
         self.delta = delta
         accountant =
             BudgetArithmetic.enforcingAccountant(
@@ -106,13 +109,21 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
 extension PrivacyCharge {
     /// What a run is charged with for each of its rounds.
     package init(of specification: RunSpecification, parameterCount: Int) {
+        let privacy = specification.privacy
         self.init(
-            kind: specification.privacy.mechanism,
-            mode: specification.privacy.mode,
-            noiseMultiplier: specification.privacy.noiseMultiplier,
+            kind: privacy.isAmplified ? "poisson_gaussian" : privacy.mechanism,
+            mode: privacy.mode,
+            noiseMultiplier: privacy.noiseMultiplier,
             participationCap: specification.cohort.maxParticipations,
-            parameterCount: parameterCount
+            // The noisy count of clipped updates is one coordinate more.
+            parameterCount: parameterCount + (privacy.isAdaptive ? 1 : 0)
         )
+        if privacy.isAdaptive { isAdaptive = true }
+        if privacy.isAmplified { samplingRate = specification.cohort.samplingRate }
+        if privacy.mechanism == "banded_matrix" {
+            band = BandedReleases.coefficients(band: specification.noiseBand)
+            minSeparation = specification.cohort.minSeparationRounds
+        }
     }
 }
 
@@ -137,7 +148,7 @@ extension Coordinator {
                 delta: delta,
                 budget: population.budgetEpsilon,
                 earlier: account.releases(),
-                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty
+                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty || specification.privacy.isAdaptive
             )
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")

@@ -30,6 +30,8 @@ package struct UploadTerms: Sendable {
     package var isEvaluation = false
     /// Fewer examples are not enough to count.
     package var minimumExamples = 1
+    /// Whether the update says if its norm was within the bound before it was clipped.
+    package var needsClippingBit = false
 }
 
 /// An update that passed intake: on disk, synced, its contents checked.
@@ -244,6 +246,8 @@ extension Coordinator {
         if let steps = record.maxSteps { training.limits.maxSteps = steps }
         // What is measured is the model itself.
         let encoding = record.isEvaluation ? nil : training.modelEncoding.flatMap { $0 == "f32" ? nil : $0 }
+        var privacy = run.specification.privacy
+        if let norm = version.clippingNorm { privacy.clipping.norm = norm }
         var body = AssignmentBody(
             id: record.id,
             run: record.runId,
@@ -260,7 +264,7 @@ extension Coordinator {
             ),
             architecture: run.assignedModel,
             training: training,
-            privacy: run.specification.privacy,
+            privacy: privacy,
             maxParticipations: run.specification.cohort.maxParticipations,
             tensors: try layout(of: record.runId),
             updateTensors: run.specification.training.usesControlVariates ? try uploadLayout(of: record.runId) : nil,
@@ -280,6 +284,12 @@ extension Coordinator {
             leaseS: record.leaseUntil.map { max(0, $0.timeIntervalSince(now)) }
         )
         body.base = baseModel(of: run.specification)
+        if run.specification.aggregation.weighting == "examples" {
+            body.exampleCap = run.specification.aggregation.exampleCap
+        }
+        body.cohortMinimum =
+            record.isEvaluation
+            ? run.specification.evaluation.minimum : run.specification.cohort.minimum
         return body
     }
 
@@ -376,7 +386,8 @@ extension Coordinator {
             encoding: encoding,
             accepted: record.state == .accepted ? receipt(record) : nil,
             isEvaluation: record.isEvaluation,
-            minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples
+            minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples,
+            needsClippingBit: run.specification.privacy.isAdaptive && !record.isEvaluation
         )
     }
 
@@ -425,6 +436,11 @@ extension Coordinator {
         }
         var speed = clients[client]
         speed?.noteWork(seconds: now.timeIntervalSince(record.createdAt), update.metrics)
+        var update = update
+        if run.specification.privacy.mode != "none", run.specification.aggregation.weighting != "examples" {
+            // A count of examples is a release of its own; where it decides nothing it is not kept.
+            update.exampleCount = 1
+        }
         if run.specification.privacy.mode == "none", !update.metrics.isEmpty {
             record.metrics = Self.document(update.metrics)
         }

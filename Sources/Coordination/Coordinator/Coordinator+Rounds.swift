@@ -184,6 +184,9 @@ extension Coordinator {
         guard number <= run.specification.rounds else {
             return try drive(run: id, .finished(cause: "all rounds are committed"))
         }
+        if let cause = missingNoiseState(of: run, round: number) {
+            return try drive(run: id, .failed(code: "noise_state_lost", cause: cause))
+        }
         let attempt = (run.rounds.last { $0.number == number }?.attempt ?? 0) + 1
         let limit = run.specification.cohort.maxAttempts
         if number > 0, limit > 0, attempt > limit {
@@ -301,8 +304,18 @@ extension Coordinator {
             optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
             controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
             clientCount: clients.values.count { $0.populationId == run.record.populationId && $0.state != "revoked" },
-            resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result")
+            resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result"),
+            clippingNorm: base.clippingNorm
         )
+        if run.specification.privacy.mechanism == "banded_matrix" {
+            do {
+                job.correlated = try correlatedRelease(run: id, version: round.number, resultPath: job.resultPath)
+            } catch {
+                logger.error("The noise key cannot be read", metadata: ["run.id": "\(id)", "error": "\(error)"])
+                aggregationRetries[id] = now.addingTimeInterval(5)
+                return
+            }
+        }
         job.report = { phase, seconds in metrics.observe("martlet_aggregation_seconds", seconds, ["phase": phase]) }
         DispatchQueue.global(qos: .utility).async { [job] in
             metrics.add("martlet_aggregations_running")
@@ -325,7 +338,7 @@ extension Coordinator {
             if run.record.state == "cancelled" || run.record.state == "failed" {
                 try abandon(run: id, reason: "the run was \(run.record.state)")
                 if case .success(let outcome) = result {
-                    for file in outcome.files { try? FileManager.default.removeItem(atPath: file.path) }
+                    for path in outcome.spoolPaths { try? FileManager.default.removeItem(atPath: path) }
                 }
                 return
             }
@@ -333,6 +346,9 @@ extension Coordinator {
             case .failure(let error):
                 logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
                 try abandon(run: id, reason: "the aggregation failed: \(error)")
+                if let error = error as? CoordinationError, error.code == "noise_state_lost" {
+                    try drive(run: id, .failed(code: error.code, cause: error.message))
+                }
             case .success(let outcome):
                 let judged = judge(outcome.scores)
                 guard let model = outcome.model else {
@@ -340,6 +356,7 @@ extension Coordinator {
                     return try abandon(run: id, reason: outcome.shortfall ?? "there is no model")
                 }
                 for file in outcome.files { try blobs.link(spoolFile: file.path, sha256: file.sha256) }
+                if let path = outcome.noiseStatePath { try keepNoiseState(path, run: id, version: number) }
                 let version = ModelVersionRecord(
                     runId: id,
                     version: number,
@@ -347,7 +364,8 @@ extension Coordinator {
                     bytes: model.byteCount,
                     createdAt: now,
                     optimizerSha256: outcome.optimizer?.sha256,
-                    controlSha256: outcome.control?.sha256
+                    controlSha256: outcome.control?.sha256,
+                    clippingNorm: outcome.nextNorm
                 )
                 let effects = try round.apply(
                     .aggregated(sha256: model.sha256),
@@ -370,7 +388,8 @@ extension Coordinator {
                 let spooled = counted(run).map(\.id)
                 try commit(changes + judged + [.round(round)], ledgerCount: ledgerCount)
                 forget(run: id, spooled: spooled)
-                for file in outcome.files { try? FileManager.default.removeItem(atPath: file.path) }
+                for path in outcome.spoolPaths { try? FileManager.default.removeItem(atPath: path) }
+                dropNoiseStates(run: id, before: number)
                 logger.info(
                     "A round was committed",
                     metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"]

@@ -83,6 +83,8 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
     /// The server's control variate (SCAFFOLD).
     package var controlSha256: String?
     package var controlUrl: String?
+    /// C of the round that starts from it, where the clipping norm follows a quantile.
+    package var clippingNorm: Double?
     /// What was measured of it, by source and name.
     package var metrics: [String: [String: Double]]?
     /// Whether it is the best version by what was measured.
@@ -124,9 +126,20 @@ extension Coordinator {
         _ specification: RunSpecification,
         initialModel: ParameterVector?
     ) throws -> (RunSpecification, PopulationRecord) {
-        let specification = try resolvingBase(specification)
+        var specification = try resolvingBase(specification)
         let population = try populationRecord(specification.population)
         try checkPrivacyMode(specification, population: population)
+        if let delta = population.budgetDelta {
+            do {
+                specification = try PrivacyCalibration.resolve(
+                    specification,
+                    parameterCount: initialModel?.layout.parameterCount,
+                    delta: delta
+                )
+            } catch {
+                throw CoordinationError(.unprocessable, "privacy_invalid", "the target cannot be met: \(error)")
+            }
+        }
         if let initialModel { try checkNoiseDimension(specification, layout: initialModel.layout) }
         return (specification, population)
     }
@@ -317,6 +330,7 @@ extension Coordinator {
             controlUrl: version.controlSha256.map { _ in
                 "/v1/runs/\(version.runId)/models/\(version.version)/control"
             },
+            clippingNorm: version.clippingNorm,
             metrics: runs[version.runId]?.metrics[version.version],
             isBest: runs[version.runId]?.bestVersion == version.version
         )

@@ -23,8 +23,12 @@ package struct CoordinatorConfiguration: Sendable {
     /// The ledger's second record; best on another disk than the database.
     package var ledgerHeadPath: String
 
+    /// The key of the states of correlated noise; best on another disk than they are.
+    package var noiseKeyPath: String
+
     package init(dataDirectory: String) {
         self.dataDirectory = dataDirectory
+        noiseKeyPath = dataDirectory + "/noise.key"
         ledgerHeadPath = dataDirectory + "/ledger.head"
     }
 }
@@ -60,6 +64,7 @@ package actor Coordinator {
     var ledgerLost: [LedgerHead.Group] = []
     /// Totals of populations, good as long as their ledger stands still.
     var budgetStatuses: [String: (key: BudgetStatusKey, status: BudgetStatus)] = [:]
+    var epsilons: [EpsilonQuestion: Double] = [:]
     var journal = EventJournal()
     /// Clients of each population by state.
     var clientStateCounts: [String: [String: Int]] = [:]

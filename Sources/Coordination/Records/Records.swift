@@ -168,6 +168,8 @@ package struct ModelVersionRecord: Codable, Equatable, Sendable {
     package var optimizerSha256: String?
     /// The blob of the server's control variate (SCAFFOLD).
     package var controlSha256: String?
+    /// C of the round that starts from this version, where the clipping norm follows a quantile.
+    package var clippingNorm: Double?
 }
 
 /// How far one accepted update stood out, and whether it counted.

@@ -29,11 +29,17 @@ struct AggregationJob: Sendable {
         var model: File?
         var optimizer: File?
         var control: File?
+        /// What the correlated mechanism keeps for its next round.
+        var noiseStatePath: String?
+        /// Policy `adaptive`: the clipping norm of the next round.
+        var nextNorm: Double?
+        /// Everything that the attempt has in the spool.
+        var spoolPaths: [String] = []
         var scores: [UpdateScoreRecord] = []
         /// Why there is no model.
         var shortfall: String?
 
-        /// Everything that may go from the spool once it is published.
+        /// What becomes a blob.
         var files: [File] { [model, optimizer, control].compactMap { $0 } }
     }
 
@@ -47,6 +53,10 @@ struct AggregationJob: Sendable {
     /// Clients that the population has: N of SCAFFOLD.
     var clientCount = 1
     var resultPath: String
+    /// C of this round, where it is not the specification's.
+    var clippingNorm: Double?
+    /// Mechanism `banded_matrix`: its key, and the state of the version before.
+    var correlated: CorrelatedRelease?
     /// Is told how many seconds each phase took.
     var report: @Sendable (_ phase: String, _ seconds: Double) -> Void = { _, _ in }
 
@@ -59,10 +69,15 @@ struct AggregationJob: Sendable {
 
     private var optimizerResultPath: String { resultPath + ".optimizer" }
     private var controlResultPath: String { resultPath + ".control" }
+    private var normResultPath: String { resultPath + ".norm" }
+    /// Where a job's correlated mechanism writes its next state.
+    static func noiseResultPath(_ resultPath: String) -> String { resultPath + ".noise" }
 
     func run() throws -> Outcome {
         if FileManager.default.fileExists(atPath: resultPath) { return try outcome(scores: nil) }
-        for path in [optimizerResultPath, controlResultPath] { try? FileManager.default.removeItem(atPath: path) }
+        for path in [optimizerResultPath, controlResultPath, normResultPath, Self.noiseResultPath(resultPath)] {
+            try? FileManager.default.removeItem(atPath: path)
+        }
         let base = try SafetensorsFile(path: basePath).readAll()
         let combined = try combined(base)
         guard var aggregate = combined.aggregate else {
@@ -73,12 +88,23 @@ struct AggregationJob: Sendable {
             aggregate = parts.model
             try advanceControl(by: parts.control, layout: base.layout)
         }
+        if let norm = combined.nextNorm {
+            try BlobStore.writeDurably(Data(String(norm).utf8), to: normResultPath)
+        }
         try publish(base, aggregate)
         return try outcome(scores: combined.scores)
     }
 
     private func combined(_ base: ParameterVector) throws -> UpdateCombination.Combined {
-        try UpdateCombination(specification: specification, updates: updates, base: base, report: report).combine()
+        var combination = UpdateCombination(
+            specification: specification,
+            updates: updates,
+            base: base,
+            report: report
+        )
+        if let clippingNorm { combination.clippingNorm = clippingNorm }
+        combination.correlated = correlated
+        return try combination.combine()
     }
 
     private func publish(_ base: ParameterVector, _ aggregate: [Double]) throws {
@@ -134,10 +160,17 @@ struct AggregationJob: Sendable {
             let base = try SafetensorsFile(path: basePath).readAll()
             scores = try combined(base).scores
         }
+        let noisePath = Self.noiseResultPath(resultPath)
+        let paths = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
+        let norm = FileManager.default.contents(atPath: normResultPath)
+            .flatMap { Double(String(decoding: $0, as: UTF8.self)) }
         return Outcome(
             model: try file(resultPath),
             optimizer: try file(optimizerResultPath),
             control: try file(controlResultPath),
+            noiseStatePath: FileManager.default.fileExists(atPath: noisePath) ? noisePath : nil,
+            nextNorm: norm,
+            spoolPaths: paths.filter { FileManager.default.fileExists(atPath: $0) },
             scores: scores ?? []
         )
     }

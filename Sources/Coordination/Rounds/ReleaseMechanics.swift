@@ -7,14 +7,15 @@ import DifferentialPrivacy
 /// nothing wrong with the right form proves little unless it finds the wrong ones.
 struct ReleaseMechanics: Sendable {
     /// How values are rounded and bounded on the noise's grid.
-    var sumGrid: @Sendable (NoiseGrid) -> BoundedSum.Grid = { grid in
+    var sumGrid: @Sendable (NoiseGrid, [BoundedSum.Part]) -> BoundedSum.Grid = { grid, parts in
         .init(
-            quantizeBlock: { grid.quantize($0, scale: $1, into: $2) },
-            shrinkFactor: { grid.shrinkFactor(squaredNorm: $0) }
+            parts: parts,
+            measure: grid.distribution.norm == .l1 ? .magnitudes : .squares,
+            quantizeBlock: { grid.quantize($0, scale: $1, into: $2) }
         )
     }
     /// Adds the noise of one release, with a key of its own.
-    var addNoise: @Sendable (inout [Int64]) throws -> Void = { try IntegerGaussianSampler().addNoise(to: &$0) }
+    var addNoise: @Sendable (inout [Int64], NoiseGrid) throws -> Void = { sums, grid in try grid.addNoise(to: &sums) }
     /// What sums are divided by: the planned number of updates, never the one that came.
     var divisor: @Sendable (_ goal: Int, _ updates: [SpooledUpdate]) -> Double = { goal, _ in Double(goal) }
 }

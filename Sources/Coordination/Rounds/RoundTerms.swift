@@ -28,6 +28,8 @@ package struct RoundTerms: Equatable, Sendable {
     /// Whether updates of older versions count, and assignments outlive the round.
     package var isBuffered: Bool
     package var retryBackoffS: Double
+    /// Whether nothing may tell who was drawn: the round then lasts until its deadline whoever has reported.
+    package var isSecret: Bool
 
     package init(_ specification: RunSpecification, isEvaluation: Bool = false) {
         let cohort = specification.cohort
@@ -42,6 +44,7 @@ package struct RoundTerms: Equatable, Sendable {
         selectionTimeoutS = cohort.selectionTimeoutS
         reportTimeoutS = isEvaluation ? specification.evaluation.reportTimeoutS : cohort.reportTimeoutS
         retryBackoffS = cohort.retryBackoffS
+        isSecret = specification.privacy.isAmplified && !isEvaluation
     }
 
     /// Seconds between the end of an abandoned attempt and the next one.

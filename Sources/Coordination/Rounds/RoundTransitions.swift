@@ -105,7 +105,7 @@ extension RoundRecord {
             return wait(.reporting, at: time, terms: terms, cause: "the selection deadline passed")
         case .reporting where terms.policy.isDrawn:
             let awaited = (drawn ?? 0) - accepted - rejected - failed - expired
-            if awaited <= 0 && live == 0 {
+            if awaited <= 0 && live == 0 && !terms.isSecret {
                 guard accepted >= terms.minimum else {
                     return abandon("too few updates: \(accepted) came from the \(drawn ?? 0) who were drawn", at: time)
                 }

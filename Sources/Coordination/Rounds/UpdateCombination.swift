@@ -2,6 +2,7 @@ import Aggregation
 import DifferentialPrivacy
 import Foundation
 import Tensors
+import UpdateCompression
 import WireFormat
 
 /// Makes one aggregate of a round's updates: local minus global, by the run's rule, with what stands out left out.
@@ -11,6 +12,8 @@ struct UpdateCombination {
         var aggregate: [Double]?
         var scores: [UpdateScoreRecord] = []
         var shortfall: String?
+        /// Policy `adaptive`: the clipping norm of the next round.
+        var nextNorm: Double?
     }
 
     let specification: RunSpecification
@@ -18,6 +21,10 @@ struct UpdateCombination {
     let base: ParameterVector
     /// How a noised mean is made; tests put wrong ones in its place to see audits find them.
     var mechanics = ReleaseMechanics()
+    /// C of this round.
+    var clippingNorm: Double
+    /// Mechanism `banded_matrix`: where its state is.
+    var correlated: CorrelatedRelease?
     private let layout: ParameterLayout
     private let spooled: [SpooledUpdate]
     private let report: @Sendable (_ phase: String, _ seconds: Double) -> Void
@@ -32,6 +39,7 @@ struct UpdateCombination {
         self.specification = specification
         self.updates = updates
         self.base = base
+        clippingNorm = specification.privacy.clipping.norm
         layout =
             specification.training.usesControlVariates ? ControlVariates.jointLayout(base.layout) : base.layout
         let byExamples = specification.aggregation.weighting == "examples"
@@ -72,7 +80,7 @@ struct UpdateCombination {
 
     func combine() throws -> Combined {
         let aggregation = specification.aggregation
-        if specification.privacy.mode == "central" { return Combined(aggregate: try noisedMean()) }
+        if specification.privacy.mode == "central" { return try noisedMean() }
         if aggregation.rule == "mean" && aggregation.normBound == nil && aggregation.anomalies == nil
             && specification.training.submit == "delta"
         {
@@ -89,27 +97,52 @@ struct UpdateCombination {
     }
 
     /// The mean over the fixed number of updates wanted, noised: mode `central`.
-    private func noisedMean() throws -> [Double] {
+    private func noisedMean() throws -> Combined {
         let byExamples = specification.aggregation.weighting == "examples"
         let unit = specification.aggregation.mode == "buffered" ? Self.stalenessUnit : 1
-        let grid = try NoiseGrid(
-            clippingNorm: specification.privacy.clipping.norm,
-            noiseMultiplier: specification.privacy.noiseMultiplier,
-            parameterCount: layout.parameterCount
-        )
+        let terms = try ReleaseTerms(specification, layout: layout, clippingNorm: clippingNorm)
         var sums = try timed("fold") {
             try BoundedSum.sum(
                 of: spooled,
                 layout: layout,
                 weightCap: (byExamples ? specification.aggregation.exampleCap : 1) * unit,
-                grid: mechanics.sumGrid(grid)
+                grid: mechanics.sumGrid(terms.grid, terms.parts)
             )
         }
-        try timed("noise") { try mechanics.addNoise(&sums) }
         let divisor = mechanics.divisor(specification.cohort.goal, spooled)
         // A gradient's sign is turned: everything after this sees local minus global.
-        let step = specification.training.submit == "gradient" ? -grid.step : grid.step
-        return sums.map { Double($0) * step / divisor }
+        let sign = specification.training.submit == "gradient" ? -1.0 : 1
+        if let banded = terms.banded {
+            guard let correlated else { preconditionFailure("the job of a correlated mechanism names its state") }
+            return Combined(
+                aggregate: try timed("noise") { try correlated.release(sums, banded, scale: sign / divisor) }
+            )
+        }
+        try timed("noise") { try mechanics.addNoise(&sums, terms.grid) }
+        let step = sign * terms.grid.step
+        return Combined(
+            aggregate: sums.map { Double($0) * step / divisor },
+            nextNorm: try terms.adaptive.map { try nextNorm($0) }
+        )
+    }
+
+    /// The next round's clipping norm, from the noisy share of updates that were within this round's.
+    ///
+    /// Each client's bit counts as bᵢ − ½, and one that sent none as 0; the divisor is the planned number of updates.
+    private func nextNorm(_ rule: AdaptiveClipping) throws -> Double {
+        let grid = try rule.countGrid
+        let unit = Int64(grid.norm)
+        var sums: [Int64] = [0]
+        for update in spooled {
+            switch try UpdateFile(path: update.path, layout: layout).metadata[UpdateMetadata.withinNorm] {
+            case "1": sums[0] += unit
+            case "0": sums[0] -= unit
+            default: break
+            }
+        }
+        try mechanics.addNoise(&sums, grid)
+        let share = Double(sums[0]) * grid.step / mechanics.divisor(specification.cohort.goal, spooled) + 0.5
+        return rule.nextNorm(after: clippingNorm, unclippedFraction: share)
     }
 
     // MARK: - Rules that look at single updates

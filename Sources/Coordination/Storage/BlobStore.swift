@@ -12,7 +12,7 @@ package struct BlobStore: Sendable {
     /// Creates the directories where they are missing.
     package init(dataDirectory: String) throws {
         directory = dataDirectory
-        for name in ["blobs", "spool"] {
+        for name in ["blobs", "spool", "noise"] {
             try FileManager.default.createDirectory(
                 atPath: directory + "/" + name,
                 withIntermediateDirectories: true,
@@ -33,6 +33,9 @@ package struct BlobStore: Sendable {
 
     /// A file of the spool.
     package func spoolPath(_ name: String) -> String { directory + "/spool/" + name }
+
+    /// The state of a run's correlated noise after a version.
+    package func noiseStatePath(run: String, version: Int) -> String { directory + "/noise/\(run)-\(version).state" }
 
     /// Writes bytes durably and gives their SHA-256.
     package func put(_ data: Data) throws -> String {

@@ -47,6 +47,13 @@ enum UpdateAdmission {
                 "the update started from another model: base is \(base.prefix(80))"
             )
         }
+        if terms.needsClippingBit, !["0", "1"].contains(metadata[UpdateMetadata.withinNorm] ?? "") {
+            throw UpdateFormatError(
+                "metadata_invalid",
+                "the run's clipping norm follows a quantile: \(UpdateMetadata.withinNorm) must say whether the update's norm "
+                    + "was within privacy.clipping.norm before it was clipped, 1 or 0"
+            )
+        }
         guard let examples = Int(metadata["num_examples"] ?? "1"), (1...1_000_000_000).contains(examples) else {
             throw UpdateFormatError("metadata_invalid", "num_examples must be a whole number of 1 or more")
         }

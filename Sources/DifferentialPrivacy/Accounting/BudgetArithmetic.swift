@@ -33,10 +33,12 @@ public struct CappedRelease: Hashable, Sendable {
 
 /// What the releases of a population cost together.
 public enum BudgetArithmetic {
-    /// The total ε at δ, with the sampler's own error taken off δ first.
+    /// The total ε at δ, with the sampler's own error taken off δ first where it counts.
     ///
     /// `δ_sampler = (1 + e^ε) √(D / (1152 Σ*⁴))` over D noised coordinates bounds how far the integer noise is from the
-    /// rounded continuous Gaussian; it depends on ε, hence the few fixed-point steps.
+    /// rounded continuous Gaussian. Rényi divergences of unsampled Gaussians hold for the integer noise itself (Canonne,
+    /// Kamath and Steinke 2020, arXiv:2004.00010), so they pay nothing; and where ε is so large that the error would use
+    /// up δ, exact composition falls back to them. Both are thresholds on Σ 1/z², so the smaller one is a filter too.
     ///
     /// - Returns: Infinity when the sampler's error alone uses up δ.
     /// - Throws: ``PrivacyError``, among others for an event on which the accountant has no rule.
@@ -46,9 +48,31 @@ public enum BudgetArithmetic {
         accountant kind: AccountantKind
     ) throws(PrivacyError) -> Double {
         try Require.delta(delta)
-        let accountant = try kind.accountant(of: releases.map(\.composed))
+        let composed = releases.map(\.composed)
+        let accountant = try kind.accountant(of: composed)
         let coordinates = releases.reduce(0.0) { $0 + Double($1.count) * Double($1.coordinateCount) }
+        let isConcentrated = releases.allSatisfy { $0.coordinateCount == 0 || $0.event.gaussianInverseSquare != nil }
         let unit = (coordinates / 1152).squareRoot() / Double(IntegerGaussianSampler.variance)
+        if coordinates == 0 || (isConcentrated && (kind == .rdp || kind == .zcdp)) {
+            return try accountant.epsilon(delta: delta)
+        }
+        if kind == .pld {
+            // Rényi never shows less: what it leaves of δ is enough, and one composition instead of several.
+            let upper = try epsilon(of: releases, delta: delta, accountant: .rdp)
+            let remaining = delta - (1 + exp(upper)) * unit
+            if remaining > 0.99 * delta { return min(upper, try accountant.epsilon(delta: remaining)) }
+        }
+        let exact = try withoutSamplerError(accountant, delta: delta, unit: unit)
+        guard kind == .gaussian, isConcentrated else { return exact }
+        return min(exact, try AccountantKind.zcdp.accountant(of: composed).epsilon(delta: delta))
+    }
+
+    /// ε at the δ that the sampler leaves, which depends on ε: a few fixed-point steps.
+    private static func withoutSamplerError(
+        _ accountant: any PrivacyAccountant,
+        delta: Double,
+        unit: Double
+    ) throws(PrivacyError) -> Double {
         var epsilon = try accountant.epsilon(delta: delta)
         guard epsilon > 0, epsilon.isFinite else { return epsilon }
         for _ in 0..<8 {
@@ -58,7 +82,8 @@ public enum BudgetArithmetic {
             epsilon = try accountant.epsilon(delta: remaining)
             if epsilon <= assumed { return epsilon }
         }
-        return epsilon
+        // Not settled: then nothing is shown.
+        return .infinity
     }
 
     /// The accountant that may enforce: the exact one where all events are Gaussian, loss distributions where the plan

@@ -20,6 +20,7 @@ public struct ZeroConcentratedAccountant: PrivacyAccountant {
         try event.validate()
         switch event {
         case .laplace(let scale): rho += Double(count) / (2 * scale * scale)
+        case .discreteGaussian(let z): rho += Double(count) / (2 * z * z)
         case .approximate(let epsilon, let delta) where delta == 0: rho += Double(count) * epsilon * epsilon / 2
         default:
             guard let share = event.gaussianInverseSquare else { throw unsupported(event) }

@@ -51,7 +51,7 @@ public struct AdaptiveClipping: Equatable, Sendable {
 
     /// σ_b where none is chosen: m/20, but more than z/2 by enough that the update's noise grows by at most a tenth.
     public static func defaultCountNoise(cohortSize m: Int, noiseMultiplier z: Double) -> Double {
-        max(Double(m) / 20, 1.2 * z)
+        max(min(5000, Double(m) / 20), 1.2 * z)
     }
 
     /// z_Δ: what the update itself is noised with.

@@ -2,7 +2,10 @@
 public enum PrivacyEvent: Hashable, Sendable {
     /// Gaussian noise of standard deviation z on a query of L2 sensitivity 1.
     case gaussian(noiseMultiplier: Double)
-    /// The same over a Poisson sample of rate q, neighbouring relation add/remove.
+    /// Discrete Gaussian noise on an integer query: zero-concentrated as the continuous one (Canonne, Kamath and Steinke
+    /// 2020, arXiv:2004.00010, Theorem 14), without its exact curve.
+    case discreteGaussian(noiseMultiplier: Double)
+    /// Gaussian noise over a Poisson sample of rate q, neighbouring relation add/remove.
     case poissonGaussian(samplingRate: Double, noiseMultiplier: Double)
     /// The same over a uniform sample of fixed size m = qN without replacement, neighbouring relation replace-one.
     case fixedSizeGaussian(samplingRate: Double, noiseMultiplier: Double)
@@ -23,6 +26,7 @@ public enum PrivacyEvent: Hashable, Sendable {
     public var kind: String {
         switch self {
         case .gaussian: "gaussian"
+        case .discreteGaussian: "discrete_gaussian"
         case .poissonGaussian: "poisson_gaussian"
         case .fixedSizeGaussian: "fixed_size_gaussian"
         case .laplace: "laplace"
@@ -50,7 +54,7 @@ public enum PrivacyEvent: Hashable, Sendable {
     /// Refuses parameters outside the domain: q in (0, 1], z and b finite and more than 0.
     func validate() throws(PrivacyError) {
         switch self {
-        case .gaussian(let z): try Require.positive("noise_multiplier", z)
+        case .gaussian(let z), .discreteGaussian(let z): try Require.positive("noise_multiplier", z)
         case .poissonGaussian(let q, let z), .fixedSizeGaussian(let q, let z):
             try Require.samplingRate(q)
             try Require.positive("noise_multiplier", z)

@@ -2,39 +2,46 @@
 public enum LocalNoise {
     /// Clips on the integer grid, adds noise, and gives the values back in parameter units.
     ///
-    /// One call is one release of (ε, δ)-local differential privacy with neighbouring relation `replace_one` and noise
-    /// standard deviation 2·C·z. The same update must never be noised twice: a repeated upload sends the same bytes.
+    /// One call is one release of (ε, δ)-local differential privacy with neighbouring relation `replace_one` and noise of
+    /// scale 2·C·z; ε-local with Laplace noise, whose C bounds the L1 norm. The same update must never be noised twice: a
+    /// repeated upload sends the same bytes.
     ///
     /// - Throws: ``PrivacyError``.
     public static func privatize(
         _ update: inout [Float],
         clippingNorm: Double,
-        noiseMultiplier: Double
+        noiseMultiplier: Double,
+        distribution: NoiseDistribution = .gaussian
     ) throws(PrivacyError) {
         try privatize(
             &update,
             clippingNorm: clippingNorm,
             noiseMultiplier: noiseMultiplier,
-            sampler: IntegerGaussianSampler()
-        )
+            distribution: distribution
+        ) { sums, grid throws(PrivacyError) in try grid.addNoise(to: &sums) }
     }
 
     package static func privatize(
         _ update: inout [Float],
         clippingNorm: Double,
         noiseMultiplier: Double,
-        sampler: IntegerGaussianSampler
+        distribution: NoiseDistribution = .gaussian,
+        addNoise: (inout [Int64], NoiseGrid) throws(PrivacyError) -> Void
     ) throws(PrivacyError) {
         let grid = try NoiseGrid(
             clippingNorm: clippingNorm,
             noiseMultiplier: noiseMultiplier,
             parameterCount: update.count,
-            isLocal: true
+            isLocal: true,
+            distribution: distribution
         )
         if let index = update.firstIndex(where: { !$0.isFinite }) { throw .notFinite(index: index) }
-        try L2Clipping.clip(&update, norm: clippingNorm)
+        switch distribution.norm {
+        case .l1: try L1Clipping.clip(&update, norm: clippingNorm)
+        case .l2: try L2Clipping.clip(&update, norm: clippingNorm)
+        }
         var integers = grid.quantize(update)
-        try sampler.addNoise(to: &integers)
+        try addNoise(&integers, grid)
         update = integers.map { Float(Double($0) * grid.step) }
     }
 }

@@ -1,30 +1,83 @@
+/// What noise is drawn from.
+public enum NoiseDistribution: Hashable, Sendable {
+    /// ``IntegerGaussianSampler``: Σ* ≈ 1.2586·10⁷ grid units, for vectors of any size.
+    case gaussian
+    /// Discrete Laplace of 2³² grid units: pure differential privacy, for small vectors.
+    case laplace
+    /// The exact discrete Gaussian of so many grid units, 1 to 1000: for small vectors on a coarse grid.
+    case discreteGaussian(scale: Int)
+
+    /// The distribution of a mechanism by its name in run files; `banded_matrix` correlates Gaussian noise.
+    ///
+    /// - Returns: `nil` for a name that is not known.
+    public init?(mechanism: String, scale: Int? = nil) {
+        switch mechanism {
+        case "gaussian", "banded_matrix": self = .gaussian
+        case "laplace": self = .laplace
+        case "discrete_gaussian": self = .discreteGaussian(scale: scale ?? 1000)
+        default: return nil
+        }
+    }
+
+    /// The norm in which a contribution is bounded.
+    public var norm: ContributionNorm {
+        if case .laplace = self { .l1 } else { .l2 }
+    }
+
+    /// The scale in grid units: the standard deviation of the Gaussian ones, t of the Laplace one.
+    var scale: Double {
+        switch self {
+        case .gaussian: IntegerGaussianSampler.standardDeviation
+        case .laplace: Double(Self.laplaceScale)
+        case .discreteGaussian(let scale): Double(scale)
+        }
+    }
+
+    static let laplaceScale: UInt64 = 1 << 32
+    /// The exact samplers make a few hundred thousand draws a second.
+    static let exactParameterLimit = 1 << 20
+}
+
+/// How a contribution is measured.
+public enum ContributionNorm: Hashable, Sendable {
+    /// The sum of magnitudes.
+    case l1
+    /// The root of the sum of squares.
+    case l2
+}
+
 /// The integer grid on which clipped updates are summed and noised.
 ///
-/// The step is γ = z·S/Σ*, with S the sensitivity: C when a client's contribution may be replaced by nothing (`central`),
-/// 2C when it may be replaced by any other (`local`). On the grid a contribution's L2 norm is at most K, checked exactly
-/// in integers, so that rounding in floating point cannot void the bound.
+/// The step is γ = z·S/Σ, with Σ the noise's scale in grid units and S the sensitivity: C when a client's contribution may
+/// be replaced by nothing (`central`), 2C when it may be replaced by any other (`local`). On the grid a contribution's norm
+/// is at most K, checked exactly in integers, so that rounding in floating point cannot void the bound.
 public struct NoiseGrid: Equatable, Sendable {
     /// γ, in parameter units.
     public let step: Double
     /// K, in grid units.
     public let norm: UInt64
-    /// z: noise standard deviation over sensitivity.
+    /// z: scale of the noise over sensitivity.
     public let noiseMultiplier: Double
+    /// What the noise is drawn from.
+    public let distribution: NoiseDistribution
 
     /// Makes the grid.
     ///
     /// - Parameters:
-    ///   - clippingNorm: C, in parameter units.
+    ///   - clippingNorm: C, in parameter units; an L1 norm for Laplace noise.
     ///   - noiseMultiplier: z, from 0.1 to 10,000.
     ///   - parameterCount: The number of noised coordinates d of one release.
     ///   - isLocal: Whether the sensitivity is 2C.
+    ///   - distribution: What the noise is drawn from.
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``,
-    ///   ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d.
+    ///   ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d (8d in L1): else rounding to the grid would
+    ///   take a good part of the bound.
     public init(
         clippingNorm: Double,
         noiseMultiplier: Double,
         parameterCount: Int,
-        isLocal: Bool = false
+        isLocal: Bool = false,
+        distribution: NoiseDistribution = .gaussian
     ) throws(PrivacyError) {
         guard clippingNorm > 0, clippingNorm.isFinite else {
             throw .invalidParameter(name: "clippingNorm", value: clippingNorm, allowed: "more than 0")
@@ -32,34 +85,67 @@ public struct NoiseGrid: Equatable, Sendable {
         guard (0.1...10_000).contains(noiseMultiplier) else {
             throw .invalidParameter(name: "noiseMultiplier", value: noiseMultiplier, allowed: "0.1 to 10000")
         }
+        if case .discreteGaussian(let scale) = distribution, !(1...1000).contains(scale) {
+            throw .invalidParameter(name: "noise_scale", value: Double(scale), allowed: "1 to 1000")
+        }
         let factor = isLocal ? 2.0 : 1.0
-        let scale = IntegerGaussianSampler.standardDeviation
+        let scale = distribution.scale
         step = noiseMultiplier * factor * clippingNorm / scale
         norm = UInt64(scale / (factor * noiseMultiplier))
         self.noiseMultiplier = noiseMultiplier
-        let limit = Int((Double(norm) / 8) * (Double(norm) / 8))
-        guard parameterCount <= limit else { throw .dimensionTooLarge(parameterCount: parameterCount, limit: limit) }
+        self.distribution = distribution
+        try checkDimension(parameterCount)
     }
 
-    private init(step: Double, norm: UInt64, noiseMultiplier: Double) {
+    private init(step: Double, norm: UInt64, noiseMultiplier: Double, distribution: NoiseDistribution) {
         self.step = step
         self.norm = norm
         self.noiseMultiplier = noiseMultiplier
+        self.distribution = distribution
+    }
+
+    private func checkDimension(_ count: Int) throws(PrivacyError) {
+        let ratio = Double(norm) / 8
+        var limit = Int(min(0x1p62, distribution.norm == .l1 ? ratio : ratio * ratio))
+        if distribution != .gaussian { limit = min(limit, NoiseDistribution.exactParameterLimit) }
+        guard count <= limit else { throw .dimensionTooLarge(parameterCount: count, limit: limit) }
     }
 
     /// The same bound on a grid with a step `factor` times as large.
     ///
     /// - Throws: ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d there too.
     func coarsened(by factor: UInt64, parameterCount: Int) throws(PrivacyError) -> NoiseGrid {
-        let coarse = NoiseGrid(step: step * Double(factor), norm: norm / factor, noiseMultiplier: noiseMultiplier)
-        let limit = Int((Double(coarse.norm) / 8) * (Double(coarse.norm) / 8))
-        guard parameterCount <= limit else { throw .dimensionTooLarge(parameterCount: parameterCount, limit: limit) }
+        let coarse = NoiseGrid(
+            step: step * Double(factor),
+            norm: norm / factor,
+            noiseMultiplier: noiseMultiplier,
+            distribution: distribution
+        )
+        try coarse.checkDimension(parameterCount)
         return coarse
     }
 
     /// The grid of one part of a vector whose clipping norm is `√share` of the whole.
     public func part(share: Double) -> NoiseGrid {
-        NoiseGrid(step: step, norm: UInt64(Double(norm) * share.squareRoot()), noiseMultiplier: noiseMultiplier)
+        NoiseGrid(
+            step: step,
+            norm: UInt64(Double(norm) * share.squareRoot()),
+            noiseMultiplier: noiseMultiplier,
+            distribution: distribution
+        )
+    }
+
+    /// Adds the noise of one release, from a key that is drawn for it and forgotten.
+    ///
+    /// - Throws: ``PrivacyError/randomSourceFailed``.
+    public func addNoise(to sums: inout [Int64]) throws(PrivacyError) {
+        switch distribution {
+        case .gaussian: try IntegerGaussianSampler().addNoise(to: &sums)
+        case .laplace: try ExactIntegerSampler(.laplace(scale: NoiseDistribution.laplaceScale)).addNoise(to: &sums)
+        case .discreteGaussian(let scale):
+            try ExactIntegerSampler(.gaussian(varianceNumerator: UInt64(scale * scale), denominator: 1))
+                .addNoise(to: &sums)
+        }
     }
 
     /// Rounds a value to the grid; values beyond the grid's reach are cut, as the norm check would cut them.
@@ -90,20 +176,29 @@ public struct NoiseGrid: Equatable, Sendable {
         }
     }
 
-    /// The factor that brings a contribution under the bound: 1 when the exact sum of squares is within it.
-    public func shrinkFactor(squaredNorm: UInt128) -> Double {
-        let bound = UInt128(norm) * UInt128(norm)
-        guard squaredNorm > bound else { return 1 }
-        return Double(norm) / Double(squaredNorm).squareRoot() * (1 - 0x1p-20)
+    /// The factor that brings a contribution under the bound: 1 when it is within it.
+    ///
+    /// The measure is the exact sum of squares, or of magnitudes where the bound is on the L1 norm.
+    public func shrinkFactor(measure: UInt128) -> Double {
+        switch distribution.norm {
+        case .l1: measure <= UInt128(norm) ? 1 : Double(norm) / Double(measure) * (1 - 0x1p-20)
+        case .l2:
+            measure <= UInt128(norm) * UInt128(norm)
+                ? 1 : Double(norm) / Double(measure).squareRoot() * (1 - 0x1p-20)
+        }
     }
 
     /// Quantises a whole vector with the exact check.
     ///
-    /// - Returns: Integers with an L2 norm of at most `norm`.
+    /// - Returns: Integers with a norm of at most `norm`.
     public func quantize(_ values: [Float]) -> [Int64] {
         var integers = values.map { quantize($0) }
-        let squared = integers.reduce(UInt128(0)) { $0 + UInt128($1.magnitude) * UInt128($1.magnitude) }
-        let factor = shrinkFactor(squaredNorm: squared)
+        let isL1 = distribution.norm == .l1
+        let measure = integers.reduce(UInt128(0)) { sum, value in
+            let magnitude = UInt128(value.magnitude)
+            return sum + (isL1 ? magnitude : magnitude * magnitude)
+        }
+        let factor = shrinkFactor(measure: measure)
         if factor < 1 {
             // Truncation toward zero cannot raise the norm.
             for index in integers.indices { integers[index] = Int64(Double(integers[index]) * factor) }

@@ -106,6 +106,7 @@ public struct RenyiAccountant: PrivacyAccountant {
         case .distributedDiscreteGaussian(let mechanism): return mechanism.divergence(order: order)
         case .skellam(let mechanism): return mechanism.divergence(order: order)
         case .approximate(let epsilon, _): return RenyiDivergence.pure(epsilon: epsilon, order: order)
+        case .discreteGaussian(let z): return order / (2 * z * z)
         case .gaussian, .bandedMatrix, .tree: return order / 2 * (event.gaussianInverseSquare ?? .infinity)
         }
     }

@@ -47,21 +47,15 @@ struct PreparedUpdate: Sendable {
             try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
         if assignment.training.submit == "weights" { VectorKernels.axpy(1, model.values, into: &update.values) }
         guard VectorKernels.allFinite(update.values) else { throw LocalTrainingError.numeric }
-        let metadata = Self.metadata(result, assignment, seconds: seconds)
-        let privacy = assignment.privacy
-        if privacy.mode != "none" {
-            try L2Clipping.clip(&update.values, norm: privacy.clipping.norm)
+        var metadata = Self.metadata(result, assignment, seconds: seconds)
+        let protection = try UpdateProtection(assignment.privacy)
+        if let isWithin = try protection?.clip(&update), assignment.privacy.isAdaptive {
+            metadata[UpdateMetadata.withinNorm] = isWithin ? "1" : "0"
         }
         control = controls.map {
             SafetensorsWriter.encode($0.next(after: update, layout: model.layout))
         }
-        if privacy.mode == "local" {
-            try LocalNoise.privatize(
-                &update.values,
-                clippingNorm: privacy.clipping.norm,
-                noiseMultiplier: privacy.noiseMultiplier
-            )
-        }
+        try protection?.addLocalNoise(&update)
         // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
         var kept = feedback
         data = UpdateEncoder.encode(
@@ -80,7 +74,12 @@ struct PreparedUpdate: Sendable {
         seconds: Double
     ) -> [String: String] {
         var metadata = ["kind": assignment.training.submit, "base": assignment.model.sha256, "num_examples": "1"]
-        if assignment.privacy.mode != "local" { metadata["num_examples"] = String(max(1, result.exampleCount)) }
+        if assignment.privacy.mode == "none" {
+            metadata["num_examples"] = String(max(1, result.exampleCount))
+        } else if let cap = assignment.exampleCap, assignment.privacy.mode == "central" {
+            // A count is a release too: it leaves where it weighs the update, and no further than it counts.
+            metadata["num_examples"] = String(max(1, min(cap, result.exampleCount)))
+        }
         guard assignment.privacy.mode == "none" else { return metadata }
         // Sums over private text are a release of their own: they leave only where nothing is promised.
         for (name, value) in result.metrics.sums { metadata[name] = String(value) }

@@ -77,6 +77,8 @@ public struct ClientState: Sendable {
         unlink(path(name))
     }
 
+    func exists(_ name: String) -> Bool { FileManager.default.fileExists(atPath: path(name)) }
+
     func path(_ name: String) -> String { directory + "/" + name }
 
     private func failure(_ name: String) -> ClientError {

@@ -145,14 +145,14 @@ public actor FederatedClient {
     // MARK: - One assignment
 
     private func perform(_ assignment: AssignmentBody) async throws -> ParticipationOutcome {
-        var ledger = state.read("ledger.json", ClientLedger.self) ?? ClientLedger()
-        let event = ClientLedger.Event(
-            run: assignment.run,
-            round: assignment.round,
-            mode: assignment.privacy.mode,
-            noiseMultiplier: assignment.privacy.noiseMultiplier
-        )
-        if let refusal = ledger.refusal(of: event, policy: policy) {
+        var ledger = ClientLedger()
+        if state.exists("ledger.json") {
+            guard let kept = state.read("ledger.json", ClientLedger.self) else {
+                return try await fail(assignment, "privacy_refused", "the device's own ledger cannot be read")
+            }
+            ledger = kept
+        }
+        if let refusal = ledger.refusal(of: assignment, policy: policy) {
             return try await fail(assignment, "privacy_refused", refusal)
         }
         do {
@@ -182,7 +182,7 @@ public actor FederatedClient {
             }
             if let refusal { return .ended(code: refusal) }
             // The event is on disk before the update can leave the device.
-            ledger.events.append(event)
+            ledger.events.append(.init(assignment))
             try state.write("ledger.json", ledger)
             let digest = Data(SHA256.hash(data: prepared.data))
             try state.write("update.safetensors", data: prepared.data)

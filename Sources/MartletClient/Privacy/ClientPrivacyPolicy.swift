@@ -1,4 +1,4 @@
-import DifferentialPrivacy
+package import WireFormat
 
 /// What the owner of a device allows; a round whose terms go beyond it is refused with `privacy_refused`.
 public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
@@ -6,49 +6,46 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
     public var acceptedModes: [String]
     /// Rounds of one run in which the device takes part, at most.
     public var maxParticipations: Int
-    /// For mode `local`: the largest ε that the device's reports may add up to, at `delta`.
+    /// The largest ε that the device's participations may add up to at `delta`: its local reports, and its central rounds
+    /// as the server states them, each for themselves.
     public var maxEpsilon: Double
     /// δ of `maxEpsilon`.
     public var delta: Double
+    /// Rounds that publish what fewer clients sent are refused.
+    public var minimumCohort: Int
 
     /// Creates a policy; the default takes every mode.
     public init(
         acceptedModes: [String] = ["none", "local", "central"],
         maxParticipations: Int = 1_000_000,
         maxEpsilon: Double = .greatestFiniteMagnitude,
-        delta: Double = 1e-5
+        delta: Double = 1e-5,
+        minimumCohort: Int = 0
     ) {
         self.acceptedModes = acceptedModes
         self.maxParticipations = maxParticipations
         self.maxEpsilon = maxEpsilon
         self.delta = delta
-    }
-}
-
-/// The device's own record of what its reports have cost, kept whatever the server keeps.
-struct ClientLedger: Codable, Equatable, Sendable {
-    struct Event: Codable, Equatable, Sendable {
-        var run: String
-        var round: Int
-        var mode: String
-        var noiseMultiplier: Double
+        self.minimumCohort = minimumCohort
     }
 
-    var events: [Event] = []
-
-    /// Why the policy does not allow one more event, or `nil` when it does.
-    func refusal(of event: Event, policy: ClientPrivacyPolicy) -> String? {
-        guard policy.acceptedModes.contains(event.mode) else {
-            return "mode \(event.mode) is not accepted on this device"
+    /// Reads a policy file: `accepted_modes`, `max_participations`, `max_epsilon`, `delta`, `minimum_cohort`, all optional.
+    ///
+    /// - Throws: ``DocumentError`` naming every bad field.
+    package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
+        try FieldReader.read(document) { fields in
+            var policy = Self()
+            if let modes = fields.stringList("accepted_modes") {
+                policy.acceptedModes = modes
+                for mode in modes where !["none", "local", "central"].contains(mode) {
+                    fields.report("accepted_modes", "'\(mode)' is no mode: none, local, central")
+                }
+            }
+            policy.maxParticipations = fields.integer("max_participations", default: 1_000_000, in: 0...1_000_000)
+            policy.maxEpsilon = fields.number("max_epsilon", default: .greatestFiniteMagnitude, in: 0...1e308 * 1.7)
+            policy.delta = fields.number("delta", default: 1e-5, in: 1e-15...0.1)
+            policy.minimumCohort = fields.integer("minimum_cohort", default: 0, in: 0...1_000_000_000)
+            return policy
         }
-        let participations = events.filter { $0.run == event.run }.count
-        guard participations < policy.maxParticipations else {
-            return "this device has taken part \(participations) times already"
-        }
-        guard event.mode == "local" else { return nil }
-        let inverseSquare = (events + [event]).filter { $0.mode == "local" }
-            .reduce(0.0) { $0 + 1 / ($1.noiseMultiplier * $1.noiseMultiplier) }
-        let total = GaussianAccountant.epsilon(delta: policy.delta, noiseMultiplier: (1 / inverseSquare).squareRoot())
-        return total <= policy.maxEpsilon ? nil : "epsilon would reach \(total) of \(policy.maxEpsilon)"
     }
 }

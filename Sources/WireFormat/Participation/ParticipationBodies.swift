@@ -142,6 +142,10 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     /// Seconds until another client gets the work unless a heartbeat comes; absent before the first heartbeat of a run
     /// that sets none.
     package var leaseS: Double?
+    /// Updates that a round needs to count, at least.
+    package var cohortMinimum: Int?
+    /// Examples of one client that count, at most, where updates weigh by examples; then their number is sent.
+    package var exampleCap: Int?
 
     package init(
         id: String,

@@ -99,19 +99,6 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var algorithm: String?
     }
 
-    /// The privacy terms.
-    package struct Privacy: Codable, Equatable, Sendable {
-        package struct Clipping: Codable, Equatable, Sendable {
-            package var norm: Double
-            package var policy: String
-        }
-        package var mode: String
-        package var mechanism: String
-        package var clipping: Clipping
-        /// Noise standard deviation over L2 sensitivity (C for central, 2C for local).
-        package var noiseMultiplier: Double
-    }
-
     package var name: String
     package var kind: String
     package var population: String
@@ -142,7 +129,7 @@ extension RunSpecification {
         let privacy = fields.object("privacy") { Privacy(reading: $0) }
         self.privacy = privacy
         model.setAdapterDefault(isPrivate: privacy.mode != "none")
-        cohort = fields.object("cohort") { Cohort(reading: $0, capRequired: privacy.mode != "none") }
+        cohort = fields.object("cohort") { Cohort(reading: $0, privacy: privacy) }
         let training = fields.object("training") { Training(reading: $0, privacyMode: privacy.mode) }
         self.training = training
         let cohort = self.cohort
@@ -155,6 +142,8 @@ extension RunSpecification {
         let stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
         self.stop = stop
         checkScheduling(fields)
+        checkPrivacy(fields)
+        if self.privacy.mechanism == "banded_matrix" { self.privacy.band = noiseBand }
     }
 }
 
@@ -196,10 +185,20 @@ extension RunSpecification.Model {
 }
 
 extension RunSpecification.Cohort {
-    fileprivate init(reading fields: FieldReader, capRequired: Bool) {
+    fileprivate init(reading fields: FieldReader, privacy: RunSpecification.Privacy) {
+        let isAmplified = privacy.isAmplified
+        let capRequired = privacy.mode != "none" && !isAmplified
         goal = fields.integer("goal", in: 1...1_000_000)
-        minimum = fields.integer("minimum", default: max(1, goal * 4 / 5), in: 1...1_000_000)
+        minimum = fields.integer("minimum", default: isAmplified ? 0 : max(1, goal * 4 / 5), in: 0...1_000_000)
         if minimum > goal { fields.report("minimum", "\(minimum) is more than the goal of \(goal)") }
+        if (minimum == 0) != isAmplified {
+            fields.report(
+                "minimum",
+                isAmplified
+                    ? "must be 0 or left out with privacy.amplification poisson: an attempt that is thrown away for having few "
+                        + "updates tells who was drawn" : "must be 1 or more"
+            )
+        }
         overSelection = fields.number("over_selection", default: 1.2, in: 1...10)
         policy = fields.choice("policy", of: ["first_come", "uniform", "poisson", "all"], default: "first_come")
         selectionTimeoutS = fields.number("selection_timeout_s", default: 60, in: 0.1...604_800)
@@ -207,6 +206,12 @@ extension RunSpecification.Cohort {
         maxParticipations = fields.integer("max_participations", default: capRequired ? 1 : 0, in: 0...1_000_000)
         if capRequired && maxParticipations == 0 {
             fields.report("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
+        }
+        if isAmplified && maxParticipations > 0 {
+            fields.report(
+                "max_participations",
+                "must be 0 or left out with privacy.amplification poisson: every round draws from everyone"
+            )
         }
         minSeparationRounds = fields.integer("min_separation_rounds", default: 0, in: 0...1_000_000)
         samplingRate = fields.optionalNumber("sampling_rate", in: 0...1, excludingLower: true)
@@ -289,23 +294,5 @@ extension RunSpecification.Training {
             )
         }
         refuseWhatDoesNotGoTogether(fields, privacyMode: privacyMode)
-    }
-}
-
-extension RunSpecification.Privacy {
-    fileprivate init(reading fields: FieldReader) {
-        mode = fields.choice("mode", of: ["none", "central", "local"], default: "none")
-        mechanism = fields.choice("mechanism", of: ["gaussian"], default: "gaussian")
-        clipping = fields.object("clipping") { clipping in
-            Clipping(
-                norm: clipping.number("norm", default: 1, in: 1e-9...1e9),
-                policy: clipping.choice("policy", of: ["flat"], default: "flat")
-            )
-        }
-        let isPrivate = mode != "none"
-        noiseMultiplier = fields.number("noise_multiplier", default: isPrivate ? nil : 0, in: 0...10_000)
-        if isPrivate && fields.has("noise_multiplier") && noiseMultiplier < 0.1 {
-            fields.report("noise_multiplier", "must be at least 0.1 in mode \(mode)")
-        }
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CoordinatorAPI
 import Foundation
 import LocalTraining
 import MartletClient
@@ -26,10 +27,12 @@ struct ClientCommand: AsyncParsableCommand {
     var modelFile: [String] = []
     @Option(help: "With --trainer-command: threads it may use.") var trainerThreads = 2
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
-    @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations = 1_000_000
-    @Option(help: "Mode local: refuse to spend more than this epsilon (at delta 1e-5).") var maxEpsilon = Double
-        .greatestFiniteMagnitude
-    @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes = "none,local,central"
+    @Option(help: "What the device's owner allows, YAML or JSON; the options below take precedence.") var policy:
+        String?
+    @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations: Int?
+    @Option(help: "Refuse to spend more than this epsilon (at the policy's delta, or 1e-5).") var maxEpsilon: Double?
+    @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes: String?
+    @Option(help: "Refuse rounds that may publish what fewer clients sent.") var minimumCohort: Int?
     @Flag(help: "Stop when the server has no work.") var once = false
     @Flag(help: "Print outcomes as JSON lines.") var json = false
 
@@ -42,11 +45,7 @@ struct ClientCommand: AsyncParsableCommand {
             trainer: try trainer(),
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: try ModelCache(directory: stateDir + "/models"),
-            policy: ClientPrivacyPolicy(
-                acceptedModes: acceptModes.split(separator: ",").map(String.init),
-                maxParticipations: maxParticipations,
-                maxEpsilon: maxEpsilon
-            )
+            policy: try privacyPolicy()
         )
         let work = Task {
             while !Task.isCancelled {
@@ -72,6 +71,30 @@ struct ClientCommand: AsyncParsableCommand {
         } catch {
             throw Failure(error)
         }
+    }
+
+    private func privacyPolicy() throws -> ClientPrivacyPolicy {
+        var result = ClientPrivacyPolicy()
+        if let policy {
+            guard let data = FileManager.default.contents(atPath: policy) else {
+                throw Failure("cannot read \(policy)")
+            }
+            do {
+                let document =
+                    policy.hasSuffix(".json")
+                    ? try JSONValue.parse(Array(data)) : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
+                result = try ClientPrivacyPolicy.read(document)
+            } catch let error as DocumentError {
+                throw Failure(
+                    "\(policy) is no policy:" + error.problems.map { "\n  \($0.pointer): \($0.detail)" }.joined()
+                )
+            }
+        }
+        if let maxParticipations { result.maxParticipations = maxParticipations }
+        if let maxEpsilon { result.maxEpsilon = maxEpsilon }
+        if let acceptModes { result.acceptedModes = acceptModes.split(separator: ",").map(String.init) }
+        if let minimumCohort { result.minimumCohort = minimumCohort }
+        return result
     }
 
     private func trainer() throws -> any LocalTrainer {

@@ -23,7 +23,7 @@ struct PrivacyPlan: AsyncParsableCommand {
     @Flag(help: "Count what the population on the server has been charged with.") var fromServer = false
 
     func run() async throws {
-        let specification = try read()
+        var specification = try read()
         guard specification.privacy.mode != "none" else {
             throw Failure("\(file) has privacy.mode none: it costs nothing and promises nothing")
         }
@@ -39,6 +39,7 @@ struct PrivacyPlan: AsyncParsableCommand {
             isAdaptive = !earlier.isEmpty
         }
         do {
+            specification = try PrivacyCalibration.resolve(specification, parameterCount: count, delta: budgetDelta)
             let projection = try PrivacyProjection(
                 of: specification,
                 parameterCount: count,

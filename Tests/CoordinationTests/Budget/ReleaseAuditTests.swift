@@ -85,7 +85,7 @@ struct ReleaseAuditTests {
     private static func right() -> ReleaseMechanics {
         let keys = Keys()
         var mechanics = ReleaseMechanics()
-        mechanics.addNoise = { try keys.addNoise(&$0) }
+        mechanics.addNoise = { sums, _ in try keys.addNoise(&sums) }
         return mechanics
     }
 
@@ -120,7 +120,7 @@ struct ReleaseAuditTests {
         let noise = (first.reduce(0) { $0 + $1 * $1 } / Double(dimension)).squareRoot() / unit
         // Without noise the bound itself is seen exactly.
         var silent = mechanics
-        silent.addNoise = { _ in }
+        silent.addNoise = { _, _ in }
         let bare = try with.release(silent)
         let norm = bare.reduce(0) { $0 + $1 * $1 }.squareRoot()
         return Findings(
@@ -139,14 +139,14 @@ struct ReleaseAuditTests {
 
     @Test func noNoiseIsFound() throws {
         var wrong = Self.right()
-        wrong.addNoise = { _ in }
+        wrong.addNoise = { _, _ in }
         #expect(try !Self.audit(wrong).isSound)
     }
 
     @Test func halfTheNoiseIsFound() throws {
         var wrong = Self.right()
         let keys = Keys()
-        wrong.addNoise = { sums in
+        wrong.addNoise = { sums, _ in
             var noise = [Int64](repeating: 0, count: sums.count)
             try keys.addNoise(&noise)
             for index in sums.indices { sums[index] += noise[index] / 2 }
@@ -157,7 +157,7 @@ struct ReleaseAuditTests {
     @Test func noiseDividedTwiceIsFound() throws {
         var wrong = Self.right()
         let keys = Keys()
-        wrong.addNoise = { sums in
+        wrong.addNoise = { sums, _ in
             var noise = [Int64](repeating: 0, count: sums.count)
             try keys.addNoise(&noise)
             for index in sums.indices { sums[index] += noise[index] / 4 }
@@ -167,11 +167,11 @@ struct ReleaseAuditTests {
 
     @Test func aClipBeforeTheWeightIsFound() throws {
         var wrong = Self.right()
-        wrong.sumGrid = { grid in
+        wrong.sumGrid = { grid, _ in
             .init(
                 quantize: { value, weight in 4 * grid.quantize(value, scale: weight) },
                 // The bound is checked on the value that has not been multiplied yet.
-                shrinkFactor: { grid.shrinkFactor(squaredNorm: $0 / 16) }
+                shrinkFactor: { grid.shrinkFactor(measure: $0 / 16) }
             )
         }
         #expect(try !Self.audit(wrong, examples: 4).isSound)
@@ -179,13 +179,13 @@ struct ReleaseAuditTests {
 
     @Test func aMissingClipIsFound() throws {
         var wrong = Self.right()
-        wrong.sumGrid = { grid in .init(quantize: { grid.quantize($0, scale: $1) }, shrinkFactor: { _ in 1 }) }
+        wrong.sumGrid = { grid, _ in .init(quantize: { grid.quantize($0, scale: $1) }, shrinkFactor: { _ in 1 }) }
         #expect(try !Self.audit(wrong).isSound)
     }
 
     @Test func theSameKeyInTwoRoundsIsFound() throws {
         var wrong = Self.right()
-        wrong.addNoise = { sums in
+        wrong.addNoise = { sums, _ in
             try IntegerGaussianSampler(testKey: SymmetricKey(data: [UInt8](repeating: 1, count: 32))).addNoise(
                 to: &sums
             )
@@ -202,7 +202,7 @@ struct ReleaseAuditTests {
     @Test func noiseOncePerShardIsFound() throws {
         var wrong = Self.right()
         let keys = Keys()
-        wrong.addNoise = { sums in
+        wrong.addNoise = { sums, _ in
             try keys.addNoise(&sums)
             try keys.addNoise(&sums)
         }
@@ -216,9 +216,11 @@ struct ReleaseAuditTests {
             try LocalNoise.privatize(
                 &update,
                 clippingNorm: 1,
-                noiseMultiplier: z,
-                sampler: IntegerGaussianSampler(testKey: SymmetricKey(data: [UInt8](repeating: 2, count: 32)))
-            )
+                noiseMultiplier: z
+            ) { sums, _ throws(PrivacyError) in
+                let key = SymmetricKey(data: [UInt8](repeating: 2, count: 32))
+                try IntegerGaussianSampler(testKey: key).addNoise(to: &sums)
+            }
             return (update.reduce(0.0) { $0 + Double($1) * Double($1) } / 40_000).squareRoot()
         }
         #expect(abs(try deviation(Self.z) / (2 * Self.z) - 1) < 0.036)

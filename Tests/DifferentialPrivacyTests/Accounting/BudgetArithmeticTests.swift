@@ -24,7 +24,19 @@ struct BudgetArithmeticTests {
     @Test func theSamplersErrorIsTakenOffDelta() throws {
         let few = try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1)], delta: 1e-8)
         #expect(try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1 << 40)], delta: 1e-8) > few)
-        #expect(try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1 << 60)], delta: 1e-8) == .infinity)
+        // Where nothing of δ would be left, what holds for the integer noise itself is charged instead.
+        let many = try epsilon([gaussian(1, rounds: 1, cap: 1, coordinates: 1 << 60)], delta: 1e-8)
+        #expect(abs(many - ZeroConcentratedAccountant.tightEpsilon(rho: 0.5, delta: 1e-8).epsilon) < 1e-9)
+        let sampled = CappedRelease(.poissonGaussian(samplingRate: 0.5, noiseMultiplier: 1), coordinateCount: 1 << 60)
+        for kind in [AccountantKind.rdp, .pld] {
+            #expect(try BudgetArithmetic.epsilon(of: [sampled], delta: 1e-8, accountant: kind) == .infinity)
+        }
+    }
+
+    /// Twenty-five participations at z = 1 cost more than e^ε could take from δ: a large budget admits them all the same.
+    @Test func aLargeBudgetIsNotLostToTheSamplersError() throws {
+        let total = try epsilon([gaussian(1, rounds: 25, cap: 25, coordinates: 100_000)])
+        #expect(total < 50 && total > GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 0.2))
     }
 
     @Test func whoMayEnforceFollowsFromTheEventsAndThePlan() {

@@ -92,9 +92,8 @@ struct IntegerGaussianSamplerTests {
         try LocalNoise.privatize(
             &update,
             clippingNorm: 0.5,
-            noiseMultiplier: 3,
-            sampler: IntegerGaussianSampler(testKey: Self.key)
-        )
+            noiseMultiplier: 3
+        ) { sums, _ throws(PrivacyError) in try IntegerGaussianSampler(testKey: Self.key).addNoise(to: &sums) }
         let variance = update.reduce(0.0) { $0 + Double($1) * Double($1) } / 20_000
         #expect(abs(variance / 9 - 1) < 0.08)
         var bad: [Float] = [1, .nan]
