@@ -111,7 +111,9 @@ class RoundNow {
         this.keys.set(parts.map(part => ({ ...part, text: count(part.value) })));
         const tiers = (round.tiers ?? []).map(tier => `${count(tier.accepted)}/${count(tier.assigned)}`).join(", ");
         setText(this.goal, t("goal", { goal: count(round.goal), minimum: count(round.minimum) }) + (tiers ? " · " + t("tiers", { list: tiers }) : ""));
-        setText(this.waiting, t("waits", { what: sentence(run.waiting_for) }));
+        // The open round's own words were read with its counts; the run's a moment before.
+        const isOver = ["committed", "abandoned"].includes(round.state);
+        setText(this.waiting, t("waits", { what: sentence((isOver ? null : round.waiting_for) ?? run.waiting_for) }));
     }
 
     tick() {

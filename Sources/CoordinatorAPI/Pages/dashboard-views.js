@@ -133,7 +133,7 @@ class RunView {
 
 /** What stands on the right when no run can be shown. */
 function emptyView(kind, run, create) {
-    const commands = "martlet population create keyboards --epsilon 8\nmartlet run create Examples/keyboard/run.yaml --start\nmartlet client --enrollment-token TOKEN --data messages.txt --state-dir ~/.martlet";
+    const commands = "eval \"$(martlet env --data-dir DIR)\"\nmartlet population create keyboards --epsilon 8\nmartlet population token keyboards\nmartlet run create Examples/keyboard/run.yaml --start\nmartlet client --enrollment-token TOKEN --data messages.txt --state-dir ~/.martlet";
     if (kind === "unknown-run") {
         return h("div", { class: "detail", "data-view": kind }, h("section", { class: "card counts" }, h("h1", { tabindex: "-1" }, t("unknownRunTitle")), h("p", {}, t("unknownRunText", { run })), h("p", {}, h("a", { href: "#/" }, t("backToRuns")))));
     }
