@@ -55,6 +55,9 @@ def main():
             time.sleep(0.5)
         time.sleep(1.5)
         for name, page in pages:
+            # A tab that was in the background has its transitions still before it.
+            page.send("Page.bringToFront")
+            time.sleep(1)
             page.until("document.querySelector('[data-view=run]')")
             page.screenshot(f"{directory}/{name}.png")
             assert not page.errors, page.errors

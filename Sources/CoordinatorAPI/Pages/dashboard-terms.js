@@ -16,9 +16,13 @@ function terms(specification) {
     if (sampled) list.push(t("termsTrie", { cost: number(sampled.epsilon, 2), n: count(sampled.threshold) }));
     else if (privacy.mode === "none") list.push(t("termsNoPrivacy"));
     else {
-        const clipping = privacy.clipping?.policy && privacy.clipping.policy !== "flat" ? ` (${privacy.clipping.policy.replaceAll("_", " ")})` : "";
-        const mechanism = privacy.mechanism && privacy.mechanism !== "gaussian" ? privacy.mechanism.replaceAll("_", " ") + ", " : "";
-        list.push(t("termsPrivacy", { mode: t("mode_" + privacy.mode), mechanism, z: number(privacy.noise_multiplier, 2), norm: number(privacy.clipping?.norm, 2) + clipping }));
+        const plain = name => name.replaceAll("_", " ");
+        const { clipping = {}, mechanism = "gaussian", target } = privacy;
+        const how = [mechanism === "gaussian" ? null : plain(mechanism) + (privacy.band > 1 ? ` ${privacy.band}` : ""), `z = ${number(privacy.noise_multiplier, 2)}`].filter(Boolean).join(", ");
+        const norm = number(clipping.norm, 2) + (clipping.policy && clipping.policy !== "flat" ? ` (${plain(clipping.policy)})` : "");
+        list.push(t("termsPrivacy", { mode: t("mode_" + privacy.mode), how, norm }));
+        if (target) list.push(t("termsTarget", { cost: number(target.epsilon, 2) }));
+        if (privacy.amplification && privacy.amplification !== "none") list.push(t("termsAmplified"));
     }
     return list;
 }
