@@ -73,10 +73,10 @@ extension CoordinatorAPI {
     }
 
     private static func lastEventID(_ request: ServerRequest) throws -> Int? {
-        _ = try request.integer("after", default: 0, in: 0...Int.max)
+        _ = try request.integer("after", default: 0, in: 0...ServerRequest.greatestNumber)
         let field = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] } ?? request.query["after"]
         guard let field, !field.isEmpty else { return nil }
-        guard let id = Int(field), id >= 0 else {
+        guard let id = Int(field), (0...ServerRequest.greatestNumber).contains(id) else {
             throw ParseFailure(
                 status: 400,
                 detail: "Last-Event-ID must be the id of an event, or 0 for all that are kept"

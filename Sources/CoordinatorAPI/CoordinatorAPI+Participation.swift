@@ -15,15 +15,13 @@ extension CoordinatorAPI {
                 throw ParseFailure(status: 400, detail: "Idempotency-Key may have at most 200 bytes")
             }
             let body = try RegistrationRequest.read(await Self.document(request))
-            return try Self.json(
-                await coordinator.register(
-                    enrollmentTokenHash: hash,
-                    body,
-                    idempotencyKey: key,
-                    certificateKey: request.peerKey
-                ),
-                status: 201
+            let registered = try await coordinator.register(
+                enrollmentTokenHash: hash,
+                body,
+                idempotencyKey: key,
+                certificateKey: request.peerKey
             )
+            return try Self.created(registered, at: "/v1/clients/\(registered.clientId)")
         }
         router.add("POST", "/v1/checkins", immediately: { try checkInAtOnce($0) }, otherwise: { try await checkIn($0) })
         router.add("GET", "/v1/assignments/{assignment}") { request in
@@ -68,9 +66,9 @@ extension CoordinatorAPI {
         let client = try await requireClient(request)
         let body = try CheckInRequest.read(await Self.document(request))
         let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request))
-        guard answer.assignment != nil else { return away(answer) }
+        guard let assignment = answer.assignment else { return away(answer) }
         coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": "assigned"])
-        return try Self.json(answer, status: 201)
+        return try Self.created(answer, at: "/v1/assignments/\(assignment.id)")
     }
 
     private func away(_ answer: CheckInResponse) -> ServerResponse {

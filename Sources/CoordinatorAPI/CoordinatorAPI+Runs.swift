@@ -18,7 +18,8 @@ extension CoordinatorAPI {
             guard dryRun == "false" else {
                 return try Self.json(await coordinator.planRun(specification, initialModel: model))
             }
-            return try Self.json(await coordinator.createRun(specification, initialModel: model), status: 201)
+            let run = try await coordinator.createRun(specification, initialModel: model)
+            return try Self.created(run, at: "/v1/runs/\(run.id)")
         }
         router.add("GET", "/v1/runs") { request in
             try await requireViewer(request)
@@ -46,12 +47,12 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
             try await requireViewer(request)
-            let after = try request.integer("after", default: 0, in: 0...(Int.max - 1))
-            let before = try request.integer("before", default: Int.max, in: 0...Int.max)
+            let after = try request.integer("after", default: 0, in: 0...ServerRequest.greatestNumber)
+            let before = try request.integer("before", default: Int.max, in: 0...ServerRequest.greatestNumber)
             let rounds = try await coordinator.rounds(
                 run: request.parameters["run"] ?? "",
                 in: after + 1..<max(after + 1, before),
-                last: try request.integer("last", default: Int.max, in: 1...Int.max)
+                last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber)
             )
             return try Self.list(rounds, request)
         }
@@ -76,7 +77,7 @@ extension CoordinatorAPI {
             try await requireViewer(request)
             let evaluations = try await coordinator.evaluations(
                 run: request.parameters["run"] ?? "",
-                last: try request.integer("last", default: Int.max, in: 1...Int.max)
+                last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber)
             )
             return try Self.list(evaluations, request)
         }

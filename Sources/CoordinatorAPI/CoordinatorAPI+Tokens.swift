@@ -8,7 +8,8 @@ extension CoordinatorAPI {
         router.add("POST", "/v1/tokens") { request in
             let creator = try await require(.admin, request)
             let body = try TokenRequest.read(await Self.document(request))
-            return try Self.json(await coordinator.createToken(body, by: creator), status: 201)
+            let issued = try await coordinator.createToken(body, by: creator)
+            return try Self.created(issued, at: "/v1/tokens/\(issued.id)")
         }
         router.add("GET", "/v1/tokens") { request in
             try await requireAdmin(request)

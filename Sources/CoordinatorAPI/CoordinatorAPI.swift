@@ -4,7 +4,6 @@ package import HTTPServing
 import HTTPTypes
 package import Tensors
 package import WireFormat
-import Yams
 
 /// The routes: HTTP in, coordinator calls, HTTP out.
 package struct CoordinatorAPI: Sendable {
@@ -104,7 +103,8 @@ package struct CoordinatorAPI: Sendable {
         router.add("POST", "/v1/populations") { request in
             try await requireAdmin(request)
             let body = try PopulationRequest.read(await Self.document(request))
-            return try Self.json(await coordinator.createPopulation(body), status: 201)
+            let population = try await coordinator.createPopulation(body)
+            return try Self.created(population, at: "/v1/populations/\(population.id)")
         }
         router.add("GET", "/v1/populations") { request in
             try await requireViewer(request)
@@ -140,7 +140,7 @@ package struct CoordinatorAPI: Sendable {
                 body,
                 by: creator
             )
-            return try Self.json(issued, status: 201)
+            return try Self.created(issued, at: "/v1/tokens/\(issued.id)")
         }
         router.add("GET", "/v1/clients") { request in
             try await requireViewer(request)
@@ -188,6 +188,13 @@ package struct CoordinatorAPI: Sendable {
         )
     }
 
+    /// What a POST made, and where it is from now on.
+    static func created(_ value: some Encodable, at path: String) throws -> ServerResponse {
+        var response = try json(value, status: 201)
+        response.headers[.location] = path
+        return response
+    }
+
     /// A page of items; the cursor is the position after the last item shown.
     static func list<Item: Encodable>(_ items: [Item], _ request: ServerRequest) throws -> ServerResponse {
         let (limit, cursor) = try request.page()
@@ -231,42 +238,4 @@ private struct LedgerRowView: Encodable {
 private struct Page<Item: Encodable>: Encodable {
     var items: [Item]
     var nextCursor: String?
-}
-
-/// YAML as the same tree that JSON becomes.
-package enum YAMLDocument {
-    package static func parse(_ text: String) throws -> JSONValue {
-        do {
-            return try convert(Yams.load(yaml: text) ?? [String: Any](), depth: 0)
-        } catch let error as DocumentError {
-            throw error
-        } catch {
-            throw DocumentError("", "is not valid YAML: \(reason(error))")
-        }
-    }
-
-    /// What is wrong and where, on one line.
-    private static func reason(_ error: any Error) -> String {
-        switch error {
-        case YamlError.scanner(_, let problem, let mark, _), YamlError.parser(_, let problem, let mark, _),
-            YamlError.composer(_, let problem, let mark, _):
-            "line \(mark.line), column \(mark.column): \(problem)"
-        case YamlError.duplicatedKeysInMapping(let duplicates, _):
-            "a field is given twice: \(duplicates.map { "\($0)" }.joined(separator: ", "))"
-        default: "\(error)"
-        }
-    }
-
-    private static func convert(_ value: Any, depth: Int) throws -> JSONValue {
-        guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
-        switch value {
-        case let boolean as Bool: return .boolean(boolean)
-        case let integer as Int: return .integer(integer)
-        case let number as Double: return .number(number)
-        case let text as String: return .string(text)
-        case let array as [Any]: return .array(try array.map { try convert($0, depth: depth + 1) })
-        case let object as [String: Any]: return .object(try object.mapValues { try convert($0, depth: depth + 1) })
-        default: return .null
-        }
-    }
 }

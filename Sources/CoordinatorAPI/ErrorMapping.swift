@@ -82,7 +82,7 @@ enum ErrorMapping {
             )
         case let failure as ParseFailure:
             return ProblemDocument(
-                title: HTTPResponse.Status(code: failure.status).reasonPhrase,
+                title: ReasonPhrase.of(failure.status),
                 status: failure.status,
                 detail: failure.detail,
                 code: code(of: failure.status)

@@ -2,6 +2,9 @@ import HTTPServing
 
 /// Reading query parameters strictly: what is not understood is an error, not a default.
 extension ServerRequest {
+    /// Numbers in JSON are exact up to here.
+    static let greatestNumber = (1 << 53) - 1
+
     /// A whole number inside a range; `fallback` where it is absent.
     func integer(_ name: String, default fallback: Int, in range: ClosedRange<Int>) throws(ParseFailure) -> Int {
         guard let text = query[name] else { return fallback }

@@ -32,6 +32,13 @@ struct AttackTests {
         "POST /v1/populations HTTP/1.1\r\nHost: a\r\n\(fields)\r\n\(body)"
     }
 
+    /// Ten lines of YAML that stand for 3.5 billion values.
+    private static let aliases =
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + zip("abcdefghi", "bcdefghij").map { before, name in
+            "\(name): &\(name) [" + [String](repeating: "*\(before)", count: 9).joined(separator: ",") + "]\n"
+        }.joined()
+
     private static let attacks: [Attack] = [
         .init("two lengths", post("Content-Length: 3\r\nContent-Length: 4\r\n"), "400"),
         .init("length and chunks", post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), "400"),
@@ -83,6 +90,14 @@ struct AttackTests {
         .init(
             "a bomb of nesting",
             post("Content-Length: 100000\r\nAuthorization: Bearer TOKEN\r\n", String(repeating: "[", count: 100_000)),
+            "422"
+        ),
+        .init(
+            "a bomb of aliases",
+            post(
+                "Content-Type: application/yaml\r\nContent-Length: \(aliases.utf8.count)\r\nAuthorization: Bearer TOKEN\r\n",
+                aliases
+            ),
             "422"
         ),
         .init(

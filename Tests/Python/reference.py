@@ -50,24 +50,14 @@ def main():
         assert len(lines) == len(statuses), f"{len(lines)} lines for {len(statuses)} operations"
         lines.sort(key=lambda item: LATE.index(item[0]) if item[0] in LATE else -1)
 
-        service.population("keyboards")
-        run = service.run(rounds=5, cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000})
-        clients = service.clients(3)
-        service.round(clients[:2])
-        enrollment = service.call("POST", "/v1/populations/keyboards/enrollment-tokens", {"max_uses": 100})["token"]
-        work = service.assignment(clients[0])
+        example = service.example()
         # The update ends the assignment, so the failure is reported for another one.
-        other = {"CLIENT_TOKEN": clients[1], "ASSIGNMENT": service.assignment(clients[1])["id"]}
-        token = service.call("POST", "/v1/tokens", {"role": "viewer", "name": "to-revoke"})
+        other = {"CLIENT_TOKEN": example["OTHER_CLIENT_TOKEN"], "ASSIGNMENT": example["OTHER_ASSIGNMENT"]}
         os.chdir(service.directory)
         for name in ("update.safetensors", "model.safetensors"):
             with open(name, "wb") as file:
                 file.write(safetensors([0.1, 0.1, 0.1, 0.1]))
-        environment = dict(
-            os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin, CLIENT_TOKEN=clients[0],
-            ENROLLMENT_TOKEN=enrollment, POPULATION="keyboards", RUN=run, ROUND="1", VERSION="1", ASSIGNMENT=work["id"],
-            CLIENT=service.call("GET", "/v1/clients")["items"][-1]["id"], TOKEN=token.get("id", ""),
-        )
+        environment = {**os.environ, **example}
         failures = []
         for name, text in lines:
             command = html.unescape(text)

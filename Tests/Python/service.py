@@ -32,9 +32,10 @@ class Refused(Exception):
 class Service:
     """A server with a data directory of its own on a free port."""
 
-    def __init__(self, binary, directory=None, arguments=()):
+    def __init__(self, binary, directory=None, arguments=(), log=subprocess.DEVNULL):
         self.binary = binary
         self.arguments = list(arguments)
+        self.log = log
         self.directory = directory or tempfile.mkdtemp(prefix="martlet-service-")
         self.address = None
         self.start()
@@ -57,7 +58,7 @@ class Service:
         listen = self.address.split("//")[1] if self.address else "127.0.0.1:0"
         self.process = subprocess.Popen(
             [self.binary, "serve", "--data-dir", self.directory, "--listen", listen, *self.arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdout=subprocess.PIPE, stderr=self.log, text=True,
         )
         line = self.process.stdout.readline()
         assert "listening on" in line, f"the server did not start: {line!r}"
@@ -135,3 +136,22 @@ class Service:
             assert time.monotonic() < end, "the round was not committed within 10 s"
             time.sleep(0.02)
         return work[0][1]["round"]
+
+    # What every operation can be asked about
+
+    def example(self):
+        """A server that has something of everything, as the variables that the curl lines of /docs use: a run after its
+        first round, clients, one of them at work, a token that may be revoked."""
+        self.population("keyboards")
+        run = self.run(rounds=5, cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000})
+        clients = self.clients(3)
+        self.round(clients[:2])
+        enrollment = self.call("POST", "/v1/populations/keyboards/enrollment-tokens", {"max_uses": 100000})["token"]
+        return {
+            "MARTLET_URL": self.address, "MARTLET_TOKEN": self.admin, "CLIENT_TOKEN": clients[0],
+            "ENROLLMENT_TOKEN": enrollment, "POPULATION": "keyboards", "RUN": run, "ROUND": "1", "VERSION": "1",
+            "ASSIGNMENT": self.assignment(clients[0])["id"], "OTHER_CLIENT_TOKEN": clients[1],
+            "OTHER_ASSIGNMENT": self.assignment(clients[1])["id"],
+            "CLIENT": self.call("GET", "/v1/clients")["items"][-1]["id"],
+            "TOKEN": self.call("POST", "/v1/tokens", {"role": "viewer", "name": "to-revoke"})["id"],
+        }

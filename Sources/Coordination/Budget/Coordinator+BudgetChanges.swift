@@ -50,7 +50,7 @@ extension Coordinator {
         }
         guard request.epsilon <= previous || !(request.reason ?? "").isEmpty else {
             throw CoordinationError(
-                .unprocessable,
+                .conflict,
                 "reason_required",
                 "raising epsilon from \(previous) to \(request.epsilon) weakens what was promised: give a reason, it stays "
                     + "in the ledger"

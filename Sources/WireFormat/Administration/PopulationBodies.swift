@@ -26,6 +26,7 @@ package struct PopulationRequest: Codable, Equatable, Sendable {
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
             let name = fields.string("name")
+            fields.allowNull("budget")
             guard fields.has("budget") else {
                 _ = fields.object("budget") { _ in }
                 return Self(name: name, budget: nil)

@@ -1,5 +1,8 @@
 /// Reads the fields of a JSON object strictly: wrong types, values outside their range and unknown fields are collected
 /// with their JSON pointers, so that one answer names them all.
+///
+/// `null` is not the same as a field that is left out: it is what serialisers make of NaN, of a missing key and of an empty
+/// line in YAML, and a default in its place would be a silent surprise.
 package final class FieldReader {
     private final class Findings {
         var problems: [DocumentError.Problem] = []
@@ -9,6 +12,7 @@ package final class FieldReader {
     private let pointer: String
     private let findings: Findings
     private var known: Set<String> = []
+    private var nullable: Set<String> = []
 
     /// Starts at the document's root.
     package convenience init(_ document: JSONValue) throws(DocumentError) {
@@ -46,6 +50,9 @@ package final class FieldReader {
         guard let value = fields[name] else { return false }
         return value != .null
     }
+
+    /// Lets a field be null, which then means the same as its absence.
+    package func allowNull(_ name: String) { nullable.insert(name) }
 
     /// A nested object as it stands, for a reader of its own; `nil` when it is absent.
     package func rawObject(_ name: String) -> JSONValue? {
@@ -85,7 +92,10 @@ package final class FieldReader {
         switch take(name) {
         case nil: return nil
         case .string(let text)?:
-            if text.isEmpty || text.utf8.count > lengthLimit { report(name, "must have 1 to \(lengthLimit) bytes") }
+            // Code points, as `maxLength` of a JSON schema counts them.
+            if text.isEmpty || text.unicodeScalars.count > lengthLimit {
+                report(name, "must have 1 to \(lengthLimit) characters")
+            }
             return text
         case let other?:
             report(name, "must be a string, not \(other.kindName)")
@@ -191,8 +201,9 @@ package final class FieldReader {
         }
         var result: [String: String] = [:]
         for (key, item) in pairs {
-            guard case .string(let text) = item, text.utf8.count <= 200, key.utf8.count <= 100 else {
-                report(name, "'\(key.prefix(40))' must be a string of at most 200 bytes")
+            guard case .string(let text) = item, text.unicodeScalars.count <= 200, key.unicodeScalars.count <= 100
+            else {
+                report(name, "'\(key.prefix(40))' must be a string of at most 200 characters")
                 continue
             }
             result[key] = text
@@ -256,11 +267,14 @@ package final class FieldReader {
     }
 
     private func missing<Value>(_ name: String, _ placeholder: Value) -> Value {
-        if !has(name) { report(name, "is required") }
+        if fields[name] == nil { report(name, "is required") }
         return placeholder
     }
 
     private func finish() {
+        for name in known.sorted() where fields[name] == .null && !nullable.contains(name) {
+            report(name, "must not be null; leave the field out where it is not needed")
+        }
         for name in fields.keys.sorted() where !known.contains(name) {
             report(name, "is not a known field; allowed here: \(known.sorted().joined(separator: ", "))")
         }

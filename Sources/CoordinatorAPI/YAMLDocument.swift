@@ -1,0 +1,74 @@
+package import WireFormat
+import Yams
+
+/// YAML as the same tree that JSON becomes.
+package enum YAMLDocument {
+    /// Parses one document.
+    ///
+    /// - Throws: ``DocumentError`` with the pointer "" for text that is no YAML, or that has aliases: ten lines of them can
+    ///   stand for gigabytes.
+    package static func parse(_ text: String) throws -> JSONValue {
+        if let name = alias(in: text) {
+            throw DocumentError("", "has the alias *\(name): aliases are not taken, write out what it stands for")
+        }
+        do {
+            return try convert(Yams.load(yaml: text) ?? [String: Any](), depth: 0)
+        } catch let error as DocumentError {
+            throw error
+        } catch {
+            throw DocumentError("", "is not valid YAML: \(reason(error))")
+        }
+    }
+
+    /// What is wrong and where, on one line.
+    private static func reason(_ error: any Error) -> String {
+        switch error {
+        case YamlError.scanner(_, let problem, let mark, _), YamlError.parser(_, let problem, let mark, _),
+            YamlError.composer(_, let problem, let mark, _):
+            "line \(mark.line), column \(mark.column): \(problem)"
+        case YamlError.duplicatedKeysInMapping(let duplicates, _):
+            "a field is given twice: \(duplicates.map { "\($0)" }.joined(separator: ", "))"
+        default: "\(error)"
+        }
+    }
+
+    private static func convert(_ value: Any, depth: Int) throws -> JSONValue {
+        guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
+        switch value {
+        case let boolean as Bool: return .boolean(boolean)
+        case let integer as Int: return .integer(integer)
+        case let number as Double: return .number(number)
+        case let text as String: return .string(text)
+        case let array as [Any]: return .array(try array.map { try convert($0, depth: depth + 1) })
+        case let object as [String: Any]: return .object(try object.mapValues { try convert($0, depth: depth + 1) })
+        default: return .null
+        }
+    }
+
+    /// A name that stands behind `&` in one place and behind `*` in another, wherever that is: an alias needs both.
+    private static func alias(in text: String) -> String? {
+        let bytes = Array(text.utf8)
+        var anchors: Set<String> = []
+        var aliases: Set<String> = []
+        var position = 0
+        while position < bytes.count {
+            let mark = bytes[position]
+            position += 1
+            guard mark == UInt8(ascii: "&") || mark == UInt8(ascii: "*") else { continue }
+            let start = position
+            while position < bytes.count, isNameByte(bytes[position]) { position += 1 }
+            guard position > start else { continue }
+            let name = String(decoding: bytes[start..<position], as: UTF8.self)
+            if mark == UInt8(ascii: "&") { anchors.insert(name) } else { aliases.insert(name) }
+        }
+        return anchors.intersection(aliases).min()
+    }
+
+    /// Whether a byte may be in an anchor's name; libyaml takes letters, digits, `-` and `_`, and more is on the safe side.
+    private static func isNameByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 48...57, 65...90, 97...122, UInt8(ascii: "-"), UInt8(ascii: "_"), 128...: true
+        default: false
+        }
+    }
+}
