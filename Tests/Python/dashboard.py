@@ -436,9 +436,41 @@ def accessible_in_both_themes(service, browser):
     assert not page.errors, page.errors
 
 
+def terms_of_private_runs(service, browser):
+    """Mechanism, clipping, target and the bound as it is adapted stand under the run's name."""
+    service.population(epsilon=30)
+    page = browser.page()
+    sign_in(page, service)
+    cohort = {"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 3}
+    for privacy, changes, wanted in (
+        ({"mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 20, "band": 4}, {"min_separation_rounds": 5},
+         ["central privacy: banded matrix 4, z = 20, clip 1"]),
+        ({"mode": "central", "target": {"epsilon": 5}}, {}, ["central privacy: z = 1.54, clip 1", "target ε = 5"]),
+        ({"mode": "local", "mechanism": "laplace", "noise_multiplier": 20, "clipping": {"policy": "l1", "norm": 1}}, {},
+         ["local privacy: laplace, z = 20, clip 1 (l1)"]),
+        ({"mode": "central", "noise_multiplier": 20, "clipping": {"policy": "adaptive", "norm": 1}}, {},
+         ["central privacy: z = 20, clip 1 (adaptive)"]),
+    ):
+        run = service.run(privacy=privacy, cohort={**cohort, **changes}, start=False)
+        page.open(service.address + "/#/runs/" + run)
+        page.until(f"document.querySelector('.title code')?.textContent === '{run}'", what="the run")
+        page.until("document.querySelector('.terms').innerText.includes('privacy:')", what="its terms")
+        shown = text(page, ".terms").split("\n")
+        assert shown == ["external", "2 updates a round", "FedAvg", *wanted], shown
+    # The last one adapts its bound with each version.
+    service.call("POST", f"/v1/runs/{run}/start", {})
+    page.until(badge("running"))
+    assert "clip now" not in text(page, ".terms")
+    for client in service.clients(2):
+        service.deliver(client, service.assignment(client), metadata={"within_norm": "1"})
+    page.until("document.querySelector('.terms').innerText.includes('clip now')", what="the adapted bound")
+    assert not page.errors, page.errors
+
+
 SCENARIOS = [
     life_of_a_run, the_server_dies_and_comes_back, a_server_that_is_starting, tokens_and_roles, an_expired_token_at_a_button,
     a_server_without_tokens, unknown_runs_and_trouble, two_languages, accessible_in_both_themes, a_long_run_stays_small,
+    terms_of_private_runs,
 ]
 
 

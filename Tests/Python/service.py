@@ -12,14 +12,14 @@ import urllib.error
 import urllib.request
 
 
-def safetensors(values, metadata=None):
-    """A file with one tensor `w` of shape [2, 2]."""
-    header = {"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
+def safetensors(values, metadata=None, name="w", shape=(2, 2)):
+    """A file with one tensor."""
+    header = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * len(values)]}}
     if metadata:
         header["__metadata__"] = metadata
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + struct.pack("<4f", *values)
+    return struct.pack("<Q", len(text)) + text + struct.pack(f"<{len(values)}f", *values)
 
 
 class Refused(Exception):
@@ -120,9 +120,9 @@ class Service:
     def assignment(self, client):
         return self.call("POST", "/v1/checkins", {}, token=client, headers={"Prefer": "wait=5"})["assignment"]
 
-    def deliver(self, client, assignment, values=(0.1, 0.1, 0.1, 0.1)):
+    def deliver(self, client, assignment, values=(0.1, 0.1, 0.1, 0.1), metadata=None):
         return self.call(
-            "PUT", assignment["update_url"], safetensors(values), token=client, kind="application/vnd.safetensors"
+            "PUT", assignment["update_url"], safetensors(values, metadata), token=client, kind="application/vnd.safetensors"
         )
 
     def round(self, clients, run=None):

@@ -1,7 +1,7 @@
 // What a run does, in a line of words: the specification for people.
 
 /** The terms of a specification as short texts, the most telling first. */
-function terms(specification) {
+function terms(specification, adaptedNorm) {
     const { model, cohort, training, aggregation, privacy } = specification;
     const kind = specification.kind ?? "training";
     const list = [kind === "training" ? model.architecture : t("kind_" + kind) + (specification.analytics?.method ? `: ${specification.analytics.method}` : "")];
@@ -21,8 +21,17 @@ function terms(specification) {
         const how = [mechanism === "gaussian" ? null : plain(mechanism) + (privacy.band > 1 ? ` ${privacy.band}` : ""), `z = ${number(privacy.noise_multiplier, 2)}`].filter(Boolean).join(", ");
         const norm = number(clipping.norm, 2) + (clipping.policy && clipping.policy !== "flat" ? ` (${plain(clipping.policy)})` : "");
         list.push(t("termsPrivacy", { mode: t("mode_" + privacy.mode), how, norm }));
+        if (adaptedNorm !== undefined) list.push(t("termsNorm", { norm: number(adaptedNorm, 3) }));
         if (target) list.push(t("termsTarget", { cost: number(target.epsilon, 2) }));
         if (privacy.amplification && privacy.amplification !== "none") list.push(t("termsAmplified"));
     }
     return list;
+}
+
+/** Where the bound of updates is adapted: what it is after the newest version, once a version. */
+async function readNorm(state, path, run) {
+    const { detail } = state;
+    if (detail.specification.privacy.clipping?.policy !== "adaptive" || !run.committed_rounds || detail.normVersion === run.committed_rounds) return;
+    detail.norm = (await call("GET", path + "/models/latest")).clipping_norm;
+    detail.normVersion = run.committed_rounds;
 }

@@ -84,9 +84,12 @@ class RunView {
         this.setPhases(history.committed);
         this.setFigures(run, history, accuracy, loss, budget, isAnalytics);
         this.table.set(rounds, run.best_version);
+        if (detail.specification) {
+            const list = terms(detail.specification, detail.norm).map((text, index) => ({ text, index }));
+            reconcile(this.terms, list, item => item.index, () => h("li"), (element, item) => setText(element, item.text));
+        }
         if (detail.specification && this.shown !== detail.specification) {
             this.shown = detail.specification;
-            this.terms.replaceChildren(...terms(detail.specification).map(text => h("li", {}, text)));
             this.specificationCode.textContent = JSON.stringify(detail.specification, null, 2);
         }
     }

@@ -52,6 +52,7 @@ async function readRun(run) {
     // An evaluation that is open has a list of its own.
     state.detail.evaluation = run.round_kind === "evaluation" ? (await all(path + "/evaluations?last=1"))[0] : null;
     await readWords(state, path, run);
+    await readNorm(state, path, run);
     await readHistory(state, path, run);
 }
 

@@ -157,7 +157,11 @@ struct DemoCommand: AsyncParsableCommand {
                 )
             }
             if view.state == "completed" { break }
-            try processes.checkRunning()
+            do { try processes.checkRunning() } catch {
+                // The run may have ended since it was read, and the fleets with it.
+                let now = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
+                guard now.state == "completed" else { throw error }
+            }
             try await Task.sleep(for: .milliseconds(200))
         }
         processes.stopFleets()
