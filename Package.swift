@@ -148,6 +148,24 @@ let package = Package(
             ],
             swiftSettings: features
         ),
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "Tensors", "TestSupport",
+                "UpdateCompression", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "Tests/FuzzTargets",
+            swiftSettings: features
+        ),
+        .executableTarget(
+            name: "Fuzz",
+            dependencies: ["FuzzTargets", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Tests/Fuzz",
+            swiftSettings: features
+        ),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
         .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
         .testTarget(
             name: "CoordinatorAPITests",
