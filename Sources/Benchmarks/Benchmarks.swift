@@ -10,8 +10,8 @@ struct Benchmarks: AsyncParsableCommand {
         commandName: "Benchmarks",
         abstract: "Measure Martlet; every case is one JSON line.",
         subcommands: [
-            FoldBenchmark.self, IntakeBenchmark.self, DownloadBenchmark.self, RequestsBenchmark.self,
-            TrainingBenchmark.self, PrivacyBenchmark.self,
+            FoldBenchmark.self, IntakeBenchmark.self, DownloadBenchmark.self, RoundBenchmark.self,
+            RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self,
         ]
     )
 }

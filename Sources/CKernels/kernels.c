@@ -8,184 +8,209 @@
 #else
 #define VECTOR_CLONES
 #endif
+#define INLINE static inline __attribute__((always_inline))
 
 static const double magic = 0x1.8p52;
 
-static inline int64_t bits_of(double value) {
+INLINE int64_t bits_of(double value) {
     int64_t bits;
     memcpy(&bits, &value, 8);
     return bits;
 }
 
-// Nearest even integer of |value| < 2^51.
-static inline int64_t rounded(double value) { return bits_of(value + magic) - bits_of(magic); }
+// Nearest even integer of |value| < 2^51: adding 1.5 * 2^52 leaves no room for a fraction.
+INLINE int64_t rounded(double value) { return bits_of(value + magic) - bits_of(magic); }
 
-static inline float float_of_bits(uint32_t bits) {
+INLINE float float_of_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, 4);
     return value;
 }
 
+INLINE uint32_t bits_of_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
 // IEEE 754 binary16, subnormal numbers included; infinities and NaNs become NaN.
-static inline float float_of_half(uint16_t half) {
+INLINE float float_of_half(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16;
     uint32_t magnitude = (uint32_t)(half & 0x7FFF) << 13;
     float value = float_of_bits(magnitude) * 0x1p112f;
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
     uint32_t not_finite = (half & 0x7C00) == 0x7C00 ? 0x7FC00000u : 0;
-    return float_of_bits(bits | sign | not_finite);
+    return float_of_bits(bits_of_float(value) | sign | not_finite);
 }
 
-static inline float float_of_brain(uint16_t half) { return float_of_bits((uint32_t)half << 16); }
+// MARK: - Decoding
 
-// Whether value * scale, rounded, times the weight stays in the range that `rounded` takes: then the product is exact in
-// double precision, and cheaper than one of 64-bit integers.
-static inline int is_exact(double scale, int64_t weight, double bound) {
-    return bound * scale * (double)weight < 0x1p51;
+INLINE void decode_i8(float *restrict values, const int8_t *restrict integers, const float *scales, size_t position,
+                      size_t count) {
+    while (count > 0) {
+        size_t length = MARTLET_I8_BLOCK - position % MARTLET_I8_BLOCK;
+        if (length > count) length = count;
+        const float scale = scales[position / MARTLET_I8_BLOCK];
+        for (size_t i = 0; i < length; i++) values[i] = (float)integers[i] * scale;
+        values += length;
+        integers += length;
+        position += length;
+        count -= length;
+    }
+}
+
+INLINE void decode_i4(float *restrict values, const uint8_t *restrict packed, const float *scales, size_t position,
+                      size_t count) {
+    // Blocks are even, so that only the first and the last value may be one half of a byte.
+    while (count > 0) {
+        size_t length = MARTLET_I4_BLOCK - position % MARTLET_I4_BLOCK;
+        if (length > count) length = count;
+        const float scale = scales[position / MARTLET_I4_BLOCK];
+        size_t i = 0;
+        if (position % 2 == 1) values[i++] = (float)((*packed++ >> 4) - 8) * scale;
+        size_t pairs = (length - i) / 2;
+        for (size_t pair = 0; pair < pairs; pair++) {
+            values[i + 2 * pair] = (float)((packed[pair] & 15) - 8) * scale;
+            values[i + 2 * pair + 1] = (float)((packed[pair] >> 4) - 8) * scale;
+        }
+        packed += pairs;
+        i += 2 * pairs;
+        if (i < length) values[i] = (float)((*packed & 15) - 8) * scale;
+        values += length;
+        position += length;
+        count -= length;
+    }
+}
+
+// Values `start` and on of a row.
+INLINE void decode_piece(float *restrict values, const martlet_row *row, size_t start, size_t count) {
+    const size_t position = (size_t)row->offset + start;
+    switch (row->kind) {
+    case MARTLET_F32: memcpy(values, (const float *)row->data + start, count * 4); break;
+    case MARTLET_F16: {
+        const uint16_t *restrict halves = (const uint16_t *)row->data + start;
+        for (size_t i = 0; i < count; i++) values[i] = float_of_half(halves[i]);
+        break;
+    }
+    case MARTLET_BF16: {
+        const uint16_t *restrict halves = (const uint16_t *)row->data + start;
+        for (size_t i = 0; i < count; i++) values[i] = float_of_bits((uint32_t)halves[i] << 16);
+        break;
+    }
+    case MARTLET_I8: decode_i8(values, (const int8_t *)row->data + start, row->scales, position, count); break;
+    default:
+        decode_i4(values, (const uint8_t *)row->data + (position / 2 - (size_t)row->offset / 2), row->scales, position,
+                  count);
+    }
 }
 
 VECTOR_CLONES
-int martlet_fold_f32(int64_t *restrict sums, const float *restrict values, size_t count, double scale, int64_t weight,
-                     double bound) {
-    int64_t bad = 0;
-    if (weight == 1) {
-        for (size_t i = 0; i < count; i++) {
-            double value = values[i];
-            bad |= !(fabs(value) <= bound);
-            sums[i] += rounded(value * scale);
-        }
-    } else if (is_exact(scale, weight, bound)) {
-        double factor = (double)weight;
-        for (size_t i = 0; i < count; i++) {
-            double value = values[i];
-            bad |= !(fabs(value) <= bound);
-            double whole = (value * scale + magic) - magic;
-            sums[i] += rounded(whole * factor);
-        }
-    } else {
-        for (size_t i = 0; i < count; i++) {
-            double value = values[i];
-            bad |= !(fabs(value) <= bound);
-            sums[i] += rounded(value * scale) * weight;
-        }
-    }
-    return bad != 0;
-}
+void martlet_decode(float *values, const martlet_row *row, size_t count) { decode_piece(values, row, 0, count); }
 
-// Four updates in one pass over the sums. Magnitudes are compared as integers, in which infinities and NaNs are the largest.
-VECTOR_CLONES
-int martlet_fold4_f32(int64_t *restrict sums, const float *restrict a, const float *restrict b, const float *restrict c,
-                      const float *restrict d, size_t count, double scale, const int64_t *weights, double bound) {
-    int64_t largest_weight = weights[0];
-    for (int i = 1; i < 4; i++) largest_weight = weights[i] > largest_weight ? weights[i] : largest_weight;
-    if (!is_exact(scale, 4 * largest_weight, bound)) {
-        return martlet_fold_f32(sums, a, count, scale, weights[0], bound)
-            | martlet_fold_f32(sums, b, count, scale, weights[1], bound)
-            | martlet_fold_f32(sums, c, count, scale, weights[2], bound)
-            | martlet_fold_f32(sums, d, count, scale, weights[3], bound);
-    }
-    const double wa = (double)weights[0], wb = (double)weights[1], wc = (double)weights[2], wd = (double)weights[3];
-    int32_t largest = 0;
+// MARK: - Folding
+
+// Values of a row that are worked on at a time: eight rows of them and their sums fit the first cache.
+enum { piece_count = 512, group_count = 8 };
+
+// The largest magnitude, as bits: infinities and NaNs are above every number.
+INLINE uint32_t largest_magnitude(const float *restrict values, size_t count) {
+    uint32_t largest = 0;
     for (size_t i = 0; i < count; i++) {
-        int32_t bits[4];
-        memcpy(&bits[0], &a[i], 4);
-        memcpy(&bits[1], &b[i], 4);
-        memcpy(&bits[2], &c[i], 4);
-        memcpy(&bits[3], &d[i], 4);
-        for (int j = 0; j < 4; j++) {
-            int32_t magnitude = bits[j] & 0x7FFFFFFF;
+        uint32_t magnitude = bits_of_float(values[i]) & 0x7FFFFFFF;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+// What `fold_group` does when the products leave the range in which doubles are exact.
+INLINE void fold_wide(int64_t *restrict sums, const float *restrict values, size_t count, double scale, int64_t weight) {
+    for (size_t i = 0; i < count; i++) sums[i] += rounded((double)values[i] * scale) * weight;
+}
+
+// Weighted whole numbers of `n` rows in doubles, every partial sum exact; the exponents that occur are gathered on the way.
+INLINE uint32_t gather(double *restrict wholes, const float *const *rows, const double *weights, int n, size_t count,
+                       double scale) {
+    const float *restrict a = rows[0], *restrict b = rows[n > 1 ? 1 : 0], *restrict c = rows[n > 2 ? 2 : 0],
+                *restrict d = rows[n > 3 ? 3 : 0], *restrict e = rows[n > 4 ? 4 : 0], *restrict f = rows[n > 5 ? 5 : 0],
+                *restrict g = rows[n > 6 ? 6 : 0], *restrict h = rows[n > 7 ? 7 : 0];
+    double w[8];
+    for (int j = 0; j < n; j++) w[j] = weights[j];
+    uint32_t seen = 0;
+#define WHOLE(row) (((double)row[i] * scale + magic) - magic)
+#define SEEN(row) (bits_of_float(row[i]) & 0x7F800000)
+    for (size_t i = 0; i < count; i++) {
+        double sum = WHOLE(a) * w[0];
+        seen |= SEEN(a);
+        if (n > 1) sum += WHOLE(b) * w[1], seen |= SEEN(b);
+        if (n > 2) sum += WHOLE(c) * w[2], seen |= SEEN(c);
+        if (n > 3) sum += WHOLE(d) * w[3], seen |= SEEN(d);
+        if (n > 4) sum += WHOLE(e) * w[4], seen |= SEEN(e);
+        if (n > 5) sum += WHOLE(f) * w[5], seen |= SEEN(f);
+        if (n > 6) sum += WHOLE(g) * w[6], seen |= SEEN(g);
+        if (n > 7) sum += WHOLE(h) * w[7], seen |= SEEN(h);
+        wholes[i] = sum;
+    }
+    return seen;
+}
+
+// A piece of up to eight rows; the number of a row that is wrong, or -1.
+INLINE int64_t fold_group(int64_t *restrict sums, const float *const *rows, const int64_t *weights, int n, size_t count,
+                          double scale, double bound) {
+    double wholes[piece_count], factors[group_count], total = 0;
+    for (int j = 0; j < n; j++) total += factors[j] = (double)weights[j];
+    // While every magnitude is within this, sums of products stay exact, roundings included.
+    const double exact = 0x1p50 / (scale * total);
+    const double limit = exact < bound ? exact : bound;
+    uint32_t seen;
+    switch (n) {
+    case 8: seen = gather(wholes, rows, factors, 8, count, scale); break;
+    case 4: seen = gather(wholes, rows, factors, 4, count, scale); break;
+    default: seen = gather(wholes, rows, factors, 1, count, scale);
+    }
+    // The exponents together are at least the largest one; where that is not good enough the magnitudes are looked at.
+    if ((double)float_of_bits(seen | 0x7FFFFF) > limit || seen == 0x7F800000) {
+        double largest = 0;
+        for (int j = 0; j < n; j++) {
+            double magnitude = float_of_bits(largest_magnitude(rows[j], count));
+            if (!(magnitude <= bound)) return j;
             largest = magnitude > largest ? magnitude : largest;
         }
-        double wholes = (((double)a[i] * scale + magic) - magic) * wa + (((double)b[i] * scale + magic) - magic) * wb
-            + (((double)c[i] * scale + magic) - magic) * wc + (((double)d[i] * scale + magic) - magic) * wd;
-        sums[i] += rounded(wholes);
-    }
-    return !((double)float_of_bits((uint32_t)largest) <= bound);
-}
-
-VECTOR_CLONES
-int martlet_fold_f16(int64_t *restrict sums, const uint16_t *restrict values, size_t count, double scale,
-                     int64_t weight, double bound) {
-    int64_t bad = 0;
-    if (is_exact(scale, weight, bound)) {
-        double factor = (double)weight;
-        for (size_t i = 0; i < count; i++) {
-            double value = float_of_half(values[i]);
-            bad |= !(fabs(value) <= bound);
-            double whole = (value * scale + magic) - magic;
-            sums[i] += rounded(whole * factor);
+        if (largest > exact) {
+            for (int j = 0; j < n; j++) fold_wide(sums, rows[j], count, scale, weights[j]);
+            return -1;
         }
-        return bad != 0;
     }
-    for (size_t i = 0; i < count; i++) {
-        double value = float_of_half(values[i]);
-        bad |= !(fabs(value) <= bound);
-        sums[i] += rounded(value * scale) * weight;
-    }
-    return bad != 0;
+    for (size_t i = 0; i < count; i++) sums[i] += rounded(wholes[i]);
+    return -1;
 }
 
 VECTOR_CLONES
-int martlet_fold_bf16(int64_t *restrict sums, const uint16_t *restrict values, size_t count, double scale,
-                      int64_t weight, double bound) {
-    int64_t bad = 0;
-    if (is_exact(scale, weight, bound)) {
-        double factor = (double)weight;
-        for (size_t i = 0; i < count; i++) {
-            double value = float_of_brain(values[i]);
-            bad |= !(fabs(value) <= bound);
-            double whole = (value * scale + magic) - magic;
-            sums[i] += rounded(whole * factor);
+int64_t martlet_fold(int64_t *sums, const martlet_row *rows, size_t row_count, size_t count, double scale,
+                     double bound) {
+    float space[group_count][piece_count];
+    for (size_t row = 0; row < row_count;) {
+        const size_t left = row_count - row;
+        const int n = left >= 8 ? 8 : left >= 4 ? 4 : 1;
+        int64_t weights[group_count];
+        for (int j = 0; j < n; j++) weights[j] = rows[row + (size_t)j].weight;
+        for (size_t start = 0; start < count; start += piece_count) {
+            const size_t length = count - start < piece_count ? count - start : piece_count;
+            const float *values[group_count];
+            for (int j = 0; j < n; j++) {
+                const martlet_row *each = &rows[row + (size_t)j];
+                values[j] = (const float *)each->data + start;
+                if (each->kind == MARTLET_F32) continue;
+                decode_piece(space[j], each, start, length);
+                values[j] = space[j];
+            }
+            int64_t wrong = fold_group(sums + start, values, weights, n, length, scale, bound);
+            if (wrong >= 0) return (int64_t)row + wrong;
         }
-        return bad != 0;
+        row += (size_t)n;
     }
-    for (size_t i = 0; i < count; i++) {
-        double value = float_of_brain(values[i]);
-        bad |= !(fabs(value) <= bound);
-        sums[i] += rounded(value * scale) * weight;
-    }
-    return bad != 0;
+    return -1;
 }
 
-VECTOR_CLONES
-int martlet_fold_i8(int64_t *restrict sums, const int8_t *restrict values, size_t count, float block_scale,
-                    double scale, int64_t weight, double bound) {
-    int64_t bad = 0;
-    if (is_exact(scale, weight, bound)) {
-        double factor = (double)weight;
-        for (size_t i = 0; i < count; i++) {
-            float product = (float)values[i] * block_scale;
-            double value = product;
-            bad |= !(fabs(value) <= bound);
-            double whole = (value * scale + magic) - magic;
-            sums[i] += rounded(whole * factor);
-        }
-        return bad != 0;
-    }
-    for (size_t i = 0; i < count; i++) {
-        float product = (float)values[i] * block_scale;
-        double value = product;
-        bad |= !(fabs(value) <= bound);
-        sums[i] += rounded(value * scale) * weight;
-    }
-    return bad != 0;
-}
-
-VECTOR_CLONES
-void martlet_decode_f16(float *restrict values, const uint16_t *restrict halves, size_t count) {
-    for (size_t i = 0; i < count; i++) values[i] = float_of_half(halves[i]);
-}
-
-VECTOR_CLONES
-void martlet_decode_bf16(float *restrict values, const uint16_t *restrict halves, size_t count) {
-    for (size_t i = 0; i < count; i++) values[i] = float_of_brain(halves[i]);
-}
-
-VECTOR_CLONES
-void martlet_decode_i8(float *restrict values, const int8_t *restrict integers, size_t count, float block_scale) {
-    for (size_t i = 0; i < count; i++) values[i] = (float)integers[i] * block_scale;
-}
+// MARK: - The rest
 
 VECTOR_CLONES
 int martlet_check_f32(const float *restrict values, size_t count, double bound, double *square_sum) {
@@ -211,10 +236,10 @@ int martlet_check_f32(const float *restrict values, size_t count, double bound, 
 }
 
 VECTOR_CLONES
-void martlet_sums_to_means(int64_t *sums, size_t count, double step, double denominator) {
+void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, double step, double denominator) {
     for (size_t i = 0; i < count; i++) {
         double mean = (double)sums[i] * step / denominator;
-        memcpy(&sums[i], &mean, 8);
+        memcpy(&means[i], &mean, 8);
     }
 }
 

@@ -109,4 +109,70 @@ struct FoldPropertyTests {
             #expect(mean.map { $0 * 0x1p30 } == expected)
         }
     }
+
+    /// The client's own clipping is not believed: whatever the encoding, the sum is bounded on the grid.
+    @Test(arguments: UpdateEncoding.allCases)
+    func anEncodedUpdateBeyondTheNormIsClippedAgain(encoding: UpdateEncoding) throws {
+        let directory = NSTemporaryDirectory() + "fold-\(UUID().uuidString)/"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let bound = 1 << 20
+        let grid = BoundedSum.Grid(
+            quantize: { Int64((Double($0) * $1 * 0x1p20).rounded(.toNearestOrEven)) },
+            shrinkFactor: { squared in
+                squared > UInt128(bound) * UInt128(bound) ? (Double(bound) - 200) / Double(squared).squareRoot() : 1
+            }
+        )
+        var generator = Xoshiro256StarStar(seed: 6)
+        let values = (0..<layout.parameterCount).map { _ in 4 * generator.nextUniform() - 2 }
+        for factor in [Float(1), 1e-4] {
+            var residual: [Float] = []
+            let update = ParameterVector(layout: layout, values: values.map { $0 * factor })
+            let path = directory + "update"
+            try UpdateEncoder.encode(update, as: encoding, metadata: [:], seed: 1, residual: &residual)
+                .write(to: URL(fileURLWithPath: path))
+            var decoded = [Float](repeating: 0, count: layout.parameterCount)
+            try UpdateFile(path: path, layout: layout).read(0..<decoded.count, into: &decoded)
+            let sums = try BoundedSum.sum(
+                of: [SpooledUpdate(path: path, weight: 1)],
+                layout: layout,
+                weightCap: 1,
+                grid: grid,
+                blockElementCount: 1000
+            )
+            let squared = sums.reduce(UInt128(0)) { $0 + UInt128($1.magnitude) * UInt128($1.magnitude) }
+            #expect(squared <= UInt128(bound) * UInt128(bound))
+            // One that is within the bound is summed as it is; one far beyond it keeps its direction and nearly all of the bound.
+            let norm = VectorKernels.squaredNorm(decoded).squareRoot()
+            if norm < 0.99 {
+                #expect(zip(sums, decoded).allSatisfy { $0 == Int64((Double($1) * 0x1p20).rounded(.toNearestOrEven)) })
+            } else {
+                #expect(Double(squared).squareRoot() > 0.999 * Double(bound) - 300)
+            }
+        }
+    }
+
+    /// Weights and values so large that products leave the doubles' exact integers take the other way, to the same bits.
+    @Test func hugeWeightsAndValuesStayExact() throws {
+        var generator = Xoshiro256StarStar(seed: 8)
+        let count = 1500
+        let inputs = (0..<21).map { row in
+            let values = UnsafeMutablePointer<Float>.allocate(capacity: count)
+            for index in 0..<count {
+                values[index] = (generator.nextUniform() - 0.5) * (index % 700 == row ? 120 : 1e-3)
+            }
+            return (values: UnsafePointer(values), weight: row % 3 == 0 ? 8_000_000 : 1 + row)
+        }
+        defer { for input in inputs { input.values.deallocate() } }
+        var sums = [Int64](repeating: 0, count: count)
+        for (values, weight) in inputs {
+            for index in 0..<count {
+                sums[index] += Int64((Double(values[index]) * 0x1p30).rounded(.toNearestOrEven)) * Int64(weight)
+            }
+        }
+        let total = Double(inputs.reduce(0) { $0 + $1.weight })
+        let mean = try FixedPointMean.mean(of: inputs, count: count, valueBound: 60, blockElementCount: 640)
+        #expect(mean == sums.map { Double($0) * 0x1p-30 / total })
+        #expect(try FixedPointMean.mean(of: inputs.reversed(), count: count, valueBound: 60) == mean)
+    }
 }

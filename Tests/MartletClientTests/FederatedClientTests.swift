@@ -183,6 +183,32 @@ struct FederatedClientTests {
         }
     }
 
+    /// What a sparse update left out counts from the update that the server took: one that it refused or never got leaves
+    /// the device's memory as it was.
+    @Test func whatATopKUpdateLeftOutIsKeptOnlyWhenItWasAccepted() async throws {
+        func residual() -> [Float]? {
+            FileManager.default.contents(atPath: directory.path + "/residual-run_1.f32")?.withUnsafeBytes {
+                Array($0.bindMemory(to: Float.self))
+            }
+        }
+        let problem = Data(#"{"code": "round_closed", "title": "closed"}"#.utf8)
+        let refused = try transport(
+            training: #"{"encoding": "topk"}"#,
+            update: [{ _ in TransportResponse(status: 410, body: problem) }]
+        )
+        _ = try await client(refused, .init(value: 2)).participateOnce(waitSeconds: 0)
+        #expect(residual() == nil)
+        let accepted = try transport(training: #"{"encoding": "topk"}"#)
+        _ = try await client(accepted, .init(value: 2)).participateOnce(waitSeconds: 0)
+        // One of four is sent, the first of equal ones.
+        #expect(residual() == [0, 2, 2, 2])
+        _ = try await client(refused, .init(value: 3)).participateOnce(waitSeconds: 0)
+        #expect(residual() == [0, 2, 2, 2])
+        _ = try await client(accepted, .init(value: 3)).participateOnce(waitSeconds: 0)
+        #expect(residual() == [3, 0, 5, 5])
+        #expect(!FileManager.default.fileExists(atPath: directory.path + "/residual.next"))
+    }
+
     @Test func gradientsWeightsAndProximalTermsAreAsTheRunAsks() async throws {
         let gradient = try transport(training: #"{"submit": "gradient"}"#)
         _ = try await client(gradient).participateOnce(waitSeconds: 0)

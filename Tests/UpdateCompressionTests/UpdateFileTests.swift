@@ -27,7 +27,7 @@ struct UpdateFileTests {
     private func sparse(_ indices: [UInt32], _ values: [Float]) throws -> String {
         try code(
             [
-                Raw("w.indices", "U32", [indices.count], indices), Raw("w.values", "F32", [values.count], values),
+                Raw("w.indices", .uint32, [indices.count], indices), Raw("w.values", .float32, [values.count], values),
             ],
             ["encoding": "topk"]
         )
@@ -50,13 +50,13 @@ struct UpdateFileTests {
     ])
     func scalesMustBePositiveAndFinite(scale: Float, expected: String) throws {
         let integers = [Int8](repeating: 3, count: 256)
-        let tensors = [Raw("w", "I8", [256], integers), Raw("w.scale", "F32", [2], [Float(1), scale])]
+        let tensors = [Raw("w", .int8, [256], integers), Raw("w.scale", .float32, [2], [Float(1), scale])]
         #expect(try code(tensors, ["encoding": "int8"]) == expected)
         let packed = [UInt8](repeating: 0xFF, count: 128)
         let scales = [Float](repeating: 1, count: 7) + [scale]
         #expect(
             try code(
-                [Raw("w.packed", "U8", [128], packed), Raw("w.scale", "F32", [8], scales)],
+                [Raw("w.packed", .uint8, [128], packed), Raw("w.scale", .float32, [8], scales)],
                 ["encoding": "int4"]
             ) == expected
         )
@@ -65,26 +65,28 @@ struct UpdateFileTests {
     @Test func aNaNInTheLastBlockIsFound() throws {
         var values = [Float](repeating: 1, count: 256)
         values[255] = .nan
-        #expect(try code([Raw("w", "F32", [256], values)]) == "not_finite")
+        #expect(try code([Raw("w", .float32, [256], values)]) == "not_finite")
         values[255] = -.infinity
-        #expect(try code([Raw("w", "F32", [256], values)]) == "not_finite")
-        #expect(try code([Raw("w", "F16", [256], [UInt16](repeating: 0x7C00, count: 256))]) == "not_finite")
-        #expect(try code([Raw("w", "BF16", [256], [UInt16](repeating: 0x7FC0, count: 256))]) == "not_finite")
-        #expect(try code([Raw("w", "F16", [256], [UInt16](repeating: 0x3C00, count: 256))]) == "accepted")
+        #expect(try code([Raw("w", .float32, [256], values)]) == "not_finite")
+        #expect(try code([Raw("w", .float16, [256], [UInt16](repeating: 0x7C00, count: 256))]) == "not_finite")
+        #expect(try code([Raw("w", .bfloat16, [256], [UInt16](repeating: 0x7FC0, count: 256))]) == "not_finite")
+        #expect(try code([Raw("w", .float16, [256], [UInt16](repeating: 0x3C00, count: 256))]) == "accepted")
     }
 
     @Test func namesShapesTypesAndEncodingsMustFit() throws {
         let values = [Float](repeating: 0, count: 256)
-        #expect(try code([Raw("x", "F32", [256], values)]) == "tensor_mismatch")
-        #expect(try code([Raw("w", "F32", [16, 16], values)]) == "tensor_mismatch")
-        #expect(try code([Raw("w", "F32", [256], values), Raw("x", "F32", [1], [Float(1)])]) == "tensor_mismatch")
-        #expect(try code([Raw("w", "F32", [256], values)], ["encoding": "int8"]) == "tensor_mismatch")
-        #expect(try code([Raw("w", "F32", [256], values)], ["encoding": "zip"]) == "encoding_mismatch")
+        #expect(try code([Raw("x", .float32, [256], values)]) == "tensor_mismatch")
+        #expect(try code([Raw("w", .float32, [16, 16], values)]) == "tensor_mismatch")
+        #expect(
+            try code([Raw("w", .float32, [256], values), Raw("x", .float32, [1], [Float(1)])]) == "tensor_mismatch"
+        )
+        #expect(try code([Raw("w", .float32, [256], values)], ["encoding": "int8"]) == "tensor_mismatch")
+        #expect(try code([Raw("w", .float32, [256], values)], ["encoding": "zip"]) == "encoding_mismatch")
         #expect(
             try code(
                 [
-                    Raw("w.rotated", "U8", [32], [UInt8](repeating: 0, count: 32)),
-                    Raw("w.scale", "F32", [1], [Float(1)]),
+                    Raw("w.rotated", .uint8, [32], [UInt8](repeating: 0, count: 32)),
+                    Raw("w.scale", .float32, [1], [Float(1)]),
                 ],
                 ["encoding": "rotated1"]
             ) == "metadata_invalid"

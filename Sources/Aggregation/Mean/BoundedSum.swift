@@ -80,34 +80,30 @@ public enum BoundedSum {
         grid: Grid,
         blockElementCount: Int = FixedPointMean.defaultBlockElementCount
     ) throws(AggregationError) -> [Int64] {
-        var factors: [String: [Double]] = [:]
-        for update in updates {
-            factors[update.path] = try shrinkFactors(
-                of: update,
-                layout: layout,
-                weight: share(update, weightCap),
-                grid: grid,
-                blockElementCount: blockElementCount
-            )
+        let opened = try BlockFold.open(updates, layout: layout)
+        let size = blockElementCount
+        let factors = try opened.map { file, update throws(AggregationError) in
+            try shrinkFactors(of: file, update, weight: share(update, weightCap), grid: grid, blockElementCount: size)
         }
-        let shrink = factors
         var failure: AggregationError?
         let sums = [Int64](unsafeUninitializedCapacity: layout.parameterCount) { buffer, initialized in
             guard let base = buffer.baseAddress else { return }
+            let target = UncheckedTarget(base)
             do throws(AggregationError) {
-                try BlockFold.fold(updates, layout: layout, blockElementCount: blockElementCount, into: base) {
-                    (sums, updates, range, scratch) throws(AggregationError) in
-                    for (file, update) in updates {
-                        let factors = shrink[update.path] ?? []
-                        try withQuantized(file, update, range, share(update, weightCap), grid, scratch) { integers in
-                            forEachPart(grid.parts, of: range) { part, start, end in
-                                let factor = part < factors.count ? factors[part] : 0
-                                if factor < 1 {
-                                    // Truncation toward zero cannot raise the norm.
-                                    for index in start..<end { sums[index] += Int64(Double(integers[index]) * factor) }
-                                } else {
-                                    for index in start..<end { sums[index] += integers[index] }
-                                }
+                try BlockFold.blocks(count: layout.parameterCount, size: size) {
+                    (range, thread) throws(AggregationError) in
+                    let sums = target.pointer + range.lowerBound
+                    sums.update(repeating: 0, count: range.count)
+                    for ((file, update), factors) in zip(opened, factors) {
+                        try quantize(file, update, range, share(update, weightCap), grid, thread)
+                        let integers = thread.sums
+                        forEachPart(grid.parts, of: range) { part, start, end in
+                            let factor = part < factors.count ? factors[part] : 0
+                            if factor < 1 {
+                                // Truncation toward zero cannot raise the norm.
+                                for index in start..<end { sums[index] += Int64(Double(integers[index]) * factor) }
+                            } else {
+                                for index in start..<end { sums[index] += integers[index] }
                             }
                         }
                     }
@@ -146,57 +142,52 @@ public enum BoundedSum {
 
     /// Whole blocks in parallel, their exact measures added at the end: integers, so in any order.
     private static func shrinkFactors(
-        of update: SpooledUpdate,
-        layout: ParameterLayout,
+        of file: UpdateFile,
+        _ update: SpooledUpdate,
         weight: Double,
         grid: Grid,
         blockElementCount: Int
     ) throws(AggregationError) -> [Double] {
-        let file = try BlockFold.open(update, layout: layout)
         let parts = grid.parts
         let totals = Mutex([UInt128](repeating: 0, count: parts.count))
-        try BlockFold.blocks(count: layout.parameterCount, size: blockElementCount) { range throws(AggregationError) in
-            let scratch = UpdateFile.Scratch()
-            try withQuantized(file, update, range, weight, grid, scratch) { integers in
-                forEachPart(parts, of: range) { part, start, end in
-                    var sum: UInt128 = 0
-                    switch grid.measure {
-                    case .squares:
-                        for index in start..<end {
-                            let magnitude = UInt128(integers[index].magnitude)
-                            sum += magnitude * magnitude
-                        }
-                    case .magnitudes: for index in start..<end { sum += UInt128(integers[index].magnitude) }
+        try BlockFold.blocks(count: file.layout.parameterCount, size: blockElementCount) {
+            (range, thread) throws(AggregationError) in
+            try quantize(file, update, range, weight, grid, thread)
+            let integers = thread.sums
+            forEachPart(parts, of: range) { part, start, end in
+                var sum: UInt128 = 0
+                switch grid.measure {
+                case .squares:
+                    for index in start..<end {
+                        let magnitude = UInt128(integers[index].magnitude)
+                        sum += magnitude * magnitude
                     }
-                    let found = sum
-                    totals.withLock { $0[part] += found }
+                case .magnitudes: for index in start..<end { sum += UInt128(integers[index].magnitude) }
                 }
+                let found = sum
+                totals.withLock { $0[part] += found }
             }
         }
         return zip(parts, totals.withLock { $0 }).map { $0.shrinkFactor($1) }
     }
 
-    private static func withQuantized(
+    /// Leaves a block on the grid in the thread's sums.
+    private static func quantize(
         _ file: UpdateFile,
         _ update: SpooledUpdate,
         _ range: Range<Int>,
         _ weight: Double,
         _ grid: Grid,
-        _ scratch: UpdateFile.Scratch,
-        _ body: (UnsafeMutablePointer<Int64>) -> Void
+        _ thread: BlockFold.Thread
     ) throws(AggregationError) {
-        let values = UnsafeMutableBufferPointer<Float>.allocate(capacity: range.count)
-        defer { values.deallocate() }
+        let values = UnsafeMutableBufferPointer(rebasing: thread.values[0..<range.count])
         try BlockFold.reading(update.path) {
             guard let base = values.baseAddress else { return }
-            try file.read(range, into: base, scratch)
+            try file.read(range, into: base, thread.scratch)
         }
         if let index = values.firstIndex(where: { !$0.isFinite }) {
             throw .valueOutOfRange(index: range.lowerBound + index, bound: .infinity)
         }
-        let integers = UnsafeMutablePointer<Int64>.allocate(capacity: range.count)
-        defer { integers.deallocate() }
-        grid.quantizeBlock(UnsafeBufferPointer(values), weight, integers)
-        body(integers)
+        grid.quantizeBlock(UnsafeBufferPointer(values), weight, thread.sums)
     }
 }

@@ -6,15 +6,18 @@ import UpdateCompression
 ///
 /// Each value is rounded to the grid 2⁻³⁰ and multiplied by its integer weight; sums of integers do not depend on order,
 /// so the mean is the same to the bit whatever the order of arrival, the block size or the number of threads. Memory is
-/// one sum per parameter and one block per thread, whatever the number of updates. Source of FedAvg: McMahan et al. 2017,
-/// arXiv:1602.05629, Algorithm 1.
+/// a few blocks per thread, whatever the number of updates and the size of the model. Source of FedAvg: McMahan et al.
+/// 2017, arXiv:1602.05629, Algorithm 1.
 public enum FixedPointMean {
     /// The grid's step.
     public static let step = 0x1p-30
     /// Larger bounds would leave the range in which values are rounded exactly.
     public static let largestValueBound = 0x1p20
-    /// Sums of a block this large stay in a core's own cache while every update is added.
-    public static let defaultBlockElementCount = 1 << 13
+    /// A block's sums and the pieces of eight updates fill half of a core's second cache.
+    public static let defaultBlockElementCount = 1 << 14
+
+    /// Receives the means of a block, whose memory it may change; called from several threads, once for each block.
+    public typealias Receiver = @Sendable (_ range: Range<Int>, _ means: UnsafeMutablePointer<Double>) -> Void
 
     /// Averages updates, whatever their encodings.
     ///
@@ -31,87 +34,120 @@ public enum FixedPointMean {
         valueBound: Double,
         blockElementCount: Int = defaultBlockElementCount
     ) throws(AggregationError) -> [Double] {
-        let totalWeight = try checkedWeight(updates.map(\.weight), valueBound: valueBound)
-        let denominator = Double(totalWeight)
-        // While a block's sums are in the cache they become means.
-        let finish: BlockFold.Finish = { sums, count in martlet_sums_to_means(sums, count, step, denominator) }
-        return try means(count: layout.parameterCount) { sums throws(AggregationError) in
-            try BlockFold.fold(
-                updates,
+        try collected(count: layout.parameterCount) { receiver throws(AggregationError) in
+            try means(
+                of: updates,
                 layout: layout,
+                valueBound: valueBound,
                 blockElementCount: blockElementCount,
-                into: sums,
-                finish: finish
-            ) {
-                (sums, updates, range, scratch) throws(AggregationError) in
-                try add(updates, range, into: sums, valueBound: valueBound, scratch)
-            }
+                to: receiver
+            )
         }
     }
 
-    /// Adds a block of some updates: plain floats four at a time, others one by one.
-    private static func add(
-        _ updates: [BlockFold.Opened],
-        _ range: Range<Int>,
-        into sums: UnsafeMutablePointer<Int64>,
+    /// Averages updates and gives the means away block by block: no vector as long as the model is made.
+    ///
+    /// - Parameters:
+    ///   - updates: Files for the same layout, weights of 1 or more.
+    ///   - layout: The model's layout.
+    ///   - valueBound: Largest absolute value of one coordinate, at most ``largestValueBound``.
+    ///   - blockElementCount: Parameters a task sums at a time.
+    ///   - receiver: Is called with each block's means. After an error it has seen some blocks, which are of no use.
+    /// - Throws: ``AggregationError``.
+    public static func means(
+        of updates: [SpooledUpdate],
+        layout: ParameterLayout,
         valueBound: Double,
-        _ scratch: UpdateFile.Scratch
+        blockElementCount: Int = defaultBlockElementCount,
+        to receiver: @escaping Receiver
     ) throws(AggregationError) {
-        let plain = updates.filter { $0.file.encoding == .f32 }
-        let quadCount = plain.count / 4
-        if quadCount > 0 {
-            let space = UnsafeMutablePointer<Float>.allocate(capacity: 4 * range.count)
-            defer { space.deallocate() }
-            for quad in 0..<quadCount {
-                let members = plain[(4 * quad)..<(4 * quad + 4)]
-                for (row, member) in members.enumerated() {
-                    try BlockFold.reading(member.update.path) {
-                        try member.file.read(range, into: space + row * range.count, scratch)
+        let totalWeight = Double(try checkedWeight(updates.map(\.weight), valueBound: valueBound))
+        let opened = try BlockFold.open(updates, layout: layout)
+        let dense = opened.filter { $0.file.encoding != .topk }
+        let sparse = opened.filter { $0.file.encoding == .topk }
+        try BlockFold.blocks(count: layout.parameterCount, size: blockElementCount) {
+            (range, thread) throws(AggregationError) in
+            thread.sums.update(repeating: 0, count: range.count)
+            var start = 0
+            while start < dense.count {
+                let end = min(dense.count, start + UpdateScratch.slotCount)
+                try add(dense[start..<end], range, valueBound: valueBound, thread)
+                start = end
+            }
+            for (file, update) in sparse {
+                let isGood = try BlockFold.reading(update.path) {
+                    var isGood = true
+                    try UpdateFile.forEachPiece(range, of: [file]) { piece, offset in
+                        let added = try file.addSparse(
+                            piece,
+                            weight: Int64(update.weight),
+                            bound: valueBound,
+                            scale: 1 / step,
+                            into: thread.sums + offset,
+                            thread.scratch
+                        )
+                        isGood = isGood && added
                     }
+                    return isGood
                 }
-                let rows = (0..<4).map { UnsafePointer(space + $0 * range.count) }
-                let weights = members.map { Int64($0.update.weight) }
-                let status = martlet_fold4_f32(
-                    sums,
-                    rows[0],
-                    rows[1],
-                    rows[2],
-                    rows[3],
-                    range.count,
-                    1 / step,
-                    weights,
-                    valueBound
-                )
-                guard status == 0 else { throw try wrongValue(members, range, valueBound) }
+                guard isGood else { throw try wrongValue(file, update, range, valueBound) }
             }
-        }
-        let rest = updates.filter { $0.file.encoding != .f32 } + plain.dropFirst(4 * quadCount)
-        for member in rest {
-            let isGood = try BlockFold.reading(member.update.path) {
-                try member.file.fold(
-                    range,
-                    into: sums,
-                    scale: 1 / step,
-                    weight: Int64(member.update.weight),
-                    bound: valueBound,
-                    scratch
-                )
-            }
-            guard isGood else { throw try wrongValue([member], range, valueBound) }
+            finish(range, thread, totalWeight, receiver)
         }
     }
 
-    /// Names the first wrong value of the updates' blocks.
-    private static func wrongValue(
+    /// Adds the block of up to eight updates in one pass.
+    private static func add(
         _ updates: ArraySlice<BlockFold.Opened>,
         _ range: Range<Int>,
-        _ valueBound: Double
-    ) throws(AggregationError) -> AggregationError {
-        for (file, update) in updates {
-            if let error = try BlockFold.valueError(file, range, bound: valueBound, path: update.path) { return error }
+        valueBound: Double,
+        _ thread: BlockFold.Thread
+    ) throws(AggregationError) {
+        var failure: AggregationError?
+        let members = Array(updates)
+        UpdateFile.forEachPiece(range, of: members.map(\.file)) { piece, offset in
+            guard failure == nil else { return }
+            do throws(AggregationError) {
+                var rows: [martlet_row] = []
+                rows.reserveCapacity(members.count)
+                for (slot, member) in members.enumerated() {
+                    let row = try BlockFold.reading(member.update.path) {
+                        try member.file.row(piece, weight: Int64(member.update.weight), slot: slot, thread.scratch)
+                    }
+                    if let row { rows.append(row) }
+                }
+                let wrong = martlet_fold(
+                    thread.sums + offset,
+                    rows,
+                    rows.count,
+                    piece.count,
+                    1 / step,
+                    valueBound
+                )
+                guard wrong < 0 else {
+                    throw try wrongValue(members[Int(wrong)].file, members[Int(wrong)].update, range, valueBound)
+                }
+            } catch {
+                failure = error
+            }
         }
-        return .valueOutOfRange(index: range.lowerBound, bound: valueBound)
+        if let failure { throw failure }
     }
+
+    /// Names the first wrong value of an update's block.
+    private static func wrongValue(
+        _ file: UpdateFile,
+        _ update: SpooledUpdate,
+        _ range: Range<Int>,
+        _ bound: Double
+    ) throws(AggregationError) -> AggregationError {
+        var values = [Float](repeating: 0, count: range.count)
+        try BlockFold.read(file, range, into: &values, path: update.path)
+        let index = values.firstIndex { !(Double(abs($0)) <= bound) } ?? 0
+        return .valueOutOfRange(index: range.lowerBound + index, bound: bound)
+    }
+
+    // MARK: - Updates in memory
 
     /// Averages updates that are in memory.
     ///
@@ -120,52 +156,53 @@ public enum FixedPointMean {
     ///   - count: The number of parameters.
     ///   - valueBound: Largest absolute value of one coordinate.
     ///   - blockElementCount: Parameters a task sums at a time.
-    /// - Returns: Shape `[count]`, the mean in parameter units.
+    ///   - receiver: Is called with each block's means.
     /// - Throws: ``AggregationError``.
+    package static func means(
+        of updates: [(values: UnsafePointer<Float>, weight: Int)],
+        count: Int,
+        valueBound: Double,
+        blockElementCount: Int = defaultBlockElementCount,
+        to receiver: @escaping Receiver
+    ) throws(AggregationError) {
+        let totalWeight = Double(try checkedWeight(updates.map(\.weight), valueBound: valueBound))
+        let inputs = UncheckedPointers(updates)
+        try BlockFold.blocks(count: count, size: blockElementCount) { (range, thread) throws(AggregationError) in
+            thread.sums.update(repeating: 0, count: range.count)
+            let rows = inputs.updates.map { values, weight in
+                martlet_row(
+                    data: values + range.lowerBound,
+                    scales: nil,
+                    offset: 0,
+                    weight: Int64(weight),
+                    kind: MARTLET_F32
+                )
+            }
+            let wrong = martlet_fold(thread.sums, rows, rows.count, range.count, 1 / step, valueBound)
+            guard wrong < 0 else {
+                let values = inputs.updates[Int(wrong)].values
+                let index = range.first { !(Double(abs(values[$0])) <= valueBound) } ?? range.lowerBound
+                throw .valueOutOfRange(index: index, bound: valueBound)
+            }
+            finish(range, thread, totalWeight, receiver)
+        }
+    }
+
+    /// Averages updates that are in memory.
     package static func mean(
         of updates: [(values: UnsafePointer<Float>, weight: Int)],
         count: Int,
         valueBound: Double,
         blockElementCount: Int = defaultBlockElementCount
     ) throws(AggregationError) -> [Double] {
-        let totalWeight = try checkedWeight(updates.map(\.weight), valueBound: valueBound)
-        let inputs = UncheckedPointers(updates)
-        return try means(count: count) { sums throws(AggregationError) in
-            let target = UncheckedSums(sums)
-            try BlockFold.blocks(count: count, size: blockElementCount) { range throws(AggregationError) in
-                let block = target.pointer + range.lowerBound
-                block.update(repeating: 0, count: range.count)
-                let quads = inputs.updates.count / 4
-                for quad in 0..<quads {
-                    let rows = (0..<4).map { inputs.updates[4 * quad + $0].values + range.lowerBound }
-                    let weights = (0..<4).map { Int64(inputs.updates[4 * quad + $0].weight) }
-                    let status = martlet_fold4_f32(
-                        block,
-                        rows[0],
-                        rows[1],
-                        rows[2],
-                        rows[3],
-                        range.count,
-                        1 / step,
-                        weights,
-                        valueBound
-                    )
-                    guard status == 0 else {
-                        let index = (0..<range.count).first { index in
-                            !rows.allSatisfy { Double(abs($0[index])) <= valueBound }
-                        }
-                        throw .valueOutOfRange(index: range.lowerBound + (index ?? 0), bound: valueBound)
-                    }
-                }
-                for (values, weight) in inputs.updates.dropFirst(4 * quads) {
-                    let values = values + range.lowerBound
-                    guard martlet_fold_f32(block, values, range.count, 1 / step, Int64(weight), valueBound) == 0 else {
-                        let index = (0..<range.count).first { !(Double(abs(values[$0])) <= valueBound) } ?? 0
-                        throw .valueOutOfRange(index: range.lowerBound + index, bound: valueBound)
-                    }
-                }
-                martlet_sums_to_means(block, range.count, step, Double(totalWeight))
-            }
+        try collected(count: count) { receiver throws(AggregationError) in
+            try means(
+                of: updates,
+                count: count,
+                valueBound: valueBound,
+                blockElementCount: blockElementCount,
+                to: receiver
+            )
         }
     }
 
@@ -173,6 +210,21 @@ public enum FixedPointMean {
         // SAFETY: only read, by threads that end before the caller's pointers do.
         let updates: [(values: UnsafePointer<Float>, weight: Int)]
         init(_ updates: [(values: UnsafePointer<Float>, weight: Int)]) { self.updates = updates }
+    }
+
+    // MARK: - Both
+
+    /// Turns a block's sums into means in the same memory and gives them away.
+    private static func finish(
+        _ range: Range<Int>,
+        _ thread: BlockFold.Thread,
+        _ totalWeight: Double,
+        _ receiver: Receiver
+    ) {
+        UnsafeMutableRawPointer(thread.sums).withMemoryRebound(to: Double.self, capacity: range.count) { means in
+            martlet_sums_to_means(means, thread.sums, range.count, step, totalWeight)
+            receiver(range, means)
+        }
     }
 
     private static func checkedWeight(_ weights: [Int], valueBound: Double) throws(AggregationError) -> Int {
@@ -188,20 +240,19 @@ public enum FixedPointMean {
         return totalWeight
     }
 
-    /// Means in the memory of the sums: eight bytes a parameter and no more.
-    private static func means(
+    /// All blocks as one vector.
+    private static func collected(
         count: Int,
-        _ fill: (UnsafeMutablePointer<Int64>) throws(AggregationError) -> Void
+        _ fill: (@escaping Receiver) throws(AggregationError) -> Void
     ) throws(AggregationError) -> [Double] {
         var failure: AggregationError?
         let means = [Double](unsafeUninitializedCapacity: count) { buffer, initialized in
             guard let base = buffer.baseAddress else { return }
-            let raw = UnsafeMutableRawPointer(base)
-            martlet_prefer_huge_pages(raw, Int64(8 * count))
-            let sums = raw.bindMemory(to: Int64.self, capacity: count)
+            let target = UncheckedTarget(base)
             do throws(AggregationError) {
-                try fill(sums)
-                raw.bindMemory(to: Double.self, capacity: count)
+                try fill { range, means in
+                    (target.pointer + range.lowerBound).initialize(from: means, count: range.count)
+                }
                 initialized = count
             } catch {
                 failure = error
@@ -210,4 +261,11 @@ public enum FixedPointMean {
         if let failure { throw failure }
         return means
     }
+}
+
+/// Memory that threads fill block by block.
+struct UncheckedTarget<Element>: @unchecked Sendable {
+    // SAFETY: every thread writes other blocks, and all end before the owner goes on.
+    let pointer: UnsafeMutablePointer<Element>
+    init(_ pointer: UnsafeMutablePointer<Element>) { self.pointer = pointer }
 }

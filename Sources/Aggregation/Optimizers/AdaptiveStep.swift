@@ -11,8 +11,8 @@ public protocol AdaptiveServerOptimizer: ServerOptimizer {
     /// ε (τ in the paper).
     var epsilon: Double { get }
 
-    /// The second moments of a whole vector after squares of Δ̄ have come.
-    func updateSecondMoment(_ moment: inout [Float], aggregate: [Double])
+    /// The second moments of some coordinates after squares of Δ̄ have come.
+    func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>)
 }
 
 extension AdaptiveServerOptimizer {
@@ -25,19 +25,18 @@ extension AdaptiveServerOptimizer {
     }
 
     /// Takes one step.
-    public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
-        precondition(parameters.count == aggregate.count, "counts differ")
-        guard var first = state.moments.removeValue(forKey: "first_moment"),
-            var second = state.moments.removeValue(forKey: "second_moment")
-        else { preconditionFailure("the state is another optimiser's") }
-        updateSecondMoment(&second, aggregate: aggregate)
+    public func step(
+        _ parameters: UnsafeMutableBufferPointer<Float>,
+        aggregate: UnsafePointer<Double>,
+        moments: [UnsafeMutablePointer<Float>]
+    ) {
+        let (first, second) = (moments[0], moments[1])
+        updateSecondMoment(UnsafeMutableBufferPointer(start: second, count: parameters.count), aggregate: aggregate)
         let (rate, beta, epsilon) = (learningRate, beta1, epsilon)
         for index in 0..<parameters.count {
             first[index] = Float(beta * Double(first[index]) + (1 - beta) * aggregate[index])
             let scale = Double(second[index]).squareRoot() + epsilon
             parameters[index] = Float(Double(parameters[index]) + rate * Double(first[index]) / scale)
         }
-        state.moments["first_moment"] = first
-        state.moments["second_moment"] = second
     }
 }

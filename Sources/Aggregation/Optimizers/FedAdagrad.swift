@@ -17,7 +17,7 @@ public struct FedAdagrad: AdaptiveServerOptimizer {
     }
 
     /// Adds the squares.
-    public func updateSecondMoment(_ moment: inout [Float], aggregate: [Double]) {
+    public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             moment[index] = Float(Double(moment[index]) + aggregate[index] * aggregate[index])
         }

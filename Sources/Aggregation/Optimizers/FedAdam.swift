@@ -20,7 +20,7 @@ public struct FedAdam: AdaptiveServerOptimizer {
     }
 
     /// Moves towards the squares.
-    public func updateSecondMoment(_ moment: inout [Float], aggregate: [Double]) {
+    public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             moment[index] = Float(
                 beta2 * Double(moment[index]) + (1 - beta2) * (aggregate[index] * aggregate[index])

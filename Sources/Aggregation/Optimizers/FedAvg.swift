@@ -14,8 +14,11 @@ public struct FedAvg: ServerOptimizer {
     public var moments: [OptimizerMoment] { [] }
 
     /// The next parameters, computed in `Double` and rounded once.
-    public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
-        precondition(parameters.count == aggregate.count, "counts differ")
+    public func step(
+        _ parameters: UnsafeMutableBufferPointer<Float>,
+        aggregate: UnsafePointer<Double>,
+        moments: [UnsafeMutablePointer<Float>]
+    ) {
         for index in 0..<parameters.count {
             parameters[index] = Float(Double(parameters[index]) + learningRate * aggregate[index])
         }

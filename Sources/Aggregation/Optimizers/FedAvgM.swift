@@ -17,15 +17,15 @@ public struct FedAvgM: ServerOptimizer {
     public var moments: [OptimizerMoment] { [.init(name: "first_moment", initialValue: 0)] }
 
     /// Takes one step.
-    public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
-        precondition(parameters.count == aggregate.count, "counts differ")
-        guard var velocity = state.moments.removeValue(forKey: "first_moment") else {
-            preconditionFailure("the state is another optimiser's")
-        }
+    public func step(
+        _ parameters: UnsafeMutableBufferPointer<Float>,
+        aggregate: UnsafePointer<Double>,
+        moments: [UnsafeMutablePointer<Float>]
+    ) {
+        let velocity = moments[0]
         for index in 0..<parameters.count {
             velocity[index] = Float(momentum * Double(velocity[index]) + aggregate[index])
             parameters[index] = Float(Double(parameters[index]) + learningRate * Double(velocity[index]))
         }
-        state.moments["first_moment"] = velocity
     }
 }

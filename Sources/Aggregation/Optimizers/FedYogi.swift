@@ -21,7 +21,7 @@ public struct FedYogi: AdaptiveServerOptimizer {
     }
 
     /// Moves towards the squares by their own size; where v equals Δ̄² it stays.
-    public func updateSecondMoment(_ moment: inout [Float], aggregate: [Double]) {
+    public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             let (old, square) = (Double(moment[index]), aggregate[index] * aggregate[index])
             let sign: Double = old > square ? 1 : old < square ? -1 : 0

@@ -9,13 +9,83 @@ public protocol ServerOptimizer: Sendable {
     /// What the rule remembers, by name and first value; empty when it remembers nothing.
     var moments: [OptimizerMoment] { get }
 
-    /// Takes one step.
+    /// Takes one step of some coordinates; each coordinate's depends on no other.
+    ///
+    /// - Parameters:
+    ///   - parameters: Some parameters; the next ones on return.
+    ///   - aggregate: Δ̄ of the same coordinates, parameter units.
+    ///   - moments: What the rule remembers of them, in the order of ``moments``; the next round's on return.
+    func step(
+        _ parameters: UnsafeMutableBufferPointer<Float>,
+        aggregate: UnsafePointer<Double>,
+        moments: [UnsafeMutablePointer<Float>]
+    )
+}
+
+extension ServerOptimizer {
+    /// Takes one step of a whole vector.
     ///
     /// - Parameters:
     ///   - parameters: Shape `[parameterCount]`; the next ones on return.
     ///   - aggregate: Δ̄, shape `[parameterCount]`, parameter units.
     ///   - state: What the rule remembers; the next round's on return.
-    func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState)
+    public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
+        precondition(parameters.count == aggregate.count, "counts differ")
+        stepping(&parameters, state: &state) { receiver in
+            var block = aggregate
+            block.withUnsafeMutableBufferPointer { values in
+                guard let base = values.baseAddress else { return }
+                receiver(0..<values.count, base)
+            }
+        }
+    }
+
+    /// Takes the step block by block while the aggregate is being made, so that it never exists as a whole.
+    ///
+    /// - Parameters:
+    ///   - parameters: Shape `[parameterCount]`; the next ones on return. After an error they are of no use.
+    ///   - state: What the rule remembers; the next round's on return.
+    ///   - body: Makes the aggregate and gives every block of it to the receiver once, from any thread.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    public func stepping<Result, Failure: Error>(
+        _ parameters: inout [Float],
+        state: inout OptimizerState,
+        _ body: (@escaping FixedPointMean.Receiver) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        let count = parameters.count
+        let vectors = moments.map { moment in
+            guard let values = state.moments.removeValue(forKey: moment.name), values.count == count else {
+                preconditionFailure("the state is another optimiser's")
+            }
+            let space = UnsafeMutablePointer<Float>.allocate(capacity: count)
+            space.initialize(from: values, count: count)
+            return space
+        }
+        defer {
+            for (moment, vector) in zip(moments, vectors) {
+                state.moments[moment.name] = Array(UnsafeBufferPointer(start: vector, count: count))
+                vector.deallocate()
+            }
+        }
+        return try parameters.withUnsafeMutableBufferPointer { buffer throws(Failure) -> Result in
+            let targets = UncheckedVectors(parameters: buffer, moments: vectors)
+            return try body { range, aggregate in
+                self.step(
+                    UnsafeMutableBufferPointer(rebasing: targets.parameters[range]),
+                    aggregate: aggregate,
+                    moments: targets.moments.map { $0 + range.lowerBound }
+                )
+            }
+        }
+    }
+}
+
+/// Vectors that threads change block by block.
+private struct UncheckedVectors: @unchecked Sendable {
+    // SAFETY: every block is given away once, and all threads end before the vectors do.
+    let parameters: UnsafeMutableBufferPointer<Float>
+    let moments: [UnsafeMutablePointer<Float>]
 }
 
 /// A vector that an optimiser remembers, and the value that all its coordinates start from.

@@ -42,16 +42,24 @@ struct FoldBenchmark: ParsableCommand {
         defer { for buffer in buffers { buffer.deallocate() } }
         for buffer in buffers { _ = buffer.initialize(from: values) }
         let inputs = buffers.compactMap { $0.baseAddress.map { (values: UnsafePointer($0), weight: 3) } }
+        let (base, optimizer) = ([Float](repeating: 0.5, count: parameters), FedAvg())
+        var (next, state) = (base, OptimizerState(initialFor: optimizer, parameterCount: parameters))
+        next[0] = 0.25  // Memory of its own, outside the measurement.
+        next[0] = 0.5
         var limits: [Double] = []
         var results: [Double] = []
         _ = MemoryBandwidth.read(buffers.map { UnsafeRawBufferPointer($0) })
         for _ in 0..<repeats {
             limits.append(bytes / MemoryBandwidth.read(buffers.map { UnsafeRawBufferPointer($0) }))
+            // As a round does it: the blocks of the mean take their step into the next model.
             let seconds = try Clock.seconds {
-                let mean = try FixedPointMean.mean(of: inputs, count: parameters, valueBound: 64)
-                precondition(abs(mean[1] - Double(values[1])) <= 0x1p-31, "the mean of equal updates is the update")
+                try optimizer.stepping(&next, state: &state) { receiver throws(AggregationError) in
+                    try FixedPointMean.means(of: inputs, count: parameters, valueBound: 64, to: receiver)
+                }
             }
             results.append(bytes / seconds)
+            precondition(abs(next[1] - base[1] - values[1]) <= 0x1p-20, "the mean of equal updates is the update")
+            for index in next.indices { next[index] = base[index] }
         }
         let limit = Measurement(benchmark: "fold", name: "memory", unit: "bytes/s", values: limits).median
         Measurement(
@@ -109,6 +117,9 @@ struct FoldBenchmark: ParsableCommand {
         defer { for path in paths { try? FileManager.default.removeItem(atPath: path) } }
         let spooled = paths.map { SpooledUpdate(path: $0, weight: 3) }
         let bytes = Double(data.count * updates)
+        let optimizer = FedAvg()
+        var next = [Float](repeating: 0.5, count: parameters)
+        var state = OptimizerState(initialFor: optimizer, parameterCount: parameters)
         var limits: [Double] = []
         var results: [Double] = []
         _ = try MemoryBandwidth.pread(paths)
@@ -117,7 +128,9 @@ struct FoldBenchmark: ParsableCommand {
             results.append(
                 bytes
                     / (try Clock.seconds {
-                        _ = try FixedPointMean.mean(of: spooled, layout: update.layout, valueBound: 64)
+                        try optimizer.stepping(&next, state: &state) { receiver throws(AggregationError) in
+                            try FixedPointMean.means(of: spooled, layout: update.layout, valueBound: 64, to: receiver)
+                        }
                     })
             )
         }

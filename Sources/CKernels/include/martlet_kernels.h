@@ -5,33 +5,52 @@
 
 // Loops over whole blocks that the compiler turns into vector code. On x86-64 Linux each is compiled three times (baseline,
 // AVX2, AVX-512) and the right one is chosen when the program is loaded; all three give the same bits.
-//
-// Rounding to the grid is exact: the scale is a power of two, and adding 1.5 * 2^52 rounds to the nearest even integer.
-// It needs |value * scale| < 2^51, which `bound` must ensure. Each returns 0, or 1 where a value was not finite or beyond
-// the bound: the sums are then of no use.
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-int martlet_fold_f32(int64_t *sums, const float *values, size_t count, double scale, int64_t weight, double bound);
-/// Four updates in one pass over the sums: the same bits as one after the other.
-int martlet_fold4_f32(int64_t *sums, const float *a, const float *b, const float *c, const float *d, size_t count,
-                      double scale, const int64_t *weights, double bound);
-int martlet_fold_f16(int64_t *sums, const uint16_t *values, size_t count, double scale, int64_t weight, double bound);
-int martlet_fold_bf16(int64_t *sums, const uint16_t *values, size_t count, double scale, int64_t weight, double bound);
-int martlet_fold_i8(int64_t *sums, const int8_t *values, size_t count, float block_scale, double scale, int64_t weight,
-                    double bound);
+// How the values of a row are stored.
+#define MARTLET_F32 0
+#define MARTLET_F16 1
+#define MARTLET_BF16 2
+/// Signed bytes with one float scale for each block of MARTLET_I8_BLOCK.
+#define MARTLET_I8 3
+/// Two values a byte, low bits first, 8 more than the integer, with one float scale for each block of MARTLET_I4_BLOCK.
+#define MARTLET_I4 4
 
-void martlet_decode_f16(float *values, const uint16_t *halves, size_t count);
-void martlet_decode_bf16(float *values, const uint16_t *halves, size_t count);
-void martlet_decode_i8(float *values, const int8_t *integers, size_t count, float block_scale);
+#define MARTLET_I8_BLOCK 128
+#define MARTLET_I4_BLOCK 32
+
+/// A piece of one update, as it lies in its file.
+typedef struct {
+    /// The values; for MARTLET_I4 the byte that the first value is in.
+    const void *data;
+    /// The scales from the first value's block on; NULL where there are none.
+    const float *scales;
+    /// Where in its block the first value lies.
+    int64_t offset;
+    /// 1 or more.
+    int64_t weight;
+    int32_t kind;
+} martlet_row;
+
+/// Adds `weight * round(value * scale)` of every row to the sums, exactly, whatever the number and order of rows.
+///
+/// Decoding, the check, rounding to the nearest even integer and weighting are one pass, eight rows at a time, over pieces
+/// that stay in the first cache. `scale` is a power of two, and `bound * scale` must be less than 2^51.
+///
+/// Returns -1, or the number of a row with a value that is not finite or beyond the bound: the sums are then of no use.
+int64_t martlet_fold(int64_t *sums, const martlet_row *rows, size_t row_count, size_t count, double scale, double bound);
+
+/// Decodes a row.
+void martlet_decode(float *values, const martlet_row *row, size_t count);
 
 /// Whether some value is not finite or beyond the bound; adds the squares to `square_sum`.
 int martlet_check_f32(const float *values, size_t count, double bound, double *square_sum);
 
-/// means[i] = sums[i] * factor, in the same memory.
-void martlet_sums_to_means(int64_t *sums, size_t count, double step, double denominator);
+/// means[i] = sums[i] * step / denominator; `means` may be the memory of the sums.
+void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, double step, double denominator);
 
 /// Sum of the 64-bit words: what reading costs at least.
 uint64_t martlet_read_words(const uint64_t *words, size_t count);

@@ -290,6 +290,7 @@ extension Coordinator {
         body.cohortMinimum =
             record.isEvaluation
             ? run.specification.evaluation.minimum : run.specification.cohort.minimum
+        body.valueBound = run.specification.aggregation.valueBound
         return body
     }
 

@@ -74,60 +74,68 @@ struct AggregationJob: Sendable {
     static func noiseResultPath(_ resultPath: String) -> String { resultPath + ".noise" }
 
     func run() throws -> Outcome {
-        if FileManager.default.fileExists(atPath: resultPath) { return try outcome(scores: nil) }
+        if FileManager.default.fileExists(atPath: resultPath) { return try earlierOutcome() }
         for path in [optimizerResultPath, controlResultPath, normResultPath, Self.noiseResultPath(resultPath)] {
             try? FileManager.default.removeItem(atPath: path)
         }
-        let base = try SafetensorsFile(path: basePath).readAll()
-        let combined = try combined(base)
-        guard var aggregate = combined.aggregate else {
-            return Outcome(scores: combined.scores, shortfall: combined.shortfall)
-        }
+        var model = try SafetensorsFile(path: basePath).readAll()
+        let optimizer = specification.aggregation.optimizer.serverOptimizer
+        var state =
+            try optimizerPath.map {
+                try OptimizerState(SafetensorsFile(path: $0).readAll(), optimizer: optimizer, layout: model.layout)
+            } ?? OptimizerState(initialFor: optimizer, parameterCount: model.layout.parameterCount)
+        let combination = combination(model)
+        let combined: UpdateCombination.Combined
+        var control: File?
         if specification.training.usesControlVariates {
-            let parts = ControlVariates.split(aggregate, modelLayout: base.layout)
-            aggregate = parts.model
-            try advanceControl(by: parts.control, layout: base.layout)
+            let (aggregate, outcome) = try combination.combine()
+            combined = outcome
+            if let aggregate {
+                let parts = ControlVariates.split(aggregate, modelLayout: model.layout)
+                control = try advanceControl(by: parts.control, layout: model.layout)
+                optimizer.step(&model.values, aggregate: parts.model, state: &state)
+            }
+        } else {
+            // The aggregate never exists as a whole: each block takes its step while it is in the cache.
+            combined = try optimizer.stepping(&model.values, state: &state) { receiver throws(any Error) in
+                try combination.combine(to: receiver)
+            }
+        }
+        guard combined.shortfall == nil else { return Outcome(scores: combined.scores, shortfall: combined.shortfall) }
+        guard VectorKernels.allFinite(model.values), state.moments.values.allSatisfy(VectorKernels.allFinite) else {
+            throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
         if let norm = combined.nextNorm {
             try BlobStore.writeDurably(Data(String(norm).utf8), to: normResultPath)
         }
-        try publish(base, aggregate)
-        return try outcome(scores: combined.scores)
+        return try timed("publish") {
+            let memory =
+                state.moments.isEmpty
+                ? nil : try Self.write(state.vector(layout: model.layout), to: optimizerResultPath)
+            // Last: once this file has its name the result stands.
+            let file = try Self.write(model, to: resultPath)
+            return outcome(model: file, optimizer: memory, control: control, scores: combined.scores)
+        }
     }
 
-    private func combined(_ base: ParameterVector) throws -> UpdateCombination.Combined {
+    private func combination(_ model: ParameterVector) -> UpdateCombination {
         var combination = UpdateCombination(
             specification: specification,
             updates: updates,
-            base: base,
+            layout: model.layout,
+            // A second reference to the values would make a copy of them when they take their step.
+            base: specification.training.submit == "weights" ? model.values : [],
             report: report
         )
         if let clippingNorm { combination.clippingNorm = clippingNorm }
         combination.correlated = correlated
-        return try combination.combine()
-    }
-
-    private func publish(_ base: ParameterVector, _ aggregate: [Double]) throws {
-        let optimizer = specification.aggregation.optimizer.serverOptimizer
-        var state =
-            try optimizerPath.map {
-                try OptimizerState(SafetensorsFile(path: $0).readAll(), optimizer: optimizer, layout: base.layout)
-            } ?? OptimizerState(initialFor: optimizer, parameterCount: base.layout.parameterCount)
-        var next = base
-        optimizer.step(&next.values, aggregate: aggregate, state: &state)
-        guard VectorKernels.allFinite(next.values), state.moments.values.allSatisfy(VectorKernels.allFinite) else {
-            throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
-        }
-        if !state.moments.isEmpty {
-            try Self.write(state.vector(layout: base.layout), to: optimizerResultPath)
-        }
-        try Self.write(next, to: resultPath)
+        return combination
     }
 
     /// Moves the server's control variate, `c ← c + |S| / N · mean(Δc)`.
     ///
     /// Source: Karimireddy et al. 2020, arXiv:1910.06378, Algorithm 1, line 17.
-    private func advanceControl(by mean: [Double], layout: ParameterLayout) throws {
+    private func advanceControl(by mean: [Double], layout: ParameterLayout) throws -> File {
         var control =
             try controlPath.map { try SafetensorsFile(path: $0).readAll() } ?? ParameterVector(zeros: layout)
         let reporting = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
@@ -138,40 +146,50 @@ struct AggregationJob: Sendable {
         guard VectorKernels.allFinite(control.values) else {
             throw CoordinationError(.unprocessable, "not_finite", "the control variate has values that are not finite")
         }
-        try Self.write(control, to: controlResultPath)
+        return try Self.write(control, to: controlResultPath)
     }
 
-    private static func write(_ vector: ParameterVector, to path: String) throws {
-        try BlobStore.writeDurably(SafetensorsWriter.encode(vector, metadata: ["format": "martlet"]), to: path)
+    private static func write(_ vector: ParameterVector, to path: String) throws -> File {
+        let written = try BlobStore.writeDurably(vector, metadata: ["format": "martlet"], to: path)
+        return File(path: path, sha256: written.sha256, byteCount: written.byteCount)
     }
 
-    /// What lies in the spool.
+    /// What an earlier run of the job left in the spool.
     ///
     /// Scores have no file of their own: the same updates give the same ones, and no noise is in
     /// them, as privacy for a sum and scores exclude each other.
-    private func outcome(scores: [UpdateScoreRecord]?) throws -> Outcome {
+    private func earlierOutcome() throws -> Outcome {
         func file(_ path: String) throws -> File? {
             guard FileManager.default.fileExists(atPath: path) else { return nil }
             let data = try Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)
             return File(path: path, sha256: Secrets.sha256(data), byteCount: data.count)
         }
-        var scores = scores
-        if scores == nil && specification.aggregation.anomalies != nil {
-            let base = try SafetensorsFile(path: basePath).readAll()
-            scores = try combined(base).scores
+        var scores: [UpdateScoreRecord] = []
+        if specification.aggregation.anomalies != nil {
+            scores = try combination(try SafetensorsFile(path: basePath).readAll()).combine { _, _ in }.scores
         }
+        return outcome(
+            model: try file(resultPath),
+            optimizer: try file(optimizerResultPath),
+            control: try file(controlResultPath),
+            scores: scores
+        )
+    }
+
+    /// Adds what lies in the spool beside the files that become blobs.
+    private func outcome(model: File?, optimizer: File?, control: File?, scores: [UpdateScoreRecord]) -> Outcome {
         let noisePath = Self.noiseResultPath(resultPath)
         let paths = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
         let norm = FileManager.default.contents(atPath: normResultPath)
             .flatMap { Double(String(decoding: $0, as: UTF8.self)) }
         return Outcome(
-            model: try file(resultPath),
-            optimizer: try file(optimizerResultPath),
-            control: try file(controlResultPath),
+            model: model,
+            optimizer: optimizer,
+            control: control,
             noiseStatePath: FileManager.default.fileExists(atPath: noisePath) ? noisePath : nil,
             nextNorm: norm,
             spoolPaths: paths.filter { FileManager.default.fileExists(atPath: $0) },
-            scores: scores ?? []
+            scores: scores
         )
     }
 }

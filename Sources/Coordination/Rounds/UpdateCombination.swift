@@ -1,6 +1,7 @@
 import Aggregation
 import DifferentialPrivacy
 import Foundation
+import Synchronization
 import Tensors
 import UpdateCompression
 import WireFormat
@@ -8,9 +9,8 @@ import WireFormat
 /// Makes one aggregate of a round's updates: local minus global, by the run's rule, with what stands out left out.
 struct UpdateCombination {
     struct Combined {
-        /// Shape `[layout.parameterCount]` of the updates; absent when too few were left.
-        var aggregate: [Double]?
         var scores: [UpdateScoreRecord] = []
+        /// Why nothing was given away.
         var shortfall: String?
         /// Policy `adaptive`: the clipping norm of the next round.
         var nextNorm: Double?
@@ -18,7 +18,8 @@ struct UpdateCombination {
 
     let specification: RunSpecification
     let updates: [AggregationJob.Update]
-    let base: ParameterVector
+    /// The model's values, where submitted weights are compared with them; else empty.
+    let base: [Float]
     /// How a noised mean is made; tests put wrong ones in its place to see audits find them.
     var mechanics = ReleaseMechanics()
     /// C of this round.
@@ -32,7 +33,8 @@ struct UpdateCombination {
     init(
         specification: RunSpecification,
         updates: [AggregationJob.Update],
-        base: ParameterVector,
+        layout modelLayout: ParameterLayout,
+        base: [Float],
         report: @escaping @Sendable (_ phase: String, _ seconds: Double) -> Void
     ) {
         self.report = report
@@ -41,7 +43,7 @@ struct UpdateCombination {
         self.base = base
         clippingNorm = specification.privacy.clipping.norm
         layout =
-            specification.training.usesControlVariates ? ControlVariates.jointLayout(base.layout) : base.layout
+            specification.training.usesControlVariates ? ControlVariates.jointLayout(modelLayout) : modelLayout
         let byExamples = specification.aggregation.weighting == "examples"
         let cap = specification.aggregation.exampleCap
         let isBuffered = specification.aggregation.mode == "buffered"
@@ -63,13 +65,12 @@ struct UpdateCombination {
         max(1, Int((Double(stalenessUnit) / Double(1 + staleness).squareRoot()).rounded()))
     }
 
-    /// A weighted mean as the mode wants it.
+    /// What a weighted mean is multiplied by.
     ///
     /// FedBuff divides by the number of updates and not by the sum of their weights: stale ones pull less.
-    private func discounted(_ mean: [Double], weights: [Int]) -> [Double] {
-        guard specification.aggregation.mode == "buffered" else { return mean }
-        let share = Double(weights.reduce(0, +)) / Double(weights.count * Self.stalenessUnit)
-        return mean.map { $0 * share }
+    private func discount(weights: [Int]) -> Double {
+        guard specification.aggregation.mode == "buffered" else { return 1 }
+        return Double(weights.reduce(0, +)) / Double(weights.count * Self.stalenessUnit)
     }
 
     private func timed<Result>(_ phase: String, _ body: () throws -> Result) rethrows -> Result {
@@ -78,26 +79,55 @@ struct UpdateCombination {
         return try body()
     }
 
-    func combine() throws -> Combined {
+    /// Makes the aggregate.
+    ///
+    /// - Parameter receiver: Is given every block of it once, from several threads, unless there is a shortfall. After an
+    ///   error it has seen some blocks, which are of no use.
+    /// - Returns: The scores of single updates, and why there is no aggregate.
+    /// - Throws: `AggregationError`, or a privacy error.
+    func combine(to receiver: @escaping FixedPointMean.Receiver) throws -> Combined {
         let aggregation = specification.aggregation
-        if specification.privacy.mode == "central" { return try noisedMean() }
+        if specification.privacy.mode == "central" { return try noisedMean(to: receiver) }
         if aggregation.rule == "mean" && aggregation.normBound == nil && aggregation.anomalies == nil
             && specification.training.submit == "delta"
         {
-            return Combined(
-                aggregate: try timed("fold") {
-                    discounted(
-                        try FixedPointMean.mean(of: spooled, layout: layout, valueBound: aggregation.valueBound),
-                        weights: spooled.map(\.weight)
-                    )
+            let share = discount(weights: spooled.map(\.weight))
+            try timed("fold") {
+                try FixedPointMean.means(of: spooled, layout: layout, valueBound: aggregation.valueBound) {
+                    range,
+                    means in
+                    if share != 1 { for index in 0..<range.count { means[index] *= share } }
+                    receiver(range, means)
                 }
-            )
+            }
+            return Combined()
         }
-        return try timed("fold") { try robustly() }
+        return try timed("fold") { try robustly(to: receiver) }
+    }
+
+    /// The aggregate as one vector, shape `[layout.parameterCount]` of the updates; `nil` when too few were left.
+    func combine() throws -> (aggregate: [Double]?, outcome: Combined) {
+        let collected = Mutex<[Double]>([Double](repeating: 0, count: layout.parameterCount))
+        let outcome = try combine { range, means in
+            collected.withLock { values in for index in range { values[index] = means[index - range.lowerBound] } }
+        }
+        return (outcome.shortfall == nil ? collected.withLock { $0 } : nil, outcome)
+    }
+
+    /// Gives a whole vector away in blocks, in parallel.
+    private func deliver(_ values: [Double], to receiver: FixedPointMean.Receiver) {
+        let size = FixedPointMean.defaultBlockElementCount
+        Parallel.forEach(count: (values.count + size - 1) / size) { block in
+            var part = Array(values[(block * size)..<min(values.count, (block + 1) * size)])
+            part.withUnsafeMutableBufferPointer { buffer in
+                guard let base = buffer.baseAddress else { return }
+                receiver((block * size)..<(block * size + buffer.count), base)
+            }
+        }
     }
 
     /// The mean over the fixed number of updates wanted, noised: mode `central`.
-    private func noisedMean() throws -> Combined {
+    private func noisedMean(to receiver: FixedPointMean.Receiver) throws -> Combined {
         let byExamples = specification.aggregation.weighting == "examples"
         let unit = specification.aggregation.mode == "buffered" ? Self.stalenessUnit : 1
         let terms = try ReleaseTerms(specification, layout: layout, clippingNorm: clippingNorm)
@@ -114,16 +144,23 @@ struct UpdateCombination {
         let sign = specification.training.submit == "gradient" ? -1.0 : 1
         if let banded = terms.banded {
             guard let correlated else { preconditionFailure("the job of a correlated mechanism names its state") }
-            return Combined(
-                aggregate: try timed("noise") { try correlated.release(sums, banded, scale: sign / divisor) }
-            )
+            deliver(try timed("noise") { try correlated.release(sums, banded, scale: sign / divisor) }, to: receiver)
+            return Combined()
         }
         try timed("noise") { try mechanics.addNoise(&sums, terms.grid) }
         let step = sign * terms.grid.step
-        return Combined(
-            aggregate: sums.map { Double($0) * step / divisor },
-            nextNorm: try terms.adaptive.map { try nextNorm($0) }
-        )
+        let size = FixedPointMean.defaultBlockElementCount
+        let noised = sums
+        Parallel.forEach(count: (noised.count + size - 1) / size) { block in
+            let range = (block * size)..<min(noised.count, (block + 1) * size)
+            withUnsafeTemporaryAllocation(of: Double.self, capacity: range.count) { means in
+                for index in range {
+                    means.initializeElement(at: index - range.lowerBound, to: Double(noised[index]) * step / divisor)
+                }
+                if let base = means.baseAddress { receiver(range, base) }
+            }
+        }
+        return Combined(nextNorm: try terms.adaptive.map { try nextNorm($0) })
     }
 
     /// The next round's clipping norm, from the noisy share of updates that were within this round's.
@@ -147,10 +184,10 @@ struct UpdateCombination {
 
     // MARK: - Rules that look at single updates
 
-    private func robustly() throws -> Combined {
+    private func robustly(to receiver: FixedPointMean.Receiver) throws -> Combined {
         let kind: UpdateColumns.Kind =
             switch specification.training.submit {
-            case "weights": .weights(base: base.values)
+            case "weights": .weights(base: base)
             case "gradient": .gradient
             default: .delta
             }
@@ -164,7 +201,8 @@ struct UpdateCombination {
         let needsNorms = anomalies != nil || specification.aggregation.normBound != nil
         let norms = needsNorms ? try columns.norms() : []
         guard let anomalies else {
-            return Combined(aggregate: try aggregate(columns, rows: Array(0..<columns.count), norms: norms))
+            deliver(try aggregate(columns, rows: Array(0..<columns.count), norms: norms), to: receiver)
+            return Combined()
         }
         var reasons = [String?](repeating: nil, count: columns.count)
         let ratios = AnomalyScores.ratios(norms: norms)
@@ -199,7 +237,8 @@ struct UpdateCombination {
                     + "\(kept.count) are fewer than the minimum of \(specification.cohort.minimum)"
             )
         }
-        return Combined(aggregate: result, scores: scores)
+        deliver(result, to: receiver)
+        return Combined(scores: scores)
     }
 
     private func score(
@@ -244,7 +283,10 @@ struct UpdateCombination {
             let selected = aggregation.selectedCount ?? max(1, columns.count - malicious - 2)
             return try Krum.aggregate(columns, maliciousCount: malicious, selectedCount: selected)
         case "geometric_median": return try GeometricMedian.aggregate(columns, weights: weights)
-        default: return discounted(try columns.mean(weights: weights), weights: weights)
+        default:
+            let share = discount(weights: weights)
+            let mean = try columns.mean(weights: weights)
+            return share == 1 ? mean : mean.map { $0 * share }
         }
     }
 

@@ -7,14 +7,14 @@ import WireFormat
 
 /// What leaves the device: checked, clipped and noised as the run asks.
 struct PreparedUpdate: Sendable {
-    /// The safetensors file.
-    var data: Data
+    /// SHA-256 of the file that was written.
+    var digest: Data
     /// The device's next control variate, to be kept when the update was accepted.
     var control: Data?
     /// What a sparse update has left out, to be kept when the update was accepted.
     var feedback: ErrorFeedback?
 
-    /// Does one assignment's work.
+    /// Does one assignment's work and writes the update as a safetensors file, which is on the disk then.
     ///
     /// - Throws: ``LocalTrainingError``, ``PrivacyError``, ``ClientError``, or the trainer's own error.
     init(
@@ -23,7 +23,8 @@ struct PreparedUpdate: Sendable {
         trainer: any LocalTrainer,
         instructions: TrainingInstructions,
         controls: ControlVariateStep?,
-        feedback: ErrorFeedback
+        feedback: ErrorFeedback,
+        path: String
     ) throws {
         guard let encoding = UpdateEncoding(rawValue: assignment.training.encoding) else {
             throw ClientError(
@@ -56,15 +57,21 @@ struct PreparedUpdate: Sendable {
             SafetensorsWriter.encode($0.next(after: update, layout: model.layout))
         }
         try protection?.addLocalNoise(&update)
+        let bound = Float(assignment.valueBound ?? .infinity)
+        if assignment.privacy.mode == "local" {
+            // Noise has no bound, and cutting what is private already costs nothing.
+            for index in update.values.indices { update.values[index] = max(-bound, min(bound, update.values[index])) }
+        }
         // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
-        var kept = feedback
-        data = UpdateEncoder.encode(
-            update,
-            as: encoding,
+        let encoder = UpdateEncoder(
+            encoding,
             metadata: metadata,
             seed: UInt64.random(in: 0...UInt64.max),
-            residual: &kept.residual
+            valueBound: min(bound, .greatestFiniteMagnitude)
         )
+        var kept = feedback
+        try encoder.write(update, to: path, residual: &kept.residual)
+        digest = try FileDigest.sha256(path)
         self.feedback = encoding == .topk ? kept : nil
     }
 

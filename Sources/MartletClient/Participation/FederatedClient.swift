@@ -168,6 +168,7 @@ public actor FederatedClient {
             if assignment.kind == "evaluate" {
                 return try await evaluate(assignment, model: model, instructions: instructions)
             }
+            let partial = state.path("update.safetensors.part")
             let (prepared, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
                 try await arithmetic.run {
                     try PreparedUpdate(
@@ -176,7 +177,8 @@ public actor FederatedClient {
                         trainer: trainer,
                         instructions: instructions,
                         controls: controls,
-                        feedback: feedback
+                        feedback: feedback,
+                        path: partial
                     )
                 }
             }
@@ -184,14 +186,13 @@ public actor FederatedClient {
             // The event is on disk before the update can leave the device.
             ledger.events.append(.init(assignment))
             try state.write("ledger.json", ledger)
-            let digest = Data(SHA256.hash(data: prepared.data))
-            try state.write("update.safetensors", data: prepared.data)
+            try state.move("update.safetensors.part", to: "update.safetensors")
             if let control = prepared.control { try state.write("control.next", data: control) }
             if let feedback = prepared.feedback { try state.write("residual.next", data: feedback.data) }
             let pending = ClientState.PendingUpload(
                 assignment: assignment.id,
                 updateUrl: assignment.updateUrl,
-                sha256: digest.base64EncodedString(),
+                sha256: prepared.digest.base64EncodedString(),
                 controlFile: prepared.control.map { _ in ControlVariateStep.fileName(run: assignment.run) },
                 residualFile: prepared.feedback.map { _ in ErrorFeedback.fileName(run: assignment.run) }
             )

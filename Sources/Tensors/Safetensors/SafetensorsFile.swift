@@ -60,13 +60,23 @@ public final class SafetensorsFile: Sendable {
             guard !overlap.isEmpty else { continue }
             let fileOffset =
                 entry.fileRange.lowerBound + (overlap.lowerBound - layout.offsets[index]) * entry.dataType.byteCount
+            let start = overlap.lowerBound - range.lowerBound
+            if entry.dataType == .float32 {
+                try Self.read(
+                    descriptor,
+                    path: path,
+                    at: fileOffset,
+                    into: &buffer,
+                    start..<(start + overlap.count)
+                )
+                continue
+            }
             let bytes = try Self.read(
                 descriptor,
                 path: path,
                 at: fileOffset,
                 count: overlap.count * entry.dataType.byteCount
             )
-            let start = overlap.lowerBound - range.lowerBound
             bytes.withUnsafeBytes { raw in
                 for position in 0..<overlap.count {
                     buffer[start + position] = Self.decode(raw, at: position, as: entry.dataType)
@@ -101,6 +111,27 @@ public final class SafetensorsFile: Sendable {
         }
     }
 
+    /// Little-endian floats, straight into the buffer.
+    private static func read(
+        _ descriptor: Int32,
+        path: String,
+        at offset: Int,
+        into values: inout [Float],
+        _ positions: Range<Int>
+    ) throws(SafetensorsError) {
+        var failure: SafetensorsError?
+        values.withUnsafeMutableBytes { raw in
+            let part = UnsafeMutableRawBufferPointer(
+                rebasing: raw[(4 * positions.lowerBound)..<(4 * positions.upperBound)]
+            )
+            do throws(SafetensorsError) { try fill(part, descriptor, path: path, at: offset) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        #if _endian(big)
+        for index in positions { values[index] = Float(bitPattern: values[index].bitPattern.byteSwapped) }
+        #endif
+    }
+
     private static func read(
         _ descriptor: Int32,
         path: String,
@@ -108,25 +139,42 @@ public final class SafetensorsFile: Sendable {
         count: Int
     ) throws(SafetensorsError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
+        var failure: SafetensorsError?
+        bytes.withUnsafeMutableBytes { raw in
+            do throws(SafetensorsError) { try fill(raw, descriptor, path: path, at: offset) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    private static func fill(
+        _ space: UnsafeMutableRawBufferPointer,
+        _ descriptor: Int32,
+        path: String,
+        at offset: Int
+    ) throws(SafetensorsError) {
         var done = 0
-        while done < count {
-            let received = bytes.withUnsafeMutableBytes { raw in
-                pread(descriptor, raw.baseAddress.map { $0 + done }, count - done, off_t(offset + done))
-            }
+        while done < space.count {
+            let received = pread(
+                descriptor,
+                space.baseAddress.map { $0 + done },
+                space.count - done,
+                off_t(offset + done)
+            )
             if received < 0 && errno == EINTR { continue }
             guard received > 0 else {
                 if received < 0 { throw .inputOutput(path: path, errno: errno) }
-                throw .truncated(expectedByteCount: offset + count, actualByteCount: offset + done)
+                throw .truncated(expectedByteCount: offset + space.count, actualByteCount: offset + done)
             }
             done += received
         }
-        return bytes
     }
 }
 
 /// IEEE 754 binary16 without hardware support.
-enum HalfPrecision {
-    static func float(fromBits bits: UInt16) -> Float {
+package enum HalfPrecision {
+    /// The value of these bits.
+    package static func float(fromBits bits: UInt16) -> Float {
         let sign = UInt32(bits & 0x8000) << 16
         let exponent = UInt32(bits >> 10) & 0x1F
         let fraction = UInt32(bits & 0x3FF)

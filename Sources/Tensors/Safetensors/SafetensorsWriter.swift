@@ -10,65 +10,67 @@ public enum SafetensorsWriter {
         return file
     }
 
-    /// A tensor of any type, as the bytes that are written.
-    package struct RawTensor {
+    /// A tensor of any type whose bytes are written in pieces.
+    package struct Section {
         package var name: String
-        package var dataType: String
+        package var dataType: TensorDataType
         package var shape: [Int]
-        package var bytes: [UInt8]
 
-        /// Takes little-endian values.
-        package init<Value>(_ name: String, _ dataType: String, _ shape: [Int], _ values: [Value]) {
+        /// Names a tensor.
+        package init(_ name: String, _ dataType: TensorDataType, _ shape: [Int]) {
             self.name = name
             self.dataType = dataType
             self.shape = shape
+        }
+
+        /// The bytes of its values.
+        package var byteCount: Int { shape.reduce(1, *) * dataType.byteCount }
+    }
+
+    /// A tensor of any type with its bytes.
+    package struct RawTensor {
+        package var section: Section
+        package var bytes: [UInt8]
+
+        /// Takes little-endian values.
+        package init<Value>(_ name: String, _ dataType: TensorDataType, _ shape: [Int], _ values: [Value]) {
+            section = Section(name, dataType, shape)
             bytes = values.withUnsafeBytes { Array($0) }
         }
     }
 
-    /// Tensors of any types: wide types first, so that every value is aligned, then by name.
+    /// A file of tensors of any types.
     package static func encode(_ tensors: [RawTensor], metadata: [String: String]) -> Data {
-        func width(_ tensor: RawTensor) -> Int { TensorDataType(rawValue: tensor.dataType)?.byteCount ?? 1 }
-        let sorted = tensors.sorted { left, right in
-            width(left) == width(right)
-                ? left.name.utf8.lexicographicallyPrecedes(right.name.utf8) : width(left) > width(right)
+        let (header, starts, byteCount) = header(for: tensors.map(\.section), metadata: metadata)
+        var file = Data(count: byteCount)
+        file.replaceSubrange(0..<header.count, with: header)
+        for (start, tensor) in zip(starts, tensors) {
+            file.replaceSubrange(start..<(start + tensor.bytes.count), with: tensor.bytes)
         }
-        var offset = 0
-        let entries = sorted.map { tensor in
-            defer { offset += tensor.bytes.count }
-            return entry(tensor.name, tensor.dataType, tensor.shape, offset..<(offset + tensor.bytes.count))
-        }
-        var file = header(entries: entries, metadata: metadata)
-        for tensor in sorted { file.append(contentsOf: tensor.bytes) }
         return file
     }
 
-    /// Writes a file of F32 values block by block; not synced, for what can be made again.
-    ///
-    /// - Parameters:
-    ///   - layout: The tensors.
-    ///   - path: Overwritten where it exists.
-    ///   - fill: Puts the values of a range into the front of a buffer.
-    /// - Throws: What `fill` throws, or the file system's error.
-    package static func write(
-        _ layout: ParameterLayout,
-        to path: String,
-        fill: (Range<Int>, inout [Float]) throws -> Void
-    ) throws {
-        guard FileManager.default.createFile(atPath: path, contents: header(for: layout, metadata: [:])) else {
-            throw CocoaError(.fileWriteUnknown)
+    /// The header of a file of tensors of any types, and where in the file each section begins: wide types first, so that
+    /// every value is aligned, then by name.
+    package static func header(
+        for sections: [Section],
+        metadata: [String: String]
+    ) -> (header: Data, starts: [Int], byteCount: Int) {
+        let order = sections.indices.sorted { left, right in
+            let (a, b) = (sections[left], sections[right])
+            return a.dataType.byteCount == b.dataType.byteCount
+                ? a.name.utf8.lexicographicallyPrecedes(b.name.utf8) : a.dataType.byteCount > b.dataType.byteCount
         }
-        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
-        defer { try? file.close() }
-        try file.seekToEnd()
-        var values = [Float](repeating: 0, count: min(1 << 16, layout.parameterCount))
-        var start = 0
-        while start < layout.parameterCount {
-            let range = start..<min(layout.parameterCount, start + values.count)
-            try fill(range, &values)
-            try file.write(contentsOf: values[..<range.count].withUnsafeBytes { Data($0) })
-            start = range.upperBound
+        var starts = [Int](repeating: 0, count: sections.count)
+        var offset = 0
+        let entries = order.map { index in
+            let section = sections[index]
+            starts[index] = offset
+            offset += section.byteCount
+            return entry(section.name, section.dataType.rawValue, section.shape, starts[index]..<offset)
         }
+        let header = header(entries: entries, metadata: metadata)
+        return (header, starts.map { $0 + header.count }, header.count + offset)
     }
 
     /// The eight bytes of length and the JSON header, padded with spaces so that the data is aligned to eight bytes.

@@ -1,3 +1,5 @@
+import CKernels
+
 /// How an update's values are written for the wire: chosen by the run, done by the client, undone by the server.
 ///
 /// Errors are `E‖Q(v) − v‖² / ‖v‖²`. Every encoding but ``topk`` is unbiased up to the rounding of a float: `E[Q(v)] = v`.
@@ -38,9 +40,9 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     }
 
     /// The values of an `int8` block.
-    static let int8Block = 128
+    static let int8Block = Int(MARTLET_I8_BLOCK)
     /// The values of an `int4` block; even, so that no byte belongs to two blocks.
-    static let int4Block = 32
+    static let int4Block = Int(MARTLET_I4_BLOCK)
     /// The largest block of a rotation; a tensor's last block is the next power of two of what is left.
     static let rotationBlock = 4096
     /// Of 1,000 values, how many ``topk`` keeps.

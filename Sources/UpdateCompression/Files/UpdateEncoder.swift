@@ -1,21 +1,82 @@
 public import Foundation
 public import Tensors
 
-/// Writes an update in the encoding that the run asks for.
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// Writes an update in the encoding that the run asks for, block by block: memory is a few blocks beside the update.
 ///
 /// Encoding is post-processing: where noise was added before (mode `local`) it costs no privacy, and in mode `central`
-/// the server clips again what it decodes.
-public enum UpdateEncoder {
-    /// Encodes.
+/// the server clips again what it decodes. No decoded value is beyond the run's value bound unless the update's own is.
+public struct UpdateEncoder {
+    /// The run's encoding.
+    public var encoding: UpdateEncoding
+    /// Goes into the file as it is.
+    public var metadata: [String: String]
+    /// Draws the rounding and the rotation: fresh for each update, and unknown before it.
+    public var seed: UInt64
+    /// Largest absolute value that the server takes.
+    public var valueBound: Float
+
+    /// Values that are encoded at a time; a multiple of every encoding's block.
+    static let blockElementCount = 1 << 15
+
+    /// Describes a file.
+    public init(
+        _ encoding: UpdateEncoding,
+        metadata: [String: String] = [:],
+        seed: UInt64,
+        valueBound: Float = .greatestFiniteMagnitude
+    ) {
+        self.encoding = encoding
+        self.metadata = metadata
+        self.seed = seed
+        self.valueBound = valueBound
+    }
+
+    /// Writes a file and waits until it is on the disk.
     ///
     /// - Parameters:
     ///   - update: Every value finite.
-    ///   - encoding: The run's.
-    ///   - metadata: Goes into the file as it is.
-    ///   - seed: Draws the rounding and the rotation: fresh for each update, and unknown before it.
+    ///   - path: Overwritten where it exists.
     ///   - residual: With ``UpdateEncoding/topk`` what earlier updates left out, in the update's layout; receives what this
     ///     one leaves out. Other encodings leave it alone.
+    /// - Throws: `SafetensorsError.inputOutput`.
+    public func write(_ update: ParameterVector, to path: String, residual: inout [Float]) throws(SafetensorsError) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
+        defer { close(descriptor) }
+        let file = plan(update.layout)
+        try run(update, file, residual: &residual) { (bytes, offset) throws(SafetensorsError) in
+            var done = 0
+            while done < bytes.count {
+                let start = bytes.baseAddress.map { $0 + done }
+                let written = pwrite(descriptor, start, bytes.count - done, off_t(offset + done))
+                if written < 0 && errno == EINTR { continue }
+                guard written > 0 else { throw .inputOutput(path: path, errno: errno) }
+                done += written
+            }
+        }
+        guard fdatasync(descriptor) == 0 else { throw .inputOutput(path: path, errno: errno) }
+    }
+
+    /// The file in memory.
+    ///
+    /// - Parameters:
+    ///   - update: Every value finite.
+    ///   - residual: As in ``write(_:to:residual:)``.
     /// - Returns: A safetensors file.
+    public func encode(_ update: ParameterVector, residual: inout [Float]) -> Data {
+        let file = plan(update.layout)
+        var data = Data(count: file.byteCount)
+        run(update, file, residual: &residual) { bytes, offset in
+            data.replaceSubrange(offset..<(offset + bytes.count), with: bytes)
+        }
+        return data
+    }
+
+    /// Encodes in memory; for callers with one file to make.
     public static func encode(
         _ update: ParameterVector,
         as encoding: UpdateEncoding,
@@ -23,54 +84,161 @@ public enum UpdateEncoder {
         seed: UInt64,
         residual: inout [Float]
     ) -> Data {
-        if encoding == .f32 { return SafetensorsWriter.encode(update, metadata: metadata) }
-        var generator = Xoshiro256StarStar(seed: seed)
-        var metadata = metadata
-        metadata["encoding"] = encoding.rawValue
-        if encoding.rotatedBits != nil { metadata["rotation_seed"] = String(seed) }
-        var tensors: [SafetensorsWriter.RawTensor] = []
-        for (index, tensor) in update.layout.tensors.enumerated() {
-            let range = update.layout.offsets[index]..<update.layout.offsets[index + 1]
-            let values = update.values[range]
-            switch encoding {
-            case .f32: break
-            case .f16:
-                let halves = values.map { StochasticRounding.half($0, &generator).littleEndian }
-                tensors.append(.init(tensor.name, "F16", tensor.shape, halves))
-            case .bf16:
-                let halves = values.map { StochasticRounding.brain($0, &generator).littleEndian }
-                tensors.append(.init(tensor.name, "BF16", tensor.shape, halves))
-            case .int8:
-                let (integers, scales) = blocks(values, size: UpdateEncoding.int8Block, limit: 127, &generator)
-                tensors.append(.init(tensor.name, "I8", tensor.shape, integers.map(Int8.init)))
-                tensors.append(.init(tensor.name + ".scale", "F32", [scales.count], scales))
-            case .int4:
-                let (integers, scales) = blocks(values, size: UpdateEncoding.int4Block, limit: 7, &generator)
-                var packed = [UInt8](repeating: 0, count: (integers.count + 1) / 2)
-                for (position, integer) in integers.enumerated() {
-                    packed[position / 2] |= UInt8(integer + 8) << UInt8(position % 2 * 4)
-                }
-                tensors.append(.init(tensor.name + ".packed", "U8", [packed.count], packed))
-                tensors.append(.init(tensor.name + ".scale", "F32", [scales.count], scales))
-            case .topk:
-                if residual.count != update.values.count {
-                    residual = [Float](repeating: 0, count: update.values.count)
-                }
-                let (indices, kept) = largest(values, residual: &residual, range: range)
-                tensors.append(.init(tensor.name + ".indices", "U32", [indices.count], indices))
-                tensors.append(.init(tensor.name + ".values", "F32", [kept.count], kept))
-            case .rotated1, .rotated2, .rotated4:
-                let (packed, scales) = rotated(values, bits: encoding.rotatedBits ?? 1, seed: seed, tensor: index)
-                tensors.append(.init(tensor.name + ".rotated", "U8", [packed.count], packed))
-                tensors.append(.init(tensor.name + ".scale", "F32", [scales.count], scales))
-            }
-        }
-        return SafetensorsWriter.encode(tensors, metadata: metadata)
+        UpdateEncoder(encoding, metadata: metadata, seed: seed).encode(update, residual: &residual)
     }
 
-    // MARK: - One tensor
+    // MARK: - The file
 
-    private static func blocks(
+    /// Takes bytes for a place in the file.
+    private typealias Put<Failure: Error> = (UnsafeRawBufferPointer, _ offset: Int) throws(Failure) -> Void
+
+    /// The header, and where each tensor's sections begin.
+    private struct Plan {
+        var header: Data
+        /// For each tensor of the update the places of its sections.
+        var places: [[Int]]
+        var byteCount: Int
+    }
+
+    private func plan(_ layout: ParameterLayout) -> Plan {
+        var metadata = metadata
+        if encoding != .f32 { metadata["encoding"] = encoding.rawValue }
+        if encoding.rotatedBits != nil { metadata["rotation_seed"] = String(seed) }
+        let sections = layout.tensors.map { self.sections(of: $0) }
+        let (header, starts, byteCount) = SafetensorsWriter.header(for: sections.flatMap { $0 }, metadata: metadata)
+        var next = 0
+        let places = sections.map { tensor in
+            defer { next += tensor.count }
+            return Array(starts[next..<(next + tensor.count)])
+        }
+        return Plan(header: header, places: places, byteCount: byteCount)
+    }
+
+    private func run<Failure: Error>(
+        _ update: ParameterVector,
+        _ file: Plan,
+        residual: inout [Float],
+        _ put: Put<Failure>
+    ) throws(Failure) {
+        try Self.put(Array(file.header), at: 0, put)
+        if encoding == .topk && residual.count != update.values.count {
+            residual = [Float](repeating: 0, count: update.values.count)
+        }
+        var generator = Xoshiro256StarStar(seed: seed)
+        for index in update.layout.tensors.indices {
+            var places = file.places[index]
+            let range = update.layout.offsets[index]..<update.layout.offsets[index + 1]
+            if encoding == .topk {
+                try sparse(update.values, range, &residual, &places, put)
+                continue
+            }
+            var start = range.lowerBound
+            while start < range.upperBound {
+                let end = min(range.upperBound, start + Self.blockElementCount)
+                let block = update.values[start..<end]
+                try encode(block, tensor: index, at: start - range.lowerBound, &generator, &places, put)
+                start = end
+            }
+        }
+    }
+
+    private func sections(of tensor: TensorSpecification) -> [SafetensorsWriter.Section] {
+        let count = tensor.elementCount
+        func blocks(_ size: Int) -> Int { (count + size - 1) / size }
+        switch encoding {
+        case .f32: return [.init(tensor.name, .float32, tensor.shape)]
+        case .f16: return [.init(tensor.name, .float16, tensor.shape)]
+        case .bf16: return [.init(tensor.name, .bfloat16, tensor.shape)]
+        case .int8:
+            return [
+                .init(tensor.name, .int8, tensor.shape),
+                .init(tensor.name + ".scale", .float32, [blocks(UpdateEncoding.int8Block)]),
+            ]
+        case .int4:
+            return [
+                .init(tensor.name + ".packed", .uint8, [(count + 1) / 2]),
+                .init(tensor.name + ".scale", .float32, [blocks(UpdateEncoding.int4Block)]),
+            ]
+        case .topk:
+            let kept = min(count, UpdateEncoding.keptCount(of: count))
+            return [.init(tensor.name + ".indices", .uint32, [kept]), .init(tensor.name + ".values", .float32, [kept])]
+        case .rotated1, .rotated2, .rotated4:
+            let sizes = RandomRotation.blockSizes(of: count)
+            let bytes = sizes.reduce(0, +) * (encoding.rotatedBits ?? 1) / 8
+            return [
+                .init(tensor.name + ".rotated", .uint8, [bytes]),
+                .init(tensor.name + ".scale", .float32, [sizes.count]),
+            ]
+        }
+    }
+
+    /// Encodes a block of one tensor and advances its places in the file.
+    private func encode<Failure: Error>(
+        _ values: ArraySlice<Float>,
+        tensor: Int,
+        at start: Int,
+        _ generator: inout Xoshiro256StarStar,
+        _ places: inout [Int],
+        _ put: Put<Failure>
+    ) throws(Failure) {
+        switch encoding {
+        case .f32: places[0] += try Self.put(Array(values), at: places[0], put)
+        case .f16:
+            let halves = values.map { value in
+                let half = StochasticRounding.half(value, &generator)
+                return isBeyond(HalfPrecision.float(fromBits: half), value) ? half - 1 : half
+            }
+            places[0] += try Self.put(halves, at: places[0], put)
+        case .bf16:
+            let halves = values.map { value in
+                let half = StochasticRounding.brain(value, &generator)
+                return isBeyond(Float(bitPattern: UInt32(half) << 16), value) ? half - 1 : half
+            }
+            places[0] += try Self.put(halves, at: places[0], put)
+        case .int8:
+            let (integers, scales) = blocks(values, size: UpdateEncoding.int8Block, limit: 127, &generator)
+            places[0] += try Self.put(integers.map(Int8.init), at: places[0], put)
+            places[1] += try Self.put(scales, at: places[1], put)
+        case .int4:
+            let (integers, scales) = blocks(values, size: UpdateEncoding.int4Block, limit: 7, &generator)
+            var packed = [UInt8](repeating: 0, count: (integers.count + 1) / 2)
+            for (position, integer) in integers.enumerated() {
+                packed[position / 2] |= UInt8(integer + 8) << UInt8(position % 2 * 4)
+            }
+            places[0] += try Self.put(packed, at: places[0], put)
+            places[1] += try Self.put(scales, at: places[1], put)
+        case .topk: break
+        case .rotated1, .rotated2, .rotated4:
+            let (packed, scales) = rotated(
+                values,
+                bits: encoding.rotatedBits ?? 1,
+                tensor: tensor,
+                firstBlock: start / UpdateEncoding.rotationBlock
+            )
+            places[0] += try Self.put(packed, at: places[0], put)
+            places[1] += try Self.put(scales, at: places[1], put)
+        }
+    }
+
+    /// Writes values and tells how many bytes they are.
+    @discardableResult
+    private static func put<Value: BitwiseCopyable, Failure: Error>(
+        _ values: [Value],
+        at offset: Int,
+        _ put: Put<Failure>
+    ) throws(Failure) -> Int {
+        try values.withUnsafeBufferPointer { buffer throws(Failure) in try put(UnsafeRawBufferPointer(buffer), offset) }
+        return values.count * MemoryLayout<Value>.stride
+    }
+
+    /// Whether rounding, and nothing else, went beyond the bound.
+    private func isBeyond(_ decoded: Float, _ value: Float) -> Bool {
+        abs(decoded) > valueBound && abs(value) <= valueBound
+    }
+
+    // MARK: - Integers
+
+    private func blocks(
         _ values: ArraySlice<Float>,
         size: Int,
         limit: Float,
@@ -84,7 +252,10 @@ public enum UpdateEncoder {
             let block = values[start..<min(values.endIndex, start + size)]
             let largest = block.reduce(Float(0)) { max($0, abs($1)) }
             // A scale below the smallest normal number would lose bits; such a block is zero, and says so with scale 1.
-            let scale = largest / limit >= .leastNormalMagnitude ? largest / limit : 1
+            var scale = largest / limit
+            if scale < .leastNormalMagnitude { scale = 1 }
+            // The division may have rounded up, so that the largest integer stands for more than the largest value.
+            if isBeyond(limit * scale, largest) { scale = scale.nextDown }
             scales.append(scale)
             for value in block {
                 let integer = StochasticRounding.integer(value / scale, &generator)
@@ -95,28 +266,32 @@ public enum UpdateEncoder {
         return (integers, scales)
     }
 
-    private static func largest(
-        _ values: ArraySlice<Float>,
-        residual: inout [Float],
-        range: Range<Int>
-    ) -> (indices: [UInt32], values: [Float]) {
+    // MARK: - The largest values
+
+    private func sparse<Failure: Error>(
+        _ values: [Float],
+        _ range: Range<Int>,
+        _ residual: inout [Float],
+        _ places: inout [Int],
+        _ put: Put<Failure>
+    ) throws(Failure) {
         for index in range { residual[index] += values[index] }
-        let count = UpdateEncoding.keptCount(of: values.count)
-        let order = range.sorted { left, right in
-            let (a, b) = (abs(residual[left]), abs(residual[right]))
-            return a == b ? left < right : a > b
-        }
-        let kept = order.prefix(count).sorted()
-        let result = (kept.map { UInt32($0 - range.lowerBound) }, kept.map { residual[$0] })
-        for index in kept { residual[index] = 0 }
-        return result
+        let count = min(range.count, UpdateEncoding.keptCount(of: range.count))
+        let kept = LargestMagnitudes.positions(of: count, in: residual[range])
+        try Self.put(kept.map { UInt32($0 - range.lowerBound) }, at: places[0], put)
+        let sent = kept.map { max(-valueBound, min(valueBound, residual[$0])) }
+        try Self.put(sent, at: places[1], put)
+        // What is beyond the bound stays for the next update, as what was left out does.
+        for (position, value) in zip(kept, sent) { residual[position] -= value }
     }
 
-    private static func rotated(
+    // MARK: - Rotation
+
+    private func rotated(
         _ values: ArraySlice<Float>,
         bits: Int,
-        seed: UInt64,
-        tensor: Int
+        tensor: Int,
+        firstBlock: Int
     ) -> (packed: [UInt8], scales: [Float]) {
         let boundaries = NormalQuantizer.boundaries(bits: bits)
         let points = NormalQuantizer.values(bits: bits)
@@ -125,7 +300,8 @@ public enum UpdateEncoder {
         var start = values.startIndex
         for (block, size) in RandomRotation.blockSizes(of: values.count).enumerated() {
             let end = min(values.endIndex, start + size)
-            var rotated = Array(values[start..<end]) + [Float](repeating: 0, count: size - (end - start))
+            let original = values[start..<end]
+            var rotated = Array(original) + [Float](repeating: 0, count: size - original.count)
             start = end
             let squares = VectorKernels.squaredNorm(rotated)
             let first = packed.count
@@ -134,20 +310,43 @@ public enum UpdateEncoder {
                 scales.append(0)
                 continue
             }
-            rotated.withUnsafeMutableBufferPointer {
-                RandomRotation.rotate($0, seed: RandomRotation.seed(seed, tensor: tensor, block: block))
-            }
+            let blockSeed = RandomRotation.seed(seed, tensor: tensor, block: firstBlock + block)
+            rotated.withUnsafeMutableBufferPointer { RandomRotation.rotate($0, seed: blockSeed) }
             // Values of unit variance are what the points are made for.
             let toUnit = Float((Double(size) / squares).squareRoot())
             var product = 0.0
+            var quantized = [Float](repeating: 0, count: size)
             for index in 0..<size {
                 let code = NormalQuantizer.code(rotated[index] * toUnit, boundaries: boundaries, bits: bits)
+                quantized[index] = points[Int(code)]
                 product += Double(rotated[index]) * Double(points[Int(code)])
                 packed[first + index * bits / 8] |= code << UInt8(index * bits % 8)
             }
             // ‖v‖² / ⟨Rv, q⟩ makes the decoded vector unbiased (DRIVE, Theorem 4).
-            scales.append(Float(squares / product))
+            scales.append(withinBound(Float(squares / product), quantized, original, blockSeed))
         }
         return (packed, scales)
+    }
+
+    /// The scale, made smaller where a decoded value would be beyond the bound: a block with a value near it.
+    private func withinBound(
+        _ scale: Float,
+        _ quantized: [Float],
+        _ original: ArraySlice<Float>,
+        _ blockSeed: UInt64
+    ) -> Float {
+        // A rotation keeps the norm, and no value is larger than it: most blocks need no decoding.
+        guard Double(scale) * VectorKernels.squaredNorm(quantized).squareRoot() > 0.99 * Double(valueBound),
+            original.allSatisfy({ abs($0) <= valueBound })
+        else { return scale }
+        var scale = scale
+        while true {
+            var decoded = quantized.map { $0 * scale }
+            decoded.withUnsafeMutableBufferPointer { RandomRotation.rotateBack($0, seed: blockSeed) }
+            let largest = decoded.reduce(Float(0)) { max($0, abs($1)) }
+            guard largest > valueBound else { return scale }
+            // Rounding may leave it a little too large: then once more.
+            scale *= valueBound / largest * (1 - 0x1p-20)
+        }
     }
 }

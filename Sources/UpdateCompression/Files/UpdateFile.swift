@@ -17,13 +17,16 @@ public final class UpdateFile: Sendable {
     public let encoding: UpdateEncoding
     /// The strings beside the tensors.
     public let metadata: [String: String]
-    private let parts: [Part]
+    let parts: [Part]
+    /// Where the values of all tensors lie one after another in the layout's order; `nil` where they do not.
+    let flatStart: Int?
+    /// Negative where the file is opened for each reading.
     private let descriptor: Int32
     private let path: String
     private let rotationSeed: UInt64
 
     /// Where one tensor's bytes lie: values and scales, or indices and values.
-    private struct Part: Sendable {
+    struct Part: Sendable {
         var data: Range<Int>
         var second: Range<Int>
         var blockSizes: [Int] = []
@@ -34,8 +37,9 @@ public final class UpdateFile: Sendable {
     /// - Parameters:
     ///   - path: A safetensors file.
     ///   - layout: The tensors that the values are for.
+    ///   - keepsOpen: Whether it stays open; with very many files each is opened for each reading instead.
     /// - Throws: ``UpdateFormatError``, or `SafetensorsError` for a file that is no safetensors file.
-    public init(path: String, layout: ParameterLayout) throws {
+    public init(path: String, layout: ParameterLayout, keepsOpen: Bool = true) throws {
         let header = try SafetensorsFile(path: path).header
         let name = header.metadata["encoding"]
         let found = name.map { UpdateEncoding(rawValue: $0) } ?? Self.plainEncoding(header)
@@ -47,16 +51,17 @@ public final class UpdateFile: Sendable {
             throw UpdateFormatError("metadata_invalid", "rotation_seed must be a 64-bit number as a string")
         }
         parts = try Self.parts(of: header, layout: layout, encoding: encoding)
+        flatStart = Self.flatStart(parts, encoding: encoding)
         rotationSeed = seed ?? 0
         self.layout = layout
         self.encoding = encoding
         self.path = path
         metadata = header.metadata
-        descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw SafetensorsError.inputOutput(path: path, errno: errno) }
+        descriptor = keepsOpen ? open(path, O_RDONLY | O_CLOEXEC) : -1
+        guard descriptor >= 0 || !keepsOpen else { throw SafetensorsError.inputOutput(path: path, errno: errno) }
     }
 
-    deinit { close(descriptor) }
+    deinit { if descriptor >= 0 { close(descriptor) } }
 
     // MARK: - Reading
 
@@ -68,7 +73,7 @@ public final class UpdateFile: Sendable {
     /// - Throws: `SafetensorsError` where the file cannot be read.
     public func read(_ range: Range<Int>, into values: inout [Float]) throws {
         precondition(values.count >= range.count, "buffer too small")
-        let scratch = Scratch()
+        let scratch = UpdateScratch()
         try values.withUnsafeMutableBufferPointer { buffer in
             guard let base = buffer.baseAddress else { return }
             try read(range, into: base, scratch)
@@ -76,78 +81,11 @@ public final class UpdateFile: Sendable {
     }
 
     /// The same into memory of the caller's.
-    package func read(_ range: Range<Int>, into values: UnsafeMutablePointer<Float>, _ scratch: Scratch) throws {
+    package func read(_ range: Range<Int>, into values: UnsafeMutablePointer<Float>, _ scratch: UpdateScratch) throws {
         precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the update")
-        try forEachTensor(range) { index, local, start in
-            try decode(index, local, into: values + start, scratch)
+        try Self.forEachPiece(range, of: [self]) { piece, start in
+            try decode(piece, into: values + start, scratch)
         }
-    }
-
-    /// Adds `round(value · scale) · weight` to integer sums, decoding on the way.
-    ///
-    /// - Parameters:
-    ///   - range: Positions in the flat vector.
-    ///   - sums: `range.count` sums.
-    ///   - scale: A power of two; grid units of a value of 1.
-    ///   - weight: 1 or more.
-    ///   - bound: Largest absolute value.
-    ///   - scratch: Buffers of the calling thread.
-    /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
-    package func fold(
-        _ range: Range<Int>,
-        into sums: UnsafeMutablePointer<Int64>,
-        scale: Double,
-        weight: Int64,
-        bound: Double,
-        _ scratch: Scratch
-    ) throws -> Bool {
-        var bad: Int32 = 0
-        try forEachTensor(range) { index, local, start in
-            let part = parts[index]
-            let target = sums + start
-            switch encoding {
-            case .f32:
-                let raw = try bytes(part.data, local.lowerBound * 4, local.count * 4, scratch)
-                let floats = raw.bindMemory(to: Float.self, capacity: local.count)
-                bad |= martlet_fold_f32(target, floats, local.count, scale, weight, bound)
-            case .f16, .bf16:
-                let raw = try bytes(part.data, local.lowerBound * 2, local.count * 2, scratch)
-                let halves = raw.bindMemory(to: UInt16.self, capacity: local.count)
-                bad |=
-                    encoding == .f16
-                    ? martlet_fold_f16(target, halves, local.count, scale, weight, bound)
-                    : martlet_fold_bf16(target, halves, local.count, scale, weight, bound)
-            case .int8:
-                let scales = try self.scales(part, local, UpdateEncoding.int8Block)
-                let raw = try bytes(part.data, local.lowerBound, local.count, scratch)
-                let integers = raw.bindMemory(to: Int8.self, capacity: local.count)
-                forEachBlock(local, UpdateEncoding.int8Block) { block, offset, count in
-                    bad |= martlet_fold_i8(
-                        target + offset,
-                        integers + offset,
-                        count,
-                        scales[block],
-                        scale,
-                        weight,
-                        bound
-                    )
-                }
-            case .topk:
-                try forEachKept(part, local, scratch) { position, value in
-                    guard abs(Double(value)) <= bound else {
-                        bad = 1
-                        return
-                    }
-                    target[position] += Int64((Double(value) * scale).rounded(.toNearestOrEven)) * weight
-                }
-            case .int4, .rotated1, .rotated2, .rotated4:
-                let floats = scratch.floats(local.count)
-                try decode(index, local, into: floats, scratch)
-                bad |= martlet_fold_f32(target, floats, local.count, scale, weight, bound)
-            }
-        }
-        return bad == 0
     }
 
     /// Checks everything that can be wrong with the values, in one pass.
@@ -156,7 +94,7 @@ public final class UpdateFile: Sendable {
     /// - Throws: ``UpdateFormatError`` with code `not_finite`, `value_out_of_range`, `indices_invalid` or `scale_invalid`.
     package func check(bound: Double, blockElementCount: Int = 1 << 16) throws -> Double {
         try checkScales()
-        let scratch = Scratch()
+        let scratch = UpdateScratch()
         let values = UnsafeMutablePointer<Float>.allocate(capacity: min(blockElementCount, layout.parameterCount))
         defer { values.deallocate() }
         var squares = 0.0
@@ -203,14 +141,14 @@ public final class UpdateFile: Sendable {
         }
     }
 
-    private func checkIndices(_ scratch: Scratch) throws {
+    private func checkIndices(_ scratch: UpdateScratch) throws {
         for (index, part) in parts.enumerated() {
             var last = -1
             var done = 0
             let count = part.data.count / 4
             while done < count {
                 let take = min(1 << 15, count - done)
-                let raw = try bytes(part.data, done * 4, take * 4, scratch)
+                let raw = try bytes(part.data, done * 4, take * 4, 0, scratch)
                 let indices = raw.bindMemory(to: UInt32.self, capacity: take)
                 for position in 0..<take {
                     let value = Int(indices[position])
@@ -229,62 +167,32 @@ public final class UpdateFile: Sendable {
 
     // MARK: - One tensor
 
-    private func decode(
-        _ index: Int,
-        _ local: Range<Int>,
-        into values: UnsafeMutablePointer<Float>,
-        _ scratch: Scratch
-    )
-        throws
-    {
-        let part = parts[index]
-        switch encoding {
-        case .f32:
-            try read(
-                part.data,
-                local.lowerBound * 4,
-                UnsafeMutableRawBufferPointer(start: values, count: local.count * 4)
-            )
-        case .f16, .bf16:
-            let raw = try bytes(part.data, local.lowerBound * 2, local.count * 2, scratch)
-            let halves = raw.bindMemory(to: UInt16.self, capacity: local.count)
-            if encoding == .f16 {
-                martlet_decode_f16(values, halves, local.count)
-            } else {
-                martlet_decode_bf16(values, halves, local.count)
-            }
-        case .int8:
-            let scales = try scales(part, local, UpdateEncoding.int8Block)
-            let raw = try bytes(part.data, local.lowerBound, local.count, scratch)
-            let integers = raw.bindMemory(to: Int8.self, capacity: local.count)
-            forEachBlock(local, UpdateEncoding.int8Block) { block, offset, count in
-                martlet_decode_i8(values + offset, integers + offset, count, scales[block])
-            }
-        case .int4:
-            let scales = try scales(part, local, UpdateEncoding.int4Block)
-            let first = local.lowerBound / 2
-            let packed = try bytes(part.data, first, (local.upperBound + 1) / 2 - first, scratch)
-                .assumingMemoryBound(to: UInt8.self)
-            let firstBlock = local.lowerBound / UpdateEncoding.int4Block
-            for position in local {
-                let nibble = packed[position / 2 - first] >> UInt8(position % 2 * 4) & 15
-                values[position - local.lowerBound] =
-                    Float(Int(nibble) - 8) * scales[position / UpdateEncoding.int4Block - firstBlock]
-            }
-        case .topk:
-            values.update(repeating: 0, count: local.count)
-            try forEachKept(part, local, scratch) { position, value in values[position] = value }
-        case .rotated1, .rotated2, .rotated4: try decodeRotated(index, part, local, into: values, scratch)
+    private func decode(_ piece: Piece, into values: UnsafeMutablePointer<Float>, _ scratch: UpdateScratch) throws {
+        if encoding == .f32 {
+            let (data, offset) =
+                piece.tensor.map { (parts[$0].data, 4 * piece.local.lowerBound) }
+                ?? ((flatStart ?? 0)..<Int.max, 4 * piece.local.lowerBound)
+            return try read(data, offset, .init(start: values, count: 4 * piece.count))
+        }
+        if let tensor = piece.tensor, encoding.rotatedBits != nil {
+            return try decodeRotated(tensor, piece.local, into: values, 0, scratch)
+        }
+        if var row = try row(piece, weight: 1, slot: 0, scratch) {
+            martlet_decode(values, &row, piece.count)
+        } else if let tensor = piece.tensor {
+            values.update(repeating: 0, count: piece.count)
+            try forEachKept(parts[tensor], piece.local, scratch) { position, value in values[position] = value }
         }
     }
 
-    private func decodeRotated(
+    func decodeRotated(
         _ tensor: Int,
-        _ part: Part,
         _ local: Range<Int>,
         into values: UnsafeMutablePointer<Float>,
-        _ scratch: Scratch
+        _ slot: Int,
+        _ scratch: UpdateScratch
     ) throws {
+        let part = parts[tensor]
         let bits = encoding.rotatedBits ?? 1
         let points = NormalQuantizer.values(bits: bits)
         let mask = UInt8(1 << bits - 1)
@@ -294,7 +202,7 @@ public final class UpdateFile: Sendable {
             let size = part.blockSizes[block]
             let scale = try floats(part.second, block, 1)[0]
             let rotated = UnsafeMutableBufferPointer(start: scratch.rotation, count: size)
-            let packed = try bytes(part.data, start * bits / 8, size * bits / 8, scratch)
+            let packed = try bytes(part.data, start * bits / 8, size * bits / 8, slot, scratch)
                 .assumingMemoryBound(to: UInt8.self)
             for index in 0..<size {
                 let code = packed[index * bits / 8] >> UInt8(index * bits % 8) & mask
@@ -307,10 +215,10 @@ public final class UpdateFile: Sendable {
         }
     }
 
-    private func forEachKept(
+    func forEachKept(
         _ part: Part,
         _ local: Range<Int>,
-        _ scratch: Scratch,
+        _ scratch: UpdateScratch,
         _ body: (Int, Float) -> Void
     ) throws {
         let count = part.data.count / 4
@@ -329,14 +237,14 @@ public final class UpdateFile: Sendable {
         let end = try firstIndex(notBelow: local.upperBound)
         guard end > first else { return }
         let values = try floats(part.second, first, end - first)
-        let raw = try bytes(part.data, first * 4, (end - first) * 4, scratch)
+        let raw = try bytes(part.data, first * 4, (end - first) * 4, 0, scratch)
         let indices = raw.bindMemory(to: UInt32.self, capacity: end - first)
         for position in 0..<(end - first) where local.contains(Int(indices[position])) {
             body(Int(indices[position]) - local.lowerBound, values[position])
         }
     }
 
-    private func forEachTensor(_ range: Range<Int>, _ body: (Int, Range<Int>, Int) throws -> Void) rethrows {
+    func forEachTensor(_ range: Range<Int>, _ body: (Int, Range<Int>, Int) throws -> Void) rethrows {
         // The first tensor that reaches into the range, by bisection: models have many small tensors.
         var (low, high) = (0, layout.tensors.count)
         while low < high {
@@ -355,22 +263,6 @@ public final class UpdateFile: Sendable {
         }
     }
 
-    /// Calls with each block's number in `scales(_:_:_:)`, where it begins in the range and its length there.
-    private func forEachBlock(_ local: Range<Int>, _ size: Int, _ body: (Int, Int, Int) -> Void) {
-        var position = local.lowerBound
-        let first = position / size
-        while position < local.upperBound {
-            let end = min(local.upperBound, (position / size + 1) * size)
-            body(position / size - first, position - local.lowerBound, end - position)
-            position = end
-        }
-    }
-
-    private func scales(_ part: Part, _ local: Range<Int>, _ size: Int) throws -> [Float] {
-        let first = local.lowerBound / size
-        return try floats(part.second, first, (local.upperBound + size - 1) / size - first)
-    }
-
     // MARK: - Bytes
 
     private func floats(_ range: Range<Int>, _ first: Int, _ count: Int) throws -> [Float] {
@@ -383,17 +275,19 @@ public final class UpdateFile: Sendable {
         _ range: Range<Int>,
         _ offset: Int,
         _ count: Int,
-        _ scratch: Scratch
-    ) throws
-        -> UnsafeMutableRawPointer
-    {
-        let space = scratch.bytes(count)
+        _ slot: Int,
+        _ scratch: UpdateScratch
+    ) throws -> UnsafeMutableRawPointer {
+        let space = scratch.values(slot, byteCount: count)
         try read(range, offset, UnsafeMutableRawBufferPointer(start: space, count: count))
         return space
     }
 
-    private func read(_ range: Range<Int>, _ offset: Int, _ space: UnsafeMutableRawBufferPointer) throws {
+    func read(_ range: Range<Int>, _ offset: Int, _ space: UnsafeMutableRawBufferPointer) throws {
         precondition(offset >= 0 && offset + space.count <= range.count, "bytes outside the tensor")
+        let descriptor = self.descriptor >= 0 ? self.descriptor : open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw SafetensorsError.inputOutput(path: path, errno: errno) }
+        defer { if self.descriptor < 0 { close(descriptor) } }
         var done = 0
         while done < space.count {
             let position = off_t(range.lowerBound + offset + done)
@@ -405,121 +299,5 @@ public final class UpdateFile: Sendable {
             }
             done += count
         }
-    }
-
-    /// Memory of one thread that reads updates; grows to the largest block and stays.
-    package final class Scratch {
-        private var raw = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 64)
-        private var rawCount = 64
-        private var decoded: UnsafeMutablePointer<Float>?
-        private var decodedCount = 0
-        let rotation = UnsafeMutablePointer<Float>.allocate(capacity: UpdateEncoding.rotationBlock)
-
-        package init() {}
-
-        deinit {
-            raw.deallocate()
-            decoded?.deallocate()
-            rotation.deallocate()
-        }
-
-        func bytes(_ count: Int) -> UnsafeMutableRawPointer {
-            if count > rawCount {
-                raw.deallocate()
-                raw = .allocate(byteCount: count, alignment: 64)
-                rawCount = count
-            }
-            return raw
-        }
-
-        func floats(_ count: Int) -> UnsafeMutablePointer<Float> {
-            if count > decodedCount || decoded == nil {
-                decoded?.deallocate()
-                decoded = .allocate(capacity: max(1, count))
-                decodedCount = count
-            }
-            guard let decoded else { preconditionFailure("no memory for a block") }
-            return decoded
-        }
-    }
-}
-
-// MARK: - Headers
-
-extension UpdateFile {
-    private static func plainEncoding(_ header: SafetensorsHeader) -> UpdateEncoding? {
-        switch header.entries.first?.dataType {
-        case .float16: .f16
-        case .bfloat16: .bf16
-        case .int8: .int8
-        default: .f32
-        }
-    }
-
-    private static func parts(
-        of header: SafetensorsHeader,
-        layout: ParameterLayout,
-        encoding: UpdateEncoding
-    ) throws -> [Part] {
-        var entries: [String: SafetensorsHeader.Entry] = [:]
-        for entry in header.entries { entries[entry.specification.name] = entry }
-        func take(_ name: String, _ type: TensorDataType, _ shape: [Int]?) throws -> SafetensorsHeader.Entry {
-            guard let entry = entries.removeValue(forKey: name) else {
-                throw UpdateFormatError("tensor_mismatch", "tensor '\(name)' is missing")
-            }
-            if let shape, entry.specification.shape != shape {
-                throw UpdateFormatError(
-                    "tensor_mismatch",
-                    "tensor '\(name)' has shape \(entry.specification.shape), not \(shape)"
-                )
-            }
-            guard entry.dataType == type else {
-                throw UpdateFormatError(
-                    "tensor_mismatch",
-                    "tensor '\(name)' has dtype \(entry.dataType.rawValue), not \(type.rawValue)"
-                )
-            }
-            return entry
-        }
-        var parts: [Part] = []
-        for tensor in layout.tensors {
-            let count = tensor.elementCount
-            switch encoding {
-            case .f32: parts.append(Part(data: try take(tensor.name, .float32, tensor.shape).fileRange, second: 0..<0))
-            case .f16: parts.append(Part(data: try take(tensor.name, .float16, tensor.shape).fileRange, second: 0..<0))
-            case .bf16:
-                parts.append(Part(data: try take(tensor.name, .bfloat16, tensor.shape).fileRange, second: 0..<0))
-            case .int8:
-                let size = UpdateEncoding.int8Block
-                let data = try take(tensor.name, .int8, tensor.shape)
-                let scales = try take(tensor.name + ".scale", .float32, [(count + size - 1) / size])
-                parts.append(Part(data: data.fileRange, second: scales.fileRange))
-            case .int4:
-                let size = UpdateEncoding.int4Block
-                let data = try take(tensor.name + ".packed", .uint8, [(count + 1) / 2])
-                let scales = try take(tensor.name + ".scale", .float32, [(count + size - 1) / size])
-                parts.append(Part(data: data.fileRange, second: scales.fileRange))
-            case .topk:
-                let indices = try take(tensor.name + ".indices", .uint32, nil)
-                guard indices.specification.shape.count == 1, indices.specification.elementCount <= count else {
-                    throw UpdateFormatError(
-                        "tensor_mismatch",
-                        "tensor '\(tensor.name).indices' must have one dimension and at most \(count) entries"
-                    )
-                }
-                let values = try take(tensor.name + ".values", .float32, indices.specification.shape)
-                parts.append(Part(data: indices.fileRange, second: values.fileRange))
-            case .rotated1, .rotated2, .rotated4:
-                let sizes = RandomRotation.blockSizes(of: count)
-                let bits = encoding.rotatedBits ?? 1
-                let data = try take(tensor.name + ".rotated", .uint8, [sizes.reduce(0, +) * bits / 8])
-                let scales = try take(tensor.name + ".scale", .float32, [sizes.count])
-                parts.append(Part(data: data.fileRange, second: scales.fileRange, blockSizes: sizes))
-            }
-        }
-        if let extra = entries.keys.min() {
-            throw UpdateFormatError("tensor_mismatch", "tensor '\(extra)' is not one of the model's")
-        }
-        return parts
     }
 }

@@ -146,6 +146,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var cohortMinimum: Int?
     /// Examples of one client that count, at most, where updates weigh by examples; then their number is sent.
     package var exampleCap: Int?
+    /// Largest absolute value of one coordinate that the server takes.
+    package var valueBound: Double?
 
     package init(
         id: String,

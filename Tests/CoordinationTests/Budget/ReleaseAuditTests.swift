@@ -74,7 +74,8 @@ struct ReleaseAuditTests {
             var combination = UpdateCombination(
                 specification: specification,
                 updates: updates,
-                base: base,
+                layout: base.layout,
+                base: [],
                 report: { _, _ in }
             )
             combination.mechanics = mechanics

@@ -1,0 +1,290 @@
+import ArgumentParser
+import Crypto
+import Foundation
+import LocalTraining
+import MartletClient
+import Synchronization
+import Tensors
+
+/// Whole rounds: the server as users run it, and a fleet of SDK clients whose trainer gives back a ready update, so that only
+/// the system is measured.
+///
+/// The limit of large rounds is the intake of the same bytes in the same run: the same number of clients that have their files
+/// ready and do nothing but `PUT` them.
+struct RoundBenchmark: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "round",
+        abstract: "A round from its opening to the commit: seconds, the server's peak memory and processor seconds."
+    )
+
+    @Option(help: "Cases as CLIENTSxPARAMETERS, separated by commas.")
+    var cases = "8x1400000,100x1400000,16x25000000"
+    @Option(help: "Rounds that are measured; one before them warms up.") var repeats = 5
+    @Option(help: "The updates' encoding.") var encoding = "f32"
+    @Option(help: "Clients that are active at the same time.") var width = 16
+
+    func run() async throws {
+        for name in cases.split(separator: ",") {
+            let numbers = name.split(separator: "x").compactMap { Int($0) }
+            guard numbers.count == 2, numbers.allSatisfy({ $0 > 0 }) else {
+                throw ValidationError("'\(name)' is not CLIENTSxPARAMETERS")
+            }
+            try await measure(Case(clients: numbers[0], parameters: numbers[1]))
+        }
+    }
+
+    private struct Case {
+        var clients: Int
+        var parameters: Int
+        var name: String { "k=\(clients) n=\(parameters)" }
+    }
+
+    // MARK: - One case
+
+    private func measure(_ size: Case) async throws {
+        let workspace = try Workspace()
+        let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
+        let model = Self.model(parameters: size.parameters)
+        try SafetensorsWriter.encode(model, metadata: [:]).write(to: URL(fileURLWithPath: workspace.path + "/model"))
+        let idle = server.residentBytes
+        let processorStart = server.processorSeconds
+        let (url, path, width) = (server.url, workspace.path, width)
+        let fleet = try await rounds(size, count: repeats + 1, server, workspace, name: "fleet") { token in
+            var update = model
+            for index in update.values.indices { update.values[index] = Float(index % 1000) * 1e-6 }
+            let trainer = ReadyTrainer(update: update)
+            try await Fleet(
+                server: url,
+                enrollmentToken: token,
+                stateDirectory: path + "/fleet",
+                clientCount: size.clients,
+                width: min(width, size.clients)
+            ) { _ in trainer }.run()
+        }
+        let processorSeconds = server.processorSeconds - processorStart
+        let peak = server.peakResidentBytes
+        let bare = try await rounds(size, count: 4, server, workspace, name: "bare") { token in
+            let clients = BareClients(server: url, count: size.clients, workspace: path)
+            for _ in 0..<4 { try await clients.takePart(enrollmentToken: token, update: model) }
+        }
+        report(size, fleet, bare, idle: idle, peak: peak, processorSeconds: processorSeconds)
+    }
+
+    private func report(
+        _ size: Case,
+        _ fleet: [Round],
+        _ bare: [Round],
+        idle: Double,
+        peak: Double,
+        processorSeconds: Double
+    ) {
+        let measured = Array(fleet.dropFirst())
+        let modelBytes = Double(4 * size.parameters)
+        let intake = Measurement(
+            benchmark: "round",
+            name: "\(size.name): clients that only upload",
+            unit: "bytes/s",
+            values: bare.dropFirst().map { Double($0.bytesUp) / $0.reporting }
+        )
+        intake.report()
+        let bytes = Double(measured.map(\.bytesUp).max() ?? 0)
+        // Small rounds are judged by the clock, large ones by what the intake of their bytes takes.
+        let isSmall = size.clients <= 8 && size.parameters <= 1_500_000
+        let limit = isSmall ? 0.2 : 1.2 * bytes / intake.median
+        let processor = processorSeconds / Double(fleet.count)
+        Measurement(
+            benchmark: "round",
+            name: "\(size.name): open to committed",
+            unit: "s",
+            values: measured.map(\.seconds),
+            limit: limit,
+            limitName: isSmall ? "asked for, at most" : "1.2 times the bytes over the intake rate, at most",
+            extra: [
+                "bytes": bytes, "encoding": encoding, "peak_resident_bytes": peak, "idle_resident_bytes": idle,
+                "processor_seconds_per_round": processor,
+            ]
+        ).report()
+        Measurement(
+            benchmark: "round",
+            name: "\(size.name): last upload to committed",
+            unit: "s",
+            values: measured.map(\.aggregating),
+            limit: 0.05,
+            limitName: "asked for of 8 x 1.4 M, at most"
+        ).report()
+        Measurement(
+            benchmark: "round",
+            name: "\(size.name): server's peak memory above idle",
+            unit: "bytes",
+            values: [peak - idle],
+            limit: 4 * modelBytes + Double(64 << 20),
+            limitName: "4 models and 64 MiB, at most"
+        ).report()
+    }
+
+    // MARK: - Rounds
+
+    private struct Round {
+        var seconds: Double
+        var reporting: Double
+        var aggregating: Double
+        var bytesUp: Int
+    }
+
+    /// Creates a run, lets clients take part in all of its rounds, and reads what they took.
+    private func rounds(
+        _ size: Case,
+        count: Int,
+        _ server: ServedProcess,
+        _ workspace: Workspace,
+        name: String,
+        _ takePart: @escaping @Sendable (_ enrollmentToken: String) async throws -> Void
+    ) async throws -> [Round] {
+        try server.call("POST", "/v1/populations", #"{"name": "\#(name)"}"#)
+        let token = try server.call(
+            "POST",
+            "/v1/populations/\(name)/enrollment-tokens",
+            #"{"max_uses": \#(size.clients)}"#
+        )["token"]
+        let run = try server.call(
+            "POST",
+            "/v1/runs",
+            """
+            {"name": "\(name)", "population": "\(name)", "model": {"architecture": "external"}, "rounds": \(count),
+             "cohort": {"goal": \(size.clients), "minimum": \(size.clients), "over_selection": 1.0},
+             "training": {"encoding": "\(name == "bare" ? "f32" : encoding)"}, "privacy": {"mode": "none"}}
+            """
+        )["id"]
+        guard let token = token as? String, let run = run as? String else {
+            throw BenchmarkError("the server gave no run")
+        }
+        _ = try Command.run([
+            "curl", "--silent", "--show-error", "--fail-with-body", "-X", "PUT", "-H",
+            "Authorization: Bearer \(server.adminToken)", "-H", "Content-Type: application/vnd.safetensors", "-T",
+            workspace.path + "/model", server.url + "/v1/runs/\(run)/model",
+        ])
+        try server.call("POST", "/v1/runs/\(run)/start")
+        let failure = Mutex<(any Error)?>(nil)
+        let clients = Task {
+            do { try await takePart(token) } catch { failure.withLock { $0 = error } }
+        }
+        defer { clients.cancel() }
+        while true {
+            if let error = failure.withLock({ $0 }) { throw error }
+            let state = try server.call("GET", "/v1/runs/\(run)")["state"] as? String
+            if state == "completed" { break }
+            guard state == "running" else { throw BenchmarkError("the run is \(state ?? "gone")") }
+            try await Task.sleep(for: .milliseconds(500))
+        }
+        let page = try server.call("GET", "/v1/runs/\(run)/rounds?limit=100")
+        return (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "committed" }.map { round in
+            let phases = round["phase_seconds"] as? [String: Any] ?? [:]
+            func number(_ value: Any?) -> Double { (value as? NSNumber)?.doubleValue ?? .nan }
+            return Round(
+                seconds: number(round["seconds"]),
+                reporting: number(phases["reporting"]),
+                aggregating: number(phases["aggregating"]),
+                bytesUp: (round["bytes_up"] as? NSNumber)?.intValue ?? 0
+            )
+        }
+    }
+
+    private static func model(parameters: Int) -> ParameterVector {
+        // A few tensors, as models have.
+        let part = parameters / 10
+        var tensors = (0..<9).map { TensorSpecification(name: "layer.\($0).weight", shape: [part]) }
+        tensors.append(TensorSpecification(name: "layer.9.weight", shape: [parameters - 9 * part]))
+        return ParameterVector(zeros: ParameterLayout(tensors))
+    }
+}
+
+/// Gives back the same update at once.
+private struct ReadyTrainer: LocalTrainer {
+    let update: ParameterVector
+
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        TrainingResult(delta: update, exampleCount: 10)
+    }
+}
+
+/// Clients that speak the protocol and have their update ready as a file: what is left is the server.
+private struct BareClients {
+    let server: String
+    let count: Int
+    let workspace: String
+    private let transport = CurlTransport()
+
+    init(server: String, count: Int, workspace: String) {
+        (self.server, self.count, self.workspace) = (server, count, workspace)
+    }
+
+    /// Takes part in one round with every client; registers them the first time.
+    func takePart(enrollmentToken: String, update: ParameterVector) async throws {
+        let path = workspace + "/bare-update"
+        let tokens = workspace + "/bare-tokens"
+        if !FileManager.default.fileExists(atPath: tokens) {
+            try SafetensorsWriter.encode(update, metadata: ["kind": "delta", "num_examples": "10"])
+                .write(to: URL(fileURLWithPath: path))
+            var known: [String] = []
+            for _ in 0..<count {
+                let answer = try await send("POST", "/v1/clients", enrollmentToken, .bytes(Data("{}".utf8)))
+                known.append(answer["token"] as? String ?? "")
+            }
+            try known.joined(separator: "\n").write(toFile: tokens, atomically: true, encoding: .utf8)
+        }
+        let data = try Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)
+        let digest = Data(SHA256.hash(data: data)).base64EncodedString()
+        let known = try String(contentsOfFile: tokens, encoding: .utf8).split(separator: "\n").map(String.init)
+        // All have their assignment before the first byte is sent, as the round opens for reports then.
+        var urls: [(url: String, token: String)] = []
+        for token in known {
+            var url: String?
+            while url == nil {
+                let answer = try await send("POST", "/v1/checkins", token, .bytes(Data("{}".utf8)), wait: 30)
+                url = (answer["assignment"] as? [String: Any])?["update_url"] as? String
+            }
+            urls.append((url ?? "", token))
+        }
+        let work = urls
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for lane in 0..<4 {
+                group.addTask {
+                    for index in stride(from: lane, to: work.count, by: 4) {
+                        _ = try await send(
+                            "PUT",
+                            work[index].url,
+                            work[index].token,
+                            .file(path: path),
+                            digest: "sha-256=:\(digest):"
+                        )
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    @discardableResult
+    private func send(
+        _ method: String,
+        _ path: String,
+        _ token: String,
+        _ body: TransportRequest.Body,
+        wait: Int? = nil,
+        digest: String? = nil
+    ) async throws -> [String: Any] {
+        var headers = ["Authorization": "Bearer \(token)"]
+        headers["Content-Type"] = digest == nil ? "application/json" : "application/vnd.safetensors"
+        headers["Content-Digest"] = digest
+        headers["Prefer"] = wait.map { "wait=\($0)" }
+        let response = try await transport.send(
+            TransportRequest(method: method, url: server + path, headers: headers, body: body, timeoutSeconds: 600)
+        )
+        guard (200..<300).contains(response.status) else {
+            throw BenchmarkError(
+                "\(method) \(path): \(response.status) \(String(decoding: response.body, as: UTF8.self))"
+            )
+        }
+        return (try? JSONSerialization.jsonObject(with: response.body)) as? [String: Any] ?? [:]
+    }
+}

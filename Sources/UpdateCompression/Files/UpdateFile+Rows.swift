@@ -1,0 +1,130 @@
+package import CKernels
+import Tensors
+
+extension UpdateFile {
+    /// Calls with each piece of a range that files of one layout hold in one stretch of bytes.
+    ///
+    /// - Parameters:
+    ///   - range: Positions in the flat vector.
+    ///   - files: Files for the same layout.
+    ///   - body: Is given the piece, for ``row(_:weight:slot:_:)`` and ``addSparse(_:weight:bound:scale:into:_:)``, and where
+    ///     in the range it begins.
+    package static func forEachPiece(
+        _ range: Range<Int>,
+        of files: [UpdateFile],
+        _ body: (_ piece: Piece, _ start: Int) throws -> Void
+    ) rethrows {
+        guard let first = files.first else { return }
+        if files.allSatisfy({ $0.flatStart != nil }) { return try body(.init(tensor: nil, local: range), 0) }
+        try first.forEachTensor(range) { try body(.init(tensor: $0, local: $1), $2) }
+    }
+
+    /// Values of one tensor, or of several that lie one after another.
+    package struct Piece {
+        /// The tensor in the order of the layout; `nil` where values of all tensors follow each other.
+        var tensor: Int?
+        /// Positions in the tensor, or in the flat vector.
+        var local: Range<Int>
+        /// The number of values.
+        package var count: Int { local.count }
+    }
+
+    /// Reads a piece as it lies in the file, ready to be summed.
+    ///
+    /// - Parameters:
+    ///   - piece: From ``forEachPiece(_:of:_:)``.
+    ///   - weight: 1 or more.
+    ///   - slot: Which of the thread's slots holds the bytes as long as the row is used.
+    ///   - scratch: Memory of the calling thread.
+    /// - Returns: The row; `nil` for a sparse file, which has none.
+    /// - Throws: `SafetensorsError` where the file cannot be read.
+    package func row(
+        _ piece: Piece,
+        weight: Int64,
+        slot: Int,
+        _ scratch: UpdateScratch
+    ) throws -> martlet_row? {
+        let local = piece.local
+        guard let tensor = piece.tensor else {
+            let width = encoding == .f32 ? 4 : 2
+            let start = (flatStart ?? 0) + local.lowerBound * width
+            let data = scratch.values(slot, byteCount: local.count * width)
+            try read(start..<(start + local.count * width), 0, .init(start: data, count: local.count * width))
+            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind)
+        }
+        let part = parts[tensor]
+        func bytes(_ offset: Int, _ count: Int) throws -> UnsafeMutableRawPointer {
+            let space = scratch.values(slot, byteCount: count)
+            try read(part.data, offset, .init(start: space, count: count))
+            return space
+        }
+        func blocks(_ size: Int32) throws -> UnsafePointer<Float> {
+            let (first, end) = (local.lowerBound / Int(size), (local.upperBound + Int(size) - 1) / Int(size))
+            let space = scratch.scales(slot, byteCount: 4 * (end - first))
+            try read(part.second, 4 * first, .init(start: space, count: 4 * (end - first)))
+            return UnsafePointer(space.assumingMemoryBound(to: Float.self))
+        }
+        switch encoding {
+        case .f32, .f16, .bf16:
+            let width = encoding == .f32 ? 4 : 2
+            let data = try bytes(local.lowerBound * width, local.count * width)
+            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind)
+        case .int8:
+            return martlet_row(
+                data: try bytes(local.lowerBound, local.count),
+                scales: try blocks(MARTLET_I8_BLOCK),
+                offset: Int64(local.lowerBound) % Int64(MARTLET_I8_BLOCK),
+                weight: weight,
+                kind: kind
+            )
+        case .int4:
+            let first = local.lowerBound / 2
+            return martlet_row(
+                data: try bytes(first, (local.upperBound + 1) / 2 - first),
+                scales: try blocks(MARTLET_I4_BLOCK),
+                offset: Int64(local.lowerBound) % Int64(MARTLET_I4_BLOCK),
+                weight: weight,
+                kind: kind
+            )
+        case .topk: return nil
+        case .rotated1, .rotated2, .rotated4:
+            let space = scratch.scales(slot, byteCount: 4 * local.count).assumingMemoryBound(to: Float.self)
+            try decodeRotated(tensor, local, into: space, slot, scratch)
+            return martlet_row(data: space, scales: nil, offset: 0, weight: weight, kind: MARTLET_F32)
+        }
+    }
+
+    /// Adds what a sparse file holds of a piece to integer sums.
+    ///
+    /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
+    /// - Throws: `SafetensorsError` where the file cannot be read.
+    package func addSparse(
+        _ piece: Piece,
+        weight: Int64,
+        bound: Double,
+        scale: Double,
+        into sums: UnsafeMutablePointer<Int64>,
+        _ scratch: UpdateScratch
+    ) throws -> Bool {
+        guard let tensor = piece.tensor else { return true }
+        var isGood = true
+        try forEachKept(parts[tensor], piece.local, scratch) { position, value in
+            guard abs(Double(value)) <= bound else {
+                isGood = false
+                return
+            }
+            sums[position] += Int64((Double(value) * scale).rounded(.toNearestOrEven)) * weight
+        }
+        return isGood
+    }
+
+    private var kind: Int32 {
+        switch encoding {
+        case .f16: MARTLET_F16
+        case .bf16: MARTLET_BF16
+        case .int8: MARTLET_I8
+        case .int4: MARTLET_I4
+        case .f32, .topk, .rotated1, .rotated2, .rotated4: MARTLET_F32
+        }
+    }
+}

@@ -1,0 +1,88 @@
+import Foundation
+import Tensors
+import Testing
+
+@testable import UpdateCompression
+
+struct UpdateEncoderTests {
+    private let scratch: Scratchpad
+
+    init() throws { scratch = try Scratchpad() }
+
+    private func decoded(_ data: Data, _ layout: ParameterLayout) throws -> [Float] {
+        var values = [Float](repeating: .nan, count: layout.parameterCount)
+        try UpdateFile(path: scratch.write(data), layout: layout).read(0..<values.count, into: &values)
+        return values
+    }
+
+    @Test(arguments: UpdateEncoding.allCases)
+    func theFileIsTheSameWhetherWrittenOrMadeInMemory(encoding: UpdateEncoding) throws {
+        // More than two blocks, a tensor that ends in the middle of every encoding's blocks, and one without values.
+        let layout = ParameterLayout([
+            .init(name: "a", shape: [70_001]), .init(name: "b", shape: [0]), .init(name: "c", shape: [5]),
+        ])
+        let update = normalVector(layout, seed: 14)
+        let encoder = UpdateEncoder(encoding, metadata: ["k": "v"], seed: 3)
+        var (first, second): ([Float], [Float]) = ([], [])
+        let path = scratch.path + "written"
+        // What was there before does not show through.
+        try Data(repeating: 1, count: 1 << 20).write(to: URL(fileURLWithPath: path))
+        try encoder.write(update, to: path, residual: &first)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == encoder.encode(update, residual: &second))
+        #expect(first == second)
+        #expect(throws: SafetensorsError.self) {
+            try encoder.write(update, to: scratch.path + "no/such/directory", residual: &first)
+        }
+    }
+
+    /// Values at the bound, alone among zeros, all equal, and mixed: what rounding and rotation push furthest.
+    @Test(arguments: UpdateEncoding.allCases, [Float(64), 0.1, 1.7e-3])
+    func noDecodedValueIsBeyondTheBound(encoding: UpdateEncoding, bound: Float) throws {
+        let count = 5000
+        let layout = ParameterLayout([.init(name: "w", shape: [count])])
+        let shapes: [(Int) -> Float] = [
+            { $0 % 611 == 0 ? bound : 0 }, { $0 % 2 == 0 ? bound : -bound }, { bound * Float($0 % 7) / 6 },
+            { $0 == 0 ? -bound : bound.nextDown },
+        ]
+        for (number, shape) in shapes.enumerated() {
+            let update = ParameterVector(layout: layout, values: (0..<count).map(shape))
+            for seed in 0..<4 {
+                let encoder = UpdateEncoder(encoding, seed: UInt64(10 * number + seed), valueBound: bound)
+                // What was left out before would carry the sum over the bound.
+                var residual = update.values
+                let values = try decoded(encoder.encode(update, residual: &residual), layout)
+                #expect(values.allSatisfy { abs($0) <= bound }, "\(values.map { abs($0) }.max() ?? 0)")
+                guard encoding == .topk else { continue }
+                let kept = zip(values, residual).allSatisfy { $0 + $1 == 0 || $0 != 0 || $1 != 0 }
+                let total = zip(values, residual).map { Double($0) + Double($1) }
+                #expect(
+                    kept && zip(total, update.values).allSatisfy { abs($0 - 2 * Double($1)) <= 1e-6 * Double(bound) }
+                )
+            }
+        }
+    }
+
+    @Test func selectionInLinearTimeIsThatOfSorting() {
+        var generator = Xoshiro256StarStar(seed: 31)
+        for round in 0..<40 {
+            let count = 1 + generator.nextIndex(below: 700)
+            // Many equal magnitudes in some rounds, zeros and subnormal numbers in others.
+            let values = (0..<count).map { _ -> Float in
+                let value = 2 * generator.nextUniform() - 1
+                switch round % 4 {
+                case 0: return value
+                case 1: return (value * 3).rounded()
+                case 2: return value * .leastNormalMagnitude
+                default: return value < 0 ? 0 : value * 1e30
+                }
+            }
+            for kept in [0, 1, count / 3, count] {
+                let sorted = values.indices.sorted { left, right in
+                    let (a, b) = (abs(values[left]), abs(values[right]))
+                    return a == b ? left < right : a > b
+                }
+                #expect(LargestMagnitudes.positions(of: kept, in: values[...]) == sorted.prefix(kept).sorted())
+            }
+        }
+    }
+}
