@@ -7,7 +7,7 @@ import WireFormat
 /// Models by their hash, fetched once whatever the number of virtual clients that ask at the same time, and not again by
 /// the next process.
 ///
-/// The models used last are kept: ``memoryCount`` of them in memory, ``fileCount`` as files. A file is hashed before it is
+/// The models used last are kept: `memoryCount` of them in memory, `fileCount` as files. A file is hashed before it is
 /// believed.
 public actor ModelCache {
     private let directory: String
