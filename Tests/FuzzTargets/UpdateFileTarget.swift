@@ -15,7 +15,7 @@ package struct UpdateFileTarget: FuzzTarget {
     ])
     private let good: [[UInt8]]
     private let path: String
-    private let scratch = UpdateFile.Scratch()
+    private let scratch = UpdateScratch()
 
     package init() {
         var generator = Xoshiro256StarStar(seed: 3)

@@ -118,6 +118,37 @@ extension UpdateFile {
         return isGood
     }
 
+    /// Adds `round(value * scale) * weight` of a range of this one file to integer sums.
+    ///
+    /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
+    /// - Throws: `SafetensorsError` where the file cannot be read.
+    package func fold(
+        _ range: Range<Int>,
+        into sums: UnsafeMutablePointer<Int64>,
+        scale: Double,
+        weight: Int64,
+        bound: Double,
+        _ scratch: UpdateScratch
+    ) throws -> Bool {
+        var isGood = true
+        try Self.forEachPiece(range, of: [self]) { piece, start in
+            if var row = try row(piece, weight: weight, slot: 0, scratch) {
+                if martlet_fold(sums + start, &row, 1, piece.count, scale, bound) >= 0 { isGood = false }
+            } else {
+                let added = try addSparse(
+                    piece,
+                    weight: weight,
+                    bound: bound,
+                    scale: scale,
+                    into: sums + start,
+                    scratch
+                )
+                isGood = isGood && added
+            }
+        }
+        return isGood
+    }
+
     private var kind: Int32 {
         switch encoding {
         case .f16: MARTLET_F16
