@@ -103,10 +103,11 @@ let package = Package(
             name: "Benchmarks",
             dependencies: [
                 "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
-                "Tensors", "UpdateCompression", "WireFormat",
+                "SQLiteStorage", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
@@ -170,9 +171,8 @@ let package = Package(
         .testTarget(
             name: "CoordinatorAPITests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "MartletClient", "Tensors", "TestSupport",
-                "UpdateCompression",
-                "WireFormat",
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "Tensors",
+                "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),

@@ -1,0 +1,214 @@
+import ArgumentParser
+import Coordination
+import Foundation
+import Glibc
+import SQLiteStorage
+import Tensors
+
+/// A large population: check-ins while thousands of long polls are held, memory over time, and the time between two rounds.
+struct PopulationBenchmark: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "population",
+        abstract: "Check-in latency, memory and dead time between rounds of a large population."
+    )
+
+    @Option(help: "Registered clients.") var clients = 100_000
+    @Option(help: "Clients that wait for work at the same time.") var polls = 2000
+    @Option(help: "Seconds of watching; 600 shows that nothing grows.") var seconds = 30
+    @Option(help: "Rounds for the time between two of them, and clients of each.") var rounds = 20
+    @Option(help: "Clients of each of these rounds.") var goal = 20
+
+    func run() async throws {
+        guard sysconf(Int32(_SC_OPEN_MAX)) > polls + 256 else {
+            throw BenchmarkError("\(polls) connections need more open files: ulimit -n \(polls + 1000)")
+        }
+        let workspace = try Workspace()
+        let data = workspace.path + "/data"
+        let model = SafetensorsWriter.encode(ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [1000])])))
+        try model.write(to: URL(fileURLWithPath: workspace.path + "/model"))
+        let (waiting, busy) = try prepare(data, workspace)
+        let tokens = try fill(data)
+        let start = ContinuousClock.now
+        let server = try ServedProcess(dataDirectory: data, arguments: ["--log-level", "error"])
+        report("start with \(clients) clients", "s", [(ContinuousClock.now - start) / .seconds(1)])
+        report("RSS with \(clients) clients", "bytes", [server.residentBytes])
+        // One client holds the only place of a round, so that everybody else has to wait.
+        try server.call("POST", "/v1/runs/\(waiting)/start", "{}")
+        try server.call("POST", "/v1/checkins", "{}", token: tokens[0])
+        let port = Int(server.url.split(separator: ":").last ?? "") ?? 0
+        let prober = try Prober(port: port, tokens: Array(tokens[(polls + 1)...]))
+        let quiet = try prober.measure(seconds: 3)
+        let swarm = try PollingSwarm(port: port, tokens: Array(tokens[1...polls]), update: Array(model))
+        swarm.start()
+        // Until all of them wait.
+        try await Task.sleep(for: .seconds(3))
+        var resident: [Double] = []
+        var latencies: [Double] = []
+        let processor = server.processorSeconds
+        let end = ContinuousClock.now + .seconds(seconds)
+        while ContinuousClock.now < end {
+            latencies += try prober.measure(seconds: 1)
+            resident.append(server.residentBytes)
+        }
+        let name = "\(clients) registered, \(polls) long polls"
+        for (label, share) in [("p50", 0.5), ("p99", 0.99)] {
+            var line = Measurement(
+                benchmark: "population",
+                name: "check-in \(label), \(name)",
+                unit: "s",
+                values: [Self.quantile(latencies, share)]
+            )
+            line.limit = Self.quantile(quiet, share)
+            line.limitName = "the same without long polls"
+            line.extra = ["samples": latencies.count]
+            line.report()
+        }
+        let half = resident.count / 2
+        let growth = Self.mean(resident[half...]) - Self.mean(resident[..<half])
+        report(
+            "RSS, \(name)",
+            "bytes",
+            [resident.last ?? 0],
+            extra: ["growth_bytes": growth, "seconds": seconds, "first": resident.first ?? 0]
+        )
+        report("processor, \(name)", "cores", [(server.processorSeconds - processor) / Double(seconds)])
+        try server.call("POST", "/v1/runs/\(busy)/start", "{}")
+        let patience = ContinuousClock.now + .seconds(60 + rounds)
+        while try server.call("GET", "/v1/runs/\(busy)")["state"] as? String != "completed" {
+            guard ContinuousClock.now < patience else { throw BenchmarkError("the rounds did not end") }
+            try await Task.sleep(for: .milliseconds(200))
+        }
+        reportGaps(try swarm.stop())
+    }
+
+    // MARK: -
+
+    /// Two runs that are ready to start, by a server that ends again.
+    private func prepare(_ data: String, _ workspace: Workspace) throws -> (waiting: String, busy: String) {
+        let server = try ServedProcess(dataDirectory: data, arguments: ["--log-level", "error"])
+        try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
+        func make(_ goal: Int, _ rounds: Int) throws -> String {
+            let run = try server.call(
+                "POST",
+                "/v1/runs",
+                """
+                {"population": "p", "rounds": \(rounds), "model": {"architecture": "external"},
+                 "cohort": {"goal": \(goal), "minimum": 1, "over_selection": 1, "selection_timeout_s": 86400,
+                            "report_timeout_s": 86400}}
+                """
+            )
+            guard let id = run["id"] as? String else { throw BenchmarkError("no run: \(run)") }
+            try server.upload(workspace.path + "/model", to: "/v1/runs/\(id)/model")
+            return id
+        }
+        let enrollment =
+            try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#)["token"] as? String
+        try server.call("POST", "/v1/clients", "{}", token: enrollment)
+        return (try make(1, 1), try make(goal, rounds))
+    }
+
+    /// Enrolls the others straight into the database: a hundred thousand requests would measure something else.
+    private func fill(_ data: String) throws -> [String] {
+        let store = try SQLiteRunStore(path: data + "/martlet.sqlite")
+        let state = try store.load()
+        guard let client = state.clients.first, let token = state.tokens.first(where: { $0.clientId == client.id })
+        else {
+            throw BenchmarkError("no client")
+        }
+        var tokens: [String] = []
+        var changes: [StoreChange] = []
+        for index in 0..<clients {
+            let text = Secrets.token()
+            var clone = client
+            clone.id = Secrets.identifier("cli")
+            clone.registrationKey = "k\(index)"
+            var own = token
+            own.hash = Secrets.sha256(Array(text.utf8))
+            own.id = Secrets.identifier("tok")
+            own.clientId = clone.id
+            changes += [.client(clone), .token(own)]
+            tokens.append(text)
+            if changes.count >= 20_000 {
+                try store.commit(changes)
+                changes = []
+            }
+        }
+        try store.commit(changes)
+        return tokens
+    }
+
+    private func reportGaps(_ events: [PollingSwarm.Event]) {
+        var gaps: [Double] = []
+        for round in 1..<max(2, rounds) {
+            // From the last update that was taken to the first client that got work of the next round.
+            guard let last = events.last(where: { $0.round == round && $0.isDelivery })?.time,
+                let first = events.first(where: { $0.round == round + 1 && !$0.isDelivery })?.time
+            else { continue }
+            gaps.append(max(0, (first - last) / .seconds(1)))
+        }
+        var line = Measurement(
+            benchmark: "population",
+            name: "from a round's last update to the next one's first assignment",
+            unit: "s",
+            values: gaps
+        )
+        line.extra = ["goal": goal, "p99": Self.quantile(gaps, 0.99), "long_polls": polls]
+        line.report()
+    }
+
+    private func report(_ name: String, _ unit: String, _ values: [Double], extra: [String: any Sendable] = [:]) {
+        Measurement(benchmark: "population", name: name, unit: unit, values: values, extra: extra).report()
+    }
+
+    private static func mean(_ values: some Collection<Double>) -> Double {
+        values.isEmpty ? 0 : values.reduce(0, +) / Double(values.count)
+    }
+
+    private static func quantile(_ values: [Double], _ share: Double) -> Double {
+        let sorted = values.sorted()
+        guard !sorted.isEmpty else { return .nan }
+        return sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))]
+    }
+}
+
+/// One check-in after another on one connection, some fifty a second, each of another client.
+private final class Prober {
+    private let descriptor: Int32
+    private let tokens: [String]
+    private var next = 0
+    private var input: [UInt8] = []
+
+    init(port: Int, tokens: [String]) throws {
+        descriptor = try PollingSwarm.connect(UInt16(port))
+        self.tokens = tokens
+    }
+
+    deinit { close(descriptor) }
+
+    /// Seconds of each check-in.
+    func measure(seconds: Double) throws -> [Double] {
+        var result: [Double] = []
+        var block = [UInt8](repeating: 0, count: 16 << 10)
+        let end = ContinuousClock.now + .seconds(seconds)
+        while ContinuousClock.now < end {
+            let request = PollingSwarm.checkIn(token: tokens[next % tokens.count], waitSeconds: 0)
+            next += 1
+            let start = ContinuousClock.now
+            guard PollingSwarm.sendAll(descriptor, request) else {
+                throw BenchmarkError("a check-in could not be sent")
+            }
+            while true {
+                let count = recv(descriptor, &block, block.count, 0)
+                guard count > 0 else { throw BenchmarkError("the server hung up") }
+                input += block[0..<count]
+                if let answer = PollingSwarm.takeAnswer(&input) {
+                    guard answer.status == 200 else { throw BenchmarkError("a check-in was answered \(answer.status)") }
+                    break
+                }
+            }
+            result.append((ContinuousClock.now - start) / .seconds(1))
+            usleep(20_000)
+        }
+        return result
+    }
+}
