@@ -51,7 +51,7 @@ package struct TrainingLoop {
     ///
     /// - Returns: The change of the parameters and sums over the batches trained on.
     /// - Throws: ``LocalTrainingError/noData``; ``LocalTrainingError/numeric`` when a loss, a gradient or a parameter is no
-    ///   longer finite.
+    ///   longer finite; ``LocalTrainingError/cancelled``.
     package func run(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
         guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
         let start = model.parameters
@@ -63,16 +63,20 @@ package struct TrainingLoop {
             examples = Array(examples[..<max(1, instructions.maxExamples)])
         }
         var metrics = TrainingMetrics()
-        var (stepCount, isPartial) = (0, false)
+        var (stepCount, trainedCount, isPartial) = (0, 0, false)
         training: for _ in 0..<max(1, instructions.epochs) {
             for batch in model.batches(ofSize: max(1, instructions.batchSize), from: examples, using: &generator) {
-                guard stepCount < instructions.maxSteps, elapsed() < instructions.maxSeconds else {
+                try instructions.cancellation?.check()
+                // One step is always done: an update of none would stand for examples that were never seen.
+                let isInside = stepCount < instructions.maxSteps && elapsed() < instructions.maxSeconds
+                guard isInside || trainedCount == 0 else {
                     isPartial = true
                     break training
                 }
                 let measure = model.differentiate(batch)
                 guard measure.nll.isFinite else { throw LocalTrainingError.numeric }
                 metrics += measure
+                trainedCount += batch.count
                 guard measure.lossTokens > 0 else { continue }
                 try clip(&model.gradient)
                 correct(&model.gradient, at: model.parameters, from: start)
@@ -83,7 +87,8 @@ package struct TrainingLoop {
         guard model.parameters.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
         return TrainingResult(
             delta: ParameterVector(layout: layout, values: VectorKernels.difference(model.parameters, start)),
-            exampleCount: examples.count,
+            // What was trained on, and not what there is: partial work weighs by what it did.
+            exampleCount: min(examples.count, trainedCount),
             metrics: metrics,
             stepCount: stepCount,
             isPartial: isPartial
@@ -99,6 +104,7 @@ package struct TrainingLoop {
         var metrics = TrainingMetrics()
         let examples = Array(0..<min(model.exampleCount, max(1, instructions.maxExamples)))
         for start in stride(from: 0, to: examples.count, by: 32) {
+            try instructions.cancellation?.check()
             let measure = model.differentiate(examples[start..<min(examples.count, start + 32)])
             guard measure.nll.isFinite else { throw LocalTrainingError.numeric }
             metrics += measure

@@ -82,6 +82,8 @@ public enum LocalTrainingError: Error, Equatable, Sendable {
     case unusableData(reason: String)
     /// The trainer does not do this.
     case unsupported(operation: String)
+    /// Nobody waits for the result any more.
+    case cancelled
 }
 
 /// Trains a model on data that stays where it is.
@@ -89,6 +91,8 @@ public enum LocalTrainingError: Error, Equatable, Sendable {
 /// Implement it to train your own model. The client, not the trainer, checks, clips, noises and sends what comes back.
 public protocol LocalTrainer: Sendable {
     /// Trains from `model` on the device's data. Called away from any actor; may take long.
+    ///
+    /// Look at ``TrainingInstructions/cancellation`` between steps, so that work that nobody wants any more ends early.
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
 
     /// The gradient of the mean loss over all of the device's data at `model`, as the result's `delta`, for FedSGD.

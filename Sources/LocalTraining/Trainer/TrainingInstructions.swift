@@ -30,6 +30,8 @@ public struct TrainingInstructions: Sendable {
     public var data: DataRules
     /// The run and round that the training belongs to.
     public var context: TrainingContext?
+    /// Is set when the work is no longer wanted; looked at between steps.
+    public var cancellation: TrainingCancellation?
 
     /// Creates instructions for an optimiser.
     public init(

@@ -147,7 +147,7 @@ public struct ExternalTrainer: LocalTrainer {
             var external = ExternalInstructions(instructions, context: context)
             external.threads = settings.threads
             try task.describe(operation, instructions: external, deadline: deadline)
-            let process = TrainerProcess(
+            var process = TrainerProcess(
                 command: settings.command,
                 directory: task.directory,
                 environment: task.environment(operation, instructions: external, deadline: deadline),
@@ -155,11 +155,14 @@ public struct ExternalTrainer: LocalTrainer {
                 gracePeriod: settings.gracePeriodSeconds,
                 logPath: work + "/trainer.log"
             )
+            let cancellation = instructions.cancellation
+            process.isCancelled = { cancellation?.isCancelled ?? false }
             var budget = LineBudget()
             let result = try process.run { line in
                 if budget.admits(at: .now) { report(Event(line)) }
                 return false
             }
+            try cancellation?.check()
             try Self.check(result, logPath: process.logPath)
             return (task, try TrainerReport(path: task.directory + "/update/metrics.json"))
         } catch {

@@ -41,6 +41,8 @@ struct TrainerProcess {
     var gracePeriod: Double
     /// Standard error goes to the end of this file.
     var logPath: String
+    /// Whether its work is no longer wanted; asked some twenty times a second.
+    var isCancelled: @Sendable () -> Bool = { false }
 
     /// Runs the command to its end; blocks, so it is for the arithmetic queue and not for actors.
     ///
@@ -98,7 +100,7 @@ struct TrainerProcess {
                     seconds: (ContinuousClock.now - start) / .seconds(1)
                 )
             }
-            if killAt == nil && (Date() >= deadline || Self.isStopping) {
+            if killAt == nil && (Date() >= deadline || Self.isStopping || isCancelled()) {
                 kill(-process, SIGTERM)
                 killAt = .now + .seconds(gracePeriod)
             }

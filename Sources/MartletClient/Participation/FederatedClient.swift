@@ -156,9 +156,13 @@ public actor FederatedClient {
             return try await fail(assignment, "privacy_refused", refusal)
         }
         do {
-            let model = try await model(of: assignment)
-            let instructions = try await instructions(for: assignment)
-            let controls = try await controls(for: assignment, layout: model.layout)
+            let (fetched, unwanted) = try await whileGivingSigns(of: assignment, phase: "downloading") {
+                let model = try await self.model(of: assignment)
+                let instructions = try await self.instructions(for: assignment)
+                let controls = try await self.controls(for: assignment, layout: model.layout)
+                return (model: model, instructions: instructions, controls: controls)
+            }
+            guard let (model, instructions, controls) = fetched else { return .ended(code: unwanted) }
             let feedback = ErrorFeedback(
                 run: assignment.run,
                 state: state,
@@ -169,7 +173,11 @@ public actor FederatedClient {
                 return try await evaluate(assignment, model: model, instructions: instructions)
             }
             let partial = state.path("update.safetensors.part")
-            let (prepared, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
+            let (prepared, refusal) = try await whileGivingSigns(
+                of: assignment,
+                phase: "training",
+                cancelling: instructions.cancellation
+            ) { [arithmetic] in
                 try await arithmetic.run {
                     try PreparedUpdate(
                         assignment,
@@ -182,7 +190,7 @@ public actor FederatedClient {
                     )
                 }
             }
-            if let refusal { return .ended(code: refusal) }
+            guard let prepared else { return .ended(code: refusal) }
             // The event is on disk before the update can leave the device.
             ledger.events.append(.init(assignment))
             try state.write("ledger.json", ledger)
@@ -218,10 +226,14 @@ public actor FederatedClient {
         instructions: TrainingInstructions
     ) async throws -> ParticipationOutcome {
         let trainer = trainer
-        let (metrics, refusal) = try await whileGivingSigns(of: assignment) { [arithmetic] in
+        let (metrics, refusal) = try await whileGivingSigns(
+            of: assignment,
+            phase: "training",
+            cancelling: instructions.cancellation
+        ) { [arithmetic] in
             try await arithmetic.run { try trainer.evaluate(model: model, instructions: instructions) }
         }
-        if let refusal { return .ended(code: refusal) }
+        guard let metrics else { return .ended(code: refusal) }
         guard metrics.tokens > 0, metrics.nll.isFinite else { throw LocalTrainingError.noData }
         let result = EvaluationResult(numExamples: metrics.tokens, metrics: metrics.sums)
         let bytes = try WireCoding.encode(result)
@@ -237,32 +249,42 @@ public actor FederatedClient {
             ?? .ended(code: "round_closed")
     }
 
-    /// Works while heartbeats keep the lease.
+    /// Works while heartbeats keep the lease; what is done within a third of it needs none.
     ///
-    /// - Returns: The result, and the server's code when it said meanwhile that the work is no longer wanted.
+    /// - Parameters:
+    ///   - assignment: The work.
+    ///   - phase: What the server is told of it.
+    ///   - cancellation: Set when the server says that the work is no longer wanted, so that it ends early.
+    ///   - work: What is done meanwhile.
+    /// - Returns: The result; `nil` with the server's code when the work is no longer wanted, however it ended.
+    /// - Throws: The work's error.
     private func whileGivingSigns<Result: Sendable>(
         of assignment: AssignmentBody,
+        phase: String,
+        cancelling cancellation: TrainingCancellation? = nil,
         _ work: @Sendable () async throws -> Result
-    ) async throws -> (result: Result, refusal: String?) {
+    ) async throws -> (result: Result?, code: String) {
         let pulse = Task {
             let seconds = max(0.5, (assignment.leaseS ?? 60) / 3)
             while true {
                 try await Task.sleep(for: .seconds(seconds))
                 do {
-                    let body = try WireCoding.encode(HeartbeatRequest(phase: "training"))
+                    let body = try WireCoding.encode(HeartbeatRequest(phase: phase))
                     _ = try await call("POST", "/v1/assignments/\(assignment.id)/heartbeat", body: body)
                 } catch let error as ClientError where error.status == 410 {
+                    cancellation?.cancel()
                     return error.code
-                } catch let error as ClientError {
+                } catch is ClientError {
                     // The server is away or the answer was lost: the next sign may arrive.
-                    _ = error
                 }
             }
         }
         defer { pulse.cancel() }
-        let result = try await work()
+        let outcome: Swift.Result<Result, any Error>
+        do { outcome = .success(try await work()) } catch { outcome = .failure(error) }
         pulse.cancel()
-        return (result, try? await pulse.value)
+        if let code = try? await pulse.value { return (nil, code) }
+        return (try outcome.get(), "")
     }
 
     private func model(of assignment: AssignmentBody) async throws -> ParameterVector {

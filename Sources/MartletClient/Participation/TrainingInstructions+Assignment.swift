@@ -32,6 +32,7 @@ extension TrainingInstructions {
             base: base,
             data: .init(assignment)
         )
+        cancellation = TrainingCancellation()
         context = TrainingContext(
             run: assignment.run,
             round: assignment.round,
@@ -77,6 +78,7 @@ extension LocalTrainingError {
         switch self {
         case .noData, .unusableData: "no_data"
         case .numeric, .modelMismatch, .unsupported: "training_failed"
+        case .cancelled: "cancelled"
         }
     }
 }

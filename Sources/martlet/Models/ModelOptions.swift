@@ -66,6 +66,7 @@ extension LocalTrainingError {
         case .numeric: "the loss is no longer finite; a smaller learning rate helps"
         case .noData: "there is too little data"
         case .modelMismatch(let reason), .unusableData(let reason): reason
+        case .cancelled: "nobody waits for the result any more"
         case .unsupported(let operation): "this trainer has no operation '\(operation)'"
         }
     }

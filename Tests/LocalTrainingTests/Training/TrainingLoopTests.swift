@@ -99,6 +99,32 @@ struct TrainingLoopTests {
         #expect(try TrainingLoop(limited).run(Parabola(), layout: layout).exampleCount == 3)
     }
 
+    /// Partial work weighs by what it did, and there is always some.
+    @Test func partialWorkCountsTheExamplesThatItSaw() throws {
+        var limited = instructions(.init(learningRate: 0.5), epochs: 2)
+        limited.batchSize = 1
+        limited.maxSteps = 3
+        let partial = try TrainingLoop(limited).run(Parabola(), layout: layout)
+        #expect(partial.exampleCount == 3 && partial.isPartial)
+        // Into the second epoch: no example counts twice.
+        limited.maxSteps = 6
+        #expect(try TrainingLoop(limited).run(Parabola(), layout: layout).exampleCount == 4)
+        limited.maxSeconds = 0
+        let least = try TrainingLoop(limited).run(Parabola(), layout: layout)
+        #expect(least.exampleCount == 1 && least.stepCount == 1 && least.isPartial)
+    }
+
+    @Test func aTrainingThatNobodyWaitsForEnds() throws {
+        var unwanted = instructions(.init(learningRate: 0.5), epochs: 2)
+        unwanted.cancellation = TrainingCancellation()
+        _ = try TrainingLoop(unwanted).run(Parabola(), layout: layout)
+        unwanted.cancellation?.cancel()
+        #expect(throws: LocalTrainingError.cancelled) { try TrainingLoop(unwanted).run(Parabola(), layout: layout) }
+        #expect(throws: LocalTrainingError.cancelled) {
+            try TrainingLoop(unwanted).gradient(Parabola(), layout: layout)
+        }
+    }
+
     @Test func lossesThatAreNotFiniteAreReported() {
         let model = Parabola()
         model.isBroken = true

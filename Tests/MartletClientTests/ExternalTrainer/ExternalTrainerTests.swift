@@ -53,6 +53,32 @@ struct ExternalTrainerTests {
         )
     }
 
+    /// The server said that nobody waits: the command is ended long before its deadline.
+    @Test func aCommandWhoseWorkIsUnwantedIsEnded() throws {
+        let directory = try TemporaryDirectory()
+        let trainer = ExternalTrainer(
+            .init(
+                command: "touch \(directory.path)/begun; exec sleep 60",
+                data: directory.path,
+                workDirectory: directory.path + "/work",
+                timeLimitSeconds: 60
+            )
+        )
+        var instructions = TrainingInstructions(learningRate: 0.5, batchSize: 2, epochs: 3, seed: 7)
+        let cancellation = TrainingCancellation()
+        instructions.cancellation = cancellation
+        let watcher = Thread {
+            while !FileManager.default.fileExists(atPath: directory.path + "/begun") { usleep(5000) }
+            cancellation.cancel()
+        }
+        watcher.start()
+        let start = ContinuousClock.now
+        #expect(throws: LocalTrainingError.cancelled) {
+            try trainer.train(model: Self.model, instructions: instructions)
+        }
+        #expect(ContinuousClock.now - start < .seconds(30))
+    }
+
     private func rule(of command: String, timeLimit: Double = 30, grace: Double = 5) -> ExternalTrainerError? {
         do {
             _ = try train(command, timeLimit: timeLimit, grace: grace)

@@ -1,0 +1,222 @@
+import Coordination
+import CoordinatorAPI
+import Foundation
+import HTTPServing
+import LocalTraining
+import Logging
+import MartletClient
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+
+/// libcurl, with a count of the requests by the last part of their path.
+private final class CountingTransport: Transport {
+    private let curl = CurlTransport()
+    private let counts = Mutex<[String: Int]>([:])
+
+    func count(_ name: String) -> Int { counts.withLock { $0[name] ?? 0 } }
+
+    func send(_ request: TransportRequest) async throws -> TransportResponse {
+        let response = try await curl.send(request)
+        let name = request.url.split(separator: "/").last.map(String.init) ?? ""
+        counts.withLock { $0[name, default: 0] += 1 }
+        return response
+    }
+}
+
+/// A trainer made of closures.
+private struct ScriptedTrainer: LocalTrainer {
+    var training: @Sendable (TrainingInstructions) throws -> Void = { _ in }
+    var metrics = TrainingMetrics()
+
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        try training(instructions)
+        return TrainingResult(delta: model, exampleCount: 3, stepCount: 1)
+    }
+
+    func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics { metrics }
+}
+
+/// The SDK against the server over sockets: signs of life, work that is no longer wanted, evaluation.
+///
+/// The two clocks are years apart: nothing that a client is told or sends depends on its own.
+@Suite(.timeLimit(.minutes(1)))
+struct ClientLifeTests {
+    /// A served run, an enrollment token, and what stops the server.
+    private func serve(
+        _ service: Service,
+        cohort: String,
+        extra: String = ""
+    ) async throws -> (run: String, url: String, enrollment: String, server: HTTPServer) {
+        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        let specification = """
+            {"population": "p", "rounds": 1, "cohort": {\(cohort)}, "model": {"architecture": "external"}\(extra)}
+            """
+        let created = try await service.post("/v1/runs", specification)
+        let run = try #require(created.json["id"] as? String, "\(created.json)")
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
+        #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)
+        #expect(try await service.post("/v1/runs/\(run)/start").status == 200)
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 9}"#).json["token"] as? String
+        )
+        let configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
+        let server = HTTPServer(configuration: configuration, router: service.router, logger: Logger(label: "test"))
+        let port = try await server.start()
+        return (run, "http://127.0.0.1:\(port)", enrollment, server)
+    }
+
+    private func client(
+        _ url: String,
+        _ enrollment: String,
+        _ directory: String,
+        _ trainer: ScriptedTrainer,
+        _ transport: CountingTransport
+    ) throws -> FederatedClient {
+        FederatedClient(
+            server: url,
+            enrollmentToken: enrollment,
+            state: try ClientState(directory: directory),
+            trainer: trainer,
+            transport: transport,
+            models: try ModelCache(directory: directory + "/models"),
+            arithmetic: ArithmeticQueue(width: 1)
+        )
+    }
+
+    /// By the server's clock the work takes eight leases; without signs of life it would be given to another client.
+    @Test func heartbeatsKeepTheLeaseOfLongWork() async throws {
+        let service = try await Service()
+        let (run, url, enrollment, server) = try await serve(service, cohort: #""goal": 1, "minimum": 1, "lease_s": 1"#)
+        let transport = CountingTransport()
+        let clock = service.clock
+        let trainer = ScriptedTrainer(training: { _ in
+            for beats in 1...10 {
+                while transport.count("heartbeat") < beats { usleep(5000) }
+                clock.advance(by: 0.8)
+            }
+        })
+        let ticking = Task {
+            while !Task.isCancelled {
+                try await service.coordinator.tick()
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+        let outcome = try await client(url, enrollment, service.directory.path + "/c", trainer, transport)
+            .participateOnce(waitSeconds: 0)
+        ticking.cancel()
+        #expect(outcome == .accepted(run: run, round: 1), "\(outcome)")
+        let history = try await service.call(
+            "GET",
+            "/v1/runs/\(run)/rounds/1/history?assignments=true",
+            token: service.admin
+        )
+        let text = String(decoding: history.bytes, as: UTF8.self)
+        #expect(text.contains("training") && !text.contains("expired"), "\(text)")
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// Two are at work for one place; when the other has delivered, this one is told at its next sign of life, and stops.
+    @Test func workThatIsNoLongerWantedEndsEarly() async throws {
+        let service = try await Service()
+        let (run, url, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 2, "lease_s": 1"#
+        )
+        let begun = Atomic<Bool>(false)
+        let ended = Atomic<Bool>(false)
+        let slow = ScriptedTrainer(training: { instructions in
+            begun.store(true, ordering: .relaxed)
+            while true {
+                do { try instructions.cancellation?.check() } catch {
+                    ended.store(true, ordering: .relaxed)
+                    throw error
+                }
+                usleep(5000)
+            }
+        })
+        let transport = CountingTransport()
+        let first = try client(url, enrollment, service.directory.path + "/slow", slow, transport)
+        let work = Task { try await first.participateOnce(waitSeconds: 0) }
+        while !begun.load(ordering: .relaxed) { try await Task.sleep(for: .milliseconds(5)) }
+        let other = try client(
+            url,
+            enrollment,
+            service.directory.path + "/fast",
+            ScriptedTrainer(),
+            CountingTransport()
+        )
+        #expect(try await other.participateOnce(waitSeconds: 0) == .accepted(run: run, round: 1))
+        let outcome = try await work.value
+        #expect([.ended(code: "round_full"), .ended(code: "round_closed")].contains(outcome), "\(outcome)")
+        let hasEnded = ended.load(ordering: .relaxed)
+        #expect(hasEnded)
+        #expect(transport.count("update") == 0 && transport.count("failure") == 0)
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func aVersionIsMeasuredByItsClients() async throws {
+        let service = try await Service()
+        let (run, url, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
+            extra: #", "evaluation": {"every": 1, "cohort_goal": 1}"#
+        )
+        let trained = Atomic<Int>(0)
+        var metrics = TrainingMetrics()
+        (metrics.nll, metrics.lossTokens, metrics.tokens, metrics.hit1) = (12, 8, 8, 2)
+        let trainer = ScriptedTrainer(
+            training: { _ in trained.add(1, ordering: .relaxed) },
+            metrics: metrics
+        )
+        let transport = CountingTransport()
+        let client = try client(url, enrollment, service.directory.path + "/c", trainer, transport)
+        #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+        #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+        let count = trained.load(ordering: .relaxed)
+        #expect(count == 1)
+        var view: [String: Any] = [:]
+        while view["state"] as? String != "completed" {
+            view = try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json
+        }
+        let model = try await service.call("GET", "/v1/runs/\(run)/models/1", token: service.admin).json
+        let measured = (model["metrics"] as? [String: Any])?["federated"] as? [String: Double]
+        #expect(measured?["loss"] == 1.5 && measured?["top1"] == 0.25, "\(model)")
+        #expect(model["is_best"] as? Bool == true)
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// The run says what counts as enough; the place of an update of less is free again.
+    @Test func partialWorkCountsFromTheRunsLeastNumberOfExamples() async throws {
+        let service = try await Service()
+        let (run, _, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 1, "min_examples": 5"#
+        )
+        var answers: [Service.Answer] = []
+        for examples in [4, 5] {
+            let token = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+            let assignment = try await service.post("/v1/checkins", token: token).json["assignment"] as? [String: Any]
+            let url = try #require(assignment?["update_url"] as? String, "the place is free again")
+            let update = SafetensorsWriter.encode(
+                ParameterVector(zeros: Service.layout),
+                metadata: ["num_examples": String(examples)]
+            )
+            answers.append(
+                try await service.call(
+                    "PUT",
+                    url,
+                    token: token,
+                    Array(update),
+                    ["Content-Type": "application/vnd.safetensors"]
+                )
+            )
+        }
+        #expect(answers.map(\.status) == [422, 200])
+        #expect((answers[0].json["detail"] as? String)?.contains("5 and more") == true, "\(answers[0].json)")
+        let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
+        #expect(round["accepted"] as? Int == 1 && round["rejected"] as? Int == 1)
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+}
