@@ -73,13 +73,14 @@ extension Coordinator {
     }
 
     private func waitForWork(client: String, until deadline: ContinuousClock.Instant) async {
-        let id = nextWaiter
-        nextWaiter += 1
+        let id = waiters.nextID()
         let alarm = Task {
             try? await Task.sleep(until: deadline, clock: .continuous)
             self.wake(id)
         }
-        await withCheckedContinuation { waiters[id] = (client, $0) }
+        await withCheckedContinuation { continuation in
+            waiters.add(id, client: client, population: clients[client]?.populationId ?? "", continuation)
+        }
         alarm.cancel()
     }
 
@@ -248,6 +249,12 @@ extension Coordinator {
         let encoding = record.isEvaluation ? nil : training.modelEncoding.flatMap { $0 == "f32" ? nil : $0 }
         var privacy = run.specification.privacy
         if let norm = version.clippingNorm { privacy.clipping.norm = norm }
+        let target = run.specification.cohort.targetSeconds
+        if target > 0 {
+            // Steps come from the speed that was measured; time bounds them where there is none yet, or it has dropped.
+            let seconds = record.maxSteps == nil ? target : 2 * target
+            training.limits.maxSeconds = min(training.limits.maxSeconds ?? seconds, seconds)
+        }
         var body = AssignmentBody(
             id: record.id,
             run: record.runId,

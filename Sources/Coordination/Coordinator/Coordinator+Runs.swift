@@ -274,7 +274,27 @@ extension Coordinator {
     func waitingFor(_ state: RunState) -> String {
         let counts = clientStateCounts[state.record.populationId] ?? [:]
         let present = counts.reduce(0) { $0 + ($1.key == "revoked" ? 0 : $1.value) }
-        return state.waitingFor(now: now, clientCount: present)
+        return state.waitingFor(now: now, clientCount: present, newcomerCount: newcomers(of: state, present: present))
+    }
+
+    /// Clients that may join the open attempt by the limits on participation; `nil` where there are plainly enough.
+    private func newcomers(of state: RunState, present: Int) -> Int? {
+        guard let round = state.round, round.phase.isCollecting || round.phase == .abandoned, !round.isEvaluation,
+            !state.terms(of: round).policy.isDrawn
+        else { return nil }
+        let cohort = state.specification.cohort
+        // Whoever never had a part is free; they are counted one by one only where those might be too few.
+        let untouched = present - state.participations.count
+        guard cohort.maxParticipations > 0 || cohort.minSeparationRounds > 1, untouched < cohort.goal else {
+            return nil
+        }
+        return clients.values.count { client in
+            guard client.populationId == state.record.populationId, client.state != "revoked" else { return false }
+            switch refusal(of: client, run: state) {
+            case .cap, .separation: return false
+            default: return !(round.phase.isCollecting && state.members.contains(client.id))
+            }
+        }
     }
 
     package func round(run id: String, number: Int) throws -> RoundView {

@@ -152,29 +152,37 @@ extension Coordinator {
     // MARK: - Waking
 
     /// Wakes as many long polls as there is work for, those who have waited longest first.
+    ///
+    /// Looks at no more of them than it needs to fill the open places.
     func wakeForWork() {
         guard !waiters.isEmpty else { return }
-        var places: [String: Int] = [:]
+        var places: [String: [(run: String, count: Int)]] = [:]
         for id in runOrder {
-            guard let run = runs[id] else { continue }
+            guard let run = runs[id], !run.isOver else { continue }
+            // While a uniform cohort is chosen everyone takes part in the choice, and goes on waiting.
             let isChoosing = run.round?.phase == .selecting && run.reservoir != nil
-            if run.freeSlots > 0 || isChoosing { places[id] = isChoosing ? Int.max : run.freeSlots }
+            let count = isChoosing ? Int.max : run.freeSlots
+            if count > 0 { places[run.record.populationId, default: []].append((id, count)) }
         }
-        guard !places.isEmpty else { return }
-        for (id, waiter) in waiters.sorted(by: { $0.key < $1.key }) {
-            guard let client = clients[waiter.client] else { continue }
-            for (run, count) in places where count > 0 {
-                guard let state = runs[run], state.record.populationId == client.populationId else { continue }
-                let refusal = refusal(of: client, run: state)
-                if refusal == .choosing {
-                    // Nothing to tell the client yet: it takes part in the choice while it goes on waiting.
-                    offer(client.id, run: run)
-                } else if refusal == nil {
-                    places[run] = count - 1
-                    wake(id)
-                    break
+        for (population, open) in places {
+            var open = open
+            var woken: [Int] = []
+            waiters.inOrder(population: population) { id, name in
+                guard let client = clients[name] else { return true }
+                for index in open.indices where open[index].count > 0 {
+                    guard let run = runs[open[index].run] else { continue }
+                    let refusal = refusal(of: client, run: run)
+                    if refusal == .choosing {
+                        offer(name, run: open[index].run)
+                    } else if refusal == nil {
+                        open[index].count -= 1
+                        woken.append(id)
+                        break
+                    }
                 }
+                return open.contains { $0.count > 0 }
             }
+            for id in woken { wake(id) }
         }
     }
 
@@ -184,11 +192,11 @@ extension Coordinator {
     }
 
     func wake(client: String) {
-        for (id, waiter) in waiters where waiter.client == client { wake(id) }
+        for id in waiters.ids(ofClient: client) { wake(id) }
     }
 
     func wake(_ id: Int) {
-        waiters.removeValue(forKey: id)?.continuation.resume()
+        waiters.remove(id)?.resume()
     }
 
     /// Long polls that wait.
@@ -196,9 +204,7 @@ extension Coordinator {
 
     /// Wakes every long poll: the server stops.
     package func wakeAll() {
-        let sleeping = waiters
-        waiters = [:]
-        for waiter in sleeping.values { waiter.continuation.resume() }
+        for continuation in waiters.removeAll() { continuation.resume() }
     }
 
     // MARK: - Pace

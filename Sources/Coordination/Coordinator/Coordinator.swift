@@ -26,6 +26,9 @@ package struct CoordinatorConfiguration: Sendable {
     /// The key of the states of correlated noise; best on another disk than they are.
     package var noiseKeyPath: String
 
+    /// Left by `martlet restore`: the database is as old as a backup.
+    var restoredNotePath: String { dataDirectory + "/restored.json" }
+
     package init(dataDirectory: String) {
         self.dataDirectory = dataDirectory
         noiseKeyPath = dataDirectory + "/noise.key"
@@ -68,11 +71,10 @@ package actor Coordinator {
     var journal = EventJournal()
     /// Clients of each population by state.
     var clientStateCounts: [String: [String: Int]] = [:]
-    var waiters: [Int: (client: String, continuation: CheckedContinuation<Void, Never>)] = [:]
+    var waiters = WaitingClients()
     /// Parsed labels and capabilities, until the client changes.
     var profiles: [String: EligibilityExpression.Subject] = [:]
     var seenCounts: [String: (count: Int, at: Date)] = [:]
-    var nextWaiter = 0
     /// Nothing waits any more: the server stops.
     var isStopping = false
     var nextRunTurn = 0
@@ -112,7 +114,9 @@ package actor Coordinator {
         let row = changes.isEmpty ? nil : trail?.take(at: now, refusal: nil)
         let start = ContinuousClock.now
         do {
+            Failpoint.reach()
             try store.commit(changes + events.map(StoreChange.event) + (row.map { [.audit($0)] } ?? []))
+            Failpoint.reach()
         } catch {
             if row != nil { trail?.untake() }
             metrics.add("martlet_store_commit_failures_total")
@@ -121,7 +125,7 @@ package actor Coordinator {
             throw CoordinationError(
                 .unavailable,
                 "storage_failed",
-                "the database could not be written; try again later"
+                ((error as? StoreFailure) ?? StoreFailure(.other, detail: "")).explanation
             )
         }
         metrics.observe("martlet_store_commit_duration_seconds", (ContinuousClock.now - start) / .seconds(1))

@@ -1,10 +1,12 @@
 import Foundation
+import WireFormat
 
 extension RunState {
     /// One sentence on what the run waits for, and what to do where it waits in vain.
     ///
-    /// `clientCount` is how many clients of the population are not revoked; `nil` where it is not known.
-    func waitingFor(now: Date, clientCount: Int? = nil) -> String {
+    /// `clientCount` is how many clients of the population are not revoked, and `newcomerCount` how many of them the limits on
+    /// participation let join the open attempt yet; `nil` where that is not known, or plainly enough.
+    func waitingFor(now: Date, clientCount: Int? = nil, newcomerCount: Int? = nil) -> String {
         switch record.state {
         case "created": return "the run to be started"
         case "paused":
@@ -22,22 +24,29 @@ extension RunState {
         case .selecting:
             let there = terms.policy == .uniform ? "\(reservoir?.seenCount ?? 0) checked in" : "\(live.count) at work"
             return "clients to check in: \(there), \(round.accepted) of \(terms.goal) \(name) accepted, "
-                + "\(seconds) s left to find the minimum of \(terms.minimum)" + shortage(terms, clientCount)
+                + "\(seconds) s left to find the minimum of \(terms.minimum)"
+                + shortage(round, terms, clientCount, newcomerCount)
         case .reporting:
             let nobody = live.isEmpty && freeSlots > 0 ? ", nobody at work: \(freeSlots) places are open" : ""
             return "\(name): \(round.accepted) of \(terms.goal) accepted, \(live.count) at work, \(seconds) s left"
-                + nobody + shortage(terms, clientCount)
+                + nobody + shortage(round, terms, clientCount, newcomerCount)
         case .aggregating: return "the aggregation of \(round.accepted) \(name)"
         case .committed: return "the next round to open"
         case .abandoned:
             let wait = max(0, Int(nextOpening.timeIntervalSince(now).rounded(.up)))
             return
                 "attempt \(round.attempt + 1) to open in \(wait) s; the last one was abandoned: \(round.reason ?? "")"
+                + shortage(round, terms, clientCount, newcomerCount)
         }
     }
 
     /// What to say when there are too few clients for the goal, whoever checks in.
-    private func shortage(_ terms: RoundTerms, _ clientCount: Int?) -> String {
+    private func shortage(
+        _ round: RoundRecord,
+        _ terms: RoundTerms,
+        _ clientCount: Int?,
+        _ newcomerCount: Int?
+    ) -> String {
         guard !terms.policy.isDrawn else { return "" }
         let needed = terms.isBuffered ? terms.minimum : terms.goal
         if let clientCount, clientCount < needed {
@@ -45,6 +54,17 @@ extension RunState {
         }
         if let eligible, eligible.count < needed {
             return ". Only \(eligible.count) clients meet the run's requirements: enroll more, or ask for less"
+        }
+        let atWork = round.phase.isCollecting ? live.count + round.accepted : 0
+        if let newcomerCount, atWork + newcomerCount < needed {
+            let cohort = specification.cohort
+            let limits = [
+                cohort.maxParticipations > 0 ? "max_participations of \(cohort.maxParticipations)" : nil,
+                cohort.minSeparationRounds > 1 ? "min_separation_rounds of \(cohort.minSeparationRounds)" : nil,
+            ].compactMap { $0 }.joined(separator: " or ")
+            return ". Only \(newcomerCount) more clients may take part in this round: the others have reached "
+                + "\(limits.isEmpty ? "it already" : limits), or had their part in it: enroll more clients, or create a run "
+                + "with other limits"
         }
         return ""
     }

@@ -207,6 +207,10 @@ struct SchedulingTests {
         #expect(taken.count == 4)
         let tiers = try await bench.coordinator.round(run: run, number: 2).tiers
         #expect(tiers.map(\.assigned) == [2, 2], "\(tiers)")
+        // What was heard of each is reported beside it.
+        let id = try #require(try await Bench.assignment(bench.coordinator, clients[2])).id
+        _ = try await Bench.submit(bench.coordinator, clients[2], id, value: 1)
+        #expect(try await bench.coordinator.round(run: run, number: 2).tiers.map(\.accepted) == [1, 0])
     }
 
     // MARK: - Leases
@@ -312,6 +316,72 @@ struct SchedulingTests {
                 "The population has only 3 clients: enroll more, or create a run with a lower goal"
             )
         )
+    }
+
+    @Test func clientsThatMayTakePartNoMoreAreNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try specification(cohort: #""goal": 2, "over_selection": 1, "max_participations": 1"#, rounds: 2),
+            clients: 3
+        )
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+        for client in clients.prefix(2) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        let said = try await bench.coordinator.run(run).waitingFor
+        #expect(said.contains("Only 1 more clients may take part"), "\(said)")
+        #expect(said.contains("max_participations of 1"), "\(said)")
+        // Also while it waits for another attempt; and no more when somebody new is there.
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == "abandoned")
+        #expect(try await bench.coordinator.run(run).waitingFor.contains("Only 1 more"))
+        _ = try await bench.enroll(1, prefix: "new")
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+    }
+
+    // MARK: - Different devices
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func stepsAndSecondsFollowFromTheMeasuredSpeed(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try specification(
+                cohort: #""goal": 2, "minimum": 2, "over_selection": 1, "target_seconds": 8"#,
+                rounds: 2
+            ),
+            clients: 2
+        )
+        var coordinator = bench.coordinator
+        for (client, steps) in zip(clients, [400.0, 8.0]) {
+            let work = try #require(try await Bench.assignment(coordinator, client))
+            // Nothing is known yet: time alone bounds the work.
+            #expect(work.training.limits.maxSteps == 1000 && work.training.limits.maxSeconds == 8)
+            let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
+            try SafetensorsWriter.encode(ParameterVector(zeros: Bench.layout)).write(
+                to: URL(fileURLWithPath: terms.spoolPath)
+            )
+            _ = try await coordinator.finishUpdate(
+                assignment: work.id,
+                client: client,
+                ReceivedUpdate(
+                    path: terms.spoolPath,
+                    sha256: "s\(client)",
+                    byteCount: 9,
+                    exampleCount: 5,
+                    metrics: ["steps": steps, "seconds": 4]
+                )
+            )
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
+        // 100 steps a second, and 2: what each does in eight seconds, also after a restart.
+        coordinator = try await bench.restarted()
+        let fast = try #require(try await Bench.assignment(coordinator, clients[0]))
+        let slow = try #require(try await Bench.assignment(coordinator, clients[1]))
+        #expect(fast.training.limits.maxSteps == 800 && slow.training.limits.maxSteps == 16)
+        #expect(fast.training.limits.maxSeconds == 16)
     }
 
     @Test func aClockThatWentBackStartsTheWaitAnew() async throws {

@@ -9,13 +9,15 @@ private struct Simulation {
     let terms: RoundTerms
     var random: Xoshiro256StarStar
     var time = Date(timeIntervalSince1970: 1_000_000)
+    var run: RunRecord
     var round: RoundRecord
     var assignments: [AssignmentRecord] = []
     var committed = 0
     var trace: [String] = []
 
-    init(terms: RoundTerms, seed: UInt64) {
+    init(terms: RoundTerms, run: RunRecord, seed: UInt64) {
         self.terms = terms
+        self.run = run
         random = Xoshiro256StarStar(seed: seed)
         round = Self.opened(number: 1, attempt: 1, at: time, terms: terms)
         if terms.policy.isDrawn { round.drawn = Int(random.next() % 8) }
@@ -56,6 +58,24 @@ private struct Simulation {
         }
     }
 
+    /// Feeds the run, and follows it as the coordinator does.
+    mutating func feed(_ event: RunEvent) {
+        let before = run
+        trace.append("\(event)")
+        do {
+            for effect in try run.apply(event) {
+                switch effect {
+                case .history: break
+                case .openRound: openNext()
+                // A round whose sum is being made is abandoned when the arithmetic has ended.
+                case .abandonRound(let reason): if round.phase.isCollecting { feed(.abandoned(reason: reason)) }
+                }
+            }
+        } catch {
+            #expect(run == before, "a refused event changed the run: \(trace)")
+        }
+    }
+
     private mutating func perform(_ effect: RoundEffect) {
         switch effect {
         case .history, .freed: break
@@ -70,7 +90,7 @@ private struct Simulation {
     }
 
     mutating func assign() {
-        guard round.phase.isCollecting, live.count < terms.wanted else { return }
+        guard run.state == "running", round.phase.isCollecting, live.count < terms.wanted else { return }
         assignments.append(
             AssignmentRecord(
                 id: "a\(assignments.count)",
@@ -85,7 +105,7 @@ private struct Simulation {
 
     mutating func step() {
         let index = assignments.isEmpty ? nil : Int(random.next() % UInt64(assignments.count))
-        switch random.next() % 12 {
+        switch random.next() % 15 {
         case 0, 1, 2: assign()
         case 3, 4, 5:
             // As intake does: an update counts only while the round collects.
@@ -98,6 +118,9 @@ private struct Simulation {
         case 8: if let index { feed(.heartbeat(phase: .training, progress: nil, lease: 5), to: index) }
         case 9: if round.phase == .aggregating { close() }
         case 10: if random.next() % 8 == 0 { feed(.clockWentBack) }
+        case 11: feed(.paused)
+        case 12: feed(.resumed)
+        case 13: if random.next() % 40 == 0 { feed(.cancelled) }
         default: tick(after: Double(random.next() % 30))
         }
         check()
@@ -106,20 +129,31 @@ private struct Simulation {
     mutating func tick(after seconds: Double) {
         time += seconds
         if round.phase.isCollecting { for index in live { feed(.tick, to: index) } }
-        feed(.tick(live: live.count))
-        if round.phase == .abandoned, time >= (round.closedAt ?? time) + terms.backoff(afterAttempt: round.attempt) {
+        if run.state == "running" || run.state == "paused" { feed(.tick(live: live.count)) }
+        openNext()
+    }
+
+    /// Opens what is due, as the coordinator's `takeNextStep`.
+    mutating func openNext() {
+        guard run.state == "running" else { return }
+        switch round.phase {
+        case .abandoned where time >= (round.closedAt ?? time) + terms.backoff(afterAttempt: round.attempt):
             open(number: round.number, attempt: round.attempt + 1)
+        case .committed: open(number: round.number + 1, attempt: 1)
+        default: break
         }
     }
 
     mutating func close() {
-        if random.next() % 5 == 0 {
+        if run.state == "cancelled" {
+            feed(.abandoned(reason: "the run was cancelled"))
+        } else if random.next() % 5 == 0 {
             feed(.abandoned(reason: "the aggregation failed"))
         } else {
             feed(.aggregated(sha256: "m"))
             committed += 1
             #expect(round.phase == .committed && round.accepted >= terms.minimum, "\(trace)")
-            open(number: round.number + 1, attempt: 1)
+            openNext()
         }
     }
 
@@ -137,6 +171,9 @@ private struct Simulation {
     /// What must hold after every event.
     func check() {
         func count(_ state: AssignmentState) -> Int { assignments.count { $0.state == state } }
+        if run.state == "cancelled" && round.phase != .aggregating {
+            #expect(round.phase.isFinal && (live.isEmpty || round.phase == .committed), "at work for nothing: \(trace)")
+        }
         guard round.phase != .committed else { return }
         // Exactly once: what the round counts is what the assignments say.
         #expect(round.accepted == count(.accepted), "accepted: \(trace)")
@@ -151,7 +188,7 @@ private struct Simulation {
 
 @Suite(.timeLimit(.minutes(20)))
 struct StateMachineSimulationTests {
-    /// `MARTLET_SIMULATION_SEQUENCES=100000` runs the full number; by default a tenth of a hundredth of it keeps CI fast.
+    /// `MARTLET_SIMULATION_SEQUENCES=100000` runs the full number; a fiftieth of it keeps CI fast.
     static let count = ProcessInfo.processInfo.environment["MARTLET_SIMULATION_SEQUENCES"].flatMap { Int($0) } ?? 2000
 
     private func terms(_ seed: Int) throws -> RoundTerms {
@@ -170,13 +207,18 @@ struct StateMachineSimulationTests {
     }
 
     @Test func randomSequencesOfEventsKeepEveryInvariant() throws {
-        var committed = 0
+        var (committed, cancelled) = (0, 0)
         for seed in 0..<Self.count {
             let terms = try terms(seed)
-            var simulation = Simulation(terms: terms, seed: UInt64(seed))
+            var simulation = Simulation(terms: terms, run: try Self.run(), seed: UInt64(seed))
             for _ in 0..<40 { simulation.step() }
             // No round is stuck: time alone ends every one of them, or in mode buffered lets it wait on with what it has.
-            if !terms.isBuffered {
+            simulation.feed(.resumed)
+            if simulation.run.state == "cancelled" {
+                if simulation.round.phase == .aggregating { simulation.close() }
+                #expect(simulation.round.phase.isFinal, "stuck, seed \(seed): \(simulation.trace)")
+                cancelled += 1
+            } else if !terms.isBuffered {
                 let attempt = simulation.round.attempt
                 let number = simulation.round.number
                 for _ in 0..<4 {
@@ -193,5 +235,13 @@ struct StateMachineSimulationTests {
             committed += simulation.committed
         }
         #expect(committed > Self.count / 4)
+        #expect(cancelled > Self.count / 50)
+    }
+
+    private static func run() throws -> RunRecord {
+        let text = """
+            {"id": "r", "populationId": "p", "name": "r", "specification": "{}", "state": "running", "createdAt": 0}
+            """
+        return try JSONDecoder().decode(RunRecord.self, from: Data(text.utf8))
     }
 }
