@@ -8,17 +8,38 @@ package final class SQLiteRunStore: RunStore {
 
     /// Opens or creates the database and brings its schema up to date.
     ///
-    /// - Parameter path: The database file; `-wal` and `-shm` files appear beside it.
-    /// - Throws: The database's error when it cannot be opened or migrated; `CoordinationError` with code
-    ///   `schema_too_new` when a newer version wrote it.
-    package init(path: String) throws {
+    /// Its pages are checked first (`PRAGMA quick_check`): a server that cannot trust its data does not start.
+    ///
+    /// - Parameters:
+    ///   - path: The database file; `-wal` and `-shm` files appear beside it.
+    ///   - patienceSeconds: How long a transaction waits for another process that holds the database. The coordinator
+    ///     answers nobody meanwhile, so it is short.
+    /// - Throws: `StoreFailure` when it cannot be opened, checked or migrated; `CoordinationError` with code
+    ///   `database_damaged` or `schema_too_new`.
+    package init(path: String, patienceSeconds: Double = 2) throws {
+        do {
+            pool = try Self.open(path: path, patienceSeconds: patienceSeconds)
+        } catch let error as DatabaseError {
+            throw StoreFailure(error)
+        }
+    }
+
+    private static func open(path: String, patienceSeconds: Double) throws -> DatabasePool {
         var configuration = Configuration()
-        configuration.busyMode = .timeout(10)
+        configuration.busyMode = .timeout(patienceSeconds)
         configuration.foreignKeysEnabled = true
         configuration.prepareDatabase { database in
             try database.execute(sql: "PRAGMA synchronous = FULL")
         }
-        pool = try DatabasePool(path: path, configuration: configuration)
+        let pool = try DatabasePool(path: path, configuration: configuration)
+        let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
+        guard problems == ["ok"] else {
+            throw CoordinationError(
+                .unavailable,
+                "database_damaged",
+                "SQLite finds \(path) damaged: \(problems.joined(separator: "; "))"
+            )
+        }
         let migrator = SchemaMigrations.migrator
         // An older program would read a newer schema wrongly, or write rows that the newer program cannot read.
         guard try pool.read({ try !migrator.hasBeenSuperseded($0) }) else {
@@ -29,9 +50,18 @@ package final class SQLiteRunStore: RunStore {
             )
         }
         try migrator.migrate(pool)
+        return pool
     }
 
     package func commit(_ changes: [StoreChange]) throws {
+        do {
+            try write(changes)
+        } catch let error as DatabaseError {
+            throw StoreFailure(error)
+        }
+    }
+
+    private func write(_ changes: [StoreChange]) throws {
         try pool.write { database in
             for change in changes {
                 switch change {
@@ -134,6 +164,21 @@ extension SQLiteRunStore {
             try UpdateScoreRecord.filter(sql: "client_id = ?", arguments: [client]).order(sql: "rowid DESC")
                 .limit(limit).fetchAll(database)
         }
+    }
+}
+
+extension StoreFailure {
+    fileprivate init(_ error: DatabaseError) {
+        let cause: Cause =
+            switch error.resultCode {
+            case .SQLITE_BUSY, .SQLITE_LOCKED: .locked
+            case .SQLITE_FULL: .full
+            case .SQLITE_CORRUPT, .SQLITE_NOTADB: .damaged
+            // A file that may not grow, by quota or limit, fails to be written.
+            case .SQLITE_IOERR where error.extendedResultCode == .SQLITE_IOERR_WRITE: .full
+            default: .other
+            }
+        self.init(cause, detail: error.message ?? "\(error.resultCode)")
     }
 }
 

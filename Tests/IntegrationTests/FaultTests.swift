@@ -2,8 +2,9 @@ import Foundation
 import TestSupport
 import Testing
 
-/// A job whose server is killed after random numbers of requests and whose clients are on a bad line, beside the same job undisturbed.
-@Suite(.timeLimit(.minutes(5)), .serialized)
+/// A job whose server is killed and whose clients are on a bad line, beside the same job undisturbed; each job ends by itself
+/// after four minutes.
+@Suite(.timeLimit(.minutes(60)), .serialized)
 struct FaultTests {
     private struct Result: Decodable {
         var state: String
@@ -21,14 +22,26 @@ struct FaultTests {
     /// `MARTLET_FAULT_ROUNDS` asks for more than the number that keeps CI fast.
     private static let rounds = ProcessInfo.processInfo.environment["MARTLET_FAULT_ROUNDS"] ?? "8"
 
-    private func job(_ mood: String, mode: String) throws -> Result {
+    private struct Sweep: Decodable {
+        struct Failure: Decodable {
+            var point: Int
+            var state: String
+        }
+        var calm: Result
+        var points: Int
+        var lastPoint: Int
+        var failures: [Failure]
+    }
+
+    private func faults<Answer: Decodable>(_ arguments: String...) throws -> Answer {
         let directory = try TemporaryDirectory()
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = [
-            ServerProcess.python ?? "python3", ServerProcess.repository + "/Tests/Python/faults.py",
-            ServerProcess.binary, directory.path + "/data", Self.rounds, "7", mood, mode,
-        ]
+        process.arguments =
+            [
+                ServerProcess.python ?? "python3", ServerProcess.repository + "/Tests/Python/faults.py",
+                ServerProcess.binary, directory.path + "/data",
+            ] + arguments
         let output = Pipe()
         process.standardOutput = output
         try process.run()
@@ -37,7 +50,25 @@ struct FaultTests {
         try #require(process.terminationStatus == 0)
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        return try decoder.decode(Result.self, from: data)
+        return try decoder.decode(Answer.self, from: data)
+    }
+
+    private func job(_ mood: String, mode: String) throws -> Result { try faults(Self.rounds, "7", mood, mode) }
+
+    /// The server dies by SIGKILL around a transaction or a file's renaming; at every eleventh such point of two rounds.
+    ///
+    /// `MARTLET_FAULT_ROUNDS=20 MARTLET_FAULT_POINTS=1` tries each of 20 rounds, in about a quarter of an hour.
+    @Test(arguments: ["none", "central"])
+    func aDeathAtAnyPointLeadsToTheSameModelAndCharges(_ mode: String) throws {
+        let environment = ProcessInfo.processInfo.environment
+        let every = environment["MARTLET_FAULT_POINTS"] ?? "11"
+        let rounds = environment["MARTLET_FAULT_POINTS"] == nil ? "2" : Self.rounds
+        let sweep: Sweep = try faults(rounds, "7", "POINTS", mode, every, mode == "none" ? "1" : "6")
+        #expect(sweep.calm.state == "completed")
+        // Some 28 points a round, whatever the order in which clients come.
+        #expect(sweep.lastPoint > 20 * (Int(rounds) ?? 0), "\(sweep)")
+        #expect(sweep.points * (Int(every) ?? 1) > 15 * (Int(rounds) ?? 0), "\(sweep)")
+        #expect(sweep.failures.isEmpty, "\(sweep.failures)")
     }
 
     @Test func theModelIsTheUndisturbedOneToTheBit() throws {

@@ -57,21 +57,112 @@ struct MaintenanceTests {
         let health = try command("doctor", "--data-dir", data, "--deep")
         #expect(health.status == 0 && health.output.contains("a server is using the directory"), "\(health.output)")
         server.stop(SIGKILL)
-        try FileManager.default.removeItem(atPath: data)
+        // The database is lost, its ledger's second record is not.
+        for name in try FileManager.default.contentsOfDirectory(atPath: data) where name != "ledger.head" {
+            try FileManager.default.removeItem(atPath: data + "/" + name)
+        }
         let restored = try command("restore", backup, "--data-dir", data)
-        #expect(restored.status == 0 && restored.output.contains("privacy spent after that"), "\(restored.output)")
+        #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
         #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
         #expect(try command("doctor", "--data-dir", data, "--deep").status == 0)
         let admin = server.token
         server = try ServerProcess.start(dataDirectory: data, token: admin)
         defer { server.stop(SIGTERM) }
         for index in 1..<3 { try participate(server, directory.path, token, index) }
-        let list = try server.martlet("run", "list", "--json").output
-        let id = try #require(list.split(separator: "\"").first { $0.hasPrefix("run_") })
-        let watched = try server.martlet("run", "watch", String(id))
+        let watched = try server.martlet("run", "watch", try runID(server))
         #expect(watched.output.contains("1/1"), "\(watched.output)")
         let population = try server.martlet("population", "show", "p", "--json").output
         #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+    }
+
+    @Test func anOldBackupIsNoticedAndWhatItForgotIsChargedAgain() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let backup = directory.path + "/backup"
+        var server = try ServerProcess.start(dataDirectory: data)
+        let token = try startRun(server, directory.path)
+        try participate(server, directory.path, token, 0)
+        #expect(try command("backup", backup, "--data-dir", data).status == 0)
+        for index in 1..<3 { try participate(server, directory.path, token, index) }
+        #expect(try server.martlet("run", "watch", try runID(server)).output.contains("1/1"))
+        let admin = server.token
+        server.stop(SIGTERM)
+        let lost = directory.path + "/lost"
+        try FileManager.default.moveItem(atPath: data, toPath: lost)
+        let other = directory.path + "/other"
+        let unknown = try command("restore", backup, "--data-dir", other)
+        #expect(unknown.output.contains("no second record") && unknown.output.contains("acknowledgement"))
+        let vouched = try command("restore", backup, "--data-dir", other + "2", "--nothing-charged-since")
+        #expect(vouched.output.contains("as you vouched"), "\(vouched.output)")
+        #expect(
+            try command("restore", backup, "--data-dir", other + "3", "--ledger-head", "/none").status != 0
+                && !FileManager.default.fileExists(atPath: other + "3")
+        )
+        let restored = try command("restore", backup, "--data-dir", data, "--ledger-head", lost + "/ledger.head")
+        #expect(restored.status == 0 && restored.output.contains("restored from an old backup"), "\(restored.output)")
+        let sick = try command("doctor", "--data-dir", data)
+        #expect(sick.status == 1 && sick.output.contains("/v1/ledger/acknowledgement"), "\(sick.output)")
+        server = try ServerProcess.start(dataDirectory: data, token: admin)
+        defer { server.stop(SIGTERM) }
+        #expect(try server.curl(server.url + "/v1/ledger").contains("old backup"))
+        let answer = try server.curl(
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            "{\"reason\": \"the disk failed\"}",
+            server.url + "/v1/ledger/acknowledgement"
+        )
+        #expect(answer.contains("HTTP/1.1 200"), "\(answer)")
+        let population = try server.martlet("population", "show", "p", "--json").output
+        // The release that the backup does not know is charged; the round that is open in it is reserved beside it.
+        #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+        #expect(try command("doctor", "--data-dir", data).status == 0)
+    }
+
+    private func runID(_ server: ServerProcess) throws -> String {
+        let list = try server.martlet("run", "list", "--json").output
+        return String(try #require(list.split(separator: "\"").first { $0.hasPrefix("run_") }))
+    }
+
+    /// Another process begins a transaction and keeps it; then it goes.
+    @Test func aLockedDatabaseIsSaidSoAndNothingAcknowledgedIsLost() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        _ = try server.martlet("population", "create", "before")
+        let holder = Process()
+        holder.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        holder.arguments = [
+            ServerProcess.python ?? "python3", "-c",
+            """
+            import sqlite3, sys
+            c = sqlite3.connect(sys.argv[1], isolation_level=None)
+            c.execute('BEGIN IMMEDIATE')
+            print('held', flush=True)
+            sys.stdin.read()
+            """, directory.path + "/martlet.sqlite",
+        ]
+        let (output, input) = (Pipe(), Pipe())
+        holder.standardOutput = output
+        holder.standardInput = input
+        try holder.run()
+        #expect(String(decoding: output.fileHandleForReading.availableData, as: UTF8.self).hasPrefix("held"))
+        func create() throws -> String {
+            try server.curl(
+                "-d",
+                "{\"name\": \"after\"}",
+                "-H",
+                "Content-Type: application/json",
+                server.url + "/v1/populations"
+            )
+        }
+        let refused = try create()
+        #expect(refused.contains("HTTP/1.1 503") && refused.contains("another process holds"), "\(refused)")
+        #expect(refused.lowercased().contains("retry-after"), "\(refused)")
+        #expect(try server.curl(server.url + "/v1/populations").contains("\"before\""))
+        try input.fileHandleForWriting.close()
+        holder.waitUntilExit()
+        #expect(try create().contains("HTTP/1.1 201"))
     }
 
     @Test func damageIsFoundAndSaidAndTheServerDoesNotStartOnIt() throws {
@@ -93,6 +184,20 @@ struct MaintenanceTests {
         let refused = try command("restore", backup, "--data-dir", directory.path + "/other")
         #expect(refused.status != 0 && refused.output.contains("is not what was written"), "\(refused.output)")
         #expect(!FileManager.default.fileExists(atPath: directory.path + "/other"))
+        // A database with damaged pages: found before anything is served. The backup's is one file, without a log.
+        let database = data + "/martlet.sqlite"
+        for name in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: database + name) }
+        var torn = try Data(contentsOf: URL(fileURLWithPath: backup + "/martlet.sqlite"))
+        try #require(torn.count > 65_536)
+        for index in stride(from: 8192, to: torn.count, by: 97) { torn[index] ^= 0x5a }
+        try torn.write(to: URL(fileURLWithPath: database))
+        let damaged = try ServerProcess.capture(
+            "/usr/bin/timeout",
+            ["60", ServerProcess.binary, "serve", "--data-dir", data, "--listen", "127.0.0.1:0"]
+        )
+        #expect(damaged.status != 0 && damaged.output.contains("damaged"), "\(damaged.output)")
+        #expect(damaged.output.contains("martlet restore"), "\(damaged.output)")
+        #expect(try Data(contentsOf: URL(fileURLWithPath: database)) == torn, "nothing was changed")
         // A database that is none.
         try Data("no database".utf8).write(to: URL(fileURLWithPath: data + "/martlet.sqlite"))
         for name in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: data + "/martlet.sqlite" + name) }
@@ -111,6 +216,8 @@ struct MaintenanceTests {
         defer { server.stop(SIGTERM) }
         let pid = "\(server.process.processIdentifier)"
         _ = try server.martlet("population", "create", "before")
+        let token = try startRun(server, directory.path)
+        try participate(server, directory.path, token, 0)
         #expect(try server.run("/usr/bin/prlimit", ["--pid", pid, "--fsize=1000:"]).status == 0)
         let arguments = ["-d", "{\"name\": \"after\"}", "-H", "Content-Type: application/json"]
         let full = try server.curl(
@@ -120,12 +227,15 @@ struct MaintenanceTests {
             arguments[3],
             server.url + "/v1/populations"
         )
-        #expect(full.contains("HTTP/1.1 503") && full.contains("storage_failed"), "\(full)")
+        #expect(full.contains("HTTP/1.1 503") && full.contains("the disk is full"), "\(full)")
         #expect(full.lowercased().contains("retry-after"), "\(full)")
         #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 503"))
         #expect(try server.curl(server.url + "/v1/populations").contains("\"before\""))
         #expect(try server.run("/usr/bin/prlimit", ["--pid", pid, "--fsize=unlimited:"]).status == 0)
         #expect(try server.martlet("population", "create", "after").status == 0)
         #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 200"))
+        // The update that was acknowledged before counts, and the round goes on to its end.
+        for index in 1..<3 { try participate(server, directory.path, token, index) }
+        #expect(try server.martlet("run", "watch", try runID(server)).output.contains("1/1"))
     }
 }

@@ -37,6 +37,16 @@ extension Coordinator {
             population: population,
             isAdaptive: account.wouldBeAdaptive(run: id, charge: charge)
         )
+        guard total.isFinite else {
+            throw CoordinationError(
+                .conflict,
+                "budget_exhausted",
+                "round \(round) would bring the population to an epsilon that can no longer be proven: over "
+                    + "\(charge.parameterCount) noised coordinates a round, the error of the integer noise alone, which grows "
+                    + "as e^epsilon, would use up the budget's delta of \(delta). Nothing was opened. Epsilon is far beyond any "
+                    + "useful promise there: ask for a larger noise_multiplier or fewer rounds"
+            )
+        }
         guard total <= budget else {
             throw CoordinationError(
                 .conflict,
@@ -276,6 +286,11 @@ extension Coordinator {
                 ledgerLost = head.lost(from: ledger)
                 logger.critical("The privacy ledger was rolled back", metadata: ["reason": "\(ledgerAlarm)"])
             }
+        } else if !rows.isEmpty, FileManager.default.fileExists(atPath: configuration.restoredNotePath) {
+            ledgerAlarm =
+                "this directory was made of a backup, and no second record of the ledger says whether privacy was spent "
+                + "after that"
+            logger.critical("The privacy ledger may be older than what was spent")
         } else if !rows.isEmpty {
             logger.warning(
                 "The privacy ledger has no second record; one is made of what the database holds",

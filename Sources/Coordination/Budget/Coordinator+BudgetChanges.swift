@@ -79,7 +79,7 @@ extension Coordinator {
                 charge.count = lost.count
                 let row = try ledger.append(
                     population: lost.population,
-                    run: lost.run,
+                    run: PopulationAccount.Plan.runID(lost.run),
                     round: 0,
                     attempt: ledger.rows.count,
                     state: "committed",

@@ -128,7 +128,8 @@ package struct LedgerAudit: Sendable {
                 problems.append("row \(row.sequence) charges an event of an unknown kind, so no total can be trusted")
                 continue
             }
-            let plan = Plan(run: run, charge: charge.plan)
+            // What came back after a roll-back has a cap of its own: its participations were forgotten.
+            let plan = Plan(run: row.round == 0 ? "\(run)#\(row.sequence)" : run, charge: charge.plan)
             if !order.contains(plan) { order.append(plan) }
             let key = "\(run)/\(row.round ?? 0)/\(row.attempt ?? 0)/\(charge.release ?? "update")"
             let state = row.state ?? ""

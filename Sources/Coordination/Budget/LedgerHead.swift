@@ -4,19 +4,19 @@ import Foundation
 ///
 /// A database that is restored from a backup forgets charges; this file does not. It also holds what had been charged, so
 /// that an acknowledged roll-back charges again what was lost. Put it on another disk than the database where you can.
-struct LedgerHead: Codable, Equatable, Sendable {
-    struct Group: Codable, Equatable, Sendable {
+package struct LedgerHead: Codable, Equatable, Sendable {
+    package struct Group: Codable, Equatable, Sendable {
         var population: String
         var run: String
         var charge: PrivacyCharge
         var count: Int
     }
 
-    var sequence: Int
+    package var sequence: Int
     var rowHash: String
     var groups: [Group]
 
-    init(_ ledger: PrivacyLedger) {
+    package init(_ ledger: PrivacyLedger) {
         sequence = ledger.rows.count
         rowHash = ledger.head
         groups = ledger.accounts.sorted { $0.key < $1.key }.flatMap { population, account in
@@ -30,7 +30,7 @@ struct LedgerHead: Codable, Equatable, Sendable {
     /// Reads the record; `nil` when there is none.
     ///
     /// - Throws: ``CoordinationError`` when there is one that cannot be read.
-    static func read(path: String) throws(CoordinationError) -> LedgerHead? {
+    package static func read(path: String) throws(CoordinationError) -> LedgerHead? {
         guard FileManager.default.fileExists(atPath: path) else { return nil }
         guard let data = FileManager.default.contents(atPath: path),
             let head = try? JSONDecoder().decode(LedgerHead.self, from: data)
@@ -44,14 +44,14 @@ struct LedgerHead: Codable, Equatable, Sendable {
         return head
     }
 
-    func write(path: String) throws {
+    package func write(path: String) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         try BlobStore.writeDurably(try encoder.encode(self), to: path)
     }
 
     /// Why the ledger is not the one that this record was made of, or a later state of it; `nil` when it is.
-    func contradiction(of ledger: PrivacyLedger) -> String? {
+    package func contradiction(of ledger: PrivacyLedger) -> String? {
         if sequence > ledger.rows.count {
             return "the database holds \(ledger.rows.count) rows of the privacy ledger, but row \(sequence) had been "
                 + "written before: it was restored from an old backup"

@@ -7,6 +7,22 @@ package struct PopulationAccount: Sendable {
     struct Plan: Hashable, Sendable {
         var run: String
         var charge: PrivacyCharge
+
+        init(run: String, charge: PrivacyCharge) {
+            self.run = run
+            self.charge = charge.plan
+        }
+
+        /// The plan of a row.
+        ///
+        /// What comes back after a roll-back is a plan of its own: the restored server has forgotten who took part in it, so
+        /// a client may take part up to the cap once more.
+        init(run: String, round: Int, sequence: Int, charge: PrivacyCharge) {
+            self.init(run: round == 0 ? "\(run)#\(sequence)" : run, charge: charge)
+        }
+
+        /// The run's id, whichever of its plans this is.
+        static func runID(_ run: String) -> String { String(run.prefix { $0 != "#" }) }
     }
 
     struct Counts: Equatable, Sendable {
@@ -57,8 +73,8 @@ package struct PopulationAccount: Sendable {
             charge = read
             lastEvent = (row.event, read)
         }
-        let plan = Plan(run: row.runId, charge: charge.plan)
         if charge.isAdaptive == true { isAdaptive = true }
+        let plan = Plan(run: row.runId, round: row.round, sequence: row.sequence, charge: charge)
         let key = Key(run: row.runId, round: row.round, attempt: row.attempt, release: charge.release)
         switch (row.state, open[key]) {
         case ("reserved", nil):
@@ -91,7 +107,7 @@ package struct PopulationAccount: Sendable {
         additional: (run: String, charge: PrivacyCharge, count: Int)? = nil
     ) throws(PrivacyError) -> [CappedRelease] {
         var result: [CappedRelease] = []
-        let extra = additional.map { Plan(run: $0.run, charge: $0.charge.plan) }
+        let extra = additional.map { Plan(run: $0.run, charge: $0.charge) }
         for plan in planOrder {
             guard let counts = plans[plan] else { continue }
             let count = (committedOnly ? counts.committed : counts.all) + (plan == extra ? additional?.count ?? 0 : 0)
@@ -106,7 +122,7 @@ package struct PopulationAccount: Sendable {
     /// Whether the plan would make the population adaptive when it starts now.
     func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
         isAdaptive || charge.isAdaptive == true
-            || (plans[Plan(run: run, charge: charge.plan)] == nil && !runsWithReleases.subtracting([run]).isEmpty)
+            || (plans[Plan(run: run, charge: charge)] == nil && !runsWithReleases.subtracting([run]).isEmpty)
     }
 
     private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError {

@@ -1,5 +1,5 @@
 import Crypto
-package import Foundation
+import Foundation
 
 /// What a check of a data directory found.
 package struct Finding: Codable, Equatable, Sendable {
@@ -20,19 +20,29 @@ package struct Finding: Codable, Equatable, Sendable {
     }
 }
 
+extension Finding {
+    /// Errors first.
+    package static func order(_ finding: Finding) -> Int {
+        ["error", "warning", "notice", "ok"].firstIndex(of: finding.severity) ?? 0
+    }
+}
+
 /// Holds the files of a data directory against what the database says of them.
 package struct DataDirectoryCheck: Sendable {
     private let state: StoredState
     private let blobs: BlobStore
+    private let ledgerHeadPath: String?
 
     /// Prepares a check.
     ///
     /// - Parameters:
     ///   - state: The whole state, as the store has it.
     ///   - blobs: The directory's files.
-    package init(state: StoredState, blobs: BlobStore) {
+    ///   - ledgerHeadPath: The ledger's second record; `nil` where none belongs, as in a backup.
+    package init(state: StoredState, blobs: BlobStore, ledgerHeadPath: String? = nil) {
         self.state = state
         self.blobs = blobs
+        self.ledgerHeadPath = ledgerHeadPath
     }
 
     /// The assignments whose acknowledged update is not on disk as it was received.
@@ -51,20 +61,17 @@ package struct DataDirectoryCheck: Sendable {
     /// - Returns: One finding for each thing that was looked at, errors first.
     package func findings(isDeep: Bool) -> [Finding] {
         (ledger() + models(isDeep: isDeep) + updates() + counters() + spool()).sorted { left, right in
-            Self.rank(left) < Self.rank(right)
+            Finding.order(left) < Finding.order(right)
         }
-    }
-
-    private static func rank(_ finding: Finding) -> Int {
-        ["error", "warning", "notice", "ok"].firstIndex(of: finding.severity) ?? 0
     }
 
     // MARK: -
 
     private func ledger() -> [Finding] {
         do {
-            _ = try PrivacyLedger(verifying: state.ledger)
-            return [Finding("ok", "ledger", "the privacy ledger's \(state.ledger.count) rows follow from each other")]
+            let ledger = try PrivacyLedger(verifying: state.ledger)
+            let found = "the privacy ledger's \(state.ledger.count) rows follow from each other"
+            return try [Finding("ok", "ledger", found)] + ledgerHead(ledger)
         } catch {
             return [
                 Finding(
@@ -77,35 +84,79 @@ package struct DataDirectoryCheck: Sendable {
         }
     }
 
+    private func ledgerHead(_ ledger: PrivacyLedger) throws(CoordinationError) -> [Finding] {
+        guard let ledgerHeadPath, !state.ledger.isEmpty else { return [] }
+        guard let head = try LedgerHead.read(path: ledgerHeadPath) else {
+            return [
+                Finding(
+                    "warning",
+                    "ledger_head_missing",
+                    "the privacy ledger has no second record (\(ledgerHeadPath)): a roll-back could not be noticed",
+                    remedy: "put it back where there is one; else the next start makes one of what the database holds"
+                )
+            ]
+        }
+        guard let contradiction = head.contradiction(of: ledger) else {
+            return [Finding("ok", "ledger_head", "the ledger's second record agrees with it")]
+        }
+        return [
+            Finding(
+                "error",
+                "ledger_rolled_back",
+                contradiction,
+                remedy:
+                    "use the newest database; or start the server and POST /v1/ledger/acknowledgement with a reason: it "
+                    + "charges what was lost again, and no private round opens before"
+            )
+        ]
+    }
+
+    /// Every file that a version needs: the model, what the optimiser remembers, the control variate.
     private func models(isDeep: Bool) -> [Finding] {
         var findings: [Finding] = []
+        var intact: Set<String> = []
+        var files: [(name: String, sha256: String?, bytes: Int?)] = []
         for version in state.modelVersions {
-            let path = blobs.path(sha256: version.sha256)
-            let name = "version \(version.version) of run \(version.runId)"
+            let owner = "of version \(version.version) of run \(version.runId)"
+            files.append(("the model file \(owner)", version.sha256, version.bytes))
+            files.append(("the optimiser's memory \(owner)", version.optimizerSha256, nil))
+            files.append(("the control variate \(owner)", version.controlSha256, nil))
+        }
+        for (name, sha256, bytes) in files {
+            guard let sha256, !intact.contains(sha256) else { continue }
+            let path = blobs.path(sha256: sha256)
             let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int
             if size == nil {
                 findings.append(
                     Finding(
                         "error",
                         "blob_missing",
-                        "the model file of \(name) is missing: \(path)",
+                        "\(name) is missing: \(path)",
                         remedy: "copy it from a backup; its name is its SHA-256"
                     )
                 )
-            } else if size != version.bytes || (isDeep && Self.hash(path) != version.sha256) {
+            } else if size != bytes ?? size || (isDeep && Self.hash(path) != sha256) {
                 findings.append(
                     Finding(
                         "error",
                         "blob_damaged",
-                        "the model file of \(name) is not what was written: \(path)",
+                        "\(name) is not what was written: \(path)",
                         remedy: "replace it from a backup; its name is its SHA-256"
                     )
                 )
+            } else {
+                intact.insert(sha256)
             }
         }
         guard findings.isEmpty else { return findings }
         let how = isDeep ? "are there, and their hashes are right" : "are there"
-        return [Finding("ok", "models", "the files of all \(state.modelVersions.count) model versions \(how)")]
+        return [
+            Finding(
+                "ok",
+                "models",
+                "the \(intact.count) files of all \(state.modelVersions.count) model versions \(how)"
+            )
+        ]
     }
 
     private func updates() -> [Finding] {

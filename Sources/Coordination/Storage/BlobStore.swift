@@ -58,9 +58,11 @@ package struct BlobStore: Sendable {
     package func link(spoolFile: String, sha256: String) throws {
         let target = path(sha256: sha256)
         try makeParent(of: target)
+        Failpoint.reach()
         guard Glibc.link(spoolFile, target) == 0 || errno == EEXIST else {
             throw Self.failure("cannot link", spoolFile)
         }
+        Failpoint.reach()
         try Self.syncDirectory(of: target)
     }
 
@@ -119,7 +121,9 @@ package struct BlobStore: Sendable {
 
     /// Renames and syncs the directory.
     package static func renameDurably(_ source: String, to target: String) throws {
+        Failpoint.reach()
         guard rename(source, target) == 0 else { throw failure("cannot rename", source) }
+        Failpoint.reach()
         try syncDirectory(of: target)
     }
 

@@ -138,10 +138,12 @@ final class PartialUpload: BodySink {
     func claim(as path: String) throws -> SpoolFile {
         try state.withLock { state in
             guard !state.isOver, let file = state.file else { throw Self.takenOver }
+            Failpoint.reach()
             guard rename(self.path, path) == 0 else {
                 throw CoordinationError(.gone, "round_closed", "the upload was removed: its assignment has ended")
             }
             state.isFinishing = true
+            Failpoint.reach()
             return file
         }
     }

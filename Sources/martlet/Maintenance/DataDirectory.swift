@@ -2,10 +2,20 @@ import ArgumentParser
 import Coordination
 import Foundation
 import SQLiteStorage
+import WireFormat
 
 /// A data directory as the maintenance commands see it.
 struct DataDirectory {
     let path: String
+    /// The ledger's second record where it lies elsewhere.
+    var ledgerHead: String?
+
+    /// Whether it is what `martlet backup` made, and no server's.
+    var manifest: BackupManifest? {
+        FileManager.default.contents(atPath: path + "/manifest.json").flatMap {
+            try? WireCoding.decode(BackupManifest.self, from: $0)
+        }
+    }
 
     var database: String { path + "/martlet.sqlite" }
 
@@ -22,10 +32,25 @@ struct DataDirectory {
             let inspection = try SQLiteInspection(path: database)
             var findings = try inspection.findings()
             if let state = try inspection.state(), !findings.contains(where: { $0.severity == "error" }) {
-                findings += DataDirectoryCheck(state: state, blobs: BlobStore(existing: path)).findings(isDeep: isDeep)
+                let manifest = manifest
+                if let manifest, manifest.ledgerHead != state.ledger.last?.rowHash ?? "" {
+                    findings.append(
+                        Finding(
+                            "error",
+                            "manifest_differs",
+                            "the ledger in the database is not the one that manifest.json names",
+                            remedy: "use another backup: files of two were mixed"
+                        )
+                    )
+                }
+                findings += DataDirectoryCheck(
+                    state: state,
+                    blobs: BlobStore(existing: path),
+                    ledgerHeadPath: manifest == nil ? ledgerHead ?? path + "/ledger.head" : nil
+                ).findings(isDeep: isDeep)
             }
             try inspection.close()
-            return findings
+            return findings.sorted { Finding.order($0) < Finding.order($1) }
         } catch {
             return [
                 Finding(

@@ -12,11 +12,12 @@ struct DoctorCommand: ParsableCommand {
     )
 
     @Option(help: "The server's data directory, or a backup.") var dataDir: String
+    @Option(help: "The ledger's second record, where ledger_head puts it elsewhere.") var ledgerHead: String?
     @Flag(help: "Hash every model file too.") var deep = false
     @Flag(help: "One JSON object a line.") var json = false
 
     func run() throws {
-        let directory = DataDirectory(path: dataDir)
+        let directory = DataDirectory(path: dataDir, ledgerHead: ledgerHead)
         try directory.requireDatabase()
         let findings = directory.findings(isDeep: deep)
         for finding in findings {

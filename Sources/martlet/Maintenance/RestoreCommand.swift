@@ -1,6 +1,7 @@
 import ArgumentParser
 import Coordination
 import Foundation
+import SQLiteStorage
 import WireFormat
 
 /// A data directory made of a backup.
@@ -10,18 +11,34 @@ struct RestoreCommand: ParsableCommand {
         abstract: "Make a data directory of a backup.",
         discussion: """
             The backup is checked first, every file by its hash. What happened after it was made is not known to the restored
-            server: clients may send updates again that were counted, and privacy that was spent is missing from the ledger.
+            server: clients may send updates again that were counted.
+
+            Privacy that was spent after it is missing from its ledger. The lost directory's second record of the ledger
+            (ledger.head, or wherever ledger_head put it) still knows: give it with --ledger-head, or leave it alone in the
+            directory to make. If it agrees with the backup, nothing was lost and the server goes on; else, and where there is
+            no such record, the server opens no private round until an administrator has called
+            POST /v1/ledger/acknowledgement, which charges again what the record knows.
             """
     )
 
     @Argument(help: "A backup made by martlet backup.") var source: String
-    @Option(help: "The data directory to make; must not exist, or be empty.") var dataDir: String
+    @Option(help: "The data directory to make; must not exist, be empty, or hold nothing but ledger.head.")
+    var dataDir: String
+    @Option(help: "The lost server's second record of the privacy ledger.") var ledgerHead: String?
+    @Flag(help: "You know that no privacy was spent after the backup was made, and vouch for it.")
+    var nothingChargedSince = false
+
+    func validate() throws {
+        guard ledgerHead == nil || !nothingChargedSince else {
+            throw ValidationError("--ledger-head says what was charged: --nothing-charged-since has no place beside it")
+        }
+    }
 
     func run() throws {
         let backup = DataDirectory(path: source)
         try backup.requireDatabase()
         let present = (try? FileManager.default.contentsOfDirectory(atPath: dataDir)) ?? []
-        guard present.isEmpty else {
+        guard present.allSatisfy({ $0 == "ledger.head" }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
         }
         let errors = backup.findings(isDeep: true).filter { $0.severity == "error" }
@@ -29,26 +46,49 @@ struct RestoreCommand: ParsableCommand {
             for finding in errors { print("error  \(finding.message)") }
             throw ValidationError("the backup is damaged; nothing was written")
         }
+        let known = ledgerHead ?? (present.isEmpty ? nil : dataDir + "/ledger.head")
+        let ledger = try self.ledger(of: backup)
         let partial = dataDir + ".partial"
         try? FileManager.default.removeItem(atPath: partial)
+        let standing: String
         do {
             try copyAll(to: partial)
+            standing = try placeLedgerHead(known, of: ledger, in: partial)
             if FileManager.default.fileExists(atPath: dataDir) { try FileManager.default.removeItem(atPath: dataDir) }
             try FileManager.default.moveItem(atPath: partial, toPath: dataDir)
         } catch {
             try? FileManager.default.removeItem(atPath: partial)
             throw error
         }
-        let manifest = FileManager.default.contents(atPath: source + "/manifest.json").flatMap {
-            try? WireCoding.decode(BackupManifest.self, from: $0)
+        print("restored \(dataDir) as of \(backup.manifest?.createdAt ?? "an unknown time")")
+        if !ledger.rows.isEmpty { print(standing) }
+    }
+
+    private func ledger(of backup: DataDirectory) throws -> PrivacyLedger {
+        let inspection = try SQLiteInspection(path: backup.database)
+        let state = try inspection.state()
+        try inspection.close()
+        return try PrivacyLedger(verifying: state?.ledger ?? [])
+    }
+
+    /// Puts the second record into the new directory.
+    ///
+    /// - Returns: What it means for private runs.
+    private func placeLedgerHead(_ path: String?, of ledger: PrivacyLedger, in partial: String) throws -> String {
+        if nothingChargedSince {
+            try LedgerHead(ledger).write(path: partial + "/ledger.head")
+            return "its privacy ledger is taken for complete, as you vouched"
         }
-        print("restored \(dataDir) as of \(manifest?.createdAt ?? "an unknown time")")
-        if manifest?.ledgerRows ?? 1 > 0 {
-            print(
-                "privacy spent after that is not in its ledger: lower the budgets by it before you start a private run "
-                    + "(PATCH /v1/populations/{population}/budget)"
-            )
+        guard let path, let head = try LedgerHead.read(path: path) else {
+            if let path { throw ValidationError("there is no second record of the ledger at \(path)") }
+            return "no second record says whether privacy was spent after that: private rounds wait for "
+                + "POST /v1/ledger/acknowledgement with a reason; lower the budgets by what was spent first "
+                + "(PATCH /v1/populations/{population}/budget). With the lost directory's ledger.head: --ledger-head"
         }
+        try head.write(path: partial + "/ledger.head")
+        return head.contradiction(of: ledger).map { reason in
+            "\(reason). Private rounds wait for POST /v1/ledger/acknowledgement with a reason, which charges what was lost again"
+        } ?? "its privacy ledger is complete: the second record agrees"
     }
 
     /// Copies, so that neither directory changes with the other.
@@ -63,8 +103,7 @@ struct RestoreCommand: ParsableCommand {
             try manager.copyItem(atPath: source + "/" + name, toPath: partial + "/" + name)
         }
         // Says to the server, and to whoever looks, that the ledger may be older than what was spent.
-        if let manifest = manager.contents(atPath: source + "/manifest.json") {
-            try BlobStore.writeDurably(manifest, to: partial + "/restored.json")
-        }
+        let note = manager.contents(atPath: source + "/manifest.json") ?? Data("{}".utf8)
+        try BlobStore.writeDurably(note, to: partial + "/restored.json")
     }
 }

@@ -134,7 +134,8 @@ struct ServeCommand: AsyncParsableCommand {
                 metrics: metrics
             )
         } catch {
-            let reason = (error as? CoordinationError)?.message ?? "\(error)"
+            let reason =
+                (error as? CoordinationError)?.message ?? (error as? StoreFailure)?.explanation ?? "\(error)"
             throw ValidationError(
                 "the data in \(plan.dataDirectory) cannot be used: \(reason)\n"
                     + "Nothing was changed. martlet doctor --data-dir \(plan.dataDirectory) says more; "

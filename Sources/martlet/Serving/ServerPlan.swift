@@ -60,6 +60,7 @@ struct ServerPlan: Sendable {
         coordination = CoordinatorConfiguration(dataDirectory: dataDirectory)
         coordination.modelByteLimit = settings.bytes("limits.model_bytes")
         coordination.uploadByteLimit = settings.bytes("limits.upload_bytes")
+        if let path = settings.optional("ledger_head") { coordination.ledgerHeadPath = path }
         coordination.waiterLimit = settings.integer("limits.long_polls")
         logLevel = Logger.Level(rawValue: settings.text("log.level")) ?? .notice
         logsJSON = settings.text("log.format") == "json" || (settings.text("log.format") == "auto" && isatty(2) == 0)

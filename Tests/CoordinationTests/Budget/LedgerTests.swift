@@ -129,6 +129,77 @@ struct LedgerTests {
         await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
     }
 
+    /// The restored server has forgotten who took part in what was lost: one client may be in both.
+    @Test func whatComesBackAfterARollbackHasACapOfItsOwn() throws {
+        var charge = PrivacyCharge(mode: "central", noiseMultiplier: 1, participationCap: 1, parameterCount: 4)
+        func epsilon(_ round: Int) throws -> Double {
+            var ledger = PrivacyLedger()
+            let time = Date(timeIntervalSince1970: 1)
+            func add(_ round: Int, _ state: String) throws {
+                _ = try ledger.append(
+                    population: "p",
+                    run: "r",
+                    round: round,
+                    attempt: 1,
+                    state: state,
+                    event: charge.canonical,
+                    epsilonAfter: 0,
+                    at: time
+                )
+            }
+            charge.count = nil
+            for state in ["reserved", "committed"] { try add(1, state) }
+            charge.count = round == 0 ? 3 : nil
+            for state in round == 0 ? ["committed"] : ["reserved", "committed"] { try add(round, state) }
+            charge.count = nil
+            let releases = try ledger.releases(population: "p", run: "r", charge: charge)
+            return try BudgetArithmetic.epsilon(of: releases, delta: 1e-5, accountant: .gaussian)
+        }
+        // Rounds of one run share the cap of 1; what came back adds its own: as two releases, 1/z² = 2.
+        #expect(abs(try epsilon(2) - GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 1)) < 1e-6)
+        let twice = GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: (1 / 2.0).squareRoot())
+        #expect(abs(try epsilon(0) - twice) < 1e-6)
+    }
+
+    /// The integer noise's own error once ended this run after eleven rounds, with an epsilon of infinity.
+    @Test func aLargeBudgetIsNotEndedByTheErrorOfTheNoise() async throws {
+        let bench = try await Bench(.memory)
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 40,
+             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 40},
+             "privacy": {"mode": "central", "noise_multiplier": 1}}
+            """
+        let (run, clients) = try await bench.startRun(
+            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            budget: BudgetSpecification(epsilon: 900, delta: 1e-5),
+            clients: 2
+        )
+        try await play(bench, bench.coordinator, run: run, clients: clients)
+        let view = try await bench.coordinator.run(run)
+        #expect(view.state == "completed" && view.committedRounds == 40, "\(view)")
+        let spent = try #require(try await bench.coordinator.population("p").budget?.spentEpsilon)
+        // Forty releases of z = 1 to one client: at least what the exact Gaussian says.
+        let exact = GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: (1 / 40.0).squareRoot())
+        #expect(spent.isFinite && spent >= exact * (1 - 1e-9), "\(spent), \(exact)")
+    }
+
+    @Test func aBackupWithoutASecondRecordWaitsForAnAcknowledgement() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try Self.specification(rounds: 2, cap: 2),
+            budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
+            clients: 2
+        )
+        try FileManager.default.removeItem(atPath: bench.directory.path + "/ledger.head")
+        try Data("{}".utf8).write(to: URL(fileURLWithPath: bench.directory.path + "/restored.json"))
+        let restored = try await bench.restarted()
+        #expect(try #require(await restored.ledgerState().alarm).contains("was made of a backup"))
+        #expect(try await restored.acknowledgeRollback(reason: "nothing was spent").alarm == nil)
+        // From here on there is a record again.
+        #expect(try await bench.restarted().ledgerState().alarm == nil)
+        #expect(try await restored.run(run).state == "running")
+    }
+
     @Test func deltaHasToBeLessThanTheShareOfOneClient() async throws {
         let bench = try await Bench(.memory)
         do {

@@ -21,7 +21,11 @@ struct RecoveryTests {
     private func findings(_ bench: Bench, isDeep: Bool = true) throws -> [String: String] {
         let inspection = try SQLiteInspection(path: bench.directory.path + "/martlet.sqlite")
         let state = try #require(try inspection.state())
-        let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: bench.directory.path))
+        let check = DataDirectoryCheck(
+            state: state,
+            blobs: BlobStore(existing: bench.directory.path),
+            ledgerHeadPath: bench.directory.path + "/ledger.head"
+        )
         let all = try inspection.findings() + check.findings(isDeep: isDeep)
         try inspection.close()
         return Dictionary(all.map { ($0.code, $0.severity) }) { first, _ in first }
@@ -81,6 +85,47 @@ struct RecoveryTests {
         #expect(try findings(bench, isDeep: true)["blob_damaged"] == "error")
         try FileManager.default.removeItem(atPath: path)
         #expect(try findings(bench, isDeep: false)["blob_missing"] == "error")
+    }
+
+    @Test func whatTheOptimiserRemembersIsCheckedToo() async throws {
+        let bench = try await Bench(.sqlite)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(#", "aggregation": {"optimizer": {"name": "fedadam"}}"#, goal: 2, rounds: 2),
+            clients: 2
+        )
+        for client in clients {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        let version = try await bench.coordinator.model(run: run, version: "1")
+        let path = bench.coordinator.blobs.path(sha256: try #require(version.optimizerSha256))
+        #expect(try findings(bench)["models"] == "ok")
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: path))
+        bytes[bytes.count - 1] ^= 1
+        try bytes.write(to: URL(fileURLWithPath: path))
+        #expect(try findings(bench)["blob_damaged"] == "error")
+        try FileManager.default.removeItem(atPath: path)
+        #expect(try findings(bench, isDeep: false)["blob_missing"] == "error")
+    }
+
+    @Test func theSecondRecordOfTheLedgerIsChecked() async throws {
+        let bench = try await Bench(.sqlite)
+        _ = try await bench.startRun(
+            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 8}"#),
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
+        )
+        let path = bench.directory.path + "/ledger.head"
+        #expect(try findings(bench)["ledger_head"] == "ok")
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        try text.replacing("\"sequence\":2", with: "\"sequence\":9").write(
+            toFile: path,
+            atomically: true,
+            encoding: .utf8
+        )
+        #expect(try findings(bench)["ledger_rolled_back"] == "error")
+        try FileManager.default.removeItem(atPath: path)
+        #expect(try findings(bench)["ledger_head_missing"] == "warning")
     }
 
     @Test func aCorruptDatabaseIsRefusedClearly() async throws {

@@ -16,6 +16,12 @@ extension SettingDefinition {
             "",
             "Is to hold a viewer's token, for Prometheus; made where it is missing."
         ),
+        .init(
+            "ledger_head",
+            .path,
+            "",
+            "The privacy ledger's second record, best on another disk; without it ledger.head in data_dir."
+        ),
         .init("shutdown_grace_s", .seconds(0...3600), "10", "How long requests in progress may finish after SIGTERM."),
         .init(
             "log.level",
