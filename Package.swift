@@ -116,8 +116,8 @@ let package = Package(
         .testTarget(
             name: "CoordinationTests",
             dependencies: [
-                "Aggregation", "Coordination", "DifferentialPrivacy", "SQLiteStorage", "Tensors", "TestSupport",
-                "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
+                "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "SQLiteStorage", "Tensors",
+                "TestSupport", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features

@@ -74,6 +74,7 @@ package struct CoordinatorAPI: Sendable {
         addTokenRoutes(to: &router)
         addEventRoutes(to: &router)
         addRobustnessRoutes(to: &router)
+        addAnalyticsRoutes(to: &router)
         return router
     }
 

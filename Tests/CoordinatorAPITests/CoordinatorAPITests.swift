@@ -225,7 +225,8 @@ struct CoordinatorAPITests {
             #expect(try await service.call(method, path, token: nil).status == 401, "\(method) \(target)")
             let clientMay =
                 target.contains("assignments") || target.contains("checkins")
-                || (target.contains("models/{version}") && method == "GET" && !target.hasSuffix("/optimizer"))
+                || (target.contains("models/{version}") && method == "GET" && !target.hasSuffix("/optimizer")
+                    && !target.hasSuffix("/words"))
                 || target.hasSuffix("/tokenizer")
             let status = try await service.call(method, path, token: token).status
             #expect((status == 403) != clientMay, "\(method) \(target): \(status)")

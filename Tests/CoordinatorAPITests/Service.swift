@@ -8,6 +8,7 @@ import Synchronization
 import Tensors
 import TestSupport
 import Testing
+import WireFormat
 
 /// The routes over an in-memory store, called without a socket.
 struct Service {
@@ -19,12 +20,18 @@ struct Service {
     let admin: String
     static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
 
-    init(_ configure: (inout CoordinatorConfiguration) -> Void = { _ in }) async throws {
+    typealias ModelMaker = @Sendable (RunSpecification.Model) throws -> ParameterVector?
+
+    init(
+        _ configure: (inout CoordinatorConfiguration) -> Void = { _ in },
+        makeInitialModel: @escaping ModelMaker = { _ in nil }
+    ) async throws {
         try await self.init(
             directory: try TemporaryDirectory(),
             store: InMemoryRunStore(),
             clock: TestClock(),
             admin: nil,
+            makeInitialModel: makeInitialModel,
             configure
         )
     }
@@ -39,6 +46,7 @@ struct Service {
         store: InMemoryRunStore,
         clock: TestClock,
         admin known: String?,
+        makeInitialModel: @escaping ModelMaker = { _ in nil },
         _ configure: (inout CoordinatorConfiguration) -> Void
     ) async throws {
         self.directory = directory
@@ -49,7 +57,7 @@ struct Service {
         configure(&configuration)
         coordinator = try await Coordinator(configuration: configuration, store: store, logger: Logger(label: "test"))
         admin = try await coordinator.makeFirstAdminToken() ?? known ?? ""
-        router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: { _ in nil }).router()
+        router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: makeInitialModel).router()
     }
 
     struct Answer {

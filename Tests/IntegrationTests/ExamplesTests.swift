@@ -29,6 +29,13 @@ struct ExamplesTests {
         #expect(output.contains("SPENT"), "\(output)")
     }
 
+    @Test func aVocabularyIsFoundAndTrainedOn() throws {
+        let (status, output) = try run("keyboard-vocabulary", rounds: 1)
+        #expect(status == 0, "\(output)")
+        #expect(output.contains("WORD") && output.contains("trained: a model over"), "\(output)")
+        #expect(!output.contains("zeppelin") && !output.contains("unicorn"), "\(output)")
+    }
+
     @Test func voiceCommandsShowHowFarUpdatesStandOut() throws {
         let (status, output) = try run("voice-commands", rounds: 1)
         #expect(status == 0, "\(output)")

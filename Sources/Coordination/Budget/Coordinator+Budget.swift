@@ -219,7 +219,7 @@ extension Coordinator {
 
     /// Refuses a mechanism that is not proven for the model's size, when the run is made and not after its first round.
     func checkNoiseDimension(_ specification: RunSpecification, layout: ParameterLayout) throws {
-        guard specification.privacy.mode != "none" else { return }
+        guard specification.privacy.addsNoise else { return }
         let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
         do {
             let terms = try ReleaseTerms(

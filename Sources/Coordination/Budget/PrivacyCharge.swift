@@ -3,7 +3,8 @@ import Foundation
 
 /// The event of one charge, as the ledger keeps it: canonical JSON, so that an outsider can judge it again.
 package struct PrivacyCharge: Codable, Hashable, Sendable {
-    /// `gaussian`, `banded_matrix`, `laplace`, `discrete_gaussian`, `poisson_gaussian` or `approximate`.
+    /// `gaussian`, `banded_matrix`, `laplace`, `discrete_gaussian`, `poisson_gaussian`, `sample_and_threshold` or
+    /// `approximate`.
     package var kind: String
     package var mode: String
     /// z of Gaussian kinds; scale over L1 sensitivity of `laplace`.
@@ -26,6 +27,8 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
     package var isAdaptive: Bool?
     /// Releases that this one row stands for; 1 where absent.
     package var count: Int?
+    /// Votes that `sample_and_threshold` wants.
+    package var threshold: Int?
 
     package init(
         kind: String = "gaussian",
@@ -39,9 +42,12 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
         self.noiseMultiplier = noiseMultiplier
         self.participationCap = participationCap
         // A local report may be replaced by any other, and its noise is relative to 2C.
-        relation = mode == "local" ? "replace_one" : kind == "poisson_gaussian" ? "add_remove" : "zero_out"
+        relation = mode == "local" ? "replace_one" : Self.sampled.contains(kind) ? "add_remove" : "zero_out"
         self.parameterCount = parameterCount
     }
+
+    /// Mechanisms that rest on a draw of the server's own.
+    private static let sampled = ["poisson_gaussian", "sample_and_threshold"]
 
     /// What identifies the mechanism: rows of one run with the same key are one plan.
     var plan: PrivacyCharge {
@@ -64,6 +70,9 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
             return make(.poissonGaussian(samplingRate: samplingRate ?? 1, noiseMultiplier: noiseMultiplier))
         case "laplace": return make(.laplace(scale: noiseMultiplier), exact: true)
         case "approximate": return make(.approximate(epsilon: epsilon ?? .infinity, delta: delta ?? 1), exact: true)
+        case "sample_and_threshold":
+            let cost = try SampleAndThreshold.cost(samplingRate: samplingRate ?? 1, threshold: threshold ?? 0)
+            return make(.approximate(epsilon: cost.epsilon, delta: cost.delta), exact: true)
         case "banded_matrix":
             // Only the first `count` rows of C have been released.
             let mechanism = try BandedMatrixMechanism(

@@ -124,6 +124,10 @@ extension PrivacyCharge {
             band = BandedReleases.coefficients(band: specification.noiseBand)
             minSeparation = specification.cohort.minSeparationRounds
         }
+        if kind == RunSpecification.Privacy.sampleAndThreshold {
+            samplingRate = specification.cohort.samplingRate
+            threshold = specification.analytics?.threshold
+        }
     }
 }
 

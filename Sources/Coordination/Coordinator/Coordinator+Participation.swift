@@ -32,6 +32,18 @@ package struct UploadTerms: Sendable {
     package var minimumExamples = 1
     /// Whether the update says if its norm was within the bound before it was clipped.
     package var needsClippingBit = false
+    /// What a count or a vote must be, in an analytics run.
+    package var answer: AnalyticsAnswer?
+}
+
+/// What clients of an analytics run may send.
+package enum AnalyticsAnswer: Equatable, Sendable {
+    /// At most so many ones among zeros.
+    case counts(limit: Int)
+    /// A parent's place among so many, and a scalar.
+    case vote(placeLimit: Int)
+    /// Noised counts: any number.
+    case noise
 }
 
 /// An update that passed intake: on disk, synced, its contents checked.
@@ -274,7 +286,7 @@ extension Coordinator {
             privacy: privacy,
             maxParticipations: run.specification.cohort.maxParticipations,
             tensors: try layout(of: record.runId),
-            updateTensors: run.specification.training.usesControlVariates ? try uploadLayout(of: record.runId) : nil,
+            updateTensors: try differingUploadLayout(of: record.runId),
             control: version.controlSha256.map { sha256 in
                 .init(
                     version: version.version,
@@ -287,7 +299,7 @@ extension Coordinator {
             seed: String(Self.seed(of: record.id)),
             deadline: record.deadline.wireTimestamp,
             deadlineInS: max(0, record.deadline.timeIntervalSince(now)),
-            kind: record.isEvaluation ? "evaluate" : "train",
+            kind: record.isEvaluation ? "evaluate" : run.specification.analytics == nil ? "train" : "analyze",
             leaseS: record.leaseUntil.map { max(0, $0.timeIntervalSince(now)) }
         )
         body.base = baseModel(of: run.specification)
@@ -353,8 +365,15 @@ extension Coordinator {
     /// Seconds that a heartbeat is good for where the run does not say.
     static let defaultLease = 60.0
 
-    /// The tensors of an update: the model's, and with SCAFFOLD their control variates.
+    /// The update's tensors where they are not the model's.
+    private func differingUploadLayout(of runID: String) throws -> ParameterLayout? {
+        let upload = try uploadLayout(of: runID)
+        return try upload == layout(of: runID) ? nil : upload
+    }
+
+    /// The tensors of an update: the model's, with SCAFFOLD their control variates too, or one vote.
     package func uploadLayout(of runID: String) throws -> ParameterLayout {
+        if runs[runID]?.specification.analytics?.isTrie == true { return PrefixTrie.voteLayout }
         let layout = try layout(of: runID)
         guard runs[runID]?.specification.training.usesControlVariates == true else { return layout }
         return ControlVariates.jointLayout(layout)
@@ -395,7 +414,8 @@ extension Coordinator {
             accepted: record.state == .accepted ? receipt(record) : nil,
             isEvaluation: record.isEvaluation,
             minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples,
-            needsClippingBit: run.specification.privacy.isAdaptive && !record.isEvaluation
+            needsClippingBit: run.specification.privacy.isAdaptive && !record.isEvaluation,
+            answer: run.specification.analyticsAnswer
         )
     }
 

@@ -304,6 +304,7 @@ extension Coordinator {
             optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
             controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
             clientCount: clients.values.count { $0.populationId == run.record.populationId && $0.state != "revoked" },
+            level: round.number,
             resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result"),
             clippingNorm: base.clippingNorm
         )

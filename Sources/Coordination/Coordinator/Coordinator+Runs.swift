@@ -25,7 +25,7 @@ package struct RunView: Codable, Equatable, Sendable {
 /// A round attempt as it is shown.
 package struct RoundView: Codable, Equatable, Sendable {
     package var run: String
-    /// `training`, or `evaluation`: then the number is the version that is measured.
+    /// `training`, `analytics`, or `evaluation`: then the number is the version that is measured.
     package var kind: String
     package var number: Int
     package var attempt: Int
@@ -129,6 +129,7 @@ extension Coordinator {
         var specification = try resolvingBase(specification)
         let population = try populationRecord(specification.population)
         try checkPrivacyMode(specification, population: population)
+        try checkThreshold(specification, population: population)
         if let delta = population.budgetDelta {
             do {
                 specification = try PrivacyCalibration.resolve(
@@ -234,6 +235,7 @@ extension Coordinator {
                 "upload the initial model first: PUT /v1/runs/\(id)/model"
             )
         }
+        try checkTrieStart(run: id)
         try drive(run: id, .started)
         return try run(id)
     }
@@ -360,7 +362,7 @@ extension Coordinator {
         let isCurrent = round == state.round
         return RoundView(
             run: round.runId,
-            kind: round.isEvaluation ? "evaluation" : "training",
+            kind: round.isEvaluation ? "evaluation" : state.specification.kind,
             number: abs(round.number),
             attempt: round.attempt,
             state: round.phase.rawValue,

@@ -136,6 +136,7 @@ struct RunState: Sendable {
 
     /// Why the run should end now by its rule to stop, or `nil`.
     var reasonToStop: String? {
+        if let reason = trieEnd { return reason }
         guard let stop = specification.stop, let last = series(stop.metric).last else { return nil }
         if let bound = stop.atLeast, last.value >= bound {
             return "\(stop.metric) is \(last.value) at version \(last.version), at least \(bound)"

@@ -52,6 +52,8 @@ struct AggregationJob: Sendable {
     var controlPath: String?
     /// Clients that the population has: N of SCAFFOLD.
     var clientCount = 1
+    /// The round's number: of an analytics run, how many scalars the prefixes have.
+    var level = 1
     var resultPath: String
     /// C of this round, where it is not the specification's.
     var clippingNorm: Double?
@@ -79,6 +81,7 @@ struct AggregationJob: Sendable {
             try? FileManager.default.removeItem(atPath: path)
         }
         var model = try SafetensorsFile(path: basePath).readAll()
+        if specification.analytics?.isTrie == true { return try growTrie(model) }
         let optimizer = specification.aggregation.optimizer.serverOptimizer
         var state =
             try optimizerPath.map {
@@ -94,6 +97,14 @@ struct AggregationJob: Sendable {
                 let parts = ControlVariates.split(aggregate, modelLayout: model.layout)
                 control = try advanceControl(by: parts.control, layout: model.layout)
                 optimizer.step(&model.values, aggregate: parts.model, state: &state)
+            }
+        } else if specification.analytics != nil {
+            let (aggregate, outcome) = try combination.combine()
+            combined = outcome
+            if let aggregate {
+                // Counts are wanted, and not their mean over clients.
+                let divisor = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
+                optimizer.step(&model.values, aggregate: aggregate.map { $0 * Double(divisor) }, state: &state)
             }
         } else {
             // The aggregate never exists as a whole: each block takes its step while it is in the cache.
@@ -115,6 +126,23 @@ struct AggregationJob: Sendable {
             // Last: once this file has its name the result stands.
             let file = try Self.write(model, to: resultPath)
             return outcome(model: file, optimizer: memory, control: control, scores: combined.scores)
+        }
+    }
+
+    /// Adds the level that the round voted on.
+    private func growTrie(_ model: ParameterVector) throws -> Outcome {
+        guard let trie = PrefixTrie(model), let threshold = specification.analytics?.threshold, level <= trie.levelCount
+        else { throw CoordinationError(.unprocessable, "tensor_mismatch", "the model is not the trie of this run") }
+        let grown = try timed("fold") {
+            try TrieVotes.grow(
+                trie,
+                level: level,
+                by: updates.map { SpooledUpdate(path: $0.path, weight: 1) },
+                threshold: threshold
+            )
+        }
+        return try timed("publish") {
+            outcome(model: try Self.write(grown.vector, to: resultPath), optimizer: nil, control: nil, scores: [])
         }
     }
 

@@ -31,6 +31,7 @@ enum UpdateAdmission {
             guard squares.isFinite else {
                 throw UpdateFormatError("not_finite", "the update's norm is not finite")
             }
+            try AnalyticsAdmission.check(path, terms.answer)
             return Admitted(exampleCount: min(examples, terms.exampleCap), metrics: sums(file.metadata))
         } catch let error as UpdateFormatError {
             throw CoordinationError(.unprocessable, error.code, error.description)

@@ -80,6 +80,7 @@ public protocol ArchitectureTrainer {
 public enum ModelArchitectures {
     static let all: [any ModelArchitecture.Type] = [
         CIFGLSTMArchitecture.self, DecoderArchitecture.self, TabularArchitecture.self, TabularStatistics.self,
+        CandidateHistogram.self, TrieVoting.self,
     ]
 
     /// Their names, sorted.

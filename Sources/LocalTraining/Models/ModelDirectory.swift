@@ -85,6 +85,9 @@ package struct ModelDirectory: Sendable {
             default: break
             }
         }
+        if let histogram = architecture as? CandidateHistogram {
+            files.append(("vocab.txt", Data(VocabularyFile.encode(histogram.candidates).utf8)))
+        }
         if let decoder = architecture as? DecoderArchitecture {
             config.merge(decoder.huggingFaceConfig) { _, new in new }
             if let adapters = decoder.adapters {

@@ -41,7 +41,8 @@ struct PreparedUpdate: Sendable {
             ? try trainer.gradient(model: model, instructions: instructions)
             : try trainer.train(model: model, instructions: instructions)
         let seconds = (ContinuousClock.now - start) / .seconds(1)
-        guard result.delta.layout == assignment.tensors else {
+        let expected = controls == nil ? assignment.updateTensors ?? assignment.tensors : assignment.tensors
+        guard result.delta.layout == expected else {
             throw ClientError(code: "model_mismatch", message: "the trainer returned other tensors than the model's")
         }
         var update =
@@ -87,7 +88,7 @@ struct PreparedUpdate: Sendable {
             // A count is a release too: it leaves where it weighs the update, and no further than it counts.
             metadata["num_examples"] = String(max(1, min(cap, result.exampleCount)))
         }
-        guard assignment.privacy.mode == "none" else { return metadata }
+        guard assignment.privacy.mode == "none", assignment.kind == "train" else { return metadata }
         // Sums over private text are a release of their own: they leave only where nothing is promised.
         for (name, value) in result.metrics.sums { metadata[name] = String(value) }
         if result.stepCount > 0 {

@@ -9,11 +9,11 @@ struct UpdateProtection: Sendable {
     private let privacy: RunSpecification.Privacy
     private let distribution: NoiseDistribution
 
-    /// Reads the terms; `nil` in mode `none`.
+    /// Reads the terms; `nil` where nothing is clipped: mode `none`, and TrieHH's votes.
     ///
     /// - Throws: ``ClientError`` with code `model_mismatch` for a mode, mechanism or policy that this version does not know.
     init?(_ privacy: RunSpecification.Privacy) throws {
-        guard privacy.mode != "none" else { return nil }
+        guard privacy.addsNoise else { return nil }
         guard ["central", "local"].contains(privacy.mode) else { throw Self.unknown("privacy mode", privacy.mode) }
         guard let distribution = NoiseDistribution(mechanism: privacy.mechanism, scale: privacy.noiseScale) else {
             throw Self.unknown("mechanism", privacy.mechanism)

@@ -54,7 +54,8 @@ extension RunSpecification.Aggregation {
         reading fields: FieldReader,
         privacyMode: String,
         cohort: RunSpecification.Cohort,
-        training: RunSpecification.Training
+        training: RunSpecification.Training,
+        isAnalytics: Bool = false
     ) {
         let mode = fields.choice("mode", of: ["synchronous", "buffered"], default: "synchronous")
         self.mode = mode
@@ -68,7 +69,7 @@ extension RunSpecification.Aggregation {
             "weighting",
             of: ["uniform", "examples"],
             default: privacyMode == "none" && mode == "synchronous" && rule == "mean" && !training.usesControlVariates
-                ? "examples" : "uniform"
+                && !isAnalytics ? "examples" : "uniform"
         )
         if weighting == "examples" && mode == "buffered" {
             fields.report("weighting", "must be uniform in mode buffered: an update's weight is its staleness")
@@ -83,7 +84,7 @@ extension RunSpecification.Aggregation {
             fields.report("weighting", "must be uniform with rule \(rule), which counts every client alike")
         }
         optimizer = fields.object("optimizer") { Optimizer(reading: $0) }
-        valueBound = fields.number("value_bound", default: 64, in: 1e-6...1e6)
+        valueBound = fields.number("value_bound", default: 64, in: 1e-6...(isAnalytics ? 2e6 : 1e6))
         exampleCap = fields.integer("example_cap", default: 1_000_000, in: 1...1_000_000)
         buffered = fields.object("buffered") {
             mode == "buffered" ? RunSpecification.Buffered(reading: $0, goal: cohort.goal) : nil

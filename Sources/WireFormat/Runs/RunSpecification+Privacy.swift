@@ -26,7 +26,7 @@ extension RunSpecification {
         }
 
         package var mode: String
-        /// `gaussian`, `laplace`, `discrete_gaussian` or `banded_matrix`.
+        /// `gaussian`, `laplace`, `discrete_gaussian`, `banded_matrix`, or TrieHH's `sample_and_threshold`.
         package var mechanism: String
         package var clipping: Clipping
         /// Scale of the noise over the sensitivity (C for central, 2C for local); 0 until a target is calibrated.
@@ -47,7 +47,7 @@ extension RunSpecification {
 }
 
 extension RunSpecification.Privacy {
-    init(reading fields: FieldReader) {
+    init(reading fields: FieldReader, defaultNorm: Double = 1) {
         mode = fields.choice("mode", of: ["none", "central", "local"], default: "none")
         let mechanism = fields.choice(
             "mechanism",
@@ -55,7 +55,7 @@ extension RunSpecification.Privacy {
             default: "gaussian"
         )
         self.mechanism = mechanism
-        clipping = fields.object("clipping") { Clipping(reading: $0, mechanism: mechanism) }
+        clipping = fields.object("clipping") { Clipping(reading: $0, mechanism: mechanism, defaultNorm: defaultNorm) }
         let isPrivate = mode != "none"
         let hasTarget = fields.has("target")
         let target = fields.object("target") { hasTarget ? Target(reading: $0) : nil }
@@ -118,8 +118,8 @@ extension RunSpecification.Privacy {
 }
 
 extension RunSpecification.Privacy.Clipping {
-    fileprivate init(reading fields: FieldReader, mechanism: String) {
-        norm = fields.number("norm", default: 1, in: 1e-9...1e9)
+    fileprivate init(reading fields: FieldReader, mechanism: String, defaultNorm: Double) {
+        norm = fields.number("norm", default: defaultNorm, in: 1e-9...1e9)
         policy = fields.choice(
             "policy",
             of: ["flat", "per_layer", "l1", "adaptive"],

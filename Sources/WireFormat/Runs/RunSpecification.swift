@@ -110,6 +110,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
     package var privacy: Privacy
     package var evaluation: Evaluation
     package var stop: Stop?
+    /// Of kind `analytics`: what is counted.
+    package var analytics: Analytics?
 }
 
 extension RunSpecification {
@@ -122,20 +124,34 @@ extension RunSpecification {
 
     private init(reading fields: FieldReader) {
         name = fields.string("name", default: "run")
-        kind = fields.choice("kind", of: ["training"], default: "training")
+        kind = fields.choice("kind", of: ["training", "analytics"], default: "training")
         population = fields.string("population")
-        model = fields.object("model") { Model(reading: $0) }
-        rounds = fields.integer("rounds", in: 1...1_000_000)
-        let privacy = fields.object("privacy") { Privacy(reading: $0) }
+        let plan = Self.readAnalytics(fields, kind: kind)
+        let analytics = plan?.analytics
+        self.analytics = analytics
+        rounds = fields.integer("rounds", default: analytics.map { $0.isTrie ? 10 : 1 }, in: 1...1_000_000)
+        let rounds = rounds
+        model = plan.map { Model($0, levels: rounds, in: fields) } ?? fields.object("model") { Model(reading: $0) }
+        let privacy = fields.object("privacy") { fields in
+            analytics.map { Privacy($0, reading: fields) } ?? Privacy(reading: fields)
+        }
         self.privacy = privacy
         model.setAdapterDefault(isPrivate: privacy.mode != "none")
-        cohort = fields.object("cohort") { Cohort(reading: $0, privacy: privacy) }
+        cohort = fields.object("cohort") { cohort in
+            Cohort(reading: cohort, privacy: privacy, analytics: analytics, rounds: rounds)
+        }
         let training = fields.object("training") { Training(reading: $0, privacyMode: privacy.mode) }
         self.training = training
         let cohort = self.cohort
         let goal = cohort.goal
         aggregation = fields.object("aggregation") {
-            Aggregation(reading: $0, privacyMode: privacy.mode, cohort: cohort, training: training)
+            Aggregation(
+                reading: $0,
+                privacyMode: privacy.mode,
+                cohort: cohort,
+                training: training,
+                isAnalytics: analytics != nil
+            )
         }
         evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal) }
         let stops = fields.has("stop")
@@ -144,6 +160,7 @@ extension RunSpecification {
         checkScheduling(fields)
         checkPrivacy(fields)
         if self.privacy.mechanism == "banded_matrix" { self.privacy.band = noiseBand }
+        settleAnalytics(fields)
     }
 }
 
@@ -185,25 +202,41 @@ extension RunSpecification.Model {
 }
 
 extension RunSpecification.Cohort {
-    fileprivate init(reading fields: FieldReader, privacy: RunSpecification.Privacy) {
+    fileprivate init(
+        reading fields: FieldReader,
+        privacy: RunSpecification.Privacy,
+        analytics: RunSpecification.Analytics?,
+        rounds: Int
+    ) {
         let isAmplified = privacy.isAmplified
-        let capRequired = privacy.mode != "none" && !isAmplified
-        goal = fields.integer("goal", in: 1...1_000_000)
-        minimum = fields.integer("minimum", default: isAmplified ? 0 : max(1, goal * 4 / 5), in: 0...1_000_000)
+        let isTrie = analytics?.isTrie ?? false
+        // Where the cost counts on a secret draw, an attempt must not be thrown away for how many came.
+        let mayBeEmpty = isAmplified || isTrie
+        let capRequired = privacy.addsNoise && !isAmplified
+        goal = fields.integer("goal", default: isTrie ? analytics?.threshold : nil, in: 1...1_000_000)
+        minimum = fields.integer("minimum", default: mayBeEmpty ? 0 : max(1, goal * 4 / 5), in: 0...1_000_000)
         if minimum > goal { fields.report("minimum", "\(minimum) is more than the goal of \(goal)") }
-        if (minimum == 0) != isAmplified {
+        if (minimum == 0) != mayBeEmpty {
             fields.report(
                 "minimum",
-                isAmplified
-                    ? "must be 0 or left out with privacy.amplification poisson: an attempt that is thrown away for having few "
+                mayBeEmpty
+                    ? "must be 0 or left out with privacy.amplification poisson or triehh: an attempt that is thrown away for having few "
                         + "updates tells who was drawn" : "must be 1 or more"
             )
         }
         overSelection = fields.number("over_selection", default: 1.2, in: 1...10)
-        policy = fields.choice("policy", of: ["first_come", "uniform", "poisson", "all"], default: "first_come")
+        policy = fields.choice(
+            "policy",
+            of: ["first_come", "uniform", "poisson", "all"],
+            default: isTrie ? "poisson" : "first_come"
+        )
         selectionTimeoutS = fields.number("selection_timeout_s", default: 60, in: 0.1...604_800)
         reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
-        maxParticipations = fields.integer("max_participations", default: capRequired ? 1 : 0, in: 0...1_000_000)
+        maxParticipations = fields.integer(
+            "max_participations",
+            default: capRequired || analytics?.isTrie == false ? 1 : 0,
+            in: 0...1_000_000
+        )
         if capRequired && maxParticipations == 0 {
             fields.report("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
         }
@@ -215,6 +248,16 @@ extension RunSpecification.Cohort {
         }
         minSeparationRounds = fields.integer("min_separation_rounds", default: 0, in: 0...1_000_000)
         samplingRate = fields.optionalNumber("sampling_rate", in: 0...1, excludingLower: true)
+        if let analytics, let threshold = analytics.threshold, let epsilon = analytics.epsilon, isTrie {
+            let rate = RunSpecification.Analytics.samplingRate(epsilon: epsilon, levels: rounds, threshold: threshold)
+            if let samplingRate, abs(samplingRate - rate) > 1e-9 * rate {
+                fields.report(
+                    "sampling_rate",
+                    "is \(rate) with this epsilon, threshold and number of rounds; leave it out"
+                )
+            }
+            samplingRate = rate
+        }
         if policy == "poisson" && samplingRate == nil {
             fields.report("sampling_rate", "is required by policy poisson")
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Coordination
+import CoordinatorAPI
 import Foundation
 import WireFormat
 
@@ -16,7 +17,7 @@ struct RunCommand: AsyncParsableCommand {
             """,
         subcommands: [
             Create.self, Start.self, Pause.self, Resume.self, Cancel.self, List.self, Show.self, Watch.self,
-            Explain.self, Plot.self, Report.self,
+            Explain.self, Plot.self, Report.self, Words.self,
         ]
     )
 
@@ -28,14 +29,28 @@ struct RunCommand: AsyncParsableCommand {
         @Flag(help: "Create nothing: say what it would cost in privacy and bytes, and what would be in its way.")
         var dryRun = false
 
+        @Option(help: "Count the words of this file, one a line (analytics.candidates).") var candidates: String?
+        @Option(help: "Train on the words of this vocab.txt (model.config.tokenizer).") var vocabulary: String?
+
         func run() async throws {
-            guard let data = FileManager.default.contents(atPath: file) else {
+            guard var data = FileManager.default.contents(atPath: file) else {
                 let isThere = FileManager.default.fileExists(atPath: file)
                 throw Failure(
                     "cannot read the run file \(file): \(isThere ? "is it a file that you may read?" : "no such file")"
                 )
             }
-            let type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
+            var type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
+            if candidates != nil || vocabulary != nil {
+                let document = try Failure.explaining(file) {
+                    type == "application/json"
+                        ? try JSONValue.parse(Array(data))
+                        : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
+                }
+                data = try WireCoding.encode(
+                    RunWordFiles.adding(document, candidates: candidates, vocabulary: vocabulary)
+                )
+                type = "application/json"
+            }
             let path = "/v1/runs" + (dryRun ? "?dry_run=true" : "")
             let answer = try await access.call("POST", path, body: data, contentType: type)
             if dryRun { return try access.show(answer, as: RunPlan.self) { OperatorSentences.plan($0) } }

@@ -1,0 +1,42 @@
+import Coordination
+import HTTPServing
+import HTTPTypes
+
+extension CoordinatorAPI {
+    func addAnalyticsRoutes(to router: inout Router) {
+        router.add("GET", "/v1/runs/{run}/models/{version}/words") { request in
+            try await requireViewer(request)
+            let minimum = try request.query["minimum_count"].map { text -> Double in
+                guard let value = Double(text), value.isFinite else {
+                    throw ParseFailure(status: 400, detail: "minimum_count must be a number")
+                }
+                return value
+            }
+            var view = try await coordinator.vocabulary(
+                run: request.parameters["run"] ?? "",
+                version: request.parameters["version"] ?? "",
+                minimumCount: minimum
+            )
+            guard try request.choice("format", of: ["json", "txt"]) == "json" else {
+                // One word a line: what `martlet run create --vocabulary` takes.
+                let text = view.items.map { Self.line($0.word) + "\n" }.joined()
+                return ServerResponse(
+                    status: 200,
+                    headers: [.contentType: "text/plain; charset=utf-8"],
+                    body: .bytes(Array(text.utf8))
+                )
+            }
+            let (limit, cursor) = try request.page()
+            let start = min(cursor ?? 0, view.items.count)
+            let end = min(view.items.count, start + limit)
+            view.nextCursor = end < view.items.count ? String(end) : nil
+            view.items = Array(view.items[start..<end])
+            return try Self.json(view)
+        }
+    }
+
+    /// A word as a line of a vocabulary file.
+    private static func line(_ word: String) -> String {
+        word.replacing("\\", with: "\\\\").replacing("\n", with: "\\n").replacing("\r", with: "\\r")
+    }
+}

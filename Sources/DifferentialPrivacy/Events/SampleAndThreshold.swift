@@ -1,0 +1,39 @@
+import Foundation
+
+/// A secret sample of clients, of whose votes only those are published that reach a threshold: TrieHH's mechanism.
+///
+/// It adds no noise: one client is in the sample by chance, and what few clients hold does not reach the threshold. The unit
+/// is one round in which a client has one vote; the relation is `add_remove`.
+public enum SampleAndThreshold {
+    /// What one round costs: `ε = -ln(1 - q θ)` and `δ = (θ - 2)/((θ - 3) θ!)`.
+    ///
+    /// Source: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Theorem 1 and Corollary 1. There δ is that of all rounds for
+    /// clients with one word; a client with many words may risk it in every round, hence it is charged for each.
+    ///
+    /// - Parameters:
+    ///   - samplingRate: q, the chance of each client; independent of the others, hidden, and without replacement of
+    ///     clients that do not come. `q θ < 1`.
+    ///   - threshold: θ, votes that are needed, 4 or more.
+    /// - Returns: ε and δ of one round.
+    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``.
+    public static func cost(
+        samplingRate: Double,
+        threshold: Int
+    ) throws(PrivacyError) -> (epsilon: Double, delta: Double) {
+        try Require.samplingRate(samplingRate)
+        guard threshold >= 4 else {
+            throw .invalidParameter(name: "threshold", value: Double(threshold), allowed: "4 or more")
+        }
+        let share = samplingRate * Double(threshold)
+        guard share < 1 else {
+            throw .invalidParameter(
+                name: "sampling_rate",
+                value: samplingRate,
+                allowed: "less than 1 over the threshold of \(threshold)"
+            )
+        }
+        let theta = Double(threshold)
+        let delta = (theta - 2) / (theta - 3) * exp(-lgamma(theta + 1))
+        return (-log1p(-share), delta)
+    }
+}

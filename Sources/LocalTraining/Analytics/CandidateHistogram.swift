@@ -1,0 +1,100 @@
+package import Tensors
+
+/// `histogram`: how many clients hold each word of a list, as a run of kind `analytics`.
+///
+/// The model is the counts, beginning with zeros. A client's update has a one for each candidate among its words, for at
+/// most `words_per_client` of them: those that it uses most, ties by a shuffle of its own. Its L2 norm is √k at most, which
+/// is what the noise is made for.
+package struct CandidateHistogram: ModelArchitecture {
+    package static let name = "histogram"
+    /// What each count is of.
+    package let candidates: [String]
+    package let wordsPerClient: Int
+    private let unit: ClientWords.Unit
+
+    package init(_ description: ModelDescription) throws {
+        let fields = try ConfigurationReader(description.config)
+        _ = fields.value("model_type")
+        wordsPerClient = try fields.integer("words_per_client", default: 20, in: 1...100_000)
+        let unit = ClientWords.Unit(
+            rawValue: try fields.choice("tokens", of: ["word", "character", "record"], default: "word")
+        )
+        self.unit = unit ?? .word
+        guard let tokenizer = try fields.object("tokenizer") else {
+            throw fields.error("tokenizer", "is required: {type: word, vocabulary: [the candidates]}")
+        }
+        _ = try tokenizer.choice("type", of: ["word"], default: "word")
+        candidates = try tokenizer.strings("vocabulary") ?? []
+        try tokenizer.finish()
+        try fields.finish()
+        guard !candidates.isEmpty else { throw tokenizer.error("vocabulary", "must hold the candidates") }
+        var seen: Set<String> = []
+        for (index, word) in candidates.enumerated() {
+            let forms = ClientWords.words(of: word, unit: self.unit)
+            guard forms == [word] else {
+                throw tokenizer.error(
+                    "vocabulary/\(index)",
+                    "'\(word.prefix(40))' is never found, as texts are split and lower-cased; it would be "
+                        + (forms.isEmpty
+                            ? "nothing" : forms.prefix(4).map { "'\($0.prefix(40))'" }.joined(separator: ", "))
+                )
+            }
+            guard seen.insert(word).inserted else {
+                throw tokenizer.error("vocabulary/\(index)", "'\(word.prefix(40))' is there twice")
+            }
+        }
+    }
+
+    package var layout: ParameterLayout { ParameterLayout([.init(name: "counts", shape: [candidates.count])]) }
+
+    package func initialParameters(seed: UInt64) -> ParameterVector { ParameterVector(zeros: layout) }
+
+    package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
+        guard case .texts(let texts) = data else {
+            throw LocalTrainingError.unusableData(reason: "words are counted in texts, and the data are a table")
+        }
+        return WordAnalysis(words: ClientWords(texts, unit: unit)) { words, model in
+            guard model.layout == layout else {
+                throw LocalTrainingError.modelMismatch(reason: "the model has not one count for each candidate")
+            }
+            return counts(of: words, seed: instructions.seed)
+        }
+    }
+
+    /// Ones for the client's candidates.
+    func counts(of words: ClientWords, seed: UInt64) -> ParameterVector {
+        var held = candidates.indices.compactMap { index in
+            words.counts[candidates[index]].map { (index: index, count: $0) }
+        }
+        if held.count > wordsPerClient {
+            var generator = Xoshiro256StarStar(seed: seed)
+            generator.shuffle(&held)
+            // Sorting is stable: words that are used as often stay in the order of the shuffle.
+            held.sort { $0.count > $1.count }
+        }
+        var vector = ParameterVector(zeros: layout)
+        for (index, _) in held.prefix(wordsPerClient) { vector.values[index] = 1 }
+        return vector
+    }
+}
+
+/// One client's answer to an analytics run, made of its words.
+struct WordAnalysis: ArchitectureTrainer {
+    let words: ClientWords
+    let answer: (ClientWords, ParameterVector) throws -> ParameterVector
+
+    var exampleCount: Int { 1 }
+
+    /// A client without words answers as well: that it has none is its own affair.
+    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        TrainingResult(delta: try answer(words, model), exampleCount: 1)
+    }
+
+    func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        throw LocalTrainingError.unsupported(operation: "gradient")
+    }
+
+    func evaluate(model: ParameterVector, base: ParameterVector?) throws -> TrainingMetrics {
+        throw LocalTrainingError.unsupported(operation: "evaluate")
+    }
+}
