@@ -4,7 +4,7 @@ enum LearningExperiments {
         characters, words, optimizers, poisoning, compression, tang, optimizerRates,
     ]
 
-    /// FedAvg beside FedSGD on next characters by speaking role. Settings: `char-small`, 10 clients a round.
+    /// FedAvg beside FedSGD on next characters by speaking role: `char-small`, 10 clients a round.
     private static let characters = LearningExperiment(
         name: "shakespeare-characters",
         cases: [
@@ -61,7 +61,7 @@ enum LearningExperiments {
         drawn: ["FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "FedProx μ=0.1", "SCAFFOLD", "local AdamW"]
     )
 
-    /// How the rates of ``optimizers`` were chosen: one seed each.
+    /// Other rates of the server optimisers of ``optimizers``: one seed each.
     private static let optimizerRates = LearningExperiment(
         name: "optimizer-rates",
         cases: [

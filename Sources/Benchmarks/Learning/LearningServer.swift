@@ -45,6 +45,7 @@ final class LearningServer {
     ///   - isPrivate: Whether the population has a budget, the largest there is.
     ///   - runFile: The run file for a population's name.
     /// - Returns: The run's id, and how long it took from its start.
+    /// - Throws: ``BenchmarkError`` when the server refuses something or the run fails; the fleet's errors.
     func train(
         trainers: [any LocalTrainer],
         isPrivate: Bool = false,

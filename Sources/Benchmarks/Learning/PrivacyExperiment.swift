@@ -52,7 +52,8 @@ struct PrivacyExperiment {
             for place in 0..<terms.goal {
                 let client = order[((round - 1) * terms.goal + place) % order.count]
                 instructions.seed = generator.next()
-                var delta = try trainers[client].train(model: model, instructions: instructions).delta.values
+                // As with a server, a client whose training is no longer finite sends nothing.
+                guard var delta = try finite(trainers[client], model, instructions) else { continue }
                 let length = VectorKernels.squaredNorm(delta).squareRoot()
                 if length > terms.norm { VectorKernels.scale(&delta, by: Float(terms.norm / length)) }
                 VectorKernels.axpy(1, delta, into: &sum.values)
@@ -76,6 +77,16 @@ struct PrivacyExperiment {
         }
         points[points.count - 1].sign()
         return points
+    }
+
+    private func finite(
+        _ trainer: any ArchitectureTrainer,
+        _ model: ParameterVector,
+        _ instructions: TrainingInstructions
+    ) throws -> [Float]? {
+        do { return try trainer.train(model: model, instructions: instructions).delta.values } catch LocalTrainingError
+            .numeric
+        { return nil }
     }
 
     /// A standard normal number, by Box and Muller.
