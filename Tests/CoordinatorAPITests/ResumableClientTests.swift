@@ -11,6 +11,10 @@ import Tensors
 import TestSupport
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// Plain TCP that breaks after so many bytes have been read from it.
 private final class BreakingChannel: ByteChannel {
     private let socket: SocketChannel
@@ -165,5 +169,79 @@ struct ResumableClientTests {
         let size = try #require(try FileManager.default.attributesOfItem(atPath: file.path)[.size] as? Int)
         #expect(answer.status == 200 && String(decoding: answer.body, as: UTF8.self) == "\(size)")
         await old.shutdown(gracePeriod: .seconds(5))
+    }
+
+    // MARK: - Lengths that are not what was announced
+
+    /// Sends bytes on a connection of its own, says that nothing follows, and reads until the server hangs up.
+    private func exchange(_ bytes: [UInt8], port: Int) async throws -> String {
+        try await withCheckedThrowingContinuation { continuation in
+            // A blocking socket on a thread of its own, so that no cooperative thread waits.
+            Thread { continuation.resume(with: Result { try Self.blocking(bytes, port: port) }) }.start()
+        }
+    }
+
+    private static func blocking(_ bytes: [UInt8], port: Int) throws -> String {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        let connected = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        try #require(connected == 0)
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes[sent...].withUnsafeBytes {
+                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { break }
+            sent += count
+        }
+        shutdown(descriptor, Int32(SHUT_WR))
+        var received: [UInt8] = []
+        var block = [UInt8](repeating: 0, count: 4096)
+        while case let count = recv(descriptor, &block, block.count, 0), count > 0 { received += block[..<count] }
+        return String(decoding: received, as: UTF8.self)
+    }
+
+    @Test(arguments: ["PUT", "PATCH"])
+    func moreOrFewerBytesThanAnnouncedLeaveNothingWrongBehind(_ method: String) async throws {
+        let service = try await Service()
+        let (run, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        let body = Array(SafetensorsWriter.encode(ParameterVector(layout: Service.layout, values: [1, 2, 3, 4])))
+        let (server, port) = try await serve(service, breaks: [])
+        func head(_ count: Int, offset: Int = 0) -> [UInt8] {
+            let part = method == "PATCH" ? "Upload-Offset: \(offset)\r\nUpload-Complete: ?1\r\n" : ""
+            return Array(
+                "\(method) \(url) HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \(token)\r\n\(part)Content-Length: \(count)\r\n\r\n"
+                    .utf8
+            )
+        }
+        // Fewer: no answer counts, and only a resumable upload keeps what came.
+        _ = try await exchange(head(body.count + 7) + body, port: port)
+        let spool = service.directory.path + "/spool"
+        let id = try #require(assignment["id"] as? String)
+        let partial = method == "PATCH" ? [id + ".partial"] : []
+        // The handler ends after the connection does.
+        while try FileManager.default.contentsOfDirectory(atPath: spool) != partial { await Task.yield() }
+        let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
+        #expect(round["accepted"] as? Int == 0 && round["rejected"] as? Int == 0)
+        // More: the announced bytes are the update; what follows is another request, and no good one.
+        let start = method == "PATCH" ? body.count : 0
+        let rest = Array(body[start...])
+        let text = try await exchange(
+            head(rest.count, offset: start) + rest + Array("nonsense\r\n\r\n".utf8),
+            port: port
+        )
+        #expect(text.hasPrefix("HTTP/1.1 200") && text.contains("HTTP/1.1 400"), "\(text)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: spool) == [id + ".update"])
+        #expect(try Data(contentsOf: URL(fileURLWithPath: spool + "/\(id).update")) == Data(body))
+        await server.shutdown(gracePeriod: .seconds(5))
     }
 }

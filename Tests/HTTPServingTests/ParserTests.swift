@@ -94,7 +94,13 @@ struct ParserTests {
         }
         #expect(try request("/v1/a%20b?x=1%262&y").pathSegments == ["v1", "a b"])
         #expect(try request("/v1/a?x=1%262&y").query == ["x": "1&2", "y": ""])
-        for target in ["/../x", "/a/%2e%2e/x", "/a%2fb", "/%zz", "/%ff", "x", "/a%00"] {
+        // Plain paths are read without decoding; a query sends the same path the long way.
+        for target in ["/", "/a", "/a/", "/v1/runs/run_0-Z", "/healthz"] {
+            #expect(try request(target).pathSegments == request(target + "?").pathSegments)
+        }
+        for target in [
+            "//", "/a//", "/a//b", "/..", "/a/./b", "/../x", "/a/%2e%2e/x", "/a%2fb", "/%zz", "/%ff", "x", "/a%00",
+        ] {
             #expect(throws: ParseFailure.self, "\(target)") { try request(target) }
         }
     }

@@ -86,8 +86,7 @@ package struct Router: Sendable {
         let start = ContinuousClock.now
         request.route = route.template
         var response: ServerResponse
-        inFlight?(1)
-        defer { inFlight?(-1) }
+        // Over before anybody could see it in flight.
         do {
             try admit?(&request)
             request.isAdmitted = true

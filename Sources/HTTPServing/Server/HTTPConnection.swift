@@ -278,7 +278,7 @@ final class HTTPConnection: @unchecked Sendable {
             rawTarget: head.target,
             headers: head.fields,
             body: body(head.framing),
-            requestID: Self.requestID(head.fields)
+            requestID: requestID(head.fields)
         )
         request.remoteAddress = remoteAddress
         request.peerKey = channel.peerKey
@@ -385,13 +385,13 @@ final class HTTPConnection: @unchecked Sendable {
 
     private static let requestIDField = HTTPField.Name("X-Request-Id")
 
-    private static func requestID(_ fields: HTTPFields) -> String {
-        if let name = requestIDField, let value = fields[name], (1...64).contains(value.utf8.count),
+    private func requestID(_ fields: HTTPFields) -> String {
+        if let name = Self.requestIDField, let value = fields[name], (1...64).contains(value.utf8.count),
             value.utf8.allSatisfy(HeadParser.isTokenByte)
         {
             return value
         }
-        return String(UInt64.random(in: 0...UInt64.max), radix: 36)
+        return String(loop.nextIdentifier(), radix: 36)
     }
 }
 
