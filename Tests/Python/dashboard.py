@@ -10,7 +10,7 @@ import time
 from accessibility import check_accessibility, check_focus_order
 from browser import Browser, chromium_path
 from filled import fill
-from service import Refused, Service
+from service import Refused, Service, safetensors
 
 
 def sign_in(page, service, token=None, path="/"):
@@ -436,6 +436,32 @@ def accessible_in_both_themes(service, browser):
     assert not page.errors, page.errors
 
 
+def words_of_an_analytics_run(service, browser):
+    """A run that counts words shows the most frequent ones, and no curves of what it does not measure."""
+    service.population(epsilon=None)
+    run = service.call("POST", "/v1/runs", {
+        "name": "vocabulary", "kind": "analytics", "population": "keyboards",
+        "cohort": {"goal": 2, "minimum": 2, "over_selection": 1.0, "selection_timeout_s": 600, "report_timeout_s": 600},
+        "analytics": {"method": "histogram", "candidates": ["maybe", "no", "yes"], "words_per_client": 2},
+    })["id"]
+    service.call("POST", f"/v1/runs/{run}/start", {})
+    page = browser.page()
+    sign_in(page, service)
+    page.until("document.querySelector('[data-view=words]').innerText.includes('Nothing yet')", what="no words yet")
+    assert "words: histogram" in text(page, ".terms") and "no differential privacy" in text(page, ".terms"), text(page, ".terms")
+    for client, counts in zip(service.clients(2), ((0, 1, 1), (0, 0, 1))):
+        work = service.assignment(client)
+        service.call("PUT", work["update_url"], safetensors(counts, name="counts", shape=[3]), client, "application/vnd.safetensors")
+    page.until("document.querySelectorAll('.words li').length === 2", what="the words that were found")
+    assert text(page, ".words").split("\n") == ["yes", "2", "no", "1"], text(page, ".words")
+    assert "1 candidates with a count under 1 are not shown" in text(page, "[data-view=words]"), text(page, "[data-view=words]")
+    assert not page.run("document.querySelector('[data-tone=accuracy]').checkVisibility()")
+    for theme in ("light", "dark"):
+        page.theme(theme)
+        check_accessibility(page, f"analytics, {theme}")
+    assert not page.errors, page.errors
+
+
 def terms_of_private_runs(service, browser):
     """Mechanism, clipping, target and the bound as it is adapted stand under the run's name."""
     service.population(epsilon=30)
@@ -470,7 +496,7 @@ def terms_of_private_runs(service, browser):
 SCENARIOS = [
     life_of_a_run, the_server_dies_and_comes_back, a_server_that_is_starting, tokens_and_roles, an_expired_token_at_a_button,
     a_server_without_tokens, unknown_runs_and_trouble, two_languages, accessible_in_both_themes, a_long_run_stays_small,
-    terms_of_private_runs,
+    terms_of_private_runs, words_of_an_analytics_run,
 ]
 
 
