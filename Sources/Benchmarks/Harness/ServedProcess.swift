@@ -12,12 +12,14 @@ final class ServedProcess {
         guard FileManager.default.isExecutableFile(atPath: binary) else {
             throw BenchmarkError("build it first: swift build -c release --product martlet (looked for \(binary))")
         }
+        let address = dataDirectory + "/address"
+        // An earlier server's would be taken for this one's.
+        try? FileManager.default.removeItem(atPath: address)
         command = try Command(
             start: [binary, "serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + arguments
         )
-        let address = dataDirectory + "/address"
         var found: String?
-        for _ in 0..<500 {
+        for _ in 0..<6000 {
             found = try? String(contentsOfFile: address, encoding: .utf8)
             if found != nil { break }
             usleep(20_000)

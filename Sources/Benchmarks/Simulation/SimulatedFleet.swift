@@ -14,6 +14,7 @@ struct SimulatedFleet {
         var cohort: String
         var aggregation: String
         var rounds: Int
+        var learningRate: Float
         /// Seconds that each client's work takes.
         var workSeconds: [Double]
         /// Whose share is reported.
@@ -91,7 +92,7 @@ struct SimulatedFleet {
             var outcome = Outcome(curve: [])
             var known = 0
             var parameters = [Float](repeating: 0, count: data.layout.parameterCount)
-            while try await coordinator.run(run).state == "running" {
+            while known < plan.rounds {
                 guard
                     let index = queue.indices.min(by: {
                         (queue[$0].time, queue[$0].order) < (queue[$1].time, queue[$1].order)
@@ -110,14 +111,14 @@ struct SimulatedFleet {
                         wait: .zero
                     )
                     guard let work = answer.assignment else {
-                        add(event.time + 1, event.client, .asks)
+                        add(event.time + 2, event.client, .asks)
                         continue
                     }
                     let update = data.train(
                         client: event.client,
                         from: parameters,
                         epochs: 2,
-                        learningRate: 0.02,
+                        learningRate: plan.learningRate,
                         seed: UInt64(event.client * 100_003 + work.model.version)
                     )
                     add(
