@@ -79,7 +79,7 @@ let package = Package(
             swiftSettings: features,
             plugins: ["EmbedText"]
         ),
-        .target(name: "LocalTraining", dependencies: ["CBLAS", "Tensors"], swiftSettings: features),
+        .target(name: "LocalTraining", dependencies: ["CBLAS", "CKernels", "Tensors"], swiftSettings: features),
         .target(
             name: "MartletClient",
             dependencies: [

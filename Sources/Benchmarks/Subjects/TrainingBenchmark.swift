@@ -15,6 +15,8 @@ struct TrainingBenchmark: ParsableCommand {
     @Option(help: "A Python with torch (or MARTLET_TEST_PYTHON); without one that part is left out.")
     var python: String?
 
+    @Option(help: "char-small or keyboard only.") var model: String?
+
     private struct Case {
         var name: String
         var sizes: CIFGLSTMConfiguration
@@ -28,7 +30,7 @@ struct TrainingBenchmark: ParsableCommand {
     }
 
     func run() throws {
-        for item in [characters, keyboard] {
+        for item in [characters, keyboard] where model == nil || item.name == model {
             let rate = try measure(item)
             let products = (0..<repeats).map { _ in Double(clients) * productRate(item) }
             Measurement(

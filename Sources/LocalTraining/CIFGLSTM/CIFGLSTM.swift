@@ -18,6 +18,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
     private let cells = Workspace<Value>(), hidden = Workspace<Value>(), outputs = Workspace<Value>()
     private let logits = Workspace<Value>(), dOutputs = Workspace<Value>(), dz = Workspace<Value>()
     private let dx = Workspace<Value>(), dh = Workspace<Value>(), dc = Workspace<Value>(), dr = Workspace<Value>()
+    private let recurrentTransposed = Workspace<Value>(), projectionTransposed = Workspace<Value>()
     private var lastState: (outputs: [Value], cells: [Value]) = ([], [])
 
     package init(configuration: CIFGLSTMConfiguration, parameters: [Value]) {
@@ -131,10 +132,22 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             for index in 0..<d { outputs[row * d + index] = lastState.outputs[row * d + index] }
         }
         Value.gemm(false, true, n, 3 * h, d, x, d, p + inputWeight, d, 1, z, 3 * h)
+        // Once a batch, so that each step reads them in the order in which it multiplies; a single step is not worth it.
+        let isWorthwhile = steps > 1
+        let recurrent = recurrentTransposed.reserve(isWorthwhile ? 3 * h * d : 1)
+        let projecting = projectionTransposed.reserve(isWorthwhile ? d * h : 1)
+        if isWorthwhile {
+            Value.transpose(p + recurrentWeight, rows: 3 * h, columns: d, into: recurrent)
+            Value.transpose(p + projection, rows: d, columns: h, into: projecting)
+        }
         for step in 0..<steps {
             let row = step * rows
             let gates = z + row * 3 * h
-            Value.gemm(false, true, rows, 3 * h, d, outputs + row * d, d, p + recurrentWeight, d, 1, gates, 3 * h)
+            if isWorthwhile {
+                Value.gemmOfFewRows(rows, 3 * h, d, outputs + row * d, recurrent, 1, gates)
+            } else {
+                Value.gemm(false, true, rows, 3 * h, d, outputs + row * d, d, p + recurrentWeight, d, 1, gates, 3 * h)
+            }
             for b in 0..<rows {
                 Value.cell(
                     gates + b * 3 * h,
@@ -145,20 +158,12 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
                     count: h
                 )
             }
-            Value.gemm(
-                false,
-                true,
-                rows,
-                d,
-                h,
-                hidden + row * h,
-                h,
-                p + projection,
-                h,
-                0,
-                outputs + (row + rows) * d,
-                d
-            )
+            let output = outputs + (row + rows) * d
+            if isWorthwhile {
+                Value.gemmOfFewRows(rows, d, h, hidden + row * h, projecting, 0, output)
+            } else {
+                Value.gemm(false, true, rows, d, h, hidden + row * h, h, p + projection, h, 0, output, d)
+            }
         }
     }
 
@@ -186,9 +191,9 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             let row = step * rows
             let dOutput = dOutputs + row * d
             Value.axpy(1, dr, into: dOutput, count: rows * d)
-            Value.gemm(false, false, rows, h, d, dOutput, d, p + projection, h, 0, dh, h)
+            Value.gemmOfFewRows(rows, h, d, dOutput, p + projection, 0, dh)
             for b in 0..<rows { gateGradients(position: row + b, b, dz) }
-            Value.gemm(false, false, rows, d, 3 * h, dz + row * 3 * h, 3 * h, p + recurrentWeight, d, 0, dr, d)
+            Value.gemmOfFewRows(rows, d, 3 * h, dz + row * 3 * h, p + recurrentWeight, 0, dr)
         }
         Value.gemm(true, false, 3 * h, d, n, dz, 3 * h, x, d, 0, dp + inputWeight, d)
         Value.gemm(true, false, 3 * h, d, n, dz, 3 * h, r, d, 0, dp + recurrentWeight, d)

@@ -1,4 +1,5 @@
 import CBLAS
+import CKernels
 import Foundation
 
 /// Float or Double, with the matrix product and the whole-buffer functions that the layers need.
@@ -21,6 +22,18 @@ package protocol Scalar: BinaryFloatingPoint, Sendable {
         _ c: UnsafeMutablePointer<Self>,
         _ strideC: Int
     )
+    /// `C = A·B + beta·C` for a few rows, nothing transposed; `beta` is 0 or 1.
+    static func gemmOfFewRows(
+        _ rows: Int,
+        _ columns: Int,
+        _ inner: Int,
+        _ a: UnsafePointer<Self>,
+        _ b: UnsafePointer<Self>,
+        _ beta: Self,
+        _ c: UnsafeMutablePointer<Self>
+    )
+    /// `y[j, i] = x[i, j]`.
+    static func transpose(_ x: UnsafePointer<Self>, rows: Int, columns: Int, into y: UnsafeMutablePointer<Self>)
     static func exponential(_ x: Self) -> Self
     static func logarithm(_ x: Self) -> Self
     static func hyperbolicTangent(_ x: Self) -> Self
@@ -123,6 +136,29 @@ extension Scalar {
 
 // Each is a requirement, so that the witness of Float, and with it the loop, is compiled for Float whoever calls it.
 extension Scalar {
+    package static func gemmOfFewRows(
+        _ rows: Int,
+        _ columns: Int,
+        _ inner: Int,
+        _ a: UnsafePointer<Self>,
+        _ b: UnsafePointer<Self>,
+        _ beta: Self,
+        _ c: UnsafeMutablePointer<Self>
+    ) {
+        gemm(false, false, rows, columns, inner, a, inner, b, columns, beta, c, columns)
+    }
+
+    package static func transpose(
+        _ x: UnsafePointer<Self>,
+        rows: Int,
+        columns: Int,
+        into y: UnsafeMutablePointer<Self>
+    ) {
+        for column in 0..<columns {
+            for row in 0..<rows { y[column * rows + row] = x[row * columns + column] }
+        }
+    }
+
     package static func countAbove(_ bound: Self, _ x: UnsafePointer<Self>, count: Int) -> Int {
         var above: Int32 = 0
         for index in 0..<count { above &+= x[index] > bound ? 1 : 0 }
@@ -289,26 +325,76 @@ extension Float: Scalar {
     package static func exponential(_ x: Float) -> Float { expf(x) }
     package static func logarithm(_ x: Float) -> Float { logf(x) }
     package static func hyperbolicTangent(_ x: Float) -> Float { tanhf(x) }
-    package static func countAbove(_ bound: Float, _ x: UnsafePointer<Float>, count: Int) -> Int {
-        FloatKernels.countAbove(bound, x, count: count)
+    /// Packing the weights is what a library spends its time on when there are few rows; beyond a processor's second-level
+    /// cache, or with more rows, it pays.
+    package static func gemmOfFewRows(
+        _ rows: Int,
+        _ columns: Int,
+        _ inner: Int,
+        _ a: UnsafePointer<Float>,
+        _ b: UnsafePointer<Float>,
+        _ beta: Float,
+        _ c: UnsafeMutablePointer<Float>
+    ) {
+        guard rows <= 8, columns * inner <= 1 << 16 else {
+            gemm(false, false, rows, columns, inner, a, inner, b, columns, beta, c, columns)
+            return
+        }
+        martlet_multiply_few_rows(rows, columns, inner, a, inner, b, columns, beta == 0 ? 0 : 1, c, columns)
     }
-    package static func sigmoid(_ x: UnsafeMutablePointer<Float>, count: Int) { FloatKernels.sigmoid(x, count: count) }
+    package static func countAbove(_ bound: Float, _ x: UnsafePointer<Float>, count: Int) -> Int {
+        martlet_count_above(bound, x, count)
+    }
+    package static func sigmoid(_ x: UnsafeMutablePointer<Float>, count: Int) { martlet_sigmoid(x, count) }
     package static func hyperbolicTangent(
         _ x: UnsafePointer<Float>,
         into y: UnsafeMutablePointer<Float>,
         count: Int
     ) {
-        FloatKernels.hyperbolicTangent(x, into: y, count: count)
+        martlet_tanh(x, y, count)
     }
     package static func exponentialSum(_ x: UnsafeMutablePointer<Float>, minus shift: Float, count: Int) -> Float {
-        FloatKernels.exponential(x, minus: shift, count: count)
-        return FloatKernels.sum(x, count: count)
+        martlet_exponential_sum(x, shift, count)
     }
-    package static func maximum(_ x: UnsafePointer<Float>, count: Int) -> Float {
-        FloatKernels.maximum(x, count: count)
-    }
+    package static func maximum(_ x: UnsafePointer<Float>, count: Int) -> Float { martlet_maximum(x, count) }
     package static func dot(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Float {
-        FloatKernels.dot(x, y, count: count)
+        martlet_dot(x, y, count)
+    }
+    package static func axpy(_ a: Float, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, count: Int) {
+        martlet_axpy(a, x, y, count)
+    }
+    package static func cell(
+        _ gates: UnsafeMutablePointer<Float>,
+        before: UnsafePointer<Float>,
+        after: UnsafeMutablePointer<Float>,
+        squashed: UnsafeMutablePointer<Float>,
+        hidden: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        martlet_cifg_cell(gates, gates + count, gates + 2 * count, before, after, squashed, hidden, count)
+    }
+    package static func cellGradient(
+        _ gates: UnsafePointer<Float>,
+        before: UnsafePointer<Float>,
+        squashed: UnsafePointer<Float>,
+        dHidden: UnsafePointer<Float>,
+        dCell: UnsafeMutablePointer<Float>,
+        dGates: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        martlet_cifg_cell_gradient(
+            gates,
+            gates + count,
+            gates + 2 * count,
+            before,
+            squashed,
+            dHidden,
+            dCell,
+            dGates,
+            dGates + count,
+            dGates + 2 * count,
+            count
+        )
     }
 }
 
