@@ -76,7 +76,7 @@ struct LearningTests {
             clients: clients,
             rounds: 20,
             cohort: 10,
-            instructions: TrainingInstructions(learningRate: 3, batchSize: 4, epochs: 1, seed: 0),
+            instructions: TrainingInstructions(learningRate: 3, batchSize: 4, epochs: 1, gradientClip: 1, seed: 0),
             seed: 42
         )
         let test = LanguageTrainer(architecture: architecture, texts: roles.map(\.test))
@@ -144,7 +144,7 @@ struct LearningTests {
                 clients: clients,
                 rounds: 4,
                 cohort: 8,
-                instructions: TrainingInstructions(learningRate: 2, batchSize: 8, epochs: 1, seed: 0),
+                instructions: TrainingInstructions(learningRate: 2, batchSize: 8, epochs: 1, gradientClip: 1, seed: 0),
                 seed: 42
             )
             let after = try test.evaluate(model: model)
