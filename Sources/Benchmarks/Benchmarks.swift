@@ -11,7 +11,8 @@ struct Benchmarks: AsyncParsableCommand {
         abstract: "Measure Martlet; every case is one JSON line.",
         subcommands: [
             FoldBenchmark.self, IntakeBenchmark.self, DownloadBenchmark.self, RoundBenchmark.self,
-            RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self,
+            RequestsBenchmark.self, LearningBenchmark.self, TrainingBenchmark.self,
+            PrivacyBenchmark.self,
         ]
     )
 }

@@ -8,7 +8,7 @@ final class ServedProcess {
 
     /// Starts the server and waits until it listens.
     init(dataDirectory: String, arguments: [String] = []) throws {
-        let binary = Self.directory + "/martlet"
+        let binary = Self.binary
         guard FileManager.default.isExecutableFile(atPath: binary) else {
             throw BenchmarkError("build it first: swift build -c release --product martlet (looked for \(binary))")
         }
@@ -71,8 +71,9 @@ final class ServedProcess {
         ])
     }
 
-    private static let directory: String = {
+    /// The `martlet` of the same build.
+    static let binary: String = {
         let path = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
-        return (path as NSString).deletingLastPathComponent
+        return (path as NSString).deletingLastPathComponent + "/martlet"
     }()
 }

@@ -1,0 +1,149 @@
+import Foundation
+import LocalTraining
+import MartletClient
+import Tensors
+
+/// A server of this build with a fleet beside it: an experiment's runs go through the product as a user's do.
+final class LearningServer {
+    private let process: ServedProcess
+    private let api: ServedAPI
+    private let directory: String
+
+    /// Starts the server; earlier runs in the directory are still there.
+    init(directory: String) throws {
+        self.directory = directory
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        // What an earlier, killed process left.
+        try? FileManager.default.removeItem(atPath: directory + "/data/address")
+        process = try ServedProcess(dataDirectory: directory + "/data", arguments: ["--log-level", "error"])
+        api = ServedAPI(url: process.url, token: process.adminToken)
+    }
+
+    /// Trains one case to its end and measures its versions.
+    func perform(_ item: LearningCase, _ task: LearningTask, seed: UInt64) async throws -> [LearningPoint] {
+        var order = Array(task.clients.indices)
+        var generator = Xoshiro256StarStar(seed: seed)
+        generator.shuffle(&order)
+        let poisoned = Set(order.shuffled(using: &generator).prefix(Int(item.poisonedShare * Double(order.count))))
+        let trained = try await train(
+            trainers: order.map { client in
+                let honest = DeviceTrainer(data: task.clients[client])
+                return poisoned.contains(client) ? PoisonedTrainer(honest: honest) : honest
+            },
+            isPrivate: item.isPrivate,
+            runFile: {
+                try item.runFile(population: $0, model: task.model, clientCount: task.clients.count, seed: seed)
+            }
+        )
+        return try await measure(item, task, trained.run, seed: seed, seconds: trained.seconds)
+    }
+
+    /// Creates a population with these clients and a run, and waits until it is completed.
+    ///
+    /// - Parameters:
+    ///   - trainers: One a client; they come in this order, round and round.
+    ///   - isPrivate: Whether the population has a budget, the largest there is.
+    ///   - runFile: The run file for a population's name.
+    /// - Returns: The run's id, and how long it took from its start.
+    /// - Throws: ``BenchmarkError`` when the server refuses something or the run fails; the fleet's errors.
+    func train(
+        trainers: [any LocalTrainer],
+        isPrivate: Bool = false,
+        runFile: (String) throws -> Data
+    ) async throws -> (run: String, seconds: Double) {
+        let budget = isPrivate ? #", "budget": {"epsilon": 1000, "delta": 1e-5}"# : ""
+        let population = "p" + UUID().uuidString.prefix(8).lowercased()
+        _ = try await api.call("POST", "/v1/populations", Data(#"{"name": "\#(population)"\#(budget)}"#.utf8))
+        guard let run = try await api.call("POST", "/v1/runs", try runFile(population))["id"] as? String else {
+            throw BenchmarkError("the run has no id")
+        }
+        let uses = Data(#"{"max_uses": \#(trainers.count)}"#.utf8)
+        let token = try await api.call("POST", "/v1/populations/\(population)/enrollment-tokens", uses)["token"]
+        _ = try await api.call("POST", "/v1/runs/\(run)/start", Data())
+        let start = ContinuousClock.now
+        let states = directory + "/" + population
+        defer { try? FileManager.default.removeItem(atPath: states) }
+        let fleet = Fleet(
+            server: process.url,
+            enrollmentToken: token as? String ?? "",
+            stateDirectory: states,
+            clientCount: trainers.count,
+            width: 4,
+            makeTrainer: { trainers[$0] }
+        )
+        let api = api
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await fleet.run() }
+            group.addTask { try await api.waitUntilCompleted(run) }
+            defer { group.cancelAll() }
+            _ = try await group.next()
+        }
+        return (run, (ContinuousClock.now - start) / .seconds(1))
+    }
+
+    private func measure(
+        _ item: LearningCase,
+        _ task: LearningTask,
+        _ run: String,
+        seed: UInt64,
+        seconds: Double
+    ) async throws -> [LearningPoint] {
+        let page = try await api.call("GET", "/v1/runs/\(run)/rounds?limit=10000")
+        let rounds = (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "committed" }
+        var points: [LearningPoint] = []
+        for version in item.measured {
+            let metrics = try task.judge.measure(try await weights(run, version))
+            let until = rounds.filter { ($0["number"] as? Int ?? 0) <= version }
+            func sum(_ name: String) -> Int { until.reduce(0) { $0 + ($1[name] as? Int ?? 0) } }
+            var point = LearningPoint(
+                item.name,
+                seed: seed,
+                round: version,
+                metrics,
+                bytesUp: sum("bytes_up"),
+                seconds: seconds * Double(version) / Double(item.rounds)
+            )
+            let excluded = sum("excluded")
+            if excluded > 0 { point.excluded = excluded }
+            point.epsilon = until.last?["epsilon"] as? Double
+            points.append(point)
+            let report = [
+                "accuracy": metrics.accuracy, "loss": metrics.loss, "recall_at_3": metrics.recallAt3,
+            ].filter(\.value.isFinite)
+            let body = try JSONSerialization.data(withJSONObject: ["metrics": report])
+            _ = try await api.call("POST", "/v1/runs/\(run)/models/\(version)/metrics", body)
+        }
+        if !points.isEmpty { points[points.count - 1].sign() }
+        return points
+    }
+
+    /// A version's parameters.
+    func weights(_ run: String, _ version: Int) async throws -> ParameterVector {
+        let path = directory + "/version.safetensors"
+        var request = api.request("GET", "/v1/runs/\(run)/models/\(version)/weights")
+        request.destination = path
+        let response = try await RetryPolicy().send(request, over: api.transport)
+        guard response.status == 200 else { throw BenchmarkError("version \(version): status \(response.status)") }
+        return try SafetensorsFile(path: path).readAll()
+    }
+
+    /// Draws the finished runs of one seed over each other with `martlet run plot`.
+    func plot(_ experiment: LearningExperiment, seed: UInt64, to path: String) async throws {
+        let page = try await api.call("GET", "/v1/runs?limit=1000")
+        let runs = (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "completed" }
+        var arguments = [ServedProcess.binary, "run", "plot"]
+        var labels: [String] = []
+        for item in experiment.cases where experiment.drawn.isEmpty || experiment.drawn.contains(item.name) {
+            let run = runs.last { $0["name"] as? String == "\(item.name), seed \(seed)" }
+            guard labels.count < 8, let id = run?["id"] as? String else { continue }
+            arguments.append(id)
+            labels.append(item.name)
+        }
+        guard !labels.isEmpty else { return }
+        arguments += labels.flatMap { ["--label", $0] } + ["--panel", "accuracy", "--panel", "loss", "-o", path]
+        _ = try Command.run(
+            arguments,
+            environment: ["MARTLET_URL": process.url, "MARTLET_TOKEN": process.adminToken]
+        )
+    }
+}
