@@ -7,7 +7,7 @@ extension UpdateFile {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - files: Files for the same layout.
-    ///   - body: Is given the piece, for ``row(_:weight:slot:_:)`` and ``addSparse(_:weight:bound:scale:into:_:)``, and where
+    ///   - body: Is given the piece, for `row` and `addSparse`, and where
     ///     in the range it begins.
     package static func forEachPiece(
         _ range: Range<Int>,
