@@ -19,7 +19,7 @@ package enum TrieVotes {
     /// - Parameters:
     ///   - trie: With all levels before `level`.
     ///   - level: From 1.
-    ///   - updates: Files with ``PrefixTrie/voteLayout``; what names no possible node is no vote.
+    ///   - updates: Files with `PrefixTrie.voteLayout`; what names no possible node is no vote.
     ///   - threshold: Votes that a prefix needs.
     /// - Returns: The trie with the level.
     /// - Throws: ``AggregationError`` for a file that cannot be read.

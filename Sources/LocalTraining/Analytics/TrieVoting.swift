@@ -2,7 +2,7 @@ package import Tensors
 
 /// `triehh`: words that many clients hold, found letter by letter, as a run of kind `analytics`.
 ///
-/// The model is a ``PrefixTrie``. In round `j` a client that was drawn votes for one prefix of `j` scalars: it takes one of
+/// The model is a `PrefixTrie`. In round `j` a client that was drawn votes for one prefix of `j` scalars: it takes one of
 /// its words whose first `j - 1` scalars are in the trie, at random in proportion to how often it uses them, and names the
 /// next scalar or the word's end. A client without such a word says so; it is not asked why.
 ///
