@@ -17,6 +17,7 @@ import termios
 import time
 import xml.etree.ElementTree
 
+from filled import fill
 from service import Service
 
 
@@ -123,6 +124,42 @@ def watching(service):
     values = [json.loads(line) for line in shell.piped("run", "watch", run, "--json").splitlines()]
     assert values[-1]["state"] == "completed"
     assert "no run 'run_x'" in shell.piped("run", "watch", "run_x", status=1)
+
+
+def watching_a_long_run(service):
+    """`run watch` asks for the latest rounds only, and keeps the curve's beginning; what it missed it reads again."""
+    shell = Shell(service)
+    service.population(epsilon=None)
+    run = service.run(rounds=1000, privacy={"mode": "none"})
+    clients = service.clients(2)
+    service.round(clients)
+
+    def stopped_at(rounds):
+        service.process.terminate()
+        service.process.wait()
+        fill(service, run, rounds=rounds)
+        service.start()
+
+    stopped_at(120)
+    state = {"step": 0}
+
+    def play(output):
+        if state["step"] == 0 and "120/1000 rounds" in output:
+            state["step"] = 1
+            service.round(clients)
+        elif state["step"] == 1 and "121/1000 rounds" in output:
+            state["step"] = 2
+            stopped_at(300)
+        elif state["step"] == 2 and "300/1000 rounds" in output:
+            state["step"] = 3
+            service.call("POST", f"/v1/runs/{run}/cancel", {})
+
+    drawn = shell.drawn("run", "watch", run, while_running=play)
+    assert state["step"] == 3, f"{state}\n{drawn[-2000:]}"
+    pictures = re.split(r"\x1b\[\d+F", drawn)
+    first = {re.search(r"accuracy.* (\d\.\d+) → (\d\.\d+)", picture)[1] for picture in pictures if "accuracy" in picture}
+    last = re.findall(r"accuracy.* \d\.\d+ → (\d\.\d+)", drawn)[-1]
+    assert first == {"0.103"} and last == "0.635", (first, last)
 
 
 def explaining_and_plotting(service):
@@ -329,7 +366,7 @@ def completing(service):
     assert max(map(len, overview.splitlines())) <= 80
 
 
-SCENARIOS = [watching, explaining_and_plotting, first_mistakes, completing]
+SCENARIOS = [watching, watching_a_long_run, explaining_and_plotting, first_mistakes, completing]
 
 
 def main():

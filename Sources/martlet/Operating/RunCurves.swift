@@ -9,31 +9,51 @@ struct RunCurves {
     /// What was measured of the model before the first round.
     var initialMetrics: [String: [String: Double]]?
 
-    static func read(_ id: String, _ access: ServerAccess) async throws -> RunCurves {
-        do { return try await decode(id, access) } catch is DecodingError {
+    /// Reads a run; of one that is `known` from an earlier reading, only the latest rounds.
+    static func read(_ id: String, _ access: ServerAccess, knowing known: RunCurves? = nil) async throws -> RunCurves {
+        do { return try await decode(id, access, known) } catch is DecodingError {
             throw Failure("the server's answer cannot be read: server and program are of different versions")
         }
     }
 
-    private static func decode(_ id: String, _ access: ServerAccess) async throws -> RunCurves {
+    /// Attempts that are read again: what clients measure of a version arrives after its round.
+    private static let recentAttempts = 50
+
+    private static func decode(_ id: String, _ access: ServerAccess, _ known: RunCurves?) async throws -> RunCurves {
         let path = "/v1/runs/\(escaped(id))"
         let run = try WireCoding.decode(RunView.self, from: await access.call("GET", path))
         struct Page: Decodable {
             var items: [RoundView]
             var nextCursor: String?
         }
-        var rounds: [RoundView] = []
-        var cursor: String?
-        repeat {
-            let query = "?limit=10000" + (cursor.map { "&cursor=" + escaped($0) } ?? "")
-            let page = try WireCoding.decode(Page.self, from: await access.call("GET", path + "/rounds" + query))
-            rounds += page.items
-            cursor = page.nextCursor
-        } while cursor != nil
-        let first: ModelVersionView? =
-            run.modelVersion == nil
-            ? nil : try WireCoding.decode(ModelVersionView.self, from: await access.call("GET", path + "/models/0"))
-        return RunCurves(run: run, rounds: rounds, initialMetrics: first?.metrics)
+        func rounds(_ query: String) async throws -> [RoundView] {
+            var rounds: [RoundView] = []
+            var cursor: String?
+            repeat {
+                let query = query + (cursor.map { "&cursor=" + escaped($0) } ?? "")
+                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path + "/rounds?" + query))
+                rounds += page.items
+                cursor = page.nextCursor
+            } while cursor != nil
+            return rounds
+        }
+        var initialMetrics = known?.initialMetrics
+        if initialMetrics == nil, run.modelVersion != nil {
+            let first = try WireCoding.decode(ModelVersionView.self, from: await access.call("GET", path + "/models/0"))
+            initialMetrics = first.metrics
+        }
+        if let known, let all = known.joined(with: try await rounds("last=\(recentAttempts)")) {
+            return RunCurves(run: run, rounds: all, initialMetrics: initialMetrics)
+        }
+        return RunCurves(run: run, rounds: try await rounds("limit=10000"), initialMetrics: initialMetrics)
+    }
+
+    /// The rounds with the latest ones in the place of what was known of them; `nil` where rounds between are missing.
+    func joined(with latest: [RoundView]) -> [RoundView]? {
+        guard let first = latest.first else { return nil }
+        let place = (first.number, first.attempt)
+        guard let last = rounds.last, (last.number, last.attempt) >= place else { return nil }
+        return rounds.filter { ($0.number, $0.attempt) < place } + latest
     }
 
     var committed: [RoundView] { rounds.filter { $0.state == "committed" } }

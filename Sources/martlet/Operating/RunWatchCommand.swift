@@ -25,10 +25,12 @@ extension RunCommand {
             defer { screen.finish() }
             var last = ""
             var lastAnswer: ContinuousClock.Instant?
+            var known: RunCurves?
             while true {
                 let curves: RunCurves
                 do {
-                    curves = try await RunCurves.read(run, access)
+                    curves = try await RunCurves.read(run, access, knowing: known)
+                    known = curves
                     lastAnswer = .now
                 } catch let failure as Failure where failure.isConnectionProblem {
                     // A server that has never answered is more likely elsewhere than away.
