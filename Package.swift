@@ -139,7 +139,11 @@ let package = Package(
             ],
             swiftSettings: features
         ),
-        .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "martlet"], swiftSettings: features),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: ["LocalTraining", "Tensors", "TestSupport", "martlet"],
+            swiftSettings: features
+        ),
         .testTarget(
             name: "MartletClientTests",
             dependencies: [

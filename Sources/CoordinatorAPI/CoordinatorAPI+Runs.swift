@@ -11,6 +11,9 @@ extension CoordinatorAPI {
             try await requireOperator(request)
             let specification = try RunSpecification.read(await Self.document(request))
             let model = try makeInitialModel(specification.model)
+            if let base = try baseLayout(specification.model) {
+                try await coordinator.checkBase(of: specification, against: base)
+            }
             let dryRun = request.query["dry_run"] ?? "false"
             guard ["true", "false"].contains(dryRun) else {
                 throw ParseFailure(status: 400, detail: "dry_run must be true or false")

@@ -10,6 +10,7 @@ package struct CoordinatorAPI: Sendable {
     let coordinator: Coordinator
     let isOpen: Bool
     let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    let baseLayout: @Sendable (RunSpecification.Model) throws -> ParameterLayout?
     let modelFiles: ModelFiles
     /// The files of a model's directory, from its weights and those of the base that it names.
     package typealias ModelFiles =
@@ -29,6 +30,7 @@ package struct CoordinatorAPI: Sendable {
     ///   - requestLog: Where requests are logged.
     ///   - limits: How often callers may ask.
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
+    ///   - baseLayout: The tensors of the other model that a built-in architecture builds on.
     ///   - modelFiles: What a model's archive holds beside its card and specification.
     package init(
         coordinator: Coordinator,
@@ -36,6 +38,7 @@ package struct CoordinatorAPI: Sendable {
         requestLog: RequestLog = RequestLog(),
         limits: CallerLimits = CallerLimits(),
         makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?,
+        baseLayout: @escaping @Sendable (RunSpecification.Model) throws -> ParameterLayout? = { _ in nil },
         modelFiles: @escaping ModelFiles = { _, weights, _ in
             [ArchiveFile(name: "model.safetensors", content: .file(path: weights))]
         }
@@ -47,6 +50,7 @@ package struct CoordinatorAPI: Sendable {
         variants = ModelVariants(dataDirectory: coordinator.configuration.dataDirectory)
         uploads = UploadBudget(byteLimit: coordinator.configuration.uploadByteLimit, metrics: coordinator.metrics)
         self.makeInitialModel = makeInitialModel
+        self.baseLayout = baseLayout
         self.modelFiles = modelFiles
     }
 

@@ -156,4 +156,54 @@ struct OptimizerAndRobustnessTests {
         let next = try #require(try await Bench.assignment(coordinator, clients[2]))
         #expect(next.control?.sha256 == version.controlSha256)
     }
+
+    /// A device asks what became of an accepted update: open, abandoned, or a model version; also after a restart.
+    @Test func aClientIsToldWhatBecameOfItsAcceptedUpdate() async throws {
+        let bench = try await Bench(.sqlite)
+        let (run, clients) = try await bench.startRun(try Bench.specification(goal: 2), clients: 2)
+        let coordinator = bench.coordinator
+        let lost = try #require(try await Bench.assignment(coordinator, clients[0])).id
+        #expect(try await coordinator.assignment(lost, client: clients[0]).roundCommitted == nil)
+        _ = try await Bench.submit(coordinator, clients[0], lost, value: 1)
+        #expect(try await coordinator.assignment(lost, client: clients[0]).roundCommitted == nil)
+        // Nobody else comes: the attempt is abandoned.
+        bench.clock.advance(by: 200)
+        try await coordinator.tick()
+        #expect(try await coordinator.assignment(lost, client: clients[0]).roundCommitted == false)
+        bench.clock.advance(by: 200)
+        try await coordinator.tick()
+        var ids: [String] = []
+        for client in clients {
+            let id = try #require(try await Bench.assignment(coordinator, client)).id
+            _ = try await Bench.submit(coordinator, client, id, value: 1)
+            ids.append(id)
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
+        for server in [coordinator, try await bench.restarted()] {
+            #expect(try await server.assignment(ids[0], client: clients[0]).roundCommitted == true)
+            #expect(try await server.assignment(lost, client: clients[0]).roundCommitted == false)
+        }
+    }
+
+    /// A base of other tensors is refused when the run is created, by the first that is wrong, and with a dry run too.
+    @Test func aBaseOfOtherTensorsIsRefusedByTheFirstThatIsWrong() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(try Bench.specification())
+        var specification = try Bench.specification()
+        specification.model.base = try WireCoding.decode(
+            RunSpecification.Model.Base.self,
+            from: Data(#"{"run": "\#(run)"}"#.utf8)
+        )
+        func problem(_ tensors: [TensorSpecification]) async throws -> String {
+            do {
+                try await bench.coordinator.checkBase(of: specification, against: ParameterLayout(tensors))
+                return ""
+            } catch let error as DocumentError { return error.problems.map { "\($0.pointer) \($0.detail)" }.joined() }
+        }
+        let (w, b) = (TensorSpecification(name: "w", shape: [3]), TensorSpecification(name: "b", shape: []))
+        #expect(try await problem([w, b]) == "")
+        #expect(try await problem([w]).contains("/model/base version 0 of run \(run) has tensor 'b'"))
+        #expect(try await problem([w, b, .init(name: "c", shape: [1])]).contains("lacks tensor 'c'"))
+        #expect(try await problem([.init(name: "w", shape: [4]), b]).contains("tensor 'w' has shape [3], not [4]"))
+    }
 }

@@ -212,6 +212,49 @@ struct BinaryTests {
         }
     }
 
+    /// What cannot be built or trained is refused when the run is created, by its field and in words.
+    @Test func modelsThatCannotBeBuiltAreRefusedByField() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        #expect(try server.martlet("population", "create", "p").status == 0)
+        func create(_ model: String) throws -> (status: Int32, output: String) {
+            let path = directory.path + "/run.yaml"
+            let text = "population: p\nrounds: 1\ncohort: {goal: 2}\nprivacy: {mode: none}\nmodel: \(model)\n"
+            try text.write(toFile: path, atomically: true, encoding: .utf8)
+            return try server.martlet("run", "create", path, "--json")
+        }
+        let sizes = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+        for (model, words) in [
+            (
+                "{architecture: cifg-lstm, config: {vocab_size: 60, embedding_dim: 4, hidden_dim: 8}}",
+                "/model/config/vocab_size must be 52"
+            ),
+            ("{architecture: decoder, config: {\(sizes), rope_scaling: {type: linear}}}", "/model/config/rope_scaling"),
+            ("{architecture: decoder, config: {\(sizes), hidden_act: gelu}}", "/model/config/hidden_act"),
+            (
+                "{architecture: decoder, config: {\(sizes), sliding_window: 8, use_sliding_window: true}}",
+                "sliding_window"
+            ),
+            ("{architecture: decoder, config: {\(sizes), lora: {r: 2}}}", "/model/base is required"),
+        ] {
+            let (status, output) = try create(model)
+            #expect(status != 0 && output.contains(words), "\(model): \(output)")
+        }
+        // Adapters over a base of other sizes: the first tensor that is wrong.
+        let created = try create("{architecture: decoder, config: {\(sizes)}}")
+        let view = try JSONSerialization.jsonObject(with: Data(created.output.utf8)) as? [String: Any]
+        let run = try #require(view?["id"] as? String, "\(created)")
+        let wider = sizes.replacing("intermediate_size: 16", with: "intermediate_size: 24")
+        let (status, output) = try create(
+            "{architecture: decoder, base: {run: \(run)}, config: {\(wider), lora: {r: 2}}}"
+        )
+        #expect(status != 0 && output.contains("/model/base version 0 of run \(run)'s tensor"), "\(output)")
+        #expect(output.contains("mlp.down_proj.weight' has shape [16, 16], not [16, 24]"), "\(output)")
+        let right = try create("{architecture: decoder, base: {run: \(run)}, config: {\(sizes), lora: {r: 2}}}")
+        #expect(right.status == 0, "\(right.output)")
+    }
+
     @Test func badRequestsGetProblemDocumentsAndTheServerStaysUp() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path)

@@ -5,7 +5,11 @@ import Testing
 /// Every example runs as it stands, in fewer rounds.
 @Suite(.timeLimit(.minutes(4)), .serialized)
 struct ExamplesTests {
-    private func run(_ example: String, rounds: Int) throws -> (status: Int32, output: String) {
+    private func run(
+        _ example: String,
+        rounds: Int,
+        python: String? = nil
+    ) throws -> (status: Int32, output: String) {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/bash")
         process.arguments = [ServerProcess.repository + "/Examples/\(example)/run.sh"]
@@ -13,6 +17,10 @@ struct ExamplesTests {
         environment["MARTLET"] = ServerProcess.binary
         environment["ROUNDS"] = String(rounds)
         environment["PATIENCE"] = "40"
+        if let python {
+            environment["PYTHON"] = python
+            environment["PATIENCE"] = "120"
+        }
         process.environment = environment
         let output = Pipe()
         process.standardOutput = output
@@ -53,5 +61,22 @@ struct ExamplesTests {
         let (status, output) = try run("trainers", rounds: 2)
         #expect(status == 0, "\(output)")
         #expect(output.contains("passed  sigterm") && output.contains("trained: 2 rounds"), "\(output)")
+    }
+
+    /// A Python with PyTorch: that of `MARTLET_TEST_PYTHON`; the test is skipped without it.
+    private static let torch: String? = ServerProcess.python.flatMap { python in
+        let status = try? ServerProcess.capture(python, ["-c", "import torch, safetensors"]).status
+        return status == 0 ? python : nil
+    }
+
+    /// Conformance, two rounds of LoRA by three devices, and adapters that help texts nobody trained on.
+    @Test(.enabled(if: ExamplesTests.torch != nil, "needs torch and safetensors in MARTLET_TEST_PYTHON"))
+    func aFrozenModelIsAdaptedInPyTorch() throws {
+        let (status, output) = try run("trainers/pytorch-lora", rounds: 2, python: Self.torch)
+        #expect(status == 0, "\(output)")
+        #expect(output.contains("passed  repeatable") && !output.contains("failed  "), "\(output)")
+        #expect(output.contains("trained: 2 rounds"), "\(output)")
+        let figures = output.split(separator: "\n").last?.split(separator: " ").compactMap { Double($0) } ?? []
+        #expect(figures.count == 2 && figures[1] < figures[0] - 0.5, "\(output)")
     }
 }

@@ -136,12 +136,20 @@ struct FederatedClientTests {
         sha256: String? = nil,
         training: String = "{}",
         clipping: String = #"{"norm": 0.5}"#,
-        update: [ScriptedTransport.Answer]? = nil
+        update: [ScriptedTransport.Answer]? = nil,
+        committed: [Bool] = []
     ) throws -> ScriptedTransport {
         let checkIn = try assignment(mode: mode, sha256: sha256, training: training, clipping: clipping)
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
         let file = SafetensorsWriter.encode(model)
+        let work = try WireCoding.decode(CheckInResponse.self, from: checkIn).assignment
         return ScriptedTransport([
+            "GET /v1/assignments/asg_1": try committed.map { isCommitted in
+                var body = work
+                body?.roundCommitted = isCommitted
+                let data = try WireCoding.encode(body)
+                return { _ in TransportResponse(status: 200, body: data) }
+            },
             "POST /v1/clients": [{ _ in TransportResponse(status: 201, body: registered) }],
             "POST /v1/checkins": [{ _ in TransportResponse(status: 201, body: checkIn) }],
             "GET /model": [{ _ in TransportResponse(status: 200, body: file) }],
@@ -224,25 +232,58 @@ struct FederatedClientTests {
         let told = try #require(trainer.told.withLock { $0.first })
         #expect(told.proximalMu == 0.25 && told.optimizer.rule == .momentum)
         #expect(told.optimizer.momentum == 0.5 && told.optimizer.weightDecay == 0.1)
+        let adam = #"{"local": {"optimizer": "adamw", "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6}}"#
+        _ = try await client(try transport(training: adam), trainer).participateOnce(waitSeconds: 0)
+        let constants = try #require(trainer.told.withLock { $0.last }).optimizer
+        #expect(constants.rule == .adamw && constants.beta1 == 0.8 && constants.beta2 == 0.99)
+        #expect(constants.epsilon == 1e-6)
     }
 
-    @Test func scaffoldKeepsItsControlVariateOnceTheUpdateIsAccepted() async throws {
+    @Test func scaffoldKeepsItsControlVariateOnceItsRoundIsCommitted() async throws {
         let training = #"{"algorithm": "scaffold", "local": {"learning_rate": 0.5}}"#
         let refused: ScriptedTransport.Answer = { _ in TransportResponse(status: 410) }
         let accepted: ScriptedTransport.Answer = { _ in TransportResponse(status: 200) }
-        let transport = try transport(training: training, update: [refused, accepted, accepted])
+        let transport = try transport(
+            training: training,
+            update: [refused, accepted],
+            // What became of the two accepted updates: the first one's attempt was abandoned, the second one's committed.
+            committed: [false, true]
+        )
         let trainer = CountingTrainer()
-        let client = try client(transport, trainer)
-        for _ in 0..<3 { _ = try await client.participateOnce(waitSeconds: 0) }
+        // Each time a new process, which knows what the last one left on the disk.
+        for _ in 0..<4 { _ = try await client(transport, trainer).participateOnce(waitSeconds: 0) }
         let parts = try uploaded(transport).map {
             ControlVariates.split($0.vector.values, modelLayout: model.layout)
         }
         // c = 0 and delta = 1 over 4 steps at rate 0.5: each change of c_i is −1 / 2, whatever c_i is.
-        #expect(parts.count == 3 && parts.allSatisfy { $0.model == [1, 1, 1, 1] })
+        #expect(parts.count == 4 && parts.allSatisfy { $0.model == [1, 1, 1, 1] })
         #expect(parts.allSatisfy { $0.control == [-0.5, -0.5, -0.5, -0.5] })
-        // c − c_i: the refused update changed nothing, the accepted one did.
+        // c − c_i: neither the refused update nor the abandoned one changed anything, the committed one did.
         let corrections = trainer.told.withLock { $0.map(\.gradientCorrection) }
-        #expect(corrections == [[0, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
+        #expect(corrections == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
+    }
+
+    /// How little data there is says something about them: under privacy only the code leaves.
+    @Test func whatAFailureSaysOfTheDataStaysUnderPrivacy() async throws {
+        struct Poor: LocalTrainer {
+            func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+                throw LocalTrainingError.unusableData(reason: "3 characters are left")
+            }
+        }
+        for (mode, says) in [("none", true), ("local", false), ("central", false)] {
+            let transport = try transport(mode: mode)
+            let client = FederatedClient(
+                server: "http://server/",
+                enrollmentToken: "enroll",
+                state: try ClientState(directory: directory.path + "/" + mode),
+                trainer: Poor(),
+                transport: transport,
+                models: try ModelCache(directory: directory.path + "/models")
+            )
+            #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "no_data"))
+            let report = try #require(transport.made("POST /v1/assignments/asg_1/failure").first)
+            #expect(String(decoding: report.body, as: UTF8.self).contains("3 characters") == says)
+        }
     }
 
     @Test func scaffoldIsClippedAsOneVectorUnderPrivacy() async throws {

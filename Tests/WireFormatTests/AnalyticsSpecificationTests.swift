@@ -92,6 +92,18 @@ struct AnalyticsSpecificationTests {
             "/training: counts and votes are sent as they are"
         ),
         (
+            #""analytics": {"method": "histogram", "candidates": ["a"]}, "cohort": {"goal": 2}, "training": {"local": {"epochs": 3}}"#,
+            "/training: local, limits and model_encoding have no meaning here"
+        ),
+        (
+            #""analytics": {"method": "histogram", "candidates": ["a"]}, "cohort": {"goal": 2}, "training": {"limits": {"max_steps": 3}}"#,
+            "/training: local, limits and model_encoding have no meaning here"
+        ),
+        (
+            #""analytics": {"method": "triehh", "epsilon": 1}, "training": {"model_encoding": "f16"}"#,
+            "/training: local, limits and model_encoding have no meaning here"
+        ),
+        (
             #""analytics": {"method": "histogram", "candidates": ["a"]}, "cohort": {"goal": 2}, "aggregation": {"rule": "median"}"#,
             "/aggregation: counts are added up"
         ),

@@ -7,6 +7,8 @@ each device: give it with --base. Data: data/train.txt, bytes are tokens (id = b
 
   python trainer.py --make-adapters OUT.safetensors --base DIR [--rank 8]    the run's first model
   python trainer.py --base DIR                                                run by `martlet client --trainer-command`
+  python trainer.py --judge TEXT... --base DIR [--adapters FILE]              the loss on texts, in bits a byte
+  python trainer.py --make-base TEXT... --base DIR                            a tiny base to try all this with
 """
 import argparse, hashlib, json, math, os, signal, sys
 
@@ -21,12 +23,14 @@ TARGETS = ("q_proj", "v_proj")
 class Model:
     """The forward pass of the Llama layout, over a dictionary of tensors."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, weights=None):
         with open(os.path.join(directory, "config.json")) as file:
             self.config = c = json.load(file)
         if c.get("hidden_act", "silu") != "silu" or c.get("rope_scaling"):
             sys.exit(NOT_UNDERSTOOD)
-        self.weights = {k: v.float() for k, v in load_file(os.path.join(directory, "model.safetensors")).items()}
+        if weights is None:
+            weights = {k: v.float() for k, v in load_file(os.path.join(directory, "model.safetensors")).items()}
+        self.weights = weights
         self.heads = c["num_attention_heads"]
         self.kv_heads = c.get("num_key_value_heads", self.heads)
         self.head_dim = c.get("head_dim") or c["hidden_size"] // self.heads
@@ -97,6 +101,10 @@ def read_windows(directory, vocabulary, length=64):
                 tokens += [byte + 4 for byte in file.read()]
     if any(not 0 <= token < vocabulary for token in tokens):
         sys.exit(NOT_UNDERSTOOD)
+    return windows_of(tokens, length)
+
+
+def windows_of(tokens, length=64):
     windows = [tokens[i : i + length + 1] for i in range(0, len(tokens) - 1, length)]
     return [w for w in windows if len(w) > 1]
 
@@ -112,6 +120,56 @@ def loss_of(model, adapters, scale, windows):
     nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
     hits = (logits.argmax(-1) == targets).sum().item()
     return nll, (targets != -100).sum().item(), hits
+
+
+def make_base(directory, paths, steps=250):
+    """Trains a model of 117,000 parameters on public texts, and writes it as Hugging Face does."""
+    size, layers, inner, heads = 64, 2, 176, 4
+    config = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 260,
+        "hidden_size": size, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": heads, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+    }
+    torch.manual_seed(42)
+    shapes = {"model.embed_tokens.weight": (260, size)}
+    for layer in range(layers):
+        p = f"model.layers.{layer}."
+        shapes |= {p + f"self_attn.{name}_proj.weight": (size, size) for name in "qkvo"}
+        shapes |= {p + f"mlp.{name}_proj.weight": (inner, size) for name in ("gate", "up")}
+        shapes[p + "mlp.down_proj.weight"] = (size, inner)
+    weights = {name: (torch.randn(shape) * 0.02).requires_grad_() for name, shape in shapes.items()}
+    norms = [f"model.layers.{layer}.{name}.weight" for layer in range(layers)
+             for name in ("input_layernorm", "post_attention_layernorm")]
+    weights |= {name: torch.ones(size).requires_grad_() for name in norms + ["model.norm.weight"]}
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "config.json"), "w") as file:
+        json.dump(config, file, indent=1)
+    model = Model(directory, weights)
+    windows = windows_of([byte + 4 for path in paths for byte in open(path, "rb").read()])
+    optimizer = torch.optim.AdamW(weights.values(), lr=3e-3, weight_decay=0.0)
+    for _ in range(steps):
+        batch = [windows[i] for i in torch.randint(len(windows), (16,)).tolist()]
+        nll, count, _ = loss_of(model, {}, 0, batch)
+        optimizer.zero_grad()
+        (nll / count).backward()
+        optimizer.step()
+    file = {name: value.detach().contiguous() for name, value in weights.items()}
+    save_file(file, os.path.join(directory, "model.safetensors"), metadata={"format": "pt"})
+    print(f"base: {sum(v.numel() for v in file.values())} parameters, loss {nll.item() / count / math.log(2):.2f} bits a byte")
+
+
+def judge(model, adapters, alpha, paths):
+    """Bits a byte on texts, with adapters where they are given."""
+    rank = next((v.shape[0] for k, v in adapters.items() if k.endswith("lora_A.weight")), 1)
+    nll = count = 0
+    with torch.no_grad():
+        for path in paths:
+            with open(path, "rb") as file:
+                windows = windows_of([byte + 4 for byte in file.read()])
+            sums = loss_of(model, adapters, alpha / rank, windows)
+            nll, count = nll + sums[0].item(), count + sums[1]
+    return nll / count / math.log(2)
 
 
 def run(model, alpha):
@@ -137,7 +195,10 @@ def run(model, alpha):
     size = hyper["batch_size"]
     steps = min(hyper["max_steps"], hyper["epochs"] * math.ceil(len(windows) / size)) if training else 0
     optimizer = (
-        torch.optim.AdamW(adapters.values(), lr=hyper["lr"], weight_decay=0.0)
+        torch.optim.AdamW(
+            adapters.values(), lr=hyper["lr"], betas=(hyper.get("beta1", 0.9), hyper.get("beta2", 0.999)),
+            eps=hyper.get("epsilon", 1e-8), weight_decay=hyper.get("weight_decay", 0.0),
+        )
         if hyper.get("optimizer", "sgd").startswith("adam")
         else torch.optim.SGD(adapters.values(), lr=hyper["lr"])
     )
@@ -181,10 +242,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True)
     parser.add_argument("--make-adapters")
+    parser.add_argument("--make-base", nargs="+", metavar="TEXT")
+    parser.add_argument("--judge", nargs="+", metavar="TEXT")
+    parser.add_argument("--adapters")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     options = parser.parse_args()
+    if options.make_base:
+        make_base(options.base, options.make_base)
+        return OK
     model = Model(options.base)
+    if options.judge:
+        adapters = load_file(options.adapters) if options.adapters else {}
+        print(f"{judge(model, adapters, options.alpha, options.judge):.4f}")
+        return OK
     if options.make_adapters:
         torch.manual_seed(42)
         adapters = {}

@@ -69,12 +69,24 @@ enum Machine {
         return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
     }()
 
-    /// The commit of the working directory, or `unknown`.
-    static let commit: String =
-        (try? Command.run(["git", "rev-parse", "--short", "HEAD"]).output.trimmingCharacters(
-            in: .whitespacesAndNewlines
-        ))
-        ?? "unknown"
+    /// The commit of the checkout that this executable was built in, with `-dirty` where tracked files differ from it, or
+    /// `unknown`.
+    static let commit: String = {
+        let folder = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
+            .deletingLastPathComponent()
+        func git(_ arguments: String...) -> String? {
+            // Outside a checkout the executable may still be run from one.
+            let places = [folder.path, "."]
+            return places.lazy.compactMap { try? Command.run(["git", "-C", $0] + arguments).output }.first
+        }
+        guard let head = git("rev-parse", "--short", "HEAD")?.trimmingCharacters(in: .whitespacesAndNewlines),
+            !head.isEmpty
+        else { return "unknown" }
+        let changes = git("status", "--porcelain", "--untracked-files=no") ?? ""
+        // What experiments write while they run is no change of the program.
+        let isDirty = changes.split(separator: "\n").contains { !$0.contains(" docs/") }
+        return head + (isDirty ? "-dirty" : "")
+    }()
 }
 
 /// Repeats a piece of work.

@@ -64,6 +64,20 @@ struct LearningTask: Sendable {
         )
     }
 
+    /// The same with 4,853 parameters, for what a large model would need more clients for.
+    static func shakespeareSmallest(_ directory: String) throws -> LearningTask {
+        let (play, roles) = try roles(directory)
+        let alphabet = try json(CharacterTokenizer.alphabet(of: [play]))
+        let sizes = #""embedding_dim": 16, "hidden_dim": 32"#
+        return try LearningTask(
+            architecture: "cifg-lstm",
+            config:
+                #"{\#(sizes), "stream": true, "unk_target": "train", "tokenizer": {"type": "char", "alphabet": \#(alphabet)}}"#,
+            clients: roles.map { .texts([$0.training]) },
+            heldOut: roles.map(\.test)
+        )
+    }
+
     /// Next words by speaking role; `word-small`, 216,592 parameters, the 2,000 most frequent tokens of the training texts.
     static func shakespeareWords(_ directory: String) throws -> LearningTask {
         let (_, roles) = try roles(directory)

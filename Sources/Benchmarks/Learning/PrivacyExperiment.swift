@@ -1,3 +1,4 @@
+import DifferentialPrivacy
 import Foundation
 import LocalTraining
 import Tensors
@@ -8,20 +9,23 @@ import Tensors
 /// is no ε at δ = 10⁻⁵ that the sampler's exactness can prove. The arithmetic is that of mode `central`: every change
 /// is clipped to C, the sum gets Gaussian noise of standard deviation z·C, and is divided by K. Noise comes from a seeded
 /// generator, which no real run does.
+///
+/// The model is small on purpose (``LearningTask/shakespeareSmallest(_:)``): the noise in the mean has norm z·C·√D/K over
+/// D parameters beside a change of norm C at most, and a few hundred clients cannot drown the noise of a large model.
 struct PrivacyExperiment {
     static let name = "privacy-cohorts"
-    static let rounds = 20
+    static let rounds = 40
 
     /// Terms of one case.
     struct Terms: Sendable {
         var noise: Double
         var goal: Int
         var norm: Double
-        var name: String { "z=\(noise.formatted()) K=\(goal)" }
+        var name: String { "C=\(norm.formatted()) z=\(noise.formatted()) K=\(goal)" }
     }
 
-    static let cases = [10, 30, 100].flatMap { goal in
-        [0, 0.3, 1].map { Terms(noise: $0, goal: goal, norm: 2) }
+    static let cases = [2.0, 4].flatMap { norm in
+        [10, 30, 100].flatMap { goal in [0, 0.3, 1].map { Terms(noise: $0, goal: goal, norm: norm) } }
     }
 
     let task: LearningTask
@@ -38,7 +42,7 @@ struct PrivacyExperiment {
             batchSize: 4,
             epochs: 1,
             gradientClip: 1,
-            maxExamples: 12,
+            maxExamples: 40,
             seed: 0
         )
         let trainers = try task.clients.map { try made.makeTrainer(data: $0, instructions: instructions) }
@@ -63,17 +67,24 @@ struct PrivacyExperiment {
                 for index in sum.values.indices { sum.values[index] += Float(deviation * normal(&generator)) }
             }
             VectorKernels.axpy(1 / Float(terms.goal), sum.values, into: &model.values)
-            guard round.isMultiple(of: 5) else { continue }
-            points.append(
-                LearningPoint(
-                    terms.name,
-                    seed: seed,
-                    round: round,
-                    try task.judge.measure(model),
-                    bytesUp: 0,
-                    seconds: (ContinuousClock.now - start) / .seconds(1)
-                )
+            guard round.isMultiple(of: 10) else { continue }
+            var point = LearningPoint(
+                terms.name,
+                seed: seed,
+                round: round,
+                try task.judge.measure(model),
+                bytesUp: 0,
+                seconds: (ContinuousClock.now - start) / .seconds(1)
             )
+            // What a server would charge: the rounds that one client is in, without noise or with too little of it nothing.
+            let participations = (round * terms.goal + order.count - 1) / order.count
+            if terms.noise >= 1 {
+                point.epsilon = GaussianAccountant.epsilon(
+                    delta: 1e-5,
+                    noiseMultiplier: terms.noise / Double(participations).squareRoot()
+                )
+            }
+            points.append(point)
         }
         points[points.count - 1].sign()
         return points

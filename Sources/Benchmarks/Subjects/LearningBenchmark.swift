@@ -71,7 +71,7 @@ struct LearningBenchmark: AsyncParsableCommand {
         let record = record(PrivacyExperiment.name)
         let open = try open(PrivacyExperiment.cases, seed, record, \.name)
         guard !open.isEmpty else { return }
-        let experiment = PrivacyExperiment(task: try .shakespeareCharacters(data))
+        let experiment = PrivacyExperiment(task: try .shakespeareSmallest(data))
         for terms in open {
             let points = try experiment.perform(terms, seed: seed)
             try record.append(points)

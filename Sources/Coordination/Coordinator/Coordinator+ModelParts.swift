@@ -1,5 +1,5 @@
 package import Foundation
-import Tensors
+package import Tensors
 package import WireFormat
 
 /// What a model needs beside its own tensors: another run's version, and a tokeniser.
@@ -19,6 +19,19 @@ extension Coordinator {
         var resolved = specification
         resolved.model.base?.version = version.version
         return resolved
+    }
+
+    /// Refuses a base whose tensors are not those that the model builds on, before any client meets them.
+    ///
+    /// - Throws: `DocumentError` at `/model/base` with the first tensor that is wrong; ``CoordinationError``.
+    package func checkBase(of specification: RunSpecification, against wanted: ParameterLayout) throws {
+        guard let base = try resolvingBase(specification).model.base,
+            let version = runs[base.run]?.versions.first(where: { $0.version == base.version })
+        else { return }
+        let actual = try SafetensorsFile(path: blobs.path(sha256: version.sha256)).layout
+        if let reason = wanted.mismatch(of: actual, "version \(version.version) of run \(base.run)") {
+            throw DocumentError("/model/base", reason)
+        }
     }
 
     /// The base as an assignment names it.

@@ -310,6 +310,7 @@ extension Coordinator {
             record.isEvaluation
             ? run.specification.evaluation.minimum : run.specification.cohort.minimum
         body.valueBound = run.specification.aggregation.valueBound
+        if record.state == .accepted { body.roundCommitted = run.hasCommitted(record) }
         return body
     }
 
@@ -501,14 +502,14 @@ extension Coordinator {
 
     /// Notes that the client could not do the work.
     package func reportFailure(assignment id: String, client: String, _ report: FailureReport) throws {
-        try end(assignment: id, client: client, .failed(code: report.code))
+        try end(assignment: id, client: client, .failed(code: report.code, detail: report.detail))
     }
 
     private func end(assignment id: String, client: String, _ event: AssignmentEvent) throws {
         var record = try ownAssignment(id, client: client)
         switch event {
         case .rejected(let code) where record.state == .rejected && record.code == code: return
-        case .failed(let code) where record.state == .failed && record.code == code: return
+        case .failed(let code, _) where record.state == .failed && record.code == code: return
         default: break
         }
         let effects = try apply(event, to: &record)

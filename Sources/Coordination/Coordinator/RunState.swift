@@ -91,6 +91,16 @@ struct RunState: Sendable {
         return max(0, terms.wanted - live.count - round.accepted)
     }
 
+    /// Whether an accepted update's attempt became a model version; `nil` while that is open.
+    func hasCommitted(_ assignment: AssignmentRecord) -> Bool? {
+        let number = assignment.countedRound ?? assignment.round
+        let own = rounds.last {
+            $0.number == number && (assignment.countedRound != nil || $0.attempt == assignment.attempt)
+        }
+        guard let own, own.phase.isFinal else { return nil }
+        return own.phase == .committed
+    }
+
     /// Whether nothing more will happen.
     var isOver: Bool { ["completed", "cancelled", "failed"].contains(record.state) }
 

@@ -7,7 +7,8 @@ package enum AssignmentEvent: Equatable, Sendable {
     /// An update was received and checked, and is on disk.
     case accepted(sha256: String, bytes: Int, examples: Int)
     case rejected(code: String)
-    case failed(code: String)
+    /// The client could not do the work; the detail is its own words for the operator.
+    case failed(code: String, detail: String? = nil)
     /// Time has passed: the lease or the deadline may be over.
     case tick
     /// The work is no longer wanted.
@@ -65,7 +66,9 @@ extension AssignmentRecord {
                 counts: .accepted(bytes: bytes, examples: examples)
             )
         case .rejected(let code): return finish(.rejected, code: code, at: time, cause: code, counts: .rejected)
-        case .failed(let code): return finish(.failed, code: code, at: time, cause: code, counts: .failed)
+        case .failed(let code, let detail):
+            let cause = detail.map { "\(code): \($0)" } ?? code
+            return finish(.failed, code: code, at: time, cause: cause, counts: .failed)
         case .tick, .superseded: return []
         }
     }

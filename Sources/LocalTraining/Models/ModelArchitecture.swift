@@ -44,23 +44,8 @@ extension ModelArchitecture {
     }
 
     private func check(_ actual: ParameterLayout, against wanted: ParameterLayout, _ what: String) throws {
-        guard actual != wanted else { return }
-        let shapes = Dictionary(uniqueKeysWithValues: actual.tensors.map { ($0.name, $0.shape) })
-        for tensor in wanted.tensors {
-            guard let shape = shapes[tensor.name] else {
-                throw LocalTrainingError.modelMismatch(reason: "\(what) lacks tensor '\(tensor.name)'")
-            }
-            guard shape == tensor.shape else {
-                throw LocalTrainingError.modelMismatch(
-                    reason: "\(what)'s tensor '\(tensor.name)' has shape \(shape), not \(tensor.shape)"
-                )
-            }
-        }
-        let names = Set(wanted.tensors.map(\.name))
-        let surplus = actual.tensors.first { !names.contains($0.name) }?.name ?? ""
-        throw LocalTrainingError.modelMismatch(
-            reason: "\(what) has tensor '\(surplus)', which \(Self.name) does not know"
-        )
+        guard let reason = wanted.mismatch(of: actual, what) else { return }
+        throw LocalTrainingError.modelMismatch(reason: "\(reason) (\(Self.name))")
     }
 }
 

@@ -110,14 +110,31 @@ package struct ModelDirectory: Sendable {
                 int8 ? QuantizedWeights.encode(vector) : SafetensorsWriter.encode(vector, metadata: ["format": "pt"])
             try data.write(to: URL(fileURLWithPath: directory + "/" + name), options: .atomic)
         }
-        if let decoder = architecture as? DecoderArchitecture, let adapters = decoder.adapters {
-            guard let base else { throw LocalTrainingError.modelMismatch(reason: "adapters need their base model") }
-            try put(base, "model.safetensors")
-            try put(adapters.complete(model, decoder.configuration), "adapter_model.safetensors")
-        } else {
-            try put(model, "model.safetensors")
-            if let base { try put(base, "statistics.safetensors") }
+        let names = Self.weightNames(of: architecture)
+        if names.hasAdapters && base == nil {
+            throw LocalTrainingError.modelMismatch(reason: "adapters need their base model")
         }
+        try put(Self.completed(model, of: architecture) ?? model, names.model)
+        if let base { try put(base, names.base) }
+    }
+
+    /// The files of a model's own tensors and of the other one's that it builds on: adapters beside their base, as PEFT has
+    /// them, or a table's model beside its statistics.
+    package static func weightNames(
+        of architecture: any ModelArchitecture
+    ) -> (model: String, base: String, hasAdapters: Bool) {
+        (architecture as? DecoderArchitecture)?.adapters != nil
+            ? ("adapter_model.safetensors", "model.safetensors", true)
+            : ("model.safetensors", "statistics.safetensors", false)
+    }
+
+    /// The tensors that other programs expect where those that travel are fewer: adapters of which only B is trained.
+    package static func completed(
+        _ model: ParameterVector,
+        of architecture: any ModelArchitecture
+    ) -> ParameterVector? {
+        guard let decoder = architecture as? DecoderArchitecture else { return nil }
+        return decoder.adapters?.complete(model, decoder.configuration)
     }
 
     /// Adapters added into their base: a full model.

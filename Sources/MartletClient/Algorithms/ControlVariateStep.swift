@@ -37,9 +37,4 @@ struct ControlVariateStep: Sendable {
         VectorKernels.axpy(1, ControlVariates.split(update.values, modelLayout: layout).control, into: &values)
         return ParameterVector(layout: layout, values: values)
     }
-
-    /// Where the device keeps cᵢ of a run.
-    static func fileName(run: String) -> String {
-        "control-" + run.filter { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "-" } + ".safetensors"
-    }
 }

@@ -98,10 +98,19 @@ public struct ExternalTrainer: LocalTrainer {
 
     /// Runs the command for one assignment.
     ///
-    /// - Throws: ``ExternalTrainerError`` naming the rule that was broken.
+    /// - Throws: ``ExternalTrainerError`` naming the rule that was broken; `LocalTrainingError.unsupported` for what a command
+    ///   cannot be told to do, before it is started.
     public func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         guard instructions.gradientCorrection == nil else {
-            throw LocalTrainingError.unsupported(operation: "SCAFFOLD by an external trainer")
+            throw LocalTrainingError.unsupported(
+                operation:
+                    "SCAFFOLD by a trainer command, which cannot correct its steps; the run needs algorithm fedavg"
+            )
+        }
+        if let name = instructions.model?.architecture, ["histogram", "triehh"].contains(name) {
+            throw LocalTrainingError.unsupported(
+                operation: "method \(name) by a trainer command; start this client with --data and no --trainer-command"
+            )
         }
         let (task, report) = try run(.train, model: model, instructions: instructions)
         defer { task.remove() }
@@ -112,6 +121,14 @@ public struct ExternalTrainer: LocalTrainer {
             metrics: report.metrics,
             stepCount: report.steps,
             isPartial: report.partial
+        )
+    }
+
+    /// Refuses: a command trains, and what it sends is where its steps came to.
+    public func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+        throw LocalTrainingError.unsupported(
+            operation:
+                "submit gradient by a trainer command; the run needs submit delta, with one step a round for FedSGD"
         )
     }
 

@@ -85,17 +85,18 @@ struct TrainerTask {
 
     /// Writes `assignment.json`.
     func describe(_ operation: Operation, instructions: ExternalInstructions, deadline: Date) throws {
+        var hyper: [String: Any] = [
+            "optimizer": instructions.optimizer, "epochs": instructions.epochs,
+            "batch_size": instructions.batchSize, "lr": instructions.learningRate,
+            "max_steps": instructions.maxSteps, "clip": instructions.gradientClip,
+            "proximal_mu": instructions.proximalMu, "weight_decay": instructions.weightDecay,
+        ]
+        hyper.merge(instructions.optimizerConstants) { $1 }
         let fields: [String: Any] = [
             "schema": 1, "op": operation.rawValue, "run": instructions.run, "round": instructions.round,
             "seed": String(instructions.seed), "deadline": Int(deadline.timeIntervalSince1970),
             "threads": instructions.threads,
-            "hyper": [
-                "optimizer": instructions.optimizer, "epochs": instructions.epochs,
-                "batch_size": instructions.batchSize, "lr": instructions.learningRate,
-                "max_steps": instructions.maxSteps, "clip": instructions.gradientClip,
-                "proximal_mu": instructions.proximalMu,
-            ],
-            "trainable": ["*"], "output": "delta",
+            "hyper": hyper, "trainable": ["*"], "output": "delta",
         ]
         let data = try JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])
         try data.write(to: URL(fileURLWithPath: directory + "/assignment.json"))
@@ -202,6 +203,9 @@ struct ExternalInstructions {
     var maxSteps = 200
     var gradientClip = 5.0
     var proximalMu = 0.0
+    var weightDecay = 0.0
+    /// What belongs to the optimizer alone: momentum's memory, Adam's.
+    var optimizerConstants: [String: Double] = [:]
 }
 
 extension ExternalInstructions {
@@ -217,5 +221,16 @@ extension ExternalInstructions {
         maxSteps = min(instructions.maxSteps, 1 << 53)
         gradientClip = instructions.gradientClip
         proximalMu = instructions.proximalMu
+        weightDecay = instructions.optimizer.weightDecay
+        optimizerConstants =
+            switch instructions.optimizer.rule {
+            case .sgd: [:]
+            case .momentum: ["momentum": instructions.optimizer.momentum]
+            case .adam, .adamw:
+                [
+                    "beta1": instructions.optimizer.beta1, "beta2": instructions.optimizer.beta2,
+                    "epsilon": instructions.optimizer.epsilon,
+                ]
+            }
     }
 }

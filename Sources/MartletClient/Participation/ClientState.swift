@@ -34,8 +34,8 @@ public struct ClientState: Sendable {
         var assignment: String
         var updateUrl: String
         var sha256: String
-        /// What `control.next` becomes when the update was accepted (SCAFFOLD).
-        var controlFile: String?
+        /// The run whose control variate `control.next` is, when the update was accepted and its round commits (SCAFFOLD).
+        var controlRun: String?
         /// What `residual.next` becomes when the update was accepted (sparse updates).
         var residualFile: String?
         /// `nil` for a safetensors file.

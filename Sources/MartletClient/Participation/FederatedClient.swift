@@ -195,20 +195,20 @@ public actor FederatedClient {
             ledger.events.append(.init(assignment))
             try state.write("ledger.json", ledger)
             try state.move("update.safetensors.part", to: "update.safetensors")
-            if let control = prepared.control { try state.write("control.next", data: control) }
+            if let control = prepared.control { try state.write(ControlVariateFile.unsent, data: control) }
             if let feedback = prepared.feedback { try state.write("residual.next", data: feedback.data) }
             let pending = ClientState.PendingUpload(
                 assignment: assignment.id,
                 updateUrl: assignment.updateUrl,
                 sha256: prepared.digest.base64EncodedString(),
-                controlFile: prepared.control.map { _ in ControlVariateStep.fileName(run: assignment.run) },
+                controlRun: prepared.control.map { _ in assignment.run },
                 residualFile: prepared.feedback.map { _ in ErrorFeedback.fileName(run: assignment.run) }
             )
             try state.write("pending.json", pending)
             return try await upload(pending, run: assignment.run, round: assignment.round)
                 ?? .ended(code: "round_closed")
         } catch let error as LocalTrainingError {
-            return try await fail(assignment, error.failureCode, "\(error)")
+            return try await fail(assignment, error.failureCode, error.failureDetail(in: assignment.privacy.mode))
         } catch let error as ExternalTrainerError {
             // The server is told the rule; the trainer's own words stay on the device.
             return try await fail(assignment, error.failureCode, "external trainer: \(error.rule.rawValue)")
@@ -337,12 +337,27 @@ public actor FederatedClient {
         guard assignment.training.usesControlVariates else { return nil }
         var server = ParameterVector(zeros: layout)
         if let reference = assignment.control { server = try await weights(reference) }
-        let path = state.path(ControlVariateStep.fileName(run: assignment.run))
-        let own = (try? SafetensorsFile(path: path).readAll()) ?? ParameterVector(zeros: layout)
+        let file = ControlVariateFile(run: assignment.run, state: state)
+        try await file.settle { try await self.hasCommitted($0) }
+        let own = file.value(layout: layout)
         guard server.layout == layout, own.layout == layout else {
             throw ClientError(code: "model_mismatch", message: "the control variate's tensors are not the model's")
         }
         return ControlVariateStep(server: server.values, own: own.values)
+    }
+
+    /// Whether the round of an accepted update became a model version; `nil` while it is open.
+    private func hasCommitted(_ assignment: String) async throws -> Bool? {
+        let request = TransportRequest(
+            method: "GET",
+            url: server + "/v1/assignments/\(assignment)",
+            headers: authorization()
+        )
+        let response = try await retry.send(request, over: transport)
+        // A server that was restored from a backup knows nothing of it, nor does its control variate.
+        guard response.status != 404 else { return false }
+        guard response.status == 200 else { throw Self.error(of: response) }
+        return try WireCoding.decode(AssignmentBody.self, from: response.body).roundCommitted
     }
 
     /// Updates of fewer bytes are sent again whole when a connection is lost.
@@ -382,9 +397,12 @@ public actor FederatedClient {
         }
         let error = response.status == 200 ? nil : Self.error(of: response)
         if let error, error.isTemporary || response.status == 401 { throw error }
-        if let file = pending.controlFile {
-            // Kept only when the server has taken what changed in it.
-            if error == nil { try state.move("control.next", to: file) } else { state.remove("control.next") }
+        if let run = pending.controlRun {
+            if error == nil {
+                try ControlVariateFile(run: run, state: state).accept(assignment: pending.assignment)
+            } else {
+                state.remove(ControlVariateFile.unsent)
+            }
         }
         if let file = pending.residualFile {
             // What was left out counts from the update that arrived; one that did not leaves everything as it was.
@@ -402,9 +420,9 @@ public actor FederatedClient {
     private func fail(
         _ assignment: AssignmentBody,
         _ code: String,
-        _ detail: String
+        _ detail: String?
     ) async throws -> ParticipationOutcome {
-        let report = FailureReport(code: code, detail: String(detail.prefix(500)))
+        let report = FailureReport(code: code, detail: detail.map { String($0.prefix(500)) })
         do {
             _ = try await call(
                 "POST",

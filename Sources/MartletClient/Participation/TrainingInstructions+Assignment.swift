@@ -18,6 +18,9 @@ extension TrainingInstructions {
                 rule: .init(rawValue: local.optimizer) ?? .sgd,
                 learningRate: local.learningRate,
                 momentum: local.momentum ?? 0.9,
+                beta1: local.beta1 ?? 0.9,
+                beta2: local.beta2 ?? 0.999,
+                epsilon: local.epsilon ?? 1e-8,
                 weightDecay: local.weightDecay ?? 0
             ),
             batchSize: local.batchSize,
@@ -77,8 +80,24 @@ extension LocalTrainingError {
     var failureCode: String {
         switch self {
         case .noData, .unusableData: "no_data"
-        case .numeric, .modelMismatch, .unsupported: "training_failed"
+        case .numeric, .modelMismatch: "training_failed"
+        // This client will never do it: another one may.
+        case .unsupported: "not_eligible"
         case .cancelled: "cancelled"
+        }
+    }
+}
+
+extension LocalTrainingError {
+    /// What the operator reads; what it says of the data leaves only where nothing is promised about them.
+    func failureDetail(in privacyMode: String) -> String? {
+        switch self {
+        case .numeric: "a loss or a parameter is no longer finite"
+        case .noData: "there is nothing to train on"
+        case .modelMismatch(let reason): reason
+        case .unusableData(let reason): privacyMode == "none" ? reason : nil
+        case .unsupported(let operation): "this client does not do this: \(operation)"
+        case .cancelled: nil
         }
     }
 }

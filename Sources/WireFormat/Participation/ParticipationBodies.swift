@@ -148,6 +148,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var exampleCap: Int?
     /// Largest absolute value of one coordinate that the server takes.
     package var valueBound: Double?
+    /// Of an accepted update: whether its attempt became a model version; absent while that is open.
+    package var roundCommitted: Bool?
 
     package init(
         id: String,

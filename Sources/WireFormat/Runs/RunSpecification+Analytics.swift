@@ -161,6 +161,16 @@ extension RunSpecification {
         if training.submit != "delta" || training.algorithm != "fedavg" || training.encoding != "f32" {
             fields.report("training", "counts and votes are sent as they are: leave submit, algorithm and encoding out")
         }
+        // A stored specification has these sections with their defaults.
+        let defaults = Training.defaults
+        if training.local != defaults?.local || training.limits != defaults?.limits
+            || training.modelEncoding != defaults?.modelEncoding
+        {
+            fields.report(
+                "training",
+                "local, limits and model_encoding have no meaning here: nothing is trained; of this section only data applies"
+            )
+        }
         if evaluation.every > 0 { fields.report("evaluation", "has no meaning in a run of kind analytics") }
         if aggregation.rule != "mean" || aggregation.weighting != "uniform" || aggregation.mode != "synchronous"
             || aggregation.optimizer.name != "sgd" || aggregation.optimizer.learningRate != 1

@@ -69,6 +69,10 @@ package struct RunSpecification: Codable, Equatable, Sendable {
             package var clip: Double
             /// For `momentum`: its memory.
             package var momentum: Double?
+            /// For `adam` and `adamw`: the memory of gradients and of their squares, and what keeps the root from zero.
+            package var beta1: Double?
+            package var beta2: Double?
+            package var epsilon: Double?
             package var weightDecay: Double?
             /// FedProx's μ: pulls each step towards the global model.
             package var proximalMu: Double?
@@ -283,11 +287,17 @@ extension RunSpecification.Cohort {
 }
 
 extension RunSpecification.Training {
+    /// What a run file that says nothing of training means.
+    static let defaults = try? FieldReader.read(.object([:])) { Self(reading: $0, privacyMode: "none") }
+
     fileprivate init(reading fields: FieldReader, privacyMode: String) {
         local = fields.object("local") { local in
             let optimizer = local.choice("optimizer", of: ["sgd", "momentum", "adam", "adamw"], default: "sgd")
             if local.has("momentum") && optimizer != "momentum" {
                 local.report("momentum", "has no meaning with optimizer \(optimizer)")
+            }
+            for name in ["beta1", "beta2", "epsilon"] where local.has(name) && !optimizer.hasPrefix("adam") {
+                local.report(name, "has no meaning with optimizer \(optimizer); it belongs to adam and adamw")
             }
             func optional(_ name: String, in range: ClosedRange<Double>) -> Double? {
                 local.has(name) ? local.number(name, in: range) : nil
@@ -302,8 +312,11 @@ extension RunSpecification.Training {
                 ),
                 batchSize: local.integer("batch_size", default: 4, in: 1...100_000),
                 epochs: local.integer("epochs", default: 1, in: 1...10_000),
-                clip: local.number("clip", default: 5, in: 0...1e9, excludingLower: true),
+                clip: local.number("clip", default: 1, in: 0...1e9, excludingLower: true),
                 momentum: optional("momentum", in: 0...0.999_999),
+                beta1: optional("beta1", in: 0...0.999_999),
+                beta2: optional("beta2", in: 0...0.999_999),
+                epsilon: optional("epsilon", in: 1e-16...1),
                 weightDecay: optional("weight_decay", in: 0...1e3),
                 proximalMu: optional("proximal_mu", in: 0...1e6)
             )

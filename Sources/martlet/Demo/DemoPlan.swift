@@ -33,7 +33,7 @@ struct DemoPlan {
             rounds: \(wanted)
             cohort: {goal: \(goal), minimum: \(max(1, goal * 9 / 10)), over_selection: 1.0, \
             selection_timeout_s: 60, report_timeout_s: 60, max_participations: \(participations)}
-            training: {local: {learning_rate: 3.0, batch_size: 2, epochs: 2}, data: {clean: false}}
+            training: {local: {learning_rate: 3.0, batch_size: 2, epochs: 2, clip: 5}, data: {clean: false}}
             aggregation: {weighting: uniform, optimizer: {name: sgd, learning_rate: 2.0}}
             privacy: \(terms)
 

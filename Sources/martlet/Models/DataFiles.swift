@@ -16,7 +16,8 @@ enum DataFiles {
             }
             return table.rows.map { $0[column] }.filter { !$0.isEmpty }
         }
-        let lines = bytes.split(whereSeparator: { $0 == 0x0A })
+        // Empty ones too: an error names the line as an editor counts it.
+        let lines = bytes.split(separator: 0x0A, omittingEmptySubsequences: false)
         guard path.hasSuffix(".jsonl") || path.hasSuffix(".ndjson") else {
             return lines.map { String(decoding: $0, as: UTF8.self) }
                 .map { $0.hasSuffix("\r") ? String($0.dropLast()) : $0 }

@@ -27,6 +27,12 @@ enum BuiltInModels {
         }
     }
 
+    /// The tensors of the frozen base or the statistics that a built-in architecture needs; `nil` where it needs none.
+    static func baseLayout(_ model: RunSpecification.Model) throws -> ParameterLayout? {
+        guard model.base != nil, let description = try description(model) else { return nil }
+        return try ModelArchitectures.make(description).baseLayout
+    }
+
     /// A specification's model as the registry takes it.
     static func description(_ model: RunSpecification.Model) throws -> ModelDescription? {
         guard model.architecture != "external", let config = model.config else { return nil }
@@ -38,21 +44,21 @@ enum BuiltInModels {
 
     /// The files of a model's directory, which `martlet suggest` and others read as they stand.
     static func files(_ model: RunSpecification.Model, weights: String, base: String?) throws -> [ArchiveFile] {
-        let whole = ArchiveFile(name: "model.safetensors", content: .file(path: weights))
-        guard let description = try description(model) else { return [whole] }
+        guard let description = try description(model) else {
+            return [ArchiveFile(name: "model.safetensors", content: .file(path: weights))]
+        }
         let documents = try ModelDirectory.documents(description).map {
             ArchiveFile(name: $0.name, content: .bytes($0.content))
         }
-        let baseFile = base.map { ArchiveFile.Content.file(path: $0) }
-        if let decoder = try ModelArchitectures.make(description) as? DecoderArchitecture,
-            let adapters = decoder.adapters
+        let architecture = try ModelArchitectures.make(description)
+        let names = ModelDirectory.weightNames(of: architecture)
+        var content = ArchiveFile.Content.file(path: weights)
+        if names.hasAdapters,
+            let whole = ModelDirectory.completed(try SafetensorsFile(path: weights).readAll(), of: architecture)
         {
-            let trained = try SafetensorsFile(path: weights).readAll()
-            let complete = adapters.complete(trained, decoder.configuration)
-            let data = SafetensorsWriter.encode(complete, metadata: ["format": "pt"])
-            return documents + [ArchiveFile(name: "adapter_model.safetensors", content: .bytes(data))]
-                + (baseFile.map { [ArchiveFile(name: "model.safetensors", content: $0)] } ?? [])
+            content = .bytes(SafetensorsWriter.encode(whole, metadata: ["format": "pt"]))
         }
-        return documents + [whole] + (baseFile.map { [ArchiveFile(name: "statistics.safetensors", content: $0)] } ?? [])
+        return documents + [ArchiveFile(name: names.model, content: content)]
+            + (base.map { [ArchiveFile(name: names.base, content: .file(path: $0))] } ?? [])
     }
 }

@@ -74,6 +74,7 @@ struct ServeCommand: AsyncParsableCommand {
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
             limits: plan.limits,
             makeInitialModel: { try BuiltInModels.initialModel($0) },
+            baseLayout: { try BuiltInModels.baseLayout($0) },
             modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
         )
         gate.open(api.router())

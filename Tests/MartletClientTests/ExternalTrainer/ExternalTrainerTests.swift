@@ -165,6 +165,69 @@ struct ExternalTrainerTests {
         for (value, right) in zip(try train(command).delta.values, delta.values) { #expect(abs(value - right) < 1e-6) }
     }
 
+    /// What a command cannot be told to do is refused before it is started, in words that name the way out.
+    @Test func whatACommandCannotDoIsRefusedByName() throws {
+        let directory = try TemporaryDirectory()
+        let mark = directory.path + "/started"
+        let trainer = ExternalTrainer(
+            .init(command: "touch \(mark)", data: directory.path, workDirectory: directory.path + "/work")
+        )
+        func refusal(
+            _ body: (TrainingInstructions) throws -> TrainingResult,
+            _ change: (inout TrainingInstructions) -> Void
+        )
+            -> String
+        {
+            var instructions = TrainingInstructions(learningRate: 0.5, batchSize: 2, epochs: 3, seed: 7)
+            change(&instructions)
+            do {
+                _ = try body(instructions)
+                return ""
+            } catch LocalTrainingError.unsupported(let operation) { return operation } catch { return "\(error)" }
+        }
+        let train = { try trainer.train(model: Self.model, instructions: $0) }
+        #expect(refusal(train) { $0.gradientCorrection = [0, 0, 0, 0] }.contains("algorithm fedavg"))
+        #expect(
+            refusal({ try trainer.gradient(model: Self.model, instructions: $0) }) { _ in }.contains("submit delta")
+        )
+        for name in ["histogram", "triehh"] {
+            let words = refusal(train) { $0.model = .init(architecture: name, config: "{}") }
+            #expect(words.contains("method \(name)") && words.contains("no --trainer-command"))
+        }
+        #expect(!FileManager.default.fileExists(atPath: mark))
+    }
+
+    /// The optimiser's constants reach the command, each where it has a meaning.
+    @Test func theCommandIsToldTheOptimizersConstants() throws {
+        let directory = try TemporaryDirectory()
+        let copy = directory.path + "/assignment.json"
+        let trainer = ExternalTrainer(
+            .init(
+                command: "cp $MARTLET_ASSIGNMENT \(copy); exit 10",
+                data: directory.path,
+                workDirectory: directory.path + "/work"
+            )
+        )
+        func hyper(_ optimizer: LocalOptimizerSettings) throws -> [String: Any] {
+            let instructions = TrainingInstructions(optimizer: optimizer, batchSize: 2, epochs: 1, seed: 7)
+            #expect(throws: ExternalTrainerError.self) {
+                try trainer.train(model: Self.model, instructions: instructions)
+            }
+            let data = try Data(contentsOf: URL(fileURLWithPath: copy))
+            let fields = try JSONSerialization.jsonObject(with: data) as? [String: Any]
+            return try #require(fields?["hyper"] as? [String: Any])
+        }
+        let adam = try hyper(
+            .init(rule: .adamw, learningRate: 0.1, beta1: 0.5, beta2: 0.75, epsilon: 0.25, weightDecay: 2)
+        )
+        #expect(
+            adam["beta1"] as? Double == 0.5 && adam["beta2"] as? Double == 0.75 && adam["epsilon"] as? Double == 0.25
+        )
+        #expect(adam["weight_decay"] as? Double == 2 && adam["momentum"] == nil)
+        let momentum = try hyper(.init(rule: .momentum, learningRate: 0.1, momentum: 0.5))
+        #expect(momentum["momentum"] as? Double == 0.5 && momentum["beta1"] == nil)
+    }
+
     @Test func theEnvironmentIsCleanAndTheInputClosed() throws {
         setenv("MARTLET_TOKEN", "secret", 1)
         defer { unsetenv("MARTLET_TOKEN") }
