@@ -134,7 +134,7 @@ let package = Package(
         .testTarget(
             name: "HTTPServingTests",
             dependencies: [
-                "HTTPServing", "Tensors", .product(name: "HTTPTypes", package: "swift-http-types"),
+                "HTTPServing", "Tensors", "TestSupport", .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features

@@ -13,6 +13,8 @@ package struct CallerLimits: Sendable {
     package var guesses: RateLimiter?
     /// Addresses that are not limited.
     package var exempt: NetworkList?
+    /// The largest body other than models and updates.
+    package var documentBytes = 1 << 20
     /// The proxies whose `Forwarded` and `X-Forwarded-For` are believed.
     package var proxies: NetworkList?
 
@@ -33,6 +35,7 @@ struct RateLimitError: Error {
 extension CoordinatorAPI {
     /// Finds out who is at the other end, and turns away who asks too often.
     @Sendable func admit(_ request: inout ServerRequest) throws {
+        request.documentByteLimit = limits.documentBytes
         if let proxies = limits.proxies, !proxies.isEmpty {
             request.remoteAddress = ForwardedAddress.client(
                 peer: request.remoteAddress,

@@ -11,7 +11,8 @@ extension CoordinatorAPI {
             let run = request.query["run"]
             _ = try request.page()
             if let run { _ = try await coordinator.run(run) }
-            guard request.headers[.accept]?.contains("application/json") != true else {
+            let accept = AcceptField(request.headers[.accept])
+            guard accept.best(of: ["text/event-stream", "application/json"]) != "application/json" else {
                 return try await eventPage(request, after: after ?? 0, run: run)
             }
             return ServerResponse(

@@ -53,7 +53,8 @@ extension CoordinatorAPI {
 
     /// Answers a client for whom there is no work where its request was read: what most check-ins come to.
     private func checkInAtOnce(_ request: ServerRequest) throws -> ServerResponse? {
-        guard Self.wait(request) == .zero, let bytes = request.body.available, bytes.count <= 4096,
+        guard Self.takesJSON(request), Self.wait(request) == .zero, let bytes = request.body.available,
+            bytes.count <= 4096,
             Self.isJSON(request), let token = try? Self.bearer(request), let body = try? Self.checkInRequest(bytes)
         else { return nil }
         let answer = try coordinator.checkInAtOnce(token: token, certificateKey: request.peerKey, body) {

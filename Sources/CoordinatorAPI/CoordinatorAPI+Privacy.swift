@@ -8,8 +8,9 @@ extension CoordinatorAPI {
         router.add("PATCH", "/v1/populations/{population}/budget") { request in
             try await requireAdmin(request)
             let body = try BudgetChangeRequest.read(await Self.document(request))
+            let id = request.parameters["population"] ?? ""
             return try Self.json(
-                await coordinator.changeBudget(population: request.parameters["population"] ?? "", body)
+                await change(request, of: { try $0.population(id) }) { try $0.changeBudget(population: id, body) }
             )
         }
         router.add("GET", "/v1/ledger") { request in

@@ -33,7 +33,8 @@ extension CoordinatorAPI {
         }
         router.add("DELETE", "/v1/clients/{client}/quarantine") { request in
             try await requireOperator(request)
-            try await coordinator.releaseClient(request.parameters["client"] ?? "")
+            let id = request.parameters["client"] ?? ""
+            try await change(request, of: { try $0.client(id) }) { try $0.releaseClient(id) }
             return ServerResponse(status: 204)
         }
     }

@@ -32,22 +32,10 @@ extension CoordinatorAPI {
             try await requireViewer(request)
             return try Self.tagged(await coordinator.run(request.parameters["run"] ?? ""), request)
         }
-        router.add("POST", "/v1/runs/{run}/start") { request in
-            try await requireOperator(request)
-            return try Self.json(await coordinator.startRun(request.parameters["run"] ?? ""))
-        }
-        router.add("POST", "/v1/runs/{run}/pause") { request in
-            try await requireOperator(request)
-            return try Self.json(await coordinator.pauseRun(request.parameters["run"] ?? ""))
-        }
-        router.add("POST", "/v1/runs/{run}/resume") { request in
-            try await requireOperator(request)
-            return try Self.json(await coordinator.resumeRun(request.parameters["run"] ?? ""))
-        }
-        router.add("POST", "/v1/runs/{run}/cancel") { request in
-            try await requireOperator(request)
-            return try Self.json(await coordinator.cancelRun(request.parameters["run"] ?? ""))
-        }
+        router.add("POST", "/v1/runs/{run}/start") { try await steer($0) { try $0.startRun($1) } }
+        router.add("POST", "/v1/runs/{run}/pause") { try await steer($0) { try $0.pauseRun($1) } }
+        router.add("POST", "/v1/runs/{run}/resume") { try await steer($0) { try $0.resumeRun($1) } }
+        router.add("POST", "/v1/runs/{run}/cancel") { try await steer($0) { try $0.cancelRun($1) } }
         router.add("GET", "/v1/runs/{run}/rounds") { request in
             try await requireViewer(request)
             let after = try request.integer("after", default: 0, in: 0...ServerRequest.greatestNumber)
@@ -103,7 +91,8 @@ extension CoordinatorAPI {
             let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter {
                 $0.state == "committed"
             }
-            guard request.headers[.accept]?.contains("text/csv") == true else { return try Self.list(rounds, request) }
+            let type = AcceptField(request.headers[.accept]).best(of: ["application/json", "text/csv"])
+            guard type == "text/csv" else { return try Self.list(rounds, request) }
             let columns = Set(rounds.flatMap { MetricColumn.all(in: $0.metrics) }).sorted()
             var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256"
             text += columns.map { "," + $0.title }.joined() + "\n"
@@ -116,6 +105,16 @@ extension CoordinatorAPI {
             }
             return ServerResponse(status: 200, headers: [.contentType: "text/csv"], body: .bytes(Array(text.utf8)))
         }
+    }
+
+    /// Changes a run's state for an operator.
+    private func steer(
+        _ request: ServerRequest,
+        _ action: @Sendable (isolated Coordinator, _ run: String) throws -> RunView
+    ) async throws -> ServerResponse {
+        try await requireOperator(request)
+        let run = request.parameters["run"] ?? ""
+        return try Self.json(await change(request, of: { try $0.run(run) }) { try action($0, run) })
     }
 
     func addModelRoutes(to router: inout Router) {
@@ -147,7 +146,7 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/models/{version}") { request in
             try await requireReader(request)
-            return try Self.json(await model(request))
+            return try Self.tagged(await model(request), request)
         }
     }
 
@@ -179,18 +178,6 @@ extension CoordinatorAPI {
         guard ["application/vnd.safetensors", "application/octet-stream"].contains(type) else {
             throw ParseFailure(status: 415, detail: "send application/vnd.safetensors, not \(type)")
         }
-    }
-
-    /// JSON with a tag, or 304 when the caller has it.
-    private static func tagged(_ value: some Encodable, _ request: ServerRequest) throws -> ServerResponse {
-        var response = try json(value)
-        guard case .bytes(let bytes) = response.body else { return response }
-        let tag = "\"\(Secrets.sha256(bytes).prefix(32))\""
-        response.headers[.eTag] = tag
-        if let known = request.headers[.ifNoneMatch], EntityTag.list(known, contains: tag) {
-            return ServerResponse(status: 304, headers: [.eTag: tag])
-        }
-        return response
     }
 }
 

@@ -19,12 +19,12 @@ extension CoordinatorAPI {
             let id = request.parameters["token"] ?? ""
             guard id == "current" else {
                 try await requireAdmin(request)
-                return try Self.json(await coordinator.token(id))
+                return try Self.tagged(await coordinator.token(id), request)
             }
             guard try await principal(request) != .open, let token = try Self.bearer(request) else {
                 return try Self.json(TokenView(id: "open", role: "admin", createdAt: Date().wireTimestamp))
             }
-            return try Self.json(await coordinator.token(presented: token))
+            return try Self.tagged(await coordinator.token(presented: token), request)
         }
         router.add("POST", "/v1/tokens/{token}/rotate") { request in
             let id = request.parameters["token"] ?? ""
@@ -34,18 +34,22 @@ extension CoordinatorAPI {
                     throw CoordinationError(.notFound, "not_found", "no token was sent")
                 }
                 let body = try TokenRotationRequest.read(await Self.document(request))
-                return try Self.json(
-                    await coordinator.rotateToken(presented: token, gracePeriod: body.gracePeriodS),
-                    status: 201
-                )
+                let issued = try await change(request, of: { try $0.token(presented: token) }) {
+                    try $0.rotateToken(presented: token, gracePeriod: body.gracePeriodS)
+                }
+                return try Self.json(issued, status: 201)
             }
             try await requireAdmin(request)
             let body = try TokenRotationRequest.read(await Self.document(request))
-            return try Self.json(await coordinator.rotateToken(id, gracePeriod: body.gracePeriodS), status: 201)
+            let issued = try await change(request, of: { try $0.token(id) }) {
+                try $0.rotateToken(id, gracePeriod: body.gracePeriodS)
+            }
+            return try Self.json(issued, status: 201)
         }
         router.add("DELETE", "/v1/tokens/{token}") { request in
             try await requireAdmin(request)
-            try await coordinator.revokeToken(request.parameters["token"] ?? "")
+            let id = request.parameters["token"] ?? ""
+            try await change(request, of: { try $0.token(id) }) { try $0.revokeToken(id) }
             return ServerResponse(status: 204)
         }
         router.add("GET", "/v1/audit") { request in

@@ -67,7 +67,7 @@ extension CoordinatorAPI {
         guard type == "application/json" else {
             throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
         }
-        let bytes = try await request.body.collect(limit: Self.jsonByteLimit)
+        let bytes = try await request.body.collect(limit: request.documentByteLimit)
         let result = try EvaluationResult.read(JSONValue.parse(bytes))
         let receipt = try await coordinator.finishUpdate(
             assignment: terms.assignmentID,

@@ -20,7 +20,6 @@ package struct CoordinatorAPI: Sendable {
     let uploads: UploadBudget
     let partialUploads = PartialUploads()
     let variants: ModelVariants
-    static let jsonByteLimit = 1 << 20
 
     /// Joins the routes to a coordinator.
     ///
@@ -58,7 +57,7 @@ package struct CoordinatorAPI: Sendable {
     package func router() -> Router {
         var router = Router(errorHandler: ErrorMapping.response)
         router.admit = admit
-        router.around = audited
+        router.around = { request, handler in try await audited(request) { try await negotiated($0, handler) } }
         router.observe = observed
         router.inFlight = { [metrics = coordinator.metrics] in
             metrics.add("martlet_http_requests_in_flight", Double($0))
@@ -83,13 +82,12 @@ package struct CoordinatorAPI: Sendable {
     }
 
     private func addStatusRoutes(to router: inout Router) {
-        router.addImmediate("GET", "/healthz") { _ in
-            ServerResponse(
-                status: 200,
-                headers: [.contentType: "application/json"],
-                body: .bytes(Array(#"{"status":"ok"}"#.utf8) + [10])
-            )
-        }
+        let healthy = ServerResponse(
+            status: 200,
+            headers: [.contentType: "application/json"],
+            body: .bytes(Array(#"{"status":"ok"}"#.utf8) + [10])
+        )
+        router.add("GET", "/healthz", immediately: { Self.takesJSON($0) ? healthy : nil }, otherwise: { _ in healthy })
         router.add("GET", "/readyz") { _ in
             try await coordinator.checkStorage()
             return try Self.json(["status": "ready"])
@@ -117,7 +115,7 @@ package struct CoordinatorAPI: Sendable {
         }
         router.add("GET", "/v1/populations/{population}") { request in
             try await requireViewer(request)
-            return try Self.json(await coordinator.population(request.parameters["population"] ?? ""))
+            return try Self.tagged(await coordinator.population(request.parameters["population"] ?? ""), request)
         }
         router.add("GET", "/v1/populations/{population}/ledger") { request in
             try await requireViewer(request)
@@ -155,18 +153,20 @@ package struct CoordinatorAPI: Sendable {
             let id = request.parameters["client"] ?? ""
             let caller = try await principal(request)
             guard caller.staffRole != nil || caller == .client(id: id) else { throw Self.forbidden }
-            return try Self.json(await coordinator.client(id))
+            return try Self.tagged(await coordinator.client(id), request)
         }
         router.add("PATCH", "/v1/clients/{client}") { request in
             let id = request.parameters["client"] ?? ""
             if try await principal(request) != .client(id: id) { try await requireOperator(request) }
+            let body = try ClientChange.read(await Self.document(request))
             return try Self.json(
-                await coordinator.changeClient(id, try ClientChange.read(await Self.document(request)))
+                await change(request, of: { try $0.client(id) }) { try $0.changeClient(id, body) }
             )
         }
         router.add("DELETE", "/v1/clients/{client}") { request in
             try await requireOperator(request)
-            try await coordinator.revokeClient(request.parameters["client"] ?? "")
+            let id = request.parameters["client"] ?? ""
+            try await change(request, of: { try $0.client(id) }) { try $0.revokeClient(id) }
             return ServerResponse(status: 204)
         }
     }
@@ -180,7 +180,7 @@ package struct CoordinatorAPI: Sendable {
         else {
             throw ParseFailure(status: 415, detail: "send application/json or application/yaml, not \(type)")
         }
-        let bytes = try await request.body.collect(limit: jsonByteLimit)
+        let bytes = try await request.body.collect(limit: request.documentByteLimit)
         guard type == "application/yaml" else { return try JSONValue.parse(bytes.isEmpty ? Array("{}".utf8) : bytes) }
         return try YAMLDocument.parse(String(decoding: bytes, as: UTF8.self))
     }

@@ -18,6 +18,7 @@ enum ErrorMapping {
         if let offset = error as? UploadOffsetError, let name = UploadField.offset {
             headers[name] = String(offset.expected)
         }
+        if let condition = error as? PreconditionError { headers[.eTag] = condition.tag }
         if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
         return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
     }
@@ -64,6 +65,14 @@ enum ErrorMapping {
                 status: 409,
                 detail: "\(offset.expected) bytes have arrived; Upload-Offset says \(offset.provided)",
                 code: "offset_mismatch"
+            )
+        case let condition as PreconditionError:
+            return ProblemDocument(
+                title: ReasonPhrase.of(412),
+                status: 412,
+                detail: "it has changed since it was read: If-Match names another state than that of \(condition.tag); "
+                    + "read it again and decide anew",
+                code: "precondition_failed"
             )
         case let limit as RateLimitError:
             return ProblemDocument(

@@ -4,7 +4,7 @@ package import Tensors
 ///
 /// Cases are structured: good input with damage that a grammar or a writer would make, so that most of them get past the
 /// first check. Each case has a generator of its own and can be repeated alone.
-package protocol FuzzTarget {
+package protocol FuzzTarget: SendableMetatype {
     /// As the command line names it.
     static var name: String { get }
     /// How many cases the tests run.

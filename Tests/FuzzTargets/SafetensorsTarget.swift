@@ -15,14 +15,14 @@ package struct SafetensorsTarget: FuzzTarget {
         Array($0.utf8)
     }
     private let good: [UInt8]
-    private let path: String
+    private let file: FuzzFile
 
-    package init() {
+    package init() throws {
+        file = try FuzzFile()
         let layout = ParameterLayout([.init(name: "a", shape: [2, 3]), .init(name: "b", shape: [4])])
         good = Array(
             SafetensorsWriter.encode(ParameterVector(layout: layout, values: (0..<10).map(Float.init)), metadata: [:])
         )
-        path = FuzzFiles.path("safetensors")
     }
 
     package mutating func run(_ generator: inout Xoshiro256StarStar) throws -> Bool {
@@ -85,10 +85,10 @@ package struct SafetensorsTarget: FuzzTarget {
             bytes[place] = UInt8(truncatingIfNeeded: generator.next())
         }
         bytes.removeLast(generator.nextIndex(below: 4))
-        try FuzzFiles.write(bytes, to: path)
-        guard let file = try? SafetensorsFile(path: path) else { return false }
-        try expect(file.layout.parameterCount <= bytes.count / 2, "more parameters than bytes", bytes)
-        _ = try? file.readAll()
+        try file.write(bytes)
+        guard let reader = try? SafetensorsFile(path: file.path) else { return false }
+        try expect(reader.layout.parameterCount <= bytes.count / 2, "more parameters than bytes", bytes)
+        _ = try? reader.readAll()
         return true
     }
 }

@@ -14,10 +14,11 @@ package struct UpdateFileTarget: FuzzTarget {
         .init(name: "a", shape: [3, 50]), .init(name: "b", shape: [1]), .init(name: "c", shape: [33]),
     ])
     private let good: [[UInt8]]
-    private let path: String
+    private let file: FuzzFile
     private let scratch = UpdateScratch()
 
-    package init() {
+    package init() throws {
+        file = try FuzzFile()
         var generator = Xoshiro256StarStar(seed: 3)
         let values = (0..<layout.parameterCount).map { _ in generator.nextUniform() * 4 - 2 }
         let update = ParameterVector(layout: layout, values: values)
@@ -32,7 +33,6 @@ package struct UpdateFileTarget: FuzzTarget {
             )
             return Array(data)
         }
-        path = FuzzFiles.path("update")
     }
 
     package mutating func run(_ generator: inout Xoshiro256StarStar) throws -> Bool {
@@ -55,10 +55,11 @@ package struct UpdateFileTarget: FuzzTarget {
             }
         }
         if generator.oneIn(10) { bytes.removeLast(generator.nextIndex(below: bytes.count)) }
-        try FuzzFiles.write(bytes, to: path)
-        guard let file = try? UpdateFile(path: path, layout: layout), let squares = try? file.check(bound: Self.bound)
+        try file.write(bytes)
+        guard let reader = try? UpdateFile(path: file.path, layout: layout),
+            let squares = try? reader.check(bound: Self.bound)
         else { return false }
-        try expectBounded(file, squares, split: generator.nextIndex(below: layout.parameterCount + 1), bytes)
+        try expectBounded(reader, squares, split: generator.nextIndex(below: layout.parameterCount + 1), bytes)
         return true
     }
 

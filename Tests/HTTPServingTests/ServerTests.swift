@@ -2,11 +2,9 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Logging
+import Synchronization
+import TestSupport
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// A server on a free port with a few routes, and a raw socket to talk to it.
 private struct Probe {
@@ -52,51 +50,16 @@ private struct Probe {
         }
     }
 
-    /// A blocking socket to the server.
-    static func connected(_ port: Int) throws -> Int32 {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = UInt16(port).bigEndian
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        let connected = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        try #require(connected == 0)
-        var timeout = timeval(tv_sec: 20, tv_usec: 0)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-        return descriptor
-    }
-
     /// One request and the beginning of its answer.
-    static func ask(_ descriptor: Int32) throws {
-        let text = Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8)
-        _ = text.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-        var block = [UInt8](repeating: 0, count: 4096)
-        try #require(recv(descriptor, &block, block.count, 0) > 0)
+    static func ask(_ socket: LoopbackSocket) throws {
+        socket.write(Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        try #require(!socket.read { !$0.isEmpty }.isEmpty)
     }
 
     private static func blocking(_ port: Int, _ text: String, _ until: String) throws -> String {
-        let descriptor = try connected(port)
-        defer { close(descriptor) }
-        let bytes = Array(text.utf8)
-        var sent = 0
-        while sent < bytes.count {
-            let count = bytes[sent...].withUnsafeBytes {
-                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
-            }
-            if count <= 0 { break }
-            sent += count
-        }
-        var received: [UInt8] = []
-        var block = [UInt8](repeating: 0, count: 4096)
-        while !String(decoding: received, as: UTF8.self).contains(until) {
-            let count = recv(descriptor, &block, block.count, 0)
-            if count <= 0 { break }
-            received += block[0..<count]
-        }
+        let socket = try LoopbackSocket(port: port)
+        socket.write(Array(text.utf8))
+        let received = socket.read { String(decoding: $0, as: UTF8.self).contains(until) }
         return String(decoding: received, as: UTF8.self)
     }
 }
@@ -174,12 +137,37 @@ struct ServerTests {
 
     @Test func oneAddressHasOnlySoManyConnections() async throws {
         let probe = try await Probe { $0.connectionsPerAddressLimit = 2 }
-        let open = try (0..<2).map { _ in try Probe.connected(probe.port) }
-        defer { for descriptor in open { close(descriptor) } }
+        let open = try (0..<2).map { _ in try LoopbackSocket(port: probe.port) }
         // Two are open, by what the server knows as soon as it has answered on them.
-        for descriptor in open { try Probe.ask(descriptor) }
+        for socket in open { try Probe.ask(socket) }
         let third = try await probe.exchange("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n", until: "never")
         #expect(third.isEmpty)
+        withExtendedLifetime(open) {}
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func aFullServerTakesOneBackFromWhoeverHoldsTheMost() async throws {
+        let refusals = Mutex<[String]>([])
+        let probe = try await Probe {
+            $0.connectionLimit = 3
+            $0.events.refused = { reason in refusals.withLock { $0.append(reason) } }
+        }
+        // One after the other, so that the server knows them in this order.
+        let greedy = try (0..<3).map { _ in
+            let socket = try LoopbackSocket(port: probe.port)
+            try Probe.ask(socket)
+            return socket
+        }
+        // The greedy one gets no more.
+        let more = try LoopbackSocket(port: probe.port)
+        more.write(Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        #expect(more.read { !$0.isEmpty }.isEmpty)
+        // Somebody else does, and the greedy one's oldest connection ends.
+        let other = try LoopbackSocket(port: probe.port, from: "127.0.0.2")
+        try Probe.ask(other)
+        #expect(greedy[0].read { _ in false }.isEmpty)
+        try Probe.ask(greedy[1])
+        #expect(refusals.withLock { $0 } == ["limit", "shed"])
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

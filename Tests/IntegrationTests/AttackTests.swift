@@ -147,13 +147,14 @@ struct AttackTests {
         #expect(grown <= Self.ceilingMiB, "resident memory grew by \(grown) MiB")
         #expect(server.process.isRunning)
         let path = ServerProcess.repository + "/docs/attacks.md"
+        // What follows was measured on a quiet machine, not here.
+        let page = try String(contentsOfFile: path, encoding: .utf8)
+        let siege = page.range(of: "\n## Under siege").map { String(page[$0.lowerBound...]) } ?? ""
         if ProcessInfo.processInfo.environment["MARTLET_UPDATE_DOCS"] != nil {
-            try table.write(toFile: path, atomically: true, encoding: .utf8)
+            try (table + siege).write(toFile: path, atomically: true, encoding: .utf8)
+        } else {
+            #expect(page == table + siege, "docs/attacks.md is not what the test finds")
         }
-        #expect(
-            try String(contentsOfFile: path, encoding: .utf8) == table,
-            "docs/attacks.md is not what the test finds"
-        )
     }
 
     @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
@@ -201,55 +202,9 @@ struct AttackTests {
 
     /// What several connections at once are answered.
     private func exchange(_ port: Int, _ attack: Attack, count: Int) throws -> [String] {
-        let sockets = try (0..<count).map { _ in try connected(port) }
-        defer { for descriptor in sockets { close(descriptor) } }
-        var broken = Set<Int32>()
-        func push(_ descriptor: Int32, _ bytes: [UInt8]) {
-            var sent = 0
-            while sent < bytes.count {
-                let moved = bytes[sent...].withUnsafeBytes {
-                    send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
-                }
-                guard moved > 0 else {
-                    broken.insert(descriptor)
-                    return
-                }
-                sent += moved
-            }
-        }
-        for descriptor in sockets { push(descriptor, attack.bytes) }
-        if !attack.repeats.isEmpty {
-            for _ in 0..<100 {
-                for descriptor in sockets where !broken.contains(descriptor) { push(descriptor, attack.repeats) }
-            }
-        }
-        return sockets.map { descriptor in
-            var received: [UInt8] = []
-            var block = [UInt8](repeating: 0, count: 4096)
-            while received.count < 12 {
-                let moved = recv(descriptor, &block, block.count, 0)
-                if moved <= 0 { break }
-                received += block[0..<moved]
-            }
-            return String(decoding: received, as: UTF8.self)
-        }
-    }
-
-    private func connected(_ port: Int) throws -> Int32 {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = UInt16(port).bigEndian
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        let status = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        try #require(status == 0)
-        var timeout = timeval(tv_sec: 20, tv_usec: 0)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-        return descriptor
+        let sockets = try (0..<count).map { _ in try LoopbackSocket(port: port) }
+        var listening = sockets.filter { $0.write(attack.bytes) }
+        for _ in 0..<(attack.repeats.isEmpty ? 0 : 100) { listening = listening.filter { $0.write(attack.repeats) } }
+        return sockets.map { String(decoding: $0.read { $0.count >= 12 }, as: UTF8.self) }
     }
 }

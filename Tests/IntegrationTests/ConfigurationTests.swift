@@ -62,6 +62,45 @@ struct ConfigurationTests {
         #expect(try check(["--data-dir", "x", "--config", directory.path + "/none"]).output.contains("cannot be read"))
     }
 
+    @Test func everySettingIsDocumentedWithItsDefault() throws {
+        let output = try check(["--data-dir", "x", "--explain"]).output
+        let lines = output.split(separator: "\n").map(String.init)
+        var page = """
+            # Settings
+
+            Every setting of `martlet serve`, made by `ConfigurationTests` of what `martlet config check --explain` says. As a flag: `--set
+            limits.head_bytes=32KiB`, some by a name of their own (`martlet serve --help`); in the environment:
+            `MARTLET_LIMITS_HEAD_BYTES`; in the file: `limits: {head_bytes: 32KiB}`. Flags come first, then the environment, then the file.
+
+            | setting | default | meaning |
+            |---|---|---|
+
+            """
+        for (setting, help) in zip(lines, lines.dropFirst()) where help.hasPrefix("    ") {
+            let words = setting.split(separator: " ")
+            let value = words.dropFirst().prefix { !$0.hasPrefix("(") }.joined(separator: " ")
+            let meaning = help.trimmingCharacters(in: .whitespaces).split(separator: " ").dropLast().joined(
+                separator: " "
+            )
+            page += "| `\(words[0])` | \(words[0] == "data_dir" ? "-" : value) | \(meaning) |\n"
+        }
+        page += """
+
+            Some bounds have no setting: a chunk's size line has 1 KiB at most, a body's trailer 8 KiB; of a body that nobody wants 64 KiB are
+            thrown away before the connection ends; `/metrics` keeps 2,000 series of one name; a listener of events that is 512 behind
+            loses its stream and resumes by id; `variants/` holds 32 files.
+
+            """
+        let path = ServerProcess.repository + "/docs/settings.md"
+        if ProcessInfo.processInfo.environment["MARTLET_UPDATE_DOCS"] != nil {
+            try page.write(toFile: path, atomically: true, encoding: .utf8)
+        }
+        #expect(
+            try String(contentsOfFile: path, encoding: .utf8) == page,
+            "MARTLET_UPDATE_DOCS=1 swift test --filter ConfigurationTests writes docs/settings.md anew"
+        )
+    }
+
     @Test func secretsComeFromFiles() throws {
         let directory = try TemporaryDirectory()
         let secret = directory.path + "/secret"

@@ -1,16 +1,22 @@
 """A deterministic job of ten rounds, and 24 attackers; standard library only.
 
-    siege.py job URL TOKEN      runs the job, prints {"model", "rounds", "p50_ms", "p99_ms"}
-    siege.py attack URL         attacks until it is ended, for two minutes at most
+    siege.py job URL TOKEN                   runs the job, prints {"model", "rounds", "checkins", "p50_ms", "p99_ms", "seconds"}
+    siege.py attack URL                      attacks until it is ended, for two minutes at most
+    siege.py measure BINARY [REPEATS [PAGE]] both together against servers of its own, and the job alone; medians, which go
+                                             into the last section of PAGE where one is named
 """
 
 import base64
 import hashlib
 import http.client
 import json
+import os
 import random
+import re
 import socket
+import statistics
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -55,7 +61,22 @@ def job(url, token):
     admin.call("PUT", f"/v1/runs/{run}/model", tensors(0.0), "application/vnd.safetensors")
     admin.call("POST", f"/v1/runs/{run}/start")
     _, enrollment = admin.call("POST", "/v1/populations/siege/enrollment-tokens", {"max_uses": 4})
-    times, lock = [], threading.Lock()
+    # Clients for whom there is never work: what most check-ins are.
+    admin.call("POST", "/v1/populations", {"name": "bystanders"})
+    _, idle = admin.call("POST", "/v1/populations/bystanders/enrollment-tokens", {"max_uses": 4})
+    times, lock, ended = [], threading.Lock(), threading.Event()
+    begin = time.monotonic()
+
+    def bystander():
+        _, registered = Caller(url, idle["token"]).call("POST", "/v1/clients", {})
+        caller = Caller(url, registered["token"])
+        while not ended.is_set():
+            start = time.monotonic()
+            caller.call("POST", "/v1/checkins", {})
+            with lock:
+                times.append(time.monotonic() - start)
+            # Within the limit of one client.
+            time.sleep(0.06)
 
     def client(index):
         _, registered = Caller(url, enrollment["token"]).call("POST", "/v1/clients", {"name": f"honest-{index}"})
@@ -74,8 +95,9 @@ def job(url, token):
             caller.call("PUT", assignment["update_url"], tensors(value), "application/vnd.safetensors")
             accepted += 1
 
+    idlers = [threading.Thread(target=bystander) for _ in range(4)]
     threads = [threading.Thread(target=client, args=(index,)) for index in range(4)]
-    for thread in threads:
+    for thread in threads + idlers:
         thread.start()
     for thread in threads:
         thread.join()
@@ -84,8 +106,12 @@ def job(url, token):
         if view["state"] == "completed":
             break
         time.sleep(0.05)
+    seconds = time.monotonic() - begin
+    ended.set()
+    for thread in idlers:
+        thread.join()
     times.sort()
-    print(json.dumps({"model": view["model_sha256"], "rounds": view["committed_rounds"], "checkins": len(times),
+    print(json.dumps({"seconds": round(seconds, 2), "model": view["model_sha256"], "rounds": view["committed_rounds"], "checkins": len(times),
                       "p50_ms": round(1000 * times[len(times) // 2], 2),
                       "p99_ms": round(1000 * times[min(len(times) - 1, int(0.99 * len(times)))], 2)}))
 
@@ -140,5 +166,52 @@ def attack(url):
     time.sleep(120)
 
 
+def resident(process):
+    with open(f"/proc/{process.pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2 ** 20
+
+
+def measure(binary, repeats="5", page=None):
+    from service import Service
+
+    results = {False: [], True: []}
+    for _ in range(int(repeats)):
+        for is_attacked in (False, True):
+            with Service(binary) as service:
+                before = resident(service.process)
+                attackers = None
+                if is_attacked:
+                    attackers = subprocess.Popen([sys.executable, __file__, "attack", service.address], stdout=subprocess.PIPE)
+                    attackers.stdout.readline()
+                try:
+                    job = subprocess.run([sys.executable, __file__, "job", service.address, service.admin],
+                                         stdout=subprocess.PIPE, check=True, text=True)
+                finally:
+                    if attackers:
+                        attackers.kill()
+                        attackers.wait()
+                result = json.loads(job.stdout)
+                result["grown_mib"] = round(resident(service.process) - before, 1)
+                print(json.dumps({"attacked": is_attacked, **result}), flush=True)
+                results[is_attacked].append(result)
+    models = {result["model"] for part in results.values() for result in part}
+
+    def median(is_attacked, name):
+        return statistics.median(result[name] for result in results[is_attacked])
+
+    rows = [("a check-in, median", "p50_ms", "ms", ""), ("a check-in, 99th percentile", "p99_ms", "ms", "5 times the quiet one"),
+            ("the whole run", "seconds", "s", ""), ("resident memory grows by", "grown_mib", "MiB", "64 MiB")]
+    text = "| | quiet | under siege | limit |\n|---|---|---|---|\n"
+    for title, name, unit, limit in rows:
+        text += f"| {title} | {median(False, name):.3g} {unit} | {median(True, name):.3g} {unit} | {limit} |\n"
+    text += f"| models of the {2 * int(repeats)} runs | | {'the same' if len(models) == 1 else 'DIFFERENT'} | the same |\n"
+    print(text)
+    if page:
+        with open(page) as file:
+            content = file.read()
+        with open(page, "w") as file:
+            file.write(re.sub(r"\| \| quiet \| under siege.*", lambda _: text, content, flags=re.S))
+
+
 if __name__ == "__main__":
-    job(*sys.argv[2:]) if sys.argv[1] == "job" else attack(sys.argv[2])
+    {"job": job, "attack": attack, "measure": measure}[sys.argv[1]](*sys.argv[2:])

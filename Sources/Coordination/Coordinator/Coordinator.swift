@@ -106,6 +106,11 @@ package actor Coordinator {
 
     var now: Date { configuration.now() }
 
+    /// Does several things in one step, with nobody between them.
+    package func perform<Result: Sendable>(
+        _ body: @Sendable (isolated Coordinator) throws -> Result
+    ) throws -> Result { try body(self) }
+
     /// Makes changes durable, then applies `body` to memory.
     func commit(_ changes: [StoreChange], ledgerCount: Int? = nil) throws {
         let events = eventChanges(for: changes)

@@ -20,6 +20,10 @@ extension CoordinatorAPI {
             return ServerResponse(status: 307, headers: [.location: version.url + query])
         }
         let response = try await file(of: version, as: encoding, request)
+        // Refused before it counts as sent.
+        if let type = response.headers[.contentType] {
+            try Self.requireAcceptable(type, AcceptField(request.headers[.accept]))
+        }
         if request.method == "GET", let count = response.body.byteCount, count > 0 {
             await coordinator.noteDownload(run: version.run, version: version.version, byteCount: count)
         }

@@ -19,6 +19,8 @@ package struct ServerRequest: Sendable {
     package var peerKey: String?
     /// The template of the route that took the request.
     package var route = ""
+    /// The most that a handler takes of a body which it reads into memory.
+    package var documentByteLimit = 1 << 20
     /// Whether ``Router/admit`` has let it pass.
     package var isAdmitted = false
 

@@ -1,4 +1,4 @@
-package import HTTPTypes
+import HTTPTypes
 
 /// Finds the handler of a request by method and path.
 package struct Router: Sendable {

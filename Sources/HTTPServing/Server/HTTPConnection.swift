@@ -243,7 +243,7 @@ final class HTTPConnection: @unchecked Sendable {
             keep(following, isBuffered: isBuffered, from: inputStart + start + end)
             try begin(head)
         } catch {
-            refuse(error as? ParseFailure ?? ParseFailure(status: 400, detail: "the request is malformed"))
+            refuse(error)
         }
         return true
     }

@@ -61,6 +61,8 @@ struct ServerPlan: Sendable {
         coordination.modelByteLimit = settings.bytes("limits.model_bytes")
         coordination.uploadByteLimit = settings.bytes("limits.upload_bytes")
         if let path = settings.optional("ledger_head") { coordination.ledgerHeadPath = path }
+        limits.documentBytes = settings.bytes("limits.document_bytes")
+        coordination.eventListenerLimit = settings.integer("limits.event_streams")
         coordination.waiterLimit = settings.integer("limits.long_polls")
         logLevel = Logger.Level(rawValue: settings.text("log.level")) ?? .notice
         logsJSON = settings.text("log.format") == "json" || (settings.text("log.format") == "auto" && isatty(2) == 0)

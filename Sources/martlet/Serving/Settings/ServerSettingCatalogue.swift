@@ -72,6 +72,18 @@ extension SettingDefinition {
             "2GiB",
             "Updates on their way in at the same time; further ones are told to come again before they send anything."
         ),
+        .init(
+            "limits.document_bytes",
+            .bytes(1024...(1 << 30)),
+            "1MiB",
+            "A request's body other than models and updates, such as a run file."
+        ),
+        .init(
+            "limits.event_streams",
+            .integer(0...1_000_000),
+            "256",
+            "Listeners of /v1/events; further ones may poll."
+        ),
         .init("limits.long_polls", .integer(0...1_000_000), "10000", "Check-ins that wait at the server."),
         .init(
             "rate.address_per_s",

@@ -1,0 +1,156 @@
+import Foundation
+import HTTPTypes
+import TestSupport
+import Testing
+
+/// Conditional requests and negotiation: RFC 9110 sections 12 and 13.
+@Suite(.timeLimit(.minutes(1)))
+struct ConditionTests {
+    private func tag(_ service: Service, _ target: String) async throws -> String {
+        let answer = try await service.call("GET", target, token: service.admin)
+        #expect(answer.status == 200, "\(target): \(answer.code)")
+        return try #require(answer.headers[.eTag], "\(target)")
+    }
+
+    @Test func whatChangesHasATagAndIsNotSentTwice() async throws {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned()
+        let clients = try await service.call("GET", "/v1/clients", token: service.admin).json["items"]
+        let client = try #require((clients as? [[String: Any]])?.first?["id"] as? String)
+        let issued = try await service.post("/v1/tokens", #"{"role": "viewer", "name": "v"}"#).json
+        let token = try #require((issued["id"] ?? (issued["view"] as? [String: Any])?["id"]) as? String)
+        for target in [
+            "/v1/runs/\(run)", "/v1/runs/\(run)/rounds/1", "/v1/runs/\(run)/models/0", "/v1/populations/p",
+            "/v1/clients/\(client)", "/v1/tokens/\(token)",
+        ] {
+            let tag = try await tag(service, target)
+            let again = try await service.call("GET", target, token: service.admin, [], ["If-None-Match": tag])
+            #expect(again.status == 304 && again.bytes.isEmpty && again.headers[.eTag] == tag, "\(target)")
+            let other = try await service.call("GET", target, token: service.admin, [], ["If-None-Match": "\"x\""])
+            #expect(other.status == 200, "\(target)")
+            let stale = try await service.call("GET", target, token: service.admin, [], ["If-Match": "\"x\""])
+            #expect(stale.status == 412 && stale.code == "precondition_failed", "\(target)")
+        }
+    }
+
+    @Test func anOperatorChangesOnlyWhatWasSeen() async throws {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned()
+        let target = "/v1/runs/\(run)"
+        let seen = try await tag(service, target)
+        // Seconds pass, and the sentence about them changes: it is another look of the same state.
+        service.clock.advance(by: 3)
+        let later = try await tag(service, target)
+        #expect(later != seen)
+        func act(_ action: String, _ field: String) async throws -> Service.Answer {
+            try await service.call("POST", "\(target)/\(action)", token: service.admin, [], ["If-Match": field])
+        }
+        #expect(try await act("pause", "\"y\", \(seen)").status == 200)
+        // Somebody else, who still believes that the run goes on.
+        let refused = try await act("cancel", seen)
+        #expect(refused.status == 412 && refused.code == "precondition_failed")
+        #expect(refused.headers[.eTag] == (try await tag(service, target)))
+        #expect(try await service.call("GET", target, token: service.admin).json["state"] as? String == "paused")
+        let weak = try await act("resume", "W/\(try await tag(service, target))")
+        #expect(weak.status == 412, "a weak tag names nothing")
+        #expect(try await act("resume", "*").status == 200)
+        #expect(try await act("cancel", try await tag(service, target)).status == 200)
+        #expect(
+            try await service.call("POST", "/v1/runs/none/cancel", token: service.admin, [], ["If-Match": "*"]).status
+                == 404
+        )
+        // Who may not act learns nothing of the state.
+        #expect(try await service.call("POST", "\(target)/cancel", token: "x", [], ["If-Match": "\"y\""]).status == 401)
+        let rows = try await service.call("GET", "/v1/audit?outcome=refused", token: service.admin).json["items"]
+        let codes = (rows as? [[String: Any]])?.compactMap { $0["code"] as? String } ?? []
+        #expect(codes.count { $0 == "precondition_failed" } == 2)
+    }
+
+    @Test func everyChangeOfAResourceTakesTheCondition() async throws {
+        let service = try await Service()
+        _ = try await service.post("/v1/populations", #"{"name": "b", "budget": {"epsilon": 8, "delta": 1e-5}}"#)
+        let (_, _, _) = try await service.assigned()
+        let clients = try await service.call("GET", "/v1/clients", token: service.admin).json["items"]
+        let client = try #require((clients as? [[String: Any]])?.first?["id"] as? String)
+        let issued = try await service.post("/v1/tokens", #"{"role": "viewer", "name": "v"}"#)
+        let token = try #require(issued.headers[.location])
+        let changes = [
+            ("PATCH", "/v1/clients/\(client)", "/v1/clients/\(client)", #"{"name": "n"}"#),
+            ("DELETE", "/v1/clients/\(client)/quarantine", "/v1/clients/\(client)", ""),
+            ("DELETE", "/v1/clients/\(client)", "/v1/clients/\(client)", ""),
+            ("PATCH", "/v1/populations/b/budget", "/v1/populations/b", #"{"epsilon": 4}"#),
+            ("POST", token + "/rotate", token, "{}"), ("DELETE", token, token, ""),
+        ]
+        for (method, target, resource, body) in changes {
+            let before = try await service.call("GET", resource, token: service.admin).json
+            let stale = try await service.call(
+                method,
+                target,
+                token: service.admin,
+                Array(body.utf8),
+                ["If-Match": "\"stale\""]
+            )
+            #expect(stale.status == 412, "\(method) \(target)")
+            let after = try await service.call("GET", resource, token: service.admin).json
+            #expect(NSDictionary(dictionary: before) == NSDictionary(dictionary: after), "\(method) \(target)")
+            let tag = try await tag(service, resource)
+            let done = try await service.call(
+                method,
+                target,
+                token: service.admin,
+                Array(body.utf8),
+                ["If-Match": tag]
+            )
+            // A client that is not quarantined cannot be let go: the condition held all the same.
+            #expect(done.status != 412 && done.status < 500, "\(method) \(target): \(done.status) \(done.code)")
+        }
+    }
+
+    @Test func whatTheCallerCannotReadIsNotSent() async throws {
+        let service = try await Service()
+        let (run, client, assignment) = try await service.assigned()
+        let types = [
+            ("/healthz", "application/json"), ("/v1/runs", "application/json"), ("/v1/runs/\(run)", "application/json"),
+            ("/metrics", "text/plain"), ("/v1/runs/\(run)/models/0/weights", "application/vnd.safetensors"),
+            ("/v1/runs/\(run)/models/0/archive", "application/x-tar"), ("/", "text/html"),
+            ("/v1/runs/\(run)/metrics", "text/csv"), ("/v1/populations/p/ledger?format=jsonl", "application/jsonl"),
+            ("/v1/events?limit=1", "application/json"),
+        ]
+        for (target, type) in types {
+            for field in [type, "image/png, \(type.prefix { $0 != "/" })/*;q=0.1"] {
+                let answer = try await service.call("GET", target, token: service.admin, [], ["Accept": field])
+                #expect(answer.status == 200, "\(target) \(field): \(answer.status)")
+                #expect(answer.headers[.contentType]?.hasPrefix(type) ?? false, "\(target) \(field)")
+            }
+            for method in ["GET", "HEAD"] {
+                let refused = try await service.call(
+                    method,
+                    target,
+                    token: service.admin,
+                    [],
+                    ["Accept": "image/png, */*;q=0"]
+                )
+                #expect(refused.status == 406 && refused.code == "not_acceptable", "\(method) \(target)")
+            }
+        }
+        // An action is not begun.
+        let pause = try await service.call(
+            "POST",
+            "/v1/runs/\(run)/pause",
+            token: service.admin,
+            [],
+            ["Accept": "text/html"]
+        )
+        #expect(pause.status == 406)
+        #expect(
+            try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json["state"] as? String == "running"
+        )
+        // Neither is one that is answered where it is read.
+        #expect(
+            try await service.call("POST", "/v1/checkins", token: client, Array("{}".utf8), ["Accept": "text/html"])
+                .status == 406
+        )
+        let update = try #require(assignment["update_url"] as? String)
+        #expect(try await service.call("PUT", update, token: client, [1], ["Accept": "text/html"]).status == 406)
+    }
+}
