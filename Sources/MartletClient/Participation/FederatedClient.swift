@@ -351,7 +351,7 @@ public actor FederatedClient {
         let response = try await retry.send(request, over: transport)
         // A server that was restored from a backup knows nothing of it, nor does its control variate.
         guard response.status != 404 else { return false }
-        guard response.status == 200 else { throw Self.error(of: response) }
+        guard response.status == 200 else { throw ClientError(answer: response) }
         return try WireCoding.decode(AssignmentBody.self, from: response.body).roundCommitted
     }
 
