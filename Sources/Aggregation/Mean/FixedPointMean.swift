@@ -13,8 +13,9 @@ public enum FixedPointMean {
     public static let step = 0x1p-30
     /// Larger bounds would leave the range in which values are rounded exactly.
     public static let largestValueBound = 0x1p20
-    /// A block's sums and the pieces of eight updates fill half of a core's second cache.
-    public static let defaultBlockElementCount = 1 << 14
+    /// Large enough that a read of a cached file costs its copy and little else: with half of it the sum from files is a tenth
+    /// slower, with a quarter a third, though a block's sums and the pieces of eight updates would then fit a core's second cache.
+    public static let defaultBlockElementCount = 1 << 15
 
     /// Receives the means of a block, whose memory it may change; called from several threads, once for each block.
     public typealias Receiver = @Sendable (_ range: Range<Int>, _ means: UnsafeMutablePointer<Double>) -> Void

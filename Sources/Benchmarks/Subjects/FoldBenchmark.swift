@@ -1,5 +1,6 @@
 import Aggregation
 import ArgumentParser
+import CKernels
 import Foundation
 import Tensors
 import UpdateCompression
@@ -40,7 +41,11 @@ struct FoldBenchmark: ParsableCommand {
     private func measureMemory(_ values: [Float], bytes: Double) throws {
         let buffers = (0..<updates).map { _ in UnsafeMutableBufferPointer<Float>.allocate(capacity: parameters) }
         defer { for buffer in buffers { buffer.deallocate() } }
-        for buffer in buffers { _ = buffer.initialize(from: values) }
+        for buffer in buffers {
+            // As the allocator gives large pages where the system may: both the sum and its limit read the same memory.
+            martlet_prefer_huge_pages(buffer.baseAddress, Int64(4 * parameters))
+            _ = buffer.initialize(from: values)
+        }
         let inputs = buffers.compactMap { $0.baseAddress.map { (values: UnsafePointer($0), weight: 3) } }
         let (base, optimizer) = ([Float](repeating: 0.5, count: parameters), FedAvg())
         var (next, state) = (base, OptimizerState(initialFor: optimizer, parameterCount: parameters))

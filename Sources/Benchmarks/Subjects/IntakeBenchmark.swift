@@ -107,7 +107,7 @@ struct IntakeBenchmark: ParsableCommand {
                             let count = write(
                                 descriptor,
                                 raw.baseAddress.map { $0 + done },
-                                min(1 << 20, raw.count - done)
+                                min(1 << 18, raw.count - done)
                             )
                             guard count > 0 else { break }
                             done += count

@@ -22,6 +22,8 @@ struct RoundBenchmark: AsyncParsableCommand {
     @Option(help: "Rounds that are measured; one before them warms up.") var repeats = 5
     @Option(help: "The updates' encoding.") var encoding = "f32"
     @Option(help: "Clients that are active at the same time.") var width = 16
+    @Option(help: "Where the SDK's clients keep their state: devices have disks of their own, not the server's.")
+    var deviceDirectory = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
 
     func run() async throws {
         for name in cases.split(separator: ",") {
@@ -48,7 +50,9 @@ struct RoundBenchmark: AsyncParsableCommand {
         try SafetensorsWriter.encode(model, metadata: [:]).write(to: URL(fileURLWithPath: workspace.path + "/model"))
         let idle = server.residentBytes
         let processorStart = server.processorSeconds
-        let (url, path, width) = (server.url, workspace.path, width)
+        let (url, directory, width) = (server.url, workspace.path, width)
+        let devices = deviceDirectory + "/martlet-devices-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: devices) }
         let fleet = try await rounds(size, count: repeats + 1, server, workspace, name: "fleet") { token in
             var update = model
             for index in update.values.indices { update.values[index] = Float(index % 1000) * 1e-6 }
@@ -56,7 +60,7 @@ struct RoundBenchmark: AsyncParsableCommand {
             try await Fleet(
                 server: url,
                 enrollmentToken: token,
-                stateDirectory: path + "/fleet",
+                stateDirectory: devices,
                 clientCount: size.clients,
                 width: min(width, size.clients)
             ) { _ in trainer }.run()
@@ -64,7 +68,7 @@ struct RoundBenchmark: AsyncParsableCommand {
         let processorSeconds = server.processorSeconds - processorStart
         let peak = server.peakResidentBytes
         let bare = try await rounds(size, count: 4, server, workspace, name: "bare") { token in
-            let clients = BareClients(server: url, count: size.clients, workspace: path)
+            let clients = BareClients(server: url, count: size.clients, workspace: directory)
             for _ in 0..<4 { try await clients.takePart(enrollmentToken: token, update: model) }
         }
         report(size, fleet, bare, idle: idle, peak: peak, processorSeconds: processorSeconds)
@@ -91,26 +95,34 @@ struct RoundBenchmark: AsyncParsableCommand {
         // Small rounds are judged by the clock, large ones by what the intake of their bytes takes.
         let isSmall = size.clients <= 8 && size.parameters <= 1_500_000
         let limit = isSmall ? 0.2 : 1.2 * bytes / intake.median
-        let processor = processorSeconds / Double(fleet.count)
+        let limitName = isSmall ? "asked for, at most" : "1.2 times the bytes over the intake rate, at most"
+        let cases: [(clients: String, rounds: [Round])] = [
+            ("SDK clients", measured), ("clients that only upload", Array(bare.dropFirst())),
+        ]
+        for (clients, rounds) in cases {
+            Measurement(
+                benchmark: "round",
+                name: "\(size.name): open to committed, \(clients)",
+                unit: "s",
+                values: rounds.map(\.seconds),
+                limit: limit,
+                limitName: limitName,
+                extra: ["bytes": bytes, "encoding": encoding]
+            ).report()
+            Measurement(
+                benchmark: "round",
+                name: "\(size.name): last upload to committed, \(clients)",
+                unit: "s",
+                values: rounds.map(\.aggregating),
+                limit: isSmall ? 0.05 : nil,
+                limitName: isSmall ? "asked for, at most" : nil
+            ).report()
+        }
         Measurement(
             benchmark: "round",
-            name: "\(size.name): open to committed",
+            name: "\(size.name): server's processor time in a round of SDK clients",
             unit: "s",
-            values: measured.map(\.seconds),
-            limit: limit,
-            limitName: isSmall ? "asked for, at most" : "1.2 times the bytes over the intake rate, at most",
-            extra: [
-                "bytes": bytes, "encoding": encoding, "peak_resident_bytes": peak, "idle_resident_bytes": idle,
-                "processor_seconds_per_round": processor,
-            ]
-        ).report()
-        Measurement(
-            benchmark: "round",
-            name: "\(size.name): last upload to committed",
-            unit: "s",
-            values: measured.map(\.aggregating),
-            limit: 0.05,
-            limitName: "asked for of 8 x 1.4 M, at most"
+            values: [processorSeconds / Double(fleet.count)]
         ).report()
         Measurement(
             benchmark: "round",
@@ -118,7 +130,8 @@ struct RoundBenchmark: AsyncParsableCommand {
             unit: "bytes",
             values: [peak - idle],
             limit: 4 * modelBytes + Double(64 << 20),
-            limitName: "4 models and 64 MiB, at most"
+            limitName: "4 models and 64 MiB, at most",
+            extra: ["peak_resident_bytes": peak, "idle_resident_bytes": idle]
         ).report()
     }
 

@@ -1,4 +1,6 @@
+import Crypto
 package import Foundation
+import Synchronization
 package import Tensors
 
 #if canImport(Glibc)
@@ -91,7 +93,9 @@ package struct BlobStore: Sendable {
         try renameDurably(partial, to: path)
     }
 
-    /// Writes a model so that it is whole or absent after any crash, hashing on the way and copying nothing.
+    /// Writes a model so that it is whole or absent after any crash, copying nothing.
+    ///
+    /// It is hashed on another thread meanwhile: a hash costs as much as the way into the page cache.
     package static func writeDurably(
         _ model: ParameterVector,
         metadata: [String: String],
@@ -99,24 +103,47 @@ package struct BlobStore: Sendable {
     ) throws -> (sha256: String, byteCount: Int) {
         let partial = path + ".part-" + Secrets.identifier("w")
         let header = SafetensorsWriter.header(for: model.layout, metadata: metadata)
-        let file = try SpoolFile(path: partial, expectedByteCount: header.count + 4 * model.values.count)
-        do {
-            try header.withUnsafeBytes { try file.write($0) }
-            try model.values.withUnsafeBytes { raw in
-                var start = 0
-                while start < raw.count {
-                    let end = min(raw.count, start + (1 << 20))
-                    try file.write(UnsafeRawBufferPointer(rebasing: raw[start..<end]))
-                    start = end
-                }
+        let file = try SpoolFile(
+            path: partial,
+            expectedByteCount: header.count + 4 * model.values.count,
+            isHashed: false
+        )
+        let written = Mutex<Result<Void, any Error>>(.success(()))
+        let sha256 = Mutex("")
+        Parallel.forEach(count: 2) { part in
+            if part == 0 {
+                let result = Result { try forEachPiece(header, model) { try file.write($0) } }
+                written.withLock { $0 = result }
+            } else {
+                var hash = SHA256()
+                forEachPiece(header, model) { hash.update(bufferPointer: $0) }
+                let digest = Secrets.hexadecimal(hash.finalize())
+                sha256.withLock { $0 = digest }
             }
+        }
+        do {
+            try written.withLock { $0 }.get()
             try file.sync()
             try renameDurably(partial, to: path)
         } catch {
             unlink(partial)
             throw error
         }
-        return (Secrets.hexadecimal(try file.digest()), file.byteCount)
+        return (sha256.withLock { $0 }, file.byteCount)
+    }
+
+    /// The bytes of a model's file in order, 256 KiB at a time: larger writes cost the page cache more.
+    private static func forEachPiece(
+        _ header: Data,
+        _ model: ParameterVector,
+        _ body: (UnsafeRawBufferPointer) throws -> Void
+    ) rethrows {
+        try header.withUnsafeBytes { try body($0) }
+        try model.values.withUnsafeBytes { raw in
+            for start in stride(from: 0, to: raw.count, by: 1 << 18) {
+                try body(UnsafeRawBufferPointer(rebasing: raw[start..<min(raw.count, start + (1 << 18))]))
+            }
+        }
     }
 
     /// Renames and syncs the directory.

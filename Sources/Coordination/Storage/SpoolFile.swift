@@ -28,14 +28,15 @@ package final class SpoolFile: @unchecked Sendable {
     ///   - path: The file; must not exist unless it is appended to.
     ///   - expectedByteCount: Its size at the end, where that is known.
     ///   - appendsAt: The size that it has.
+    ///   - isHashed: Whether it is hashed on the way; otherwise ``digest()`` reads it.
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil) throws {
+    package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil, isHashed: Bool = true) throws {
         descriptor = open(path, (appendsAt == nil ? O_CREAT | O_EXCL : 0) | O_RDWR | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.failure() }
         if let appendsAt {
             guard lseek(descriptor, 0, SEEK_END) == off_t(appendsAt) else { throw Self.failure() }
             (byteCount, flushedCount) = (appendsAt, appendsAt)
-        } else {
+        } else if isHashed {
             hash = SHA256()
         }
         if let expectedByteCount, expectedByteCount > byteCount,

@@ -58,6 +58,8 @@ extension CoordinatorAPI {
             return ServerResponse(status: 304, headers: headers)
         }
         headers[.contentType] = "application/vnd.safetensors"
+        // Of the whole file, whatever part of it is the answer: who goes on with a cut download checks it by this.
+        if let name = ContentDigest.representationField { headers[name] = ContentDigest.text(hexadecimal: sha256) }
         let path = path ?? coordinator.blobs.path(sha256: sha256)
         let rangeStillMeant = request.headers[.ifRange].map { $0 == tag } ?? true
         if let field = request.headers[.range], rangeStillMeant {

@@ -71,8 +71,9 @@ struct PreparedUpdate: Sendable {
             valueBound: min(bound, .greatestFiniteMagnitude)
         )
         var kept = feedback
-        try encoder.write(update, to: path, residual: &kept.residual)
-        digest = try FileDigest.sha256(path)
+        var hash = SequentialDigest()
+        try encoder.write(update, to: path, residual: &kept.residual) { hash.update($0, at: $1) }
+        digest = try hash.digest ?? FileDigest.sha256(path)
         self.feedback = encoding == .topk ? kept : nil
     }
 

@@ -300,14 +300,9 @@ public actor FederatedClient {
         _ reference: AssignmentBody.Model,
         layout: ParameterLayout? = nil
     ) async throws -> ParameterVector {
-        let request = TransportRequest(method: "GET", url: server + reference.url, headers: authorization())
-        let (transport, retry) = (transport, retry)
+        let (url, headers, transport, retry) = (server + reference.url, authorization(), transport, retry)
         return try await models.model(reference, layout: layout) { path in
-            var download = request
-            download.destination = path
-            let response = try await retry.send(download, over: transport)
-            guard response.status == 200 else { throw Self.error(of: response) }
-            return response.headers["content-digest"]
+            try await ResumableDownload(url: url, headers: headers, path: path).send(over: transport, retry: retry)
         }
     }
 
@@ -319,7 +314,7 @@ public actor FederatedClient {
             let (transport, retry) = (transport, retry)
             let document = try await models.document(sha256: reference.sha256) {
                 let response = try await retry.send(request, over: transport)
-                guard response.status == 200 else { throw Self.error(of: response) }
+                guard response.status == 200 else { throw ClientError(answer: response) }
                 return response.body
             }
             architecture = try architecture.embedding(tokenizer: document)
@@ -356,7 +351,7 @@ public actor FederatedClient {
         let response = try await retry.send(request, over: transport)
         // A server that was restored from a backup knows nothing of it, nor does its control variate.
         guard response.status != 404 else { return false }
-        guard response.status == 200 else { throw Self.error(of: response) }
+        guard response.status == 200 else { throw ClientError(answer: response) }
         return try WireCoding.decode(AssignmentBody.self, from: response.body).roundCommitted
     }
 
@@ -395,7 +390,7 @@ public actor FederatedClient {
             )
             response = try await retry.send(request, over: transport)
         }
-        let error = response.status == 200 ? nil : Self.error(of: response)
+        let error = response.status == 200 ? nil : ClientError(answer: response)
         if let error, error.isTemporary || response.status == 401 { throw error }
         if let run = pending.controlRun {
             if error == nil {
@@ -455,17 +450,8 @@ public actor FederatedClient {
             TransportRequest(method: method, url: server + path, headers: fields, body: .bytes(body)),
             over: transport
         )
-        guard (200..<300).contains(response.status) else { throw Self.error(of: response) }
+        guard (200..<300).contains(response.status) else { throw ClientError(answer: response) }
         return response
-    }
-
-    private static func error(of response: TransportResponse) -> ClientError {
-        let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
-        return ClientError(
-            code: problem?.code ?? "http_\(response.status)",
-            message: problem?.detail ?? "the server answered \(response.status)",
-            status: response.status
-        )
     }
 }
 

@@ -20,6 +20,8 @@ public actor ModelCache {
     static let memoryCount = 3
     /// Models kept as files.
     static let fileCount = 4
+    /// Seconds after which nobody goes on with a download that was cut.
+    private static let partialLifetime = 86_400.0
     private static let suffix = ".safetensors"
 
     /// Keeps files in a directory, made where it is missing; what an earlier process left there is used.
@@ -32,6 +34,10 @@ public actor ModelCache {
         func age(_ name: String) -> Date {
             (try? manager.attributesOfItem(atPath: directory + "/" + name)[.modificationDate] as? Date) ?? .distantPast
         }
+        for name in try manager.contentsOfDirectory(atPath: directory)
+        where name.contains(Self.suffix + ".part") && -age(name).timeIntervalSinceNow > Self.partialLifetime {
+            try? manager.removeItem(atPath: directory + "/" + name)
+        }
         order = try manager.contentsOfDirectory(atPath: directory).filter { $0.hasSuffix(Self.suffix) }
             .map { (name: $0, age: age($0)) }.sorted { ($0.age, $0.name) < ($1.age, $1.name) }
             .map { String($0.name.dropLast(Self.suffix.count)) }
@@ -42,7 +48,7 @@ public actor ModelCache {
     /// - Parameters:
     ///   - reference: The model, and how it is written on its way.
     ///   - layout: Its tensors; needed where it is not sent as F32.
-    ///   - fetch: Brings the file to a path and gives the answer's `Content-Digest`.
+    ///   - fetch: Brings the file to a path, where its beginning may lie already, and gives the hash that the server names.
     /// - Returns: The tensors.
     /// - Throws: ``ClientError`` with code `digest_mismatch`, or what `fetch` throws.
     func model(
@@ -56,21 +62,11 @@ public actor ModelCache {
         let path = directory + "/" + name + Self.suffix
         let task = Task { () throws -> ParameterVector in
             if try !Self.isWhole(path, reference) {
-                let partial = path + ".part-\(UUID().uuidString)"
-                defer { try? FileManager.default.removeItem(atPath: partial) }
-                let announced = try await fetch(partial)
-                let actual = try Self.hash(partial)
-                // A variant's hash comes with it; the model's own is part of the assignment.
-                let expected =
-                    reference.encoding == nil
-                    ? reference.sha256 : announced.flatMap(ContentDigestField.hexadecimal(of:))
-                guard actual == expected else {
-                    throw ClientError(code: "digest_mismatch", message: "the downloaded model has SHA-256 \(actual)")
-                }
-                self.note(try FileManager.default.attributesOfItem(atPath: partial)[.size] as? Int ?? 0)
+                let partial = try PartialFile(path)
+                let actual = try await self.download(reference, to: partial, fetch)
                 if reference.encoding != nil { try Data(actual.utf8).write(to: Self.sidecar(path), options: .atomic) }
                 // Over whatever was there and was not whole.
-                guard rename(partial, path) == 0 else {
+                guard rename(partial.path, path) == 0 else {
                     throw ClientError(code: "storage", message: "cannot write \(path)")
                 }
             }
@@ -84,6 +80,31 @@ public actor ModelCache {
         } catch {
             if loading[name] == task { loading[name] = nil }
             throw error
+        }
+    }
+
+    /// Fetches a file, going on with what an earlier attempt has left.
+    ///
+    /// - Returns: Its hash, which is what it should be.
+    private func download(
+        _ reference: AssignmentBody.Model,
+        to partial: PartialFile,
+        _ fetch: @Sendable (String) async throws -> String?
+    ) async throws -> String {
+        while true {
+            let kept = partial.byteCount
+            let announced = try await fetch(partial.path)
+            let actual = try Self.hash(partial.path)
+            // A variant's hash comes with it; the model's own is part of the assignment.
+            if actual == (reference.encoding == nil ? reference.sha256 : announced) {
+                note(partial.byteCount - min(kept, partial.byteCount))
+                return actual
+            }
+            partial.empty()
+            // The beginning may have been another file's, or damaged: once more from the start.
+            guard kept > 0 else {
+                throw ClientError(code: "digest_mismatch", message: "the downloaded model has SHA-256 \(actual)")
+            }
         }
     }
 
@@ -163,20 +184,5 @@ public actor ModelCache {
             try? FileManager.default.removeItem(atPath: path)
             try? FileManager.default.removeItem(at: Self.sidecar(path))
         }
-    }
-}
-
-/// `Content-Digest: sha-256=:BASE64:`.
-enum ContentDigestField {
-    /// The SHA-256 in hexadecimal; `nil` where the field has none.
-    static func hexadecimal(of field: String) -> String? {
-        for item in field.split(separator: ",") {
-            let text = item.trimmingCharacters(in: .whitespaces)
-            guard text.hasPrefix("sha-256=:"), text.hasSuffix(":"), text.count > 10,
-                let data = Data(base64Encoded: String(text.dropFirst(9).dropLast())), data.count == 32
-            else { continue }
-            return data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        }
-        return nil
     }
 }

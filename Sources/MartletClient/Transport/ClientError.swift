@@ -1,3 +1,5 @@
+import WireFormat
+
 /// Why the client could not go on.
 public struct ClientError: Error, Sendable, CustomStringConvertible {
     /// `network`, `protocol`, `model_mismatch`, `privacy_refused`, `storage`, or the server's code.
@@ -22,4 +24,16 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
 
     /// Code and message.
     public var description: String { "\(message) (\(code))" }
+}
+
+extension ClientError {
+    /// What a server's refusal says, where it says it as a problem document.
+    init(answer response: TransportResponse) {
+        let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
+        self.init(
+            code: problem?.code ?? "http_\(response.status)",
+            message: problem?.detail ?? "the server answered \(response.status)",
+            status: response.status
+        )
+    }
 }

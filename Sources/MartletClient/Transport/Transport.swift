@@ -21,6 +21,8 @@ public struct TransportRequest: Sendable {
     public var body: Body
     /// Where the answer's body goes: to this file when the status is 200, else to memory.
     public var destination: String?
+    /// Where in the destination a part goes, the body of an answer with status 206; one that begins elsewhere is an error.
+    public var destinationOffset = 0
     /// Seconds after which the request fails.
     public var timeoutSeconds: Double
 

@@ -1,3 +1,4 @@
+import CKernels
 public import Foundation
 public import Tensors
 
@@ -21,6 +22,7 @@ public struct UpdateEncoder {
 
     /// Values that are encoded at a time; a multiple of every encoding's block.
     static let blockElementCount = 1 << 15
+    private static let flushByteCount = 16 << 20
 
     /// Describes a file.
     public init(
@@ -42,13 +44,21 @@ public struct UpdateEncoder {
     ///   - path: Overwritten where it exists.
     ///   - residual: With ``UpdateEncoding/topk`` what earlier updates left out, in the update's layout; receives what this
     ///     one leaves out. Other encodings leave it alone.
+    ///   - observe: Sees all bytes of the file and their places, in the order in which they are written.
     /// - Throws: `SafetensorsError.inputOutput`.
-    public func write(_ update: ParameterVector, to path: String, residual: inout [Float]) throws(SafetensorsError) {
+    public func write(
+        _ update: ParameterVector,
+        to path: String,
+        residual: inout [Float],
+        observe: (_ bytes: UnsafeRawBufferPointer, _ offset: Int) -> Void = { _, _ in }
+    ) throws(SafetensorsError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
         defer { close(descriptor) }
         let file = plan(update.layout)
+        var flushed = 0
         try run(update, file, residual: &residual) { (bytes, offset) throws(SafetensorsError) in
+            observe(bytes, offset)
             var done = 0
             while done < bytes.count {
                 let start = bytes.baseAddress.map { $0 + done }
@@ -56,6 +66,11 @@ public struct UpdateEncoder {
                 if written < 0 && errno == EINTR { continue }
                 guard written > 0 else { throw .inputOutput(path: path, errno: errno) }
                 done += written
+            }
+            // The disk works while more is encoded.
+            if offset + bytes.count - flushed >= Self.flushByteCount {
+                martlet_start_flush(descriptor, Int64(flushed), Int64(offset + bytes.count - flushed))
+                flushed = offset + bytes.count
             }
         }
         guard fdatasync(descriptor) == 0 else { throw .inputOutput(path: path, errno: errno) }
@@ -182,7 +197,11 @@ public struct UpdateEncoder {
         _ put: Put<Failure>
     ) throws(Failure) {
         switch encoding {
-        case .f32: places[0] += try Self.put(Array(values), at: places[0], put)
+        case .f32:
+            try values.withUnsafeBufferPointer { buffer throws(Failure) in
+                try put(UnsafeRawBufferPointer(buffer), places[0])
+            }
+            places[0] += 4 * values.count
         case .f16:
             let halves = values.map { value in
                 let half = StochasticRounding.half(value, &generator)

@@ -1,0 +1,16 @@
+import Foundation
+
+/// `Content-Digest: sha-256=:BASE64:`.
+enum ContentDigestField {
+    /// The SHA-256 in hexadecimal; `nil` where the field has none.
+    static func hexadecimal(of field: String) -> String? {
+        for item in field.split(separator: ",") {
+            let text = item.trimmingCharacters(in: .whitespaces)
+            guard text.hasPrefix("sha-256=:"), text.hasSuffix(":"), text.count > 10,
+                let data = Data(base64Encoded: String(text.dropFirst(9).dropLast())), data.count == 32
+            else { continue }
+            return data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        }
+        return nil
+    }
+}
