@@ -57,6 +57,24 @@ extension CoordinatorAPI {
         return try Self.json(receipt)
     }
 
+    /// Makes the sums of a private evaluation a durable file: they wait for the noise outside the database.
+    private func keep(_ bytes: [UInt8], of result: EvaluationResult, _ terms: UploadTerms) async throws {
+        var sums = MetricSums()
+        sums.add(result.metrics, exampleCount: result.numExamples)
+        let missing = terms.releasedMetrics.filter { sums.rates[$0] == nil }
+        guard missing.isEmpty else {
+            throw CoordinationError(
+                .unprocessable,
+                "metrics_missing",
+                "the evaluation publishes \(terms.releasedMetrics.joined(separator: ", ")), and the sums for "
+                    + "\(missing.joined(separator: ", ")) are missing: loss needs nll and loss_tokens or tokens, top1 hit1 and "
+                    + "tokens, top3 hit3 and tokens"
+            )
+        }
+        let path = terms.spoolPath
+        try await DiskQueue.run { try BlobStore.writeDurably(Data(bytes), to: path) }
+    }
+
     /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.
     private func putEvaluation(
         _ request: ServerRequest,
@@ -69,6 +87,8 @@ extension CoordinatorAPI {
         }
         let bytes = try await request.body.collect(limit: request.documentByteLimit)
         let result = try EvaluationResult.read(JSONValue.parse(bytes))
+        if !terms.releasedMetrics.isEmpty { try await keep(bytes, of: result, terms) }
+        defer { if !terms.releasedMetrics.isEmpty { try? FileManager.default.removeItem(atPath: terms.spoolPath) } }
         let receipt = try await coordinator.finishUpdate(
             assignment: terms.assignmentID,
             client: client,

@@ -47,9 +47,10 @@ struct ClientLifeTests {
     private func serve(
         _ service: Service,
         cohort: String,
-        extra: String = ""
+        extra: String = "",
+        population: String = #"{"name": "p"}"#
     ) async throws -> (run: String, url: String, enrollment: String, server: HTTPServer) {
-        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        _ = try await service.post("/v1/populations", population)
         let specification = """
             {"population": "p", "rounds": 1, "cohort": {\(cohort)}, "model": {"architecture": "external"}\(extra)}
             """
@@ -184,6 +185,59 @@ struct ClientLifeTests {
         let measured = (model["metrics"] as? [String: Any])?["federated"] as? [String: Double]
         #expect(measured?["loss"] == 1.5 && measured?["top1"] == 0.25, "\(model)")
         #expect(model["is_best"] as? Bool == true)
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// With central privacy only sums for what is published leave the device, the server takes nothing less, and the device
+    /// counts what it costs.
+    @Test func aPrivateVersionIsMeasuredWithNoiseAndCharged() async throws {
+        let service = try await Service()
+        let (run, url, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
+            extra: """
+                , "privacy": {"mode": "central", "noise_multiplier": 30},
+                "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2, "noise_multiplier": 0.4, "metrics": ["top1"]}
+                """,
+            population: #"{"name": "p", "budget": {"epsilon": 20, "delta": 1e-5}}"#
+        )
+        var metrics = TrainingMetrics()
+        (metrics.nll, metrics.lossTokens, metrics.tokens, metrics.hit1) = (12, 8, 8, 8)
+        let path = service.directory.path + "/c"
+        let client = try client(url, enrollment, path, ScriptedTrainer(metrics: metrics), CountingTransport())
+        #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+        #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+        let ledger = try String(contentsOfFile: path + "/ledger.json", encoding: .utf8)
+        #expect(ledger.contains("0.4") && ledger.contains("30"), "\(ledger)")
+        // The other one by hand: sums that lack what is published are refused, and may be sent again.
+        let token = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+        let work = try await service.post("/v1/checkins", token: token).json["assignment"] as? [String: Any]
+        let updateURL = try #require(work?["update_url"] as? String)
+        #expect((work?["release"] as? [String: Any])?["metrics"] as? [String] == ["top1"])
+        var answers: [Service.Answer] = []
+        for sums in [#"{"nll": 1, "tokens": 8}"#, #"{"hit1": 8, "tokens": 8}"#, #"{"hit1": 8, "tokens": 8}"#] {
+            answers.append(
+                try await service.call(
+                    "PUT",
+                    updateURL,
+                    token: token,
+                    Array(#"{"num_examples": 8, "metrics": \#(sums)}"#.utf8),
+                    ["Content-Type": "application/json"]
+                )
+            )
+        }
+        #expect(answers.map(\.status) == [422, 200, 200])
+        #expect(answers[0].json["code"] as? String == "metrics_missing")
+        var view: [String: Any] = [:]
+        while view["state"] as? String != "completed" {
+            view = try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json
+        }
+        let model = try await service.call("GET", "/v1/runs/\(run)/models/1", token: service.admin).json
+        let measured = (model["metrics"] as? [String: Any])?["federated"] as? [String: Double]
+        // Of two clients the noise may leave nothing; what it leaves is the one rate, in its range.
+        #expect(measured?.keys.sorted() ?? ["top1"] == ["top1"] && (0...1).contains(measured?["top1"] ?? 0), "\(model)")
+        let budget = try await service.call("GET", "/v1/populations/p", token: service.admin).json["budget"]
+        #expect(((budget as? [String: Any])?["spent_epsilon"] as? Double ?? 0) > 10, "\(String(describing: budget))")
         await server.shutdown(gracePeriod: .seconds(5))
     }
 

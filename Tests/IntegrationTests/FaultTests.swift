@@ -12,6 +12,7 @@ struct FaultTests {
         var committed: Int
         var accepted: [Int]
         var spentEpsilon: Double?
+        var evaluated: [Int]
         var ledger: [String: Int]
         var kills: Int
         var cuts: Int
@@ -84,8 +85,10 @@ struct FaultTests {
         let calm = try job("CALM", mode: "central")
         let faulty = try job("FAULTY", mode: "central")
         #expect(faulty.state == "completed" && faulty.kills > 0, "\(faulty)")
-        // One charge a published version, however often the server died in between; never less than was released.
-        #expect(faulty.ledger["committed"] == faulty.committed, "\(faulty)")
+        // One charge a published version and a measured one, however often the server died in between; never less than was
+        // released.
+        #expect(faulty.ledger["committed"] == faulty.committed + faulty.evaluated.count, "\(faulty)")
+        #expect(calm.evaluated.count > 1 && faulty.evaluated == calm.evaluated)
         #expect(try #require(faulty.spentEpsilon) >= #require(calm.spentEpsilon) - 1e-9)
         #expect(faulty.accepted == calm.accepted)
     }

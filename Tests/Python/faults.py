@@ -143,6 +143,7 @@ class Job:
                "cohort": {"goal": 3, "minimum": 3, "over_selection": 1, "max_participations": self.rounds + 5}}
         if self.mode == "central":
             run["privacy"] = {"mode": "central", "noise_multiplier": 8}
+            run["evaluation"] = {"every": 2, "minimum": 3, "noise_multiplier": 8, "max_participations": self.rounds + 5}
         run = ask("POST", "/v1/runs", json.dumps(run).encode())["id"]
         ask("PUT", f"/v1/runs/{run}/model", safetensors([0.0] * 300, 1), "application/vnd.safetensors")
         ask("POST", f"/v1/runs/{run}/start", b"{}")
@@ -158,6 +159,10 @@ class Job:
             assignment = json.loads(data).get("assignment") if status == 201 else None
             if assignment is None:
                 time.sleep(0.01)
+                continue
+            if assignment["kind"] == "evaluate":
+                sums = {"num_examples": 8, "metrics": {"nll": 16 + index, "tokens": 8, "hit1": 2, "hit3": 4}}
+                self.call("PUT", assignment["update_url"], token, json.dumps(sums).encode())
                 continue
             number = assignment["round"]
             # What this client would have trained in this round: the same whenever it is asked.
@@ -188,6 +193,7 @@ class Job:
             time.sleep(0.05)
         # Everything is asked before the watch over the server ends.
         attempts = get(f"/v1/runs/{run}/rounds")["items"]
+        evaluations = get(f"/v1/runs/{run}/evaluations")["items"]
         population = get("/v1/populations/p")
         ledger = get("/v1/populations/p/ledger")["items"]
         self.done.set()
@@ -197,6 +203,7 @@ class Job:
         return {
             "state": view["state"], "model_sha256": view.get("model_sha256"), "committed": view["committed_rounds"],
             "accepted": [r["accepted"] for r in attempts if r["state"] == "committed"],
+            "evaluated": [r["number"] for r in evaluations if r["state"] == "committed"],
             "spent_epsilon": (population.get("budget") or {}).get("spent_epsilon"),
             "ledger": {s: sum(1 for row in ledger if row["run_id"] == run and row["state"] == s)
                        for s in ("reserved", "committed", "released")},
@@ -228,7 +235,8 @@ def points(binary, directory, rounds, seed, mode, every=1, first=1, last=10**9):
                 and (mode == "central" or result["model_sha256"] == calm["model_sha256"])
                 # Every release is charged, and what is reserved is settled.
                 and (result["spent_epsilon"] or 0) >= (calm["spent_epsilon"] or 0) * (1 - 1e-12)
-                and (mode == "none" or ledger["committed"] >= rounds)
+                and result["evaluated"] == calm["evaluated"]
+                and (mode == "none" or ledger["committed"] >= rounds + len(calm["evaluated"]))
                 and ledger["reserved"] == ledger["committed"] + ledger["released"])
         if not good:
             failures.append({"point": point, **result})

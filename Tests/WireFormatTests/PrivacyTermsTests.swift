@@ -80,7 +80,34 @@ struct PrivacyTermsTests {
         (central, #", "max_participations": 0"#, "", "/cohort/max_participations"),
         (central, #", "min_examples": 5"#, "", "/cohort"),
         (central, "", #", "aggregation": {"weighting": "examples"}"#, "/aggregation/example_cap"),
-        (central, "", #", "evaluation": {"every": 1}"#, "/evaluation"),
+        (central, "", #", "evaluation": {"every": 1}"#, "/evaluation/noise_multiplier"),
+        (
+            central, "", #", "evaluation": {"every": 1, "noise_multiplier": 1, "metrics": ["nll"]}"#,
+            "/evaluation/metrics"
+        ),
+        (central, "", #", "evaluation": {"every": 1, "noise_multiplier": 1, "metrics": []}"#, "/evaluation/metrics"),
+        (
+            central, "",
+            #", "evaluation": {"every": 1, "noise_multiplier": 1, "metrics": ["loss", "loss"]}"#, "/evaluation/metrics"
+        ),
+        (
+            central, "", #", "evaluation": {"every": 1, "noise_multiplier": 1, "max_participations": 0}"#,
+            "/evaluation/max_participations"
+        ),
+        (
+            central, "",
+            #", "evaluation": {"every": 1, "noise_multiplier": 1, "metrics": ["top1"]}, "stop": {"metric": "loss", "patience": 1}"#,
+            "/stop"
+        ),
+        (#""mode": "local", "noise_multiplier": 1"#, "", #", "evaluation": {"every": 1}"#, "/evaluation"),
+        (
+            #""mode": "none""#, "", #", "evaluation": {"every": 1, "noise_multiplier": 1}"#,
+            "/evaluation/noise_multiplier"
+        ),
+        (
+            central + #", "amplification": "poisson""#, #", "policy": "poisson", "sampling_rate": 0.1"#,
+            #", "evaluation": {"every": 1, "noise_multiplier": 1}"#, "/evaluation"
+        ),
         (central, "", #", "stop": {"metric": "loss", "patience": 3}"#, "/stop"),
         (
             central + #", "clipping": {"policy": "adaptive"}"#, "", #", "aggregation": {"mode": "buffered"}"#,

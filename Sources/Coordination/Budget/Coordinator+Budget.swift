@@ -32,8 +32,9 @@ extension Coordinator {
         }
         try checkDelta(of: population)
         let account = ledger.account(population.id)
+        let name = charge.release == PrivacyCharge.evaluationRelease ? "the evaluation of version" : "round"
         let total = try epsilon(
-            of: account.releases(additional: (id, charge, 1)),
+            of: account.releases(additional: [(id, charge, 1)]),
             population: population,
             isAdaptive: account.wouldBeAdaptive(run: id, charge: charge)
         )
@@ -41,7 +42,7 @@ extension Coordinator {
             throw CoordinationError(
                 .conflict,
                 "budget_exhausted",
-                "round \(round) would bring the population to an epsilon that can no longer be proven: over "
+                "\(name) \(round) would bring the population to an epsilon that can no longer be proven: over "
                     + "\(charge.parameterCount) noised coordinates a round, the error of the integer noise alone, which grows "
                     + "as e^epsilon, would use up the budget's delta of \(delta). Nothing was opened. Epsilon is far beyond any "
                     + "useful promise there: ask for a larger noise_multiplier or fewer rounds"
@@ -51,7 +52,7 @@ extension Coordinator {
             throw CoordinationError(
                 .conflict,
                 "budget_exhausted",
-                "round \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened"
+                "\(name) \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened"
             )
         }
         return try ledger.append(
@@ -69,18 +70,20 @@ extension Coordinator {
     /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
     func settle(run id: String, round: RoundRecord, state: String) throws -> LedgerRow {
         let run = try runState(id)
+        let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
         // As it was reserved: it must be possible to settle also where the model's file is missing.
         let reservation = ledger.reservation(
             population: run.record.populationId,
             run: id,
-            round: round.number,
-            attempt: round.attempt
+            round: abs(round.number),
+            attempt: round.attempt,
+            release: evaluation?.release
         )
         return try settle(
             run: id,
-            round: round.number,
+            round: abs(round.number),
             attempt: round.attempt,
-            charge: reservation ?? charge(of: run),
+            charge: reservation ?? evaluation ?? charge(of: run),
             state: state
         )
     }
@@ -196,8 +199,16 @@ extension Coordinator {
     ) -> Int? {
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return 0 }
         let isAdaptive = account.wouldBeAdaptive(run: run, charge: charge)
+        let specification = runs[run]?.specification
+        let evaluation = specification.flatMap { PrivacyCharge.evaluation(of: $0) }
+        let done = max(0, (runs[run]?.versions.count ?? 1) - 1)
         func admits(_ extra: Int) -> Bool {
-            guard let releases = try? account.releases(additional: (run, charge, extra)) else { return false }
+            var additional = [(run: run, charge: charge, count: extra)]
+            if let evaluation, let specification {
+                let count = specification.evaluationCount(rounds: done + extra)
+                additional.append((run, evaluation, count - specification.evaluationCount(rounds: done)))
+            }
+            guard let releases = try? account.releases(additional: additional) else { return false }
             let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
             // A search by loss distributions would take seconds; Rényi never admits more.
             let quick = kind == .pld ? .rdp : kind
@@ -228,6 +239,7 @@ extension Coordinator {
                 clippingNorm: specification.privacy.clipping.norm
             )
             _ = try terms.adaptive?.countGrid
+            if specification.hasPrivateEvaluation { _ = try EvaluationRelease(specification.evaluation) }
             _ = try PrivacyCharge(of: specification, parameterCount: layout.parameterCount).release(count: 1)
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the noise cannot be made: \(error)")

@@ -101,20 +101,21 @@ package struct PopulationAccount: Sendable {
         }
     }
 
-    /// The charges that count, with one more where it is being considered.
+    /// The charges that count, with more where they are being considered.
     func releases(
         committedOnly: Bool = false,
-        additional: (run: String, charge: PrivacyCharge, count: Int)? = nil
+        additional: [(run: String, charge: PrivacyCharge, count: Int)] = []
     ) throws(PrivacyError) -> [CappedRelease] {
         var result: [CappedRelease] = []
-        let extra = additional.map { Plan(run: $0.run, charge: $0.charge) }
+        let extras = additional.map { (plan: Plan(run: $0.run, charge: $0.charge), count: $0.count) }
         for plan in planOrder {
             guard let counts = plans[plan] else { continue }
-            let count = (committedOnly ? counts.committed : counts.all) + (plan == extra ? additional?.count ?? 0 : 0)
+            let more = extras.reduce(0) { $0 + ($1.plan == plan ? $1.count : 0) }
+            let count = (committedOnly ? counts.committed : counts.all) + more
             if count > 0 { result.append(try plan.charge.release(count: count)) }
         }
-        if let additional, let extra, plans[extra] == nil {
-            result.append(try additional.charge.release(count: additional.count))
+        for extra in extras where plans[extra.plan] == nil && extra.count > 0 {
+            result.append(try extra.plan.charge.release(count: extra.count))
         }
         return result
     }

@@ -27,8 +27,12 @@ package enum PrivacyCalibration {
         func epsilon(_ z: Double) throws(PrivacyError) -> Double {
             var trial = specification
             trial.privacy.noiseMultiplier = z
-            let charge = PrivacyCharge(of: trial, parameterCount: parameterCount ?? 0)
-            let releases = [try charge.release(count: trial.rounds)]
+            // Evaluations have a noise multiplier of their own: the rounds get what they leave.
+            let releases = try PrivacyCharge.releases(
+                of: trial,
+                parameterCount: parameterCount ?? 0,
+                rounds: trial.rounds
+            )
             let judge = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: trial.privacy.isAdaptive)
             return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
         }

@@ -38,8 +38,14 @@ package struct PrivacyLedger: Sendable {
     func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
 
     /// The charge that is reserved for one attempt.
-    func reservation(population: String, run: String, round: Int, attempt: Int) -> PrivacyCharge? {
-        accounts[population]?.open[.init(run: run, round: round, attempt: attempt)]?.charge
+    func reservation(
+        population: String,
+        run: String,
+        round: Int,
+        attempt: Int,
+        release: String? = nil
+    ) -> PrivacyCharge? {
+        accounts[population]?.open[.init(run: run, round: round, attempt: attempt, release: release)]?.charge
     }
 
     /// The releases that count, with one more of a run that is being considered.
@@ -50,7 +56,7 @@ package struct PrivacyLedger: Sendable {
         run: String,
         charge: PrivacyCharge
     ) throws(PrivacyError) -> [CappedRelease] {
-        try account(population).releases(additional: (run, charge, 1))
+        try account(population).releases(additional: [(run, charge, 1)])
     }
 
     /// Makes the next row and keeps it; the caller stores it in the same transaction as what it belongs to.

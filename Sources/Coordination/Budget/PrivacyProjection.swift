@@ -54,8 +54,11 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         isAdaptive: Bool = false
     ) throws(PrivacyError) {
         let charge = PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
+        func releases(_ rounds: Int) throws(PrivacyError) -> [CappedRelease] {
+            try PrivacyCharge.releases(of: specification, parameterCount: parameterCount ?? 0, rounds: rounds)
+        }
         func cost(_ rounds: Int, alone: Bool, _ kind: AccountantKind? = nil) throws(PrivacyError) -> Double {
-            let releases = (alone ? [] : earlier) + (rounds > 0 ? [try charge.release(count: rounds)] : [])
+            let releases = (alone ? [] : earlier) + (try releases(rounds))
             let judge = kind ?? BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: isAdaptive)
             return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
         }
@@ -70,7 +73,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         self.delta = delta
         accountant =
             BudgetArithmetic.enforcingAccountant(
-                of: earlier + [try charge.release(count: rounds)],
+                of: earlier + (try releases(rounds)),
                 isAdaptive: isAdaptive
             )
             .rawValue

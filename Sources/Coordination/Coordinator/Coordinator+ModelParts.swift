@@ -59,7 +59,7 @@ extension Coordinator {
 
     /// Whether a client has ever been assigned in the run, or in one that builds on it, and so may read its models.
     package func mayReadModels(client: String, run: String) -> Bool {
-        runs[run]?.participations[client] != nil || runs[run]?.evaluators.contains(client) == true
+        runs[run]?.participations[client] != nil || runs[run]?.evaluations[client] != nil
             || runs.values.contains { $0.specification.model.base?.run == run && $0.participations[client] != nil }
     }
 }

@@ -28,6 +28,10 @@ package struct UploadTerms: Sendable {
     package var acceptedSHA256: String? { accepted?.sha256 }
     /// Whether the upload is a JSON document of metric sums, and no update.
     package var isEvaluation = false
+    /// Rates that an evaluation's sums must have: those that are released with noise.
+    ///
+    /// Then the sums are a file until their round ends, as updates are, and never in the database.
+    package var releasedMetrics: [String] = []
     /// Fewer examples are not enough to count.
     package var minimumExamples = 1
     /// Whether the update says if its norm was within the bound before it was clipped.
@@ -311,7 +315,20 @@ extension Coordinator {
             ? run.specification.evaluation.minimum : run.specification.cohort.minimum
         body.valueBound = run.specification.aggregation.valueBound
         if record.state == .accepted { body.roundCommitted = run.hasCommitted(record) }
+        if record.isEvaluation { setRelease(&body, of: run.specification) }
         return body
+    }
+
+    /// Tells a client by what terms its measurements are published.
+    private func setRelease(_ body: inout AssignmentBody, of specification: RunSpecification) {
+        guard specification.hasPrivateEvaluation else { return }
+        let evaluation = specification.evaluation
+        body.privacy.mechanism = "gaussian"
+        body.privacy.band = nil
+        body.privacy.noiseScale = nil
+        body.privacy.noiseMultiplier = evaluation.noiseMultiplier ?? 0
+        body.maxParticipations = evaluation.maxParticipations ?? 0
+        body.release = .init(metrics: evaluation.metrics ?? [], lossBound: evaluation.lossBound ?? 0)
     }
 
     private static func seed(of id: String) -> UInt64 {
@@ -414,6 +431,8 @@ extension Coordinator {
             encoding: encoding,
             accepted: record.state == .accepted ? receipt(record) : nil,
             isEvaluation: record.isEvaluation,
+            releasedMetrics: record.isEvaluation && run.specification.hasPrivateEvaluation
+                ? run.specification.evaluation.metrics ?? [] : [],
             minimumExamples: record.isEvaluation ? 1 : run.specification.cohort.minExamples,
             needsClippingBit: run.specification.privacy.isAdaptive && !record.isEvaluation,
             answer: run.specification.analyticsAnswer
@@ -460,13 +479,16 @@ extension Coordinator {
             // Between two versions in mode `buffered`: the next buffer opens in a moment.
             throw CoordinationError(.unavailable, "round_opening", "the next round is about to open; send it again")
         }
-        if !record.isEvaluation {
+        let isFile = !record.isEvaluation || run.specification.hasPrivateEvaluation
+        if isFile {
             try BlobStore.renameDurably(update.path, to: blobs.spoolPath(id + ".update"))
         }
         var speed = clients[client]
         speed?.noteWork(seconds: now.timeIntervalSince(record.createdAt), update.metrics)
         var update = update
-        if run.specification.privacy.mode != "none", run.specification.aggregation.weighting != "examples" {
+        if run.specification.privacy.mode != "none",
+            record.isEvaluation || run.specification.aggregation.weighting != "examples"
+        {
             // A count of examples is a release of its own; where it decides nothing it is not kept.
             update.exampleCount = 1
         }

@@ -217,9 +217,13 @@ extension Coordinator {
             history(id, round: number, attempt: attempt, state: round.phase.rawValue, cause: "opened"),
         ]
         let ledgerCount = ledger.rows.count
-        if run.specification.privacy.mode != "none" && number > 0 {
+        let evaluation = number < 0 ? PrivacyCharge.evaluation(of: run.specification) : nil
+        if run.specification.privacy.mode != "none" && (number > 0 || evaluation != nil) {
             do {
-                changes.append(.ledger(try reserve(run: id, round: number, attempt: attempt)))
+                let charge = try evaluation ?? charge(of: run)
+                changes.append(.ledger(try reserve(run: id, round: abs(number), attempt: attempt, charge: charge)))
+            } catch let error as CoordinationError where error.code == "budget_exhausted" && evaluation != nil {
+                return try refuseEvaluation(round, error)
             } catch let error as CoordinationError where error.code == "budget_exhausted" {
                 try drive(run: id, .failed(code: error.code, cause: error.message))
                 throw error
@@ -248,7 +252,7 @@ extension Coordinator {
     /// has arrived was released by the clients. Of an attempt that was cancelled while its sum was made, noise may have been
     /// drawn: its cost stays.
     private func settlement(of run: RunState, round: RoundRecord, from phase: RoundPhase) throws -> [StoreChange] {
-        guard !round.isEvaluation else { return [] }
+        guard !round.isEvaluation || run.specification.hasPrivateEvaluation else { return [] }
         switch run.specification.privacy.mode {
         case "none": return []
         case "local" where round.accepted > 0:
@@ -262,7 +266,7 @@ extension Coordinator {
     }
 
     /// Drops the closed attempt's assignments from memory and its updates from the spool.
-    private func forget(run id: String, spooled: [String]) {
+    func forget(run id: String, spooled: [String]) {
         guard let run = runs[id] else { return }
         let kept = run.assignmentIDs.filter { run.live.contains($0) }
         for assignment in run.assignmentIDs where !run.live.contains(assignment) { assignments[assignment] = nil }
@@ -281,14 +285,14 @@ extension Coordinator {
     }
 
     /// The updates that go into the open round's result.
-    private func counted(_ run: RunState) -> [AssignmentRecord] {
+    func counted(_ run: RunState) -> [AssignmentRecord] {
         run.assignmentIDs.compactMap { assignments[$0] }.filter { $0.state == .accepted }
     }
 
     /// Starts the arithmetic of a round that has closed, away from the actor.
     func startAggregation(run id: String) {
         guard let run = runs[id], let round = run.round, let base = run.versions.last else { return }
-        guard !round.isEvaluation else { return finishEvaluation(run: id) }
+        guard !round.isEvaluation else { return startEvaluation(run: id) }
         let isBuffered = run.terms(of: round).isBuffered
         let metrics = metrics
         var job = AggregationJob(
@@ -402,67 +406,6 @@ extension Coordinator {
             logger.error("A round could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
             if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
         }
-    }
-
-    // MARK: - Evaluating
-
-    /// Adds up what the clients measured, and marks the version with it; one transaction.
-    private func finishEvaluation(run id: String) {
-        do {
-            guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.isEvaluation else {
-                return
-            }
-            if run.record.state == "cancelled" || run.record.state == "failed" {
-                return try abandon(run: id, reason: "the run was \(run.record.state)")
-            }
-            let version = -round.number
-            let effects = try round.apply(
-                .aggregated(sha256: run.versions[version].sha256),
-                at: now,
-                terms: run.terms(of: round)
-            )
-            var changes: [StoreChange] = [.round(round)]
-            for case .history(let state, let cause) in effects {
-                changes.append(
-                    history(id, round: round.number, attempt: round.attempt, state: state.rawValue, cause: cause)
-                )
-            }
-            if let metrics = rates(of: counted(run), run: id, version: version, source: "federated") {
-                changes.append(.modelMetrics(metrics))
-            }
-            try commit(changes)
-            forget(run: id, spooled: [])
-            if runs[id]?.record.state == "running" { try openRound(run: id) }
-        } catch {
-            logger.error("An evaluation could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-            if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
-        }
-    }
-
-    /// The rates of exact sums over clients, in whatever order they came; `nil` where nobody sent any.
-    private func rates(
-        of records: [AssignmentRecord],
-        run: String,
-        version: Int,
-        source: String
-    ) -> ModelMetricsRecord? {
-        var sums = MetricSums()
-        for record in records {
-            guard let text = record.metrics,
-                let values = try? JSONDecoder().decode([String: Double].self, from: Data(text.utf8))
-            else { continue }
-            sums.add(values, exampleCount: record.exampleCount ?? 1)
-        }
-        guard sums.clientCount > 0, !sums.rates.isEmpty, let document = try? WireCoding.encode(sums.rates) else {
-            return nil
-        }
-        return ModelMetricsRecord(
-            runId: run,
-            version: version,
-            source: source,
-            metrics: String(decoding: document, as: UTF8.self),
-            measuredAt: now
-        )
     }
 }
 

@@ -73,6 +73,21 @@ extension Coordinator {
                     + "at most \(cohort.maxParticipations) times give \(available)"
             )
         }
+        if specification.hasPrivateEvaluation {
+            let evaluation = specification.evaluation
+            let wanted = Self.product(
+                specification.evaluationCount(rounds: specification.rounds),
+                evaluation.cohortGoal,
+                1
+            )
+            let limit = evaluation.maxParticipations ?? 0
+            if Self.product(plan.clients, limit, 1) < wanted {
+                warnings.append(
+                    "the evaluations want \(wanted) participations, and \(plan.clients) clients that take part at most "
+                        + "\(limit) times give \(Self.product(plan.clients, limit, 1)): later versions will not be measured"
+                )
+            }
+        }
         return warnings
     }
 

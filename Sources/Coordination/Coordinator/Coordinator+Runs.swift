@@ -281,9 +281,10 @@ extension Coordinator {
 
     /// Clients that may join the open attempt by the limits on participation; `nil` where there are plainly enough.
     private func newcomers(of state: RunState, present: Int) -> Int? {
-        guard let round = state.round, round.phase.isCollecting || round.phase == .abandoned, !round.isEvaluation,
+        guard let round = state.round, round.phase.isCollecting || round.phase == .abandoned,
             !state.terms(of: round).policy.isDrawn
         else { return nil }
+        guard !round.isEvaluation else { return evaluators(of: state, present: present) }
         let cohort = state.specification.cohort
         // Whoever never had a part is free; they are counted one by one only where those might be too few.
         let untouched = present - state.participations.count
@@ -296,6 +297,17 @@ extension Coordinator {
             case .cap, .separation: return false
             default: return !(round.phase.isCollecting && state.members.contains(client.id))
             }
+        }
+    }
+
+    /// Clients that may still be asked to measure; `nil` where there are plainly enough.
+    private func evaluators(of state: RunState, present: Int) -> Int? {
+        guard state.specification.evaluation.maxParticipations != nil,
+            present - state.evaluations.count < state.specification.evaluation.cohortGoal
+        else { return nil }
+        return clients.values.count { client in
+            client.populationId == state.record.populationId && client.state != "revoked"
+                && !state.hasMeasuredEnough(client.id) && !state.members.contains(client.id)
         }
     }
 

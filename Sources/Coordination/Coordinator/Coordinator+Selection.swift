@@ -20,11 +20,16 @@ extension Coordinator {
         guard let round = run.round else { return .noSlot }
         let cohort = run.specification.cohort
         let terms = run.terms(of: round)
-        if !round.isEvaluation {
+        if round.isEvaluation {
+            // A turn to train may come yet, or has.
+            if run.hasMeasuredEnough(client.id) { return .noSlot }
+        } else {
             if cohort.maxParticipations > 0
                 && run.participations[client.id, default: 0] >= cohort.maxParticipations
             {
-                return .cap
+                // It may still be asked to measure.
+                let mayEvaluate = run.specification.evaluation.every > 0 && !run.hasMeasuredEnough(client.id)
+                return mayEvaluate ? .noSlot : .cap
             }
             let separation = cohort.minSeparationRounds
             if separation > 0, let last = run.lastRounds[client.id], run.versions.count - last < separation {

@@ -83,6 +83,8 @@ package actor Coordinator {
     let startedAt: Date
     /// When to try again to close a round whose result could not be published.
     var aggregationRetries: [String: Date] = [:]
+    /// Noised measurements whose transaction has not succeeded yet, by run.
+    var evaluationReleases: [String: (round: Int, attempt: Int, outcome: EvaluationRelease.Outcome)] = [:]
     /// When to look for uploads again that nobody will finish.
     var nextUploadSweep = Date.distantPast
 
@@ -233,7 +235,7 @@ package actor Coordinator {
 
     private func noteParticipation(_ record: AssignmentRecord) {
         guard record.round > 0 else {
-            runs[record.runId]?.evaluators.insert(record.clientId)
+            runs[record.runId]?.evaluations[record.clientId, default: 0] += 1
             return
         }
         runs[record.runId]?.participations[record.clientId, default: 0] += 1

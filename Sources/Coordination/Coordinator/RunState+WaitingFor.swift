@@ -58,6 +58,11 @@ extension RunState {
         let atWork = round.phase.isCollecting ? live.count + round.accepted : 0
         if let newcomerCount, atWork + newcomerCount < needed {
             let cohort = specification.cohort
+            if round.isEvaluation {
+                return ". Only \(newcomerCount) more clients may measure: the others have reached "
+                    + "evaluation.max_participations, or had their part in it; a version that cannot be measured is left out "
+                    + "after 3 attempts"
+            }
             let limits = [
                 cohort.maxParticipations > 0 ? "max_participations of \(cohort.maxParticipations)" : nil,
                 cohort.minSeparationRounds > 1 ? "min_separation_rounds of \(cohort.minSeparationRounds)" : nil,

@@ -21,8 +21,8 @@ struct RunState: Sendable {
     /// How often each client was given work for training in this run, and in which round it was last.
     var participations: [String: Int] = [:]
     var lastRounds: [String: Int] = [:]
-    /// Clients that were asked to evaluate.
-    var evaluators: Set<String> = []
+    /// How often each client was asked to evaluate.
+    var evaluations: [String: Int] = [:]
     /// The assignments of the open attempt; in mode `buffered` also live ones of earlier rounds.
     var assignmentIDs: [String] = []
     /// Those of them that may still deliver.
@@ -112,14 +112,22 @@ struct RunState: Sendable {
 
     // MARK: - Evaluation and stopping
 
-    /// The version whose evaluation is due, if one is; one that was abandoned three times is left out.
+    /// Whether the client has taken part in as many evaluations as their cost counts on.
+    func hasMeasuredEnough(_ client: String) -> Bool {
+        guard let limit = specification.evaluation.maxParticipations else { return false }
+        return evaluations[client, default: 0] >= limit
+    }
+
+    /// The version whose evaluation is due, if one is; one that was abandoned three times is left out, and one that the
+    /// privacy budget does not admit.
     var evaluationDue: Int? {
         let every = specification.evaluation.every
         guard every > 0, let version = versions.last?.version, version > 0,
             version % every == 0 || version == specification.rounds
         else { return nil }
         let attempts = rounds.filter { $0.number == -version }
-        return attempts.contains { $0.phase == .committed } || attempts.count >= 3 ? nil : version
+        let isOver = attempts.contains { $0.phase == .committed || $0.isRefusedByBudget }
+        return isOver || attempts.count >= 3 ? nil : version
     }
 
     /// A rate of each version by the source that counts: evaluation rounds, or training where there are none.

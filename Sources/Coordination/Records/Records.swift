@@ -113,6 +113,11 @@ package struct RoundRecord: Codable, Equatable, Sendable {
 extension RoundRecord {
     /// Whether it measures a version instead of making one.
     package var isEvaluation: Bool { number < 0 }
+
+    /// How the reason of an evaluation begins that never opened.
+    static let refusedByBudget = "budget_exhausted: "
+    /// Whether the population's budget does not admit the evaluation.
+    var isRefusedByBudget: Bool { phase == .abandoned && reason?.hasPrefix(Self.refusedByBudget) == true }
 }
 
 /// Where one client's part in a round stands.

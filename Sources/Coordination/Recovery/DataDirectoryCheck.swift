@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import WireFormat
 
 /// What a check of a data directory found.
 package struct Finding: Codable, Equatable, Sendable {
@@ -217,9 +218,18 @@ package struct DataDirectoryCheck: Sendable {
     /// Accepted updates that a result still waits for.
     private func awaited() -> [AssignmentRecord] {
         var open: [String: RoundRecord] = [:]
+        // Measurements are files where they are noised before anything of them is kept.
+        let measuring = Set(
+            state.runs.filter { run in
+                let document = try? JSONValue.parse(Array(run.specification.utf8))
+                return document.flatMap { try? RunSpecification.read($0) }?.hasPrivateEvaluation ?? false
+            }.map(\.id)
+        )
         for round in state.rounds { open[round.runId] = round.phase.isFinal ? nil : round }
         return state.assignments.filter { record in
-            guard record.state == .accepted, !record.isEvaluation, let round = open[record.runId] else { return false }
+            guard record.state == .accepted, !record.isEvaluation || measuring.contains(record.runId),
+                let round = open[record.runId]
+            else { return false }
             return record.countedRound.map { $0 == round.number }
                 ?? (record.round == round.number && record.attempt == round.attempt)
         }

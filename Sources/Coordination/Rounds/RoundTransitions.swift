@@ -71,7 +71,12 @@ extension RoundRecord {
         case .aggregated(let sha256):
             guard phase == .aggregating else { throw .notAggregating(phase) }
             modelSha256 = sha256
-            return end(as: .committed, at: time, cause: "model version \(number) was published")
+            return end(
+                as: .committed,
+                at: time,
+                cause: isEvaluation
+                    ? "\(accepted) clients measured version \(-number)" : "model version \(number) was published"
+            )
         case .abandoned(let reason):
             guard !phase.isFinal else { throw .roundOver(phase) }
             return abandon(reason, at: time)

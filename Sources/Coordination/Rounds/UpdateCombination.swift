@@ -215,10 +215,15 @@ struct UpdateCombination {
         var result: [Double]? = kept.isEmpty ? nil : try aggregate(columns, rows: kept, norms: norms)
         var cosines = [Double?](repeating: nil, count: columns.count)
         if let first = result {
-            cosines = try AnomalyScores.scores(columns, norms: norms, aggregate: first).map(\.cosine)
+            // A mean follows whoever is large enough, and would judge the others by him: the direction that counts is then
+            // the median's, which a minority cannot turn.
+            let isMean = specification.aggregation.rule == "mean"
+            let reference = isMean ? try CoordinateMedian.aggregate(columns.keeping(rows: kept)) : first
+            cosines = try AnomalyScores.scores(columns, norms: norms, aggregate: reference).map(\.cosine)
             for row in reasons.indices where reasons[row] == nil {
                 guard let limit = anomalies.minCosine, let cosine = cosines[row], cosine < limit else { continue }
-                reasons[row] = "cosine to the cohort's aggregate is \(Self.text(cosine)), under \(limit)"
+                reasons[row] =
+                    "cosine to the cohort's \(isMean ? "median" : "aggregate") is \(Self.text(cosine)), under \(limit)"
             }
             let left = remaining()
             if left != kept {

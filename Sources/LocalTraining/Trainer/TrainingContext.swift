@@ -7,12 +7,17 @@ public struct TrainingContext: Sendable {
     /// The round's number.
     public var round: Int
     /// When the server stops waiting.
-    public var deadline: Date?
+    public var deadline: ContinuousClock.Instant?
     /// The model's `config.json`, where the run gives one.
     public var configuration: Data?
 
     /// Names a run and a round.
-    public init(run: String = "run", round: Int = 1, deadline: Date? = nil, configuration: Data? = nil) {
+    public init(
+        run: String = "run",
+        round: Int = 1,
+        deadline: ContinuousClock.Instant? = nil,
+        configuration: Data? = nil
+    ) {
         self.run = run
         self.round = round
         self.deadline = deadline

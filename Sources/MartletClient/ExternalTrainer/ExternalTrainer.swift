@@ -158,9 +158,9 @@ public struct ExternalTrainer: LocalTrainer {
             state: work + "/state/" + (name.isEmpty ? "run" : name)
         )
         do {
-            let limit = Date(timeIntervalSinceNow: settings.timeLimitSeconds)
+            let limit = ContinuousClock.now + .seconds(settings.timeLimitSeconds)
             // Asked to stop early enough to write what there is before the server's deadline.
-            let deadline = min(limit, context.deadline.map { $0 - settings.gracePeriodSeconds } ?? limit)
+            let deadline = min(limit, context.deadline.map { $0 - .seconds(settings.gracePeriodSeconds) } ?? limit)
             var external = ExternalInstructions(instructions, context: context)
             external.threads = settings.threads
             try task.describe(operation, instructions: external, deadline: deadline)

@@ -202,7 +202,7 @@ public struct TrainerConformance: Sendable {
         )
         defer { task.remove() }
         let limit = stopsAtFirstLine ? min(timeLimitSeconds, 5) : timeLimitSeconds
-        let deadline = Date(timeIntervalSinceNow: limit)
+        let deadline = ContinuousClock.now + .seconds(limit)
         try task.describe(operation, instructions: instructions, deadline: deadline)
         let process = TrainerProcess(
             command: command,

@@ -36,7 +36,7 @@ struct TrainerProcess {
     var directory: String
     var environment: [String: String]
     /// When it is asked to stop.
-    var deadline: Date
+    var deadline: ContinuousClock.Instant
     /// From SIGTERM to SIGKILL.
     var gracePeriod: Double
     /// Standard error goes to the end of this file.
@@ -100,7 +100,7 @@ struct TrainerProcess {
                     seconds: (ContinuousClock.now - start) / .seconds(1)
                 )
             }
-            if killAt == nil && (Date() >= deadline || Self.isStopping || isCancelled()) {
+            if killAt == nil && (ContinuousClock.now >= deadline || Self.isStopping || isCancelled()) {
                 kill(-process, SIGTERM)
                 killAt = .now + .seconds(gracePeriod)
             }

@@ -84,7 +84,11 @@ struct TrainerTask {
     }
 
     /// Writes `assignment.json`.
-    func describe(_ operation: Operation, instructions: ExternalInstructions, deadline: Date) throws {
+    func describe(
+        _ operation: Operation,
+        instructions: ExternalInstructions,
+        deadline: ContinuousClock.Instant
+    ) throws {
         var hyper: [String: Any] = [
             "optimizer": instructions.optimizer, "epochs": instructions.epochs,
             "batch_size": instructions.batchSize, "lr": instructions.learningRate,
@@ -94,7 +98,7 @@ struct TrainerTask {
         hyper.merge(instructions.optimizerConstants) { $1 }
         let fields: [String: Any] = [
             "schema": 1, "op": operation.rawValue, "run": instructions.run, "round": instructions.round,
-            "seed": String(instructions.seed), "deadline": Int(deadline.timeIntervalSince1970),
+            "seed": String(instructions.seed), "deadline": Self.unixTime(deadline),
             "threads": instructions.threads,
             "hyper": hyper, "trainable": ["*"], "output": "delta",
         ]
@@ -102,8 +106,19 @@ struct TrainerTask {
         try data.write(to: URL(fileURLWithPath: directory + "/assignment.json"))
     }
 
+    /// A moment by the wall clock as it reads now: what trainers are told.
+    ///
+    /// The client itself never waits by that clock.
+    private static func unixTime(_ instant: ContinuousClock.Instant) -> Int {
+        Int(Date(timeIntervalSinceNow: (instant - .now) / .seconds(1)).timeIntervalSince1970)
+    }
+
     /// The clean environment: what the trainer needs to find its files, and nothing of the client's.
-    func environment(_ operation: Operation, instructions: ExternalInstructions, deadline: Date) -> [String: String] {
+    func environment(
+        _ operation: Operation,
+        instructions: ExternalInstructions,
+        deadline: ContinuousClock.Instant
+    ) -> [String: String] {
         let own = ProcessInfo.processInfo.environment
         var variables = [
             "MARTLET_ASSIGNMENT": directory + "/assignment.json", "MARTLET_MODEL_DIR": directory + "/model",
@@ -111,7 +126,7 @@ struct TrainerTask {
             "MARTLET_UPDATE_DIR": directory + "/update", "MARTLET_OP": operation.rawValue,
             "MARTLET_ROUND": String(instructions.round), "MARTLET_SEED": String(instructions.seed),
             "MARTLET_THREADS": String(instructions.threads),
-            "MARTLET_DEADLINE": String(Int(deadline.timeIntervalSince1970)),
+            "MARTLET_DEADLINE": String(Self.unixTime(deadline)),
             "OMP_NUM_THREADS": String(instructions.threads), "OPENBLAS_NUM_THREADS": String(instructions.threads),
             "LANG": "C.UTF-8",
         ]

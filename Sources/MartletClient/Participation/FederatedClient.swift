@@ -170,7 +170,7 @@ public actor FederatedClient {
             )
             let trainer = trainer
             if assignment.kind == "evaluate" {
-                return try await evaluate(assignment, model: model, instructions: instructions)
+                return try await evaluate(assignment, model: model, instructions: instructions, ledger: ledger)
             }
             let partial = state.path("update.safetensors.part")
             let (prepared, refusal) = try await whileGivingSigns(
@@ -223,7 +223,8 @@ public actor FederatedClient {
     private func evaluate(
         _ assignment: AssignmentBody,
         model: ParameterVector,
-        instructions: TrainingInstructions
+        instructions: TrainingInstructions,
+        ledger: ClientLedger
     ) async throws -> ParticipationOutcome {
         let trainer = trainer
         let (metrics, refusal) = try await whileGivingSigns(
@@ -235,7 +236,15 @@ public actor FederatedClient {
         }
         guard let metrics else { return .ended(code: refusal) }
         guard metrics.tokens > 0, metrics.nll.isFinite else { throw LocalTrainingError.noData }
-        let result = EvaluationResult(numExamples: metrics.tokens, metrics: metrics.sums)
+        var sums = metrics.sums
+        if let release = assignment.release {
+            // Only what is published leaves the device, and its cost is on disk before.
+            sums = MetricSums.sums(sums, for: release.metrics)
+            var ledger = ledger
+            ledger.events.append(.init(assignment))
+            try state.write("ledger.json", ledger)
+        }
+        let result = EvaluationResult(numExamples: metrics.tokens, metrics: sums)
         let bytes = try WireCoding.encode(result)
         try state.write("update.safetensors", data: bytes)
         let pending = ClientState.PendingUpload(

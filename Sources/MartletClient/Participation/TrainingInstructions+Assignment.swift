@@ -39,7 +39,7 @@ extension TrainingInstructions {
         context = TrainingContext(
             run: assignment.run,
             round: assignment.round,
-            deadline: Date(timeIntervalSinceNow: assignment.deadlineInS),
+            deadline: .now + .seconds(assignment.deadlineInS),
             configuration: try architecture.config.map { try WireCoding.encode($0) }
         )
     }

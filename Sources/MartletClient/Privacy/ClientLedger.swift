@@ -24,7 +24,9 @@ struct ClientLedger: Codable, Equatable, Sendable {
             noiseMultiplier = assignment.privacy.noiseMultiplier
             mechanism = assignment.privacy.mechanism
             band = assignment.privacy.band
-            parameterCount = (assignment.updateTensors ?? assignment.tensors).parameterCount
+            parameterCount =
+                assignment.release.map { $0.metrics.count + 1 }
+                ?? (assignment.updateTensors ?? assignment.tensors).parameterCount
         }
 
         /// What it costs one client that takes the server's word for nothing but the noise: no sampling, no cap.
@@ -53,7 +55,9 @@ struct ClientLedger: Codable, Equatable, Sendable {
         guard policy.acceptedModes.contains(event.mode) else {
             return "mode \(event.mode) is not accepted on this device"
         }
-        if assignment.kind == "evaluate" && event.mode != "none" {
+        if assignment.kind == "evaluate" && event.mode != "none"
+            && (event.mode != "central" || assignment.release == nil || event.noiseMultiplier < 0.1)
+        {
             return "sums over private data are asked for that mode \(event.mode) does not protect"
         }
         let participations = events.filter { $0.run == event.run }.count

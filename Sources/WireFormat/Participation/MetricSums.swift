@@ -19,6 +19,24 @@ package struct MetricSums: Codable, Equatable, Sendable {
             && value.isFinite && abs(value) <= valueLimit
     }
 
+    /// Whether ``rates`` may have a rate of this name.
+    package static func isRate(_ name: String) -> Bool {
+        admits(name, 0) && !["tokens", "loss_tokens", "steps", "seconds", "nll", "hit1", "hit3"].contains(name)
+    }
+
+    /// Those of the sums that these rates are made of.
+    package static func sums(_ metrics: [String: Double], for rates: [String]) -> [String: Double] {
+        let needed = rates.flatMap { rate in
+            switch rate {
+            case "loss": ["nll", "loss_tokens", "tokens"]
+            case "top1": ["hit1", "tokens"]
+            case "top3": ["hit3", "tokens"]
+            default: [rate]
+            }
+        }
+        return metrics.filter { needed.contains($0.key) }
+    }
+
     package static let rule = "must be a name of lower-case letters, digits and _, with a value of at most 2^40"
 
     /// Adds one client's sums.

@@ -114,6 +114,17 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
             self.bytes = bytes
         }
     }
+    /// What of an evaluation is published, noised, with differential privacy.
+    package struct Release: Codable, Equatable, Sendable {
+        /// Rates: sums that none of them needs are not to be sent.
+        package var metrics: [String]
+        package var lossBound: Double
+
+        package init(metrics: [String], lossBound: Double) {
+            self.metrics = metrics
+            self.lossBound = lossBound
+        }
+    }
     package var id: String
     package var run: String
     package var round: Int
@@ -150,6 +161,8 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var valueBound: Double?
     /// Of an accepted update: whether its attempt became a model version; absent while that is open.
     package var roundCommitted: Bool?
+    /// Of kind `evaluate` with central privacy.
+    package var release: Release?
 
     package init(
         id: String,

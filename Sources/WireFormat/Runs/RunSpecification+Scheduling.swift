@@ -1,13 +1,4 @@
 extension RunSpecification {
-    /// Evaluation of published versions on the clients' held-out data.
-    package struct Evaluation: Codable, Equatable, Sendable {
-        /// Every so many versions; 0 is never.
-        package var every: Int
-        package var cohortGoal: Int
-        package var minimum: Int
-        package var reportTimeoutS: Double
-    }
-
     /// When a run ends before its last round.
     package struct Stop: Codable, Equatable, Sendable {
         /// A rate of the evaluation rounds, or of training where there are none: `loss`, `top1`, `top3`, or another sum's mean.
@@ -31,16 +22,6 @@ extension RunSpecification {
         package var buffer: Int
         /// Versions that an update may be behind; an older one is refused as `too_stale`.
         package var maxStaleness: Int
-    }
-}
-
-extension RunSpecification.Evaluation {
-    init(reading fields: FieldReader, goal: Int) {
-        every = fields.integer("every", default: 0, in: 0...1_000_000)
-        cohortGoal = fields.integer("cohort_goal", default: goal, in: 1...1_000_000)
-        minimum = fields.integer("minimum", default: max(1, cohortGoal / 2), in: 1...1_000_000)
-        if minimum > cohortGoal { fields.report("minimum", "\(minimum) is more than the cohort_goal of \(cohortGoal)") }
-        reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
     }
 }
 
@@ -76,15 +57,6 @@ extension RunSpecification {
                 "policy \(cohort.policy) has no meaning in mode buffered: clients come as they like"
             )
         }
-        if evaluation.every > 0 && privacy.mode != "none" {
-            fields.report(
-                "evaluation",
-                "sums over private data are a release of their own, which mode \(privacy.mode) does not charge: "
-                    + "leave evaluation out, and measure versions on public data (POST …/models/{version}/metrics)"
-            )
-        }
-        if stop != nil && privacy.mode != "none" {
-            fields.report("stop", "takes a metric of private data, which mode \(privacy.mode) does not publish")
-        }
+        checkEvaluation(fields)
     }
 }

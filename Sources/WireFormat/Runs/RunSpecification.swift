@@ -157,7 +157,7 @@ extension RunSpecification {
                 isAnalytics: analytics != nil
             )
         }
-        evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal) }
+        evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal, privacy: privacy) }
         let stops = fields.has("stop")
         let stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
         self.stop = stop

@@ -540,16 +540,6 @@ struct SchedulingTests {
         #expect(try await coordinator.client(clients[0]).participations[run] == 4)
     }
 
-    @Test func evaluationOfPrivateDataIsRefusedWithTheReason() {
-        let error = #expect(throws: DocumentError.self) {
-            try specification(
-                cohort: #""goal": 2"#,
-                extra: #", "privacy": {"mode": "central", "noise_multiplier": 1}, "evaluation": {"every": 2}"#
-            )
-        }
-        #expect(error?.problems.map(\.pointer) == ["/evaluation"])
-    }
-
     // MARK: - Asynchronous
 
     @Test(arguments: Bench.StoreKind.allCases)

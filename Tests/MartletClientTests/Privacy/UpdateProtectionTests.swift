@@ -149,6 +149,13 @@ struct ClientPolicyTests {
         #expect(reason(try Self.assignment(central), .init(acceptedModes: ["local"])).contains("not accepted"))
         #expect(reason(try Self.assignment(central, kind: "evaluate"), .init()).contains("does not protect"))
         #expect(reason(try Self.assignment("{}", kind: "evaluate"), .init()) == "accepted")
+        // What is noised before it is published is measured, and counted like a round.
+        var measured = try Self.assignment(central, kind: "evaluate")
+        measured.release = .init(metrics: ["loss"], lossBound: 10)
+        #expect(reason(measured, .init()) == "accepted")
+        #expect(reason(measured, .init(maxEpsilon: 0.01)).contains("epsilon would reach"))
+        measured.privacy.mode = "local"
+        #expect(reason(measured, .init()).contains("does not protect"))
         var strange = try Self.assignment(central)
         strange.privacy.mechanism = "oracle"
         #expect(reason(strange, .init(maxEpsilon: 100)).contains("cannot be computed"))

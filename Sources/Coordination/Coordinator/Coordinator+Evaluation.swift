@@ -1,0 +1,168 @@
+import DifferentialPrivacy
+import Foundation
+import Logging
+import Tensors
+import WireFormat
+
+/// How versions are measured by clients: exactly without privacy, and as a noised release of its own with it.
+extension Coordinator {
+    // MARK: - Opening
+
+    /// Keeps an evaluation that the population's budget does not admit as an attempt that ended before it began, so that the
+    /// reason is where an operator looks for the measurement; the run goes on to its next round.
+    func refuseEvaluation(_ round: RoundRecord, _ refusal: CoordinationError) throws {
+        var round = round
+        round.phase = .abandoned
+        round.closedAt = now
+        let reason = RoundRecord.refusedByBudget + refusal.message
+        round.reason = reason
+        logger.warning("A version is not measured", metadata: ["run.id": "\(round.runId)", "reason": "\(reason)"])
+        try commit([
+            .round(round),
+            history(
+                round.runId,
+                round: round.number,
+                attempt: round.attempt,
+                state: round.phase.rawValue,
+                cause: reason
+            ),
+        ])
+    }
+
+    // MARK: - Closing
+
+    /// Adds up what the clients of a closed evaluation measured; with privacy away from the actor, since it reads files.
+    func startEvaluation(run id: String) {
+        guard let run = runs[id], let round = run.round, round.phase == .aggregating, round.isEvaluation else { return }
+        guard run.specification.hasPrivateEvaluation else { return finishEvaluation(run: id, nil) }
+        // Noise is drawn once an attempt: when its transaction failed, the same result is tried again.
+        if let known = evaluationReleases[id], known.round == round.number, known.attempt == round.attempt {
+            return finishEvaluation(run: id, known.outcome)
+        }
+        let reports = counted(run).map {
+            EvaluationRelease.Report(path: blobs.spoolPath($0.id + ".update"), sha256: $0.updateSha256 ?? "")
+        }
+        let evaluation = run.specification.evaluation
+        DispatchQueue.global(qos: .utility).async {
+            let result = Result { try EvaluationRelease(evaluation).run(reports) }
+            Task { await self.takeRelease(result, run: id, round: round.number, attempt: round.attempt) }
+        }
+    }
+
+    private func takeRelease(
+        _ result: Result<EvaluationRelease.Outcome, any Error>,
+        run id: String,
+        round number: Int,
+        attempt: Int
+    ) {
+        guard let round = runs[id]?.round, round.phase == .aggregating, round.number == number, round.attempt == attempt
+        else { return }
+        // A second job of the attempt, after a retry, would be a second release: the first one stands.
+        if let known = evaluationReleases[id], known.round == number, known.attempt == attempt {
+            return finishEvaluation(run: id, known.outcome)
+        }
+        switch result {
+        case .success(let outcome):
+            evaluationReleases[id] = (number, attempt, outcome)
+            finishEvaluation(run: id, outcome)
+        case .failure(let error):
+            logger.error("An evaluation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
+            do {
+                try abandon(run: id, reason: "the evaluation failed: \(error)")
+            } catch {
+                aggregationRetries[id] = now.addingTimeInterval(5)
+            }
+        }
+    }
+
+    /// Marks the version with what was measured; one transaction, with the ledger's row where it is charged.
+    private func finishEvaluation(run id: String, _ release: EvaluationRelease.Outcome?) {
+        do {
+            guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.isEvaluation else {
+                return
+            }
+            if run.record.state == "cancelled" || run.record.state == "failed" {
+                evaluationReleases[id] = nil
+                return try abandon(run: id, reason: "the run was \(run.record.state)")
+            }
+            let version = -round.number
+            let effects = try round.apply(
+                .aggregated(sha256: run.versions[version].sha256),
+                at: now,
+                terms: run.terms(of: round)
+            )
+            var changes: [StoreChange] = []
+            for case .history(let state, let cause) in effects {
+                let noise = release.map { Self.description(of: $0) } ?? ""
+                changes.append(
+                    history(
+                        id,
+                        round: round.number,
+                        attempt: round.attempt,
+                        state: state.rawValue,
+                        cause: cause + noise
+                    )
+                )
+            }
+            let ledgerCount = ledger.rows.count
+            if let release {
+                let row = try settle(run: id, round: round, state: "committed")
+                round.epsilon = row.epsilonAfter
+                changes.append(.ledger(row))
+                if !release.rates.isEmpty { changes.append(.modelMetrics(try record(release.rates, run: id, version))) }
+            } else if let metrics = rates(of: counted(run), run: id, version: version, source: "federated") {
+                changes.append(.modelMetrics(metrics))
+            }
+            let spooled = release == nil ? [] : counted(run).map(\.id)
+            try commit([.round(round)] + changes, ledgerCount: ledgerCount)
+            evaluationReleases[id] = nil
+            forget(run: id, spooled: spooled)
+            if runs[id]?.record.state == "running" { try openRound(run: id) }
+        } catch {
+            logger.error("An evaluation could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
+            if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
+        }
+    }
+
+    private static func description(of release: EvaluationRelease.Outcome) -> String {
+        guard !release.noise.isEmpty else { return "; the noise left nothing of it: more clients, or less noise" }
+        let noise = release.noise.sorted { $0.key < $1.key }.map { String(format: "%@ ±%.2g", $0.key, $0.value) }
+        return "; standard deviation of the noise: " + noise.joined(separator: ", ")
+    }
+
+    private func record(_ rates: [String: Double], run: String, _ version: Int) throws -> ModelMetricsRecord {
+        ModelMetricsRecord(
+            runId: run,
+            version: version,
+            source: "federated",
+            metrics: String(decoding: try WireCoding.encode(rates), as: UTF8.self),
+            measuredAt: now
+        )
+    }
+
+    /// The rates of exact sums over clients, in whatever order they came; `nil` where nobody sent any.
+    func rates(
+        of records: [AssignmentRecord],
+        run: String,
+        version: Int,
+        source: String
+    ) -> ModelMetricsRecord? {
+        var sums = MetricSums()
+        for record in records {
+            guard let text = record.metrics,
+                let values = try? JSONDecoder().decode([String: Double].self, from: Data(text.utf8))
+            else { continue }
+            sums.add(values, exampleCount: record.exampleCount ?? 1)
+        }
+        guard sums.clientCount > 0, !sums.rates.isEmpty, let document = try? WireCoding.encode(sums.rates) else {
+            return nil
+        }
+        return ModelMetricsRecord(
+            runId: run,
+            version: version,
+            source: source,
+            metrics: String(decoding: document, as: UTF8.self),
+            measuredAt: now
+        )
+    }
+}

@@ -1,0 +1,101 @@
+extension RunSpecification {
+    /// Evaluation of published versions on the clients' held-out data.
+    package struct Evaluation: Codable, Equatable, Sendable {
+        /// Every so many versions; 0 is never.
+        package var every: Int
+        package var cohortGoal: Int
+        package var minimum: Int
+        package var reportTimeoutS: Double
+        /// z of one evaluation's release; privacy mode `central` only, like all that follow.
+        package var noiseMultiplier: Double?
+        /// Evaluations of this run in which one client takes part, at most.
+        package var maxParticipations: Int?
+        /// The rates that are released: `loss`, `top1`, `top3`, or another sum's mean over a client's examples.
+        package var metrics: [String]?
+        /// What a client's loss is cut at, in nats a target; other rates are cut to 0…1.
+        package var lossBound: Double?
+
+        package static let metricLimit = 8
+    }
+
+    /// How many evaluations come with the first `rounds` versions, where none is left out.
+    package func evaluationCount(rounds count: Int) -> Int {
+        guard evaluation.every > 0, count > 0 else { return 0 }
+        // The last version is measured whatever its number.
+        return count / evaluation.every + (count >= rounds && rounds % evaluation.every != 0 ? 1 : 0)
+    }
+
+    /// Whether evaluations are a release that is noised and charged.
+    package var hasPrivateEvaluation: Bool { evaluation.every > 0 && privacy.mode == "central" }
+}
+
+extension RunSpecification.Evaluation {
+    init(reading fields: FieldReader, goal: Int, privacy: RunSpecification.Privacy) {
+        every = fields.integer("every", default: 0, in: 0...1_000_000)
+        cohortGoal = fields.integer("cohort_goal", default: goal, in: 1...1_000_000)
+        minimum = fields.integer("minimum", default: max(1, cohortGoal / 2), in: 1...1_000_000)
+        if minimum > cohortGoal { fields.report("minimum", "\(minimum) is more than the cohort_goal of \(cohortGoal)") }
+        reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
+        noiseMultiplier = fields.optionalNumber("noise_multiplier", in: 0.1...10_000)
+        maxParticipations = fields.optionalInteger("max_participations", in: 1...1_000_000)
+        metrics = fields.stringList("metrics", countLimit: Self.metricLimit)
+        lossBound = fields.optionalNumber("loss_bound", in: 1e-3...1e6)
+        guard every > 0 && privacy.mode == "central" else {
+            for (name, isGiven) in [
+                ("noise_multiplier", noiseMultiplier != nil), ("max_participations", maxParticipations != nil),
+                ("metrics", metrics != nil), ("loss_bound", lossBound != nil),
+            ] where isGiven {
+                fields.report(name, "belongs to evaluation in privacy.mode central, with every above 0")
+            }
+            return
+        }
+        if noiseMultiplier == nil {
+            fields.report(
+                "noise_multiplier",
+                "is required in mode central: what clients measure is a release of its own, charged to the budget"
+            )
+        }
+        maxParticipations = maxParticipations ?? 1
+        lossBound = lossBound ?? 10
+        let names = metrics ?? ["loss", "top1", "top3"]
+        metrics = names
+        if names.isEmpty || Set(names).count < names.count {
+            fields.report("metrics", "must name 1 to \(Self.metricLimit) rates, each once")
+        }
+        for name in names where !MetricSums.isRate(name) {
+            fields.report(
+                "metrics",
+                "'\(name)' is no rate: loss, top1, top3, or the name of another sum that clients send"
+            )
+        }
+    }
+}
+
+extension RunSpecification {
+    /// Refuses evaluations and rules to stop that would release what nothing charges.
+    func checkEvaluation(_ fields: FieldReader) {
+        let isPrivate = privacy.mode != "none"
+        if evaluation.every > 0 && privacy.mode == "local" {
+            fields.report(
+                "evaluation",
+                "has no meaning in mode local: the server, which this mode protects from, would see what clients measure. "
+                    + "Leave it out, and measure versions on public data (POST …/models/{version}/metrics)"
+            )
+        }
+        if evaluation.every > 0 && privacy.isAmplified {
+            fields.report(
+                "evaluation",
+                "has no place beside privacy.amplification: its cohort is whoever comes first, and no secret draw. Leave it "
+                    + "out, and measure versions on public data (POST …/models/{version}/metrics)"
+            )
+        }
+        if let stop, isPrivate, !(hasPrivateEvaluation && evaluation.metrics?.contains(stop.metric) == true) {
+            fields.report(
+                "stop",
+                "'\(stop.metric)' of private data is not published in mode \(privacy.mode)"
+                    + (privacy.mode == "central"
+                        ? ": name it in evaluation.metrics, with evaluation.every and its noise_multiplier" : "")
+            )
+        }
+    }
+}

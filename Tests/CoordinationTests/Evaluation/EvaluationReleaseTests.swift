@@ -1,0 +1,95 @@
+import DifferentialPrivacy
+import Foundation
+import TestSupport
+import Testing
+import WireFormat
+
+@testable import Coordination
+
+/// The arithmetic of one noised evaluation.
+struct EvaluationReleaseTests {
+    private static func evaluation(
+        _ z: Double,
+        metrics: String = #"["loss", "top1", "words"]"#
+    ) throws
+        -> RunSpecification.Evaluation
+    {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 7, "cohort": {"goal": 2},
+             "privacy": {"mode": "central", "noise_multiplier": 1},
+             "evaluation": {"every": 3, "noise_multiplier": \(z), "metrics": \(metrics), "loss_bound": 4}}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8))).evaluation
+    }
+
+    @Test func contributionsAreCutAndNeverLongerThanTheBound() throws {
+        let release = try EvaluationRelease(Self.evaluation(0.7))
+        let cases: [([String: Double], [Float])] = [
+            (["nll": 20, "loss_tokens": 10, "tokens": 10, "hit1": 5, "words": 2], [1, 0.5, 0.5, 0.2]),
+            (["nll": 0x1p40, "loss_tokens": 1, "tokens": 1, "hit1": 0x1p40, "words": 0x1p40], [1, 1, 1, 1]),
+            (["nll": -0x1p40, "tokens": -3, "hit1": -1, "words": -9], [1, 0, 0, 0]),
+            (["other": 3], [1, 0, 0, 0]),
+        ]
+        for (metrics, expected) in cases {
+            let vector = release.contribution(EvaluationResult(numExamples: 10, metrics: metrics))
+            #expect(zip(vector, expected).allSatisfy { abs($0 - $1) < 1e-6 }, "\(vector)")
+            let integers = release.sum([vector])
+            let square = integers.reduce(UInt128(0)) { $0 + UInt128($1.magnitude) * UInt128($1.magnitude) }
+            #expect(square <= UInt128(release.grid.norm) * UInt128(release.grid.norm))
+        }
+    }
+
+    @Test func withoutNoiseTheRatesAreTheClientsMeans() throws {
+        let release = try EvaluationRelease(Self.evaluation(1))
+        let clients = [(1.0, 0.25), (2.0, 0.5), (30.0, 0.75)].map { loss, top1 in
+            release.contribution(
+                EvaluationResult(
+                    numExamples: 8,
+                    metrics: ["nll": 8 * loss, "loss_tokens": 8, "tokens": 8, "hit1": 8 * top1, "words": 0]
+                )
+            )
+        }
+        let sums = release.sum(clients)
+        #expect(sums == release.sum(clients.reversed()))
+        let rates = release.outcome(sums).rates
+        // The third client's loss was cut at 4.
+        #expect(abs((rates["loss"] ?? 0) - 7.0 / 3) < 1e-4 && abs((rates["top1"] ?? 0) - 0.5) < 1e-5, "\(rates)")
+        #expect(Set(rates.keys) == ["loss", "top1", "words"])
+    }
+
+    /// The noise has z·C on each coordinate: 8,000 draws, so that 4 % is five standard deviations; false alarms under 1e-6.
+    @Test func theNoiseIsAsLargeAsTheChargeSays() throws {
+        let z = 1.5
+        let release = try EvaluationRelease(Self.evaluation(z))
+        var squares = 0.0
+        var first: Set<Int64> = []
+        for _ in 0..<2000 {
+            var sums = [Int64](repeating: 0, count: 4)
+            try release.addNoise(to: &sums)
+            first.insert(sums[0])
+            squares += sums.reduce(0) { $0 + pow(Double($1) * release.grid.step, 2) }
+        }
+        let deviation = (squares / 8000).squareRoot()
+        #expect(abs(deviation / (z * 2) - 1) < 0.04, "\(deviation)")
+        #expect(first.count > 1900)
+    }
+
+    @Test func noiseThatLeavesNoClientPublishesNothing() throws {
+        let release = try EvaluationRelease(Self.evaluation(1))
+        #expect(release.outcome([-5, 1 << 40, 1 << 40, 1 << 40]).rates.isEmpty)
+        let one = Int64((1 / release.grid.step).rounded(.up))
+        // Whatever the noise, a rate stays in its range.
+        let rates = release.outcome([one, 50 * one, -50 * one, one / 2]).rates
+        #expect(rates["loss"] == 4 && rates["top1"] == 0)
+        #expect(abs((rates["words"] ?? 0) - 0.5) < 1e-6)
+    }
+
+    @Test func theLastVersionIsCountedWhateverItsNumber() throws {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 7, "cohort": {"goal": 2},
+             "evaluation": {"every": 3}}
+            """
+        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        #expect((0...8).map { specification.evaluationCount(rounds: $0) } == [0, 0, 0, 1, 1, 1, 2, 3, 3])
+    }
+}
