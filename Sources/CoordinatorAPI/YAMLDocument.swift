@@ -12,7 +12,8 @@ package enum YAMLDocument {
             throw DocumentError("", "has the alias *\(name): aliases are not taken, write out what it stands for")
         }
         do {
-            return try convert(Yams.load(yaml: text) ?? [String: Any](), depth: 0)
+            guard let root = try Yams.compose(yaml: text) else { return .object([:]) }
+            return try convert(root, depth: 0)
         } catch let error as DocumentError {
             throw error
         } catch {
@@ -32,16 +33,36 @@ package enum YAMLDocument {
         }
     }
 
-    private static func convert(_ value: Any, depth: Int) throws -> JSONValue {
+    /// A node as JSON; only scalars are left to Yams, whose own way through mappings ends the process at a key that is none.
+    private static func convert(_ node: Node, depth: Int) throws -> JSONValue {
         guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
+        switch node {
+        case .scalar: return scalar(node.any)
+        case .sequence(let sequence): return .array(try sequence.map { try convert($0, depth: depth + 1) })
+        case .mapping(let mapping):
+            var fields: [String: JSONValue] = [:]
+            for (key, value) in mapping {
+                guard case .scalar(let name) = key else {
+                    let place = key.mark.map { "line \($0.line), column \($0.column): " } ?? ""
+                    throw DocumentError("", "is not valid here: \(place)the name of a field must be plain text")
+                }
+                guard fields.updateValue(try convert(value, depth: depth + 1), forKey: name.string) == nil else {
+                    throw DocumentError("", "is not valid YAML: a field is given twice: \(name.string)")
+                }
+            }
+            return .object(fields)
+        case .alias(let alias):
+            throw DocumentError("", "has the alias *\(alias.anchor.rawValue): aliases are not taken")
+        }
+    }
+
+    private static func scalar(_ value: Any) -> JSONValue {
         switch value {
-        case let boolean as Bool: return .boolean(boolean)
-        case let integer as Int: return .integer(integer)
-        case let number as Double: return .number(number)
-        case let text as String: return .string(text)
-        case let array as [Any]: return .array(try array.map { try convert($0, depth: depth + 1) })
-        case let object as [String: Any]: return .object(try object.mapValues { try convert($0, depth: depth + 1) })
-        default: return .null
+        case let boolean as Bool: .boolean(boolean)
+        case let integer as Int: .integer(integer)
+        case let number as Double: .number(number)
+        case let text as String: .string(text)
+        default: .null
         }
     }
 

@@ -1,0 +1,32 @@
+import CoordinatorAPI
+import Testing
+import WireFormat
+
+struct YAMLDocumentTests {
+    @Test func scalarsAndStructureAreThoseOfJSON() throws {
+        let text = "a: 1\nb: [true, 2.5, 'x', \"1\", null]\nc: {d: {}, e: []}\n1: y\n"
+        let expected = #"{"a": 1, "b": [true, 2.5, "x", "1", null], "c": {"d": {}, "e": []}, "1": "y"}"#
+        #expect(try YAMLDocument.parse(text) == JSONValue.parse(Array(expected.utf8)))
+        #expect(try YAMLDocument.parse("") == .object([:]))
+    }
+
+    /// The first four ended the process: found by `Fuzz yaml`, seed 2, case 5, under AddressSanitizer.
+    @Test(arguments: [
+        "? [a]\n: 1", "{[a]: 1}", "{{a: 1}: 2}", "x: {? {a: b} : c}", "!!set {[a]}", "? !!set {a}\n: 1",
+        "!!omap [a: 1, [b]]",
+        "a: 1\na: 2", "a: 1\n\"a\": 2", "1: x\n\"1\": y", "&a x: *a", "<<: [1]", "<<: {a: {[b]: c}}", "- ? - a",
+        String(repeating: "[", count: 100_000),
+        String(repeating: "{a: ", count: 500) + "1" + String(repeating: "}", count: 500),
+        String(repeating: "- ", count: 900), "!!binary x", "!!float x", "!!int x", "!!timestamp 9999999999-1-1",
+        "a: !<x> b",
+    ])
+    func whatIsNoDocumentIsRefusedAndNothingEnds(_ text: String) throws {
+        let read = Result { try YAMLDocument.parse(text) }
+        if case .failure(let error) = read { #expect(error is DocumentError, "\(error)") }
+        // None of them is a run file, whatever it is read as.
+        #expect(throws: (any Error).self) { try RunSpecification.read(read.get()) }
+        for name in ["? [a]", "{[a]", "{{a", "a: 1\na", "a: 1\n\"a\"", "1: x"] where text.hasPrefix(name) {
+            #expect(throws: DocumentError.self) { try read.get() }
+        }
+    }
+}
