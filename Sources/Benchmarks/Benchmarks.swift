@@ -12,7 +12,7 @@ struct Benchmarks: AsyncParsableCommand {
         subcommands: [
             FoldBenchmark.self, IntakeBenchmark.self, DownloadBenchmark.self, RoundBenchmark.self,
             RequestsBenchmark.self, TrainingBenchmark.self, PrivacyBenchmark.self, PopulationBenchmark.self,
-            AsynchronyBenchmark.self, LearningBenchmark.self, VocabularyBenchmark.self,
+            AsynchronyBenchmark.self, LearningBenchmark.self, VocabularyBenchmark.self, AuditBenchmark.self,
         ]
     )
 }

@@ -352,15 +352,14 @@ struct FederatedClientTests {
     @Test func whatTheOwnerDoesNotAllowIsRefusedWithoutTraining() async throws {
         let policies: [(String, ClientPrivacyPolicy)] = [
             ("none", .init(acceptedModes: ["local", "central"])), ("local", .init(maxEpsilon: 0.5)),
-            ("central", .init(maxParticipations: 0)),
+            ("central", .init(maxParticipations: 0)), ("central", .init(maxEpsilon: .nan)),
         ]
         for (mode, policy) in policies {
             let trainer = CountingTrainer()
             let transport = try transport(mode: mode)
-            #expect(
-                try await client(transport, trainer, policy: policy).participateOnce(waitSeconds: 0)
-                    == .ended(code: "privacy_refused")
-            )
+            let client = try client(transport, trainer, policy: policy)
+            #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
+            #expect(try #require(await client.lastRefusal).isEmpty == false)
             #expect(trainer.count.withLock { $0 } == 0 && transport.made("PUT /update").isEmpty)
             let report = try #require(transport.made("POST /v1/assignments/asg_1/failure").first)
             #expect(String(decoding: report.body, as: UTF8.self).contains("privacy_refused"))

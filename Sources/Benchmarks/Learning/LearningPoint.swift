@@ -23,6 +23,9 @@ struct LearningPoint: Codable {
     var sites: [Double]?
     /// The largest difference of a weight from the exact one, where that is known.
     var weightError: Double?
+    /// Of secrets that were planted: how often each was in its client's text, and the exposure of each.
+    var repeats: Int?
+    var exposures: [Double]?
     /// The run's last line has when, on what and of which commit.
     var date: String?
     var cpu: String?

@@ -117,6 +117,12 @@ final class LearningServer {
         return points
     }
 
+    /// What a run's population has spent when its last round was published; `nil` without privacy.
+    func epsilon(_ run: String) async throws -> Double? {
+        let page = try await api.call("GET", "/v1/runs/\(run)/rounds?last=1")
+        return (page["items"] as? [[String: Any]])?.last?["epsilon"] as? Double
+    }
+
     /// A version's parameters.
     func weights(_ run: String, _ version: Int) async throws -> ParameterVector {
         let path = directory + "/version.safetensors"

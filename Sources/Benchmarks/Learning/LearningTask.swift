@@ -28,6 +28,15 @@ struct LearningTask: Sendable {
         func measure(_ model: ParameterVector) throws -> TrainingMetrics {
             try trainer.evaluate(model: model, base: nil)
         }
+
+        /// Measures on other data.
+        func measure(_ model: ParameterVector, of data: LocalData) throws -> TrainingMetrics {
+            let instructions = TrainingInstructions(learningRate: 1, batchSize: 1, epochs: 1, seed: 0)
+            return try architecture.makeTrainer(data: data, instructions: instructions).evaluate(
+                model: model,
+                base: nil
+            )
+        }
     }
 
     private init(architecture: String, config: String, clients: [LocalData], heldOut: [String]) throws {

@@ -28,6 +28,7 @@ struct LearningBenchmark: AsyncParsableCommand {
                 print("\(item.name): \(item.cases.map(\.name).joined(separator: "; "))")
             }
             print("\(HospitalExperiment.name): \(HospitalExperiment.cases.joined(separator: "; "))")
+            print("\(CanaryExperiment.name): \(CanaryExperiment.cases.map(\.name).joined(separator: "; "))")
             print("\(PrivacyExperiment.name): \(PrivacyExperiment.cases.map(\.name).joined(separator: "; "))")
             return
         }
@@ -37,6 +38,7 @@ struct LearningBenchmark: AsyncParsableCommand {
         for seed in seeds {
             if names.isEmpty || names.contains(HospitalExperiment.name) { try await hospitals(seed) }
             if names.isEmpty || names.contains(PrivacyExperiment.name) { try privacy(seed) }
+            if names.isEmpty || names.contains(CanaryExperiment.name) { try await canaries(seed) }
             for experiment in chosen {
                 let record = record(experiment.name)
                 let open = try open(experiment.cases, seed, record, \.name).filter { $0.seeds?.contains(seed) != false }
@@ -67,6 +69,19 @@ struct LearningBenchmark: AsyncParsableCommand {
         }
     }
 
+    private func canaries(_ seed: UInt64) async throws {
+        let record = record(CanaryExperiment.name)
+        let open = try open(CanaryExperiment.cases, seed, record, \.name)
+        guard !open.isEmpty else { return }
+        let server = try LearningServer(directory: "\(work)/\(CanaryExperiment.name)")
+        let experiment = CanaryExperiment(server: server, task: try .shakespeareCharacters(data))
+        for item in open {
+            let points = try await experiment.perform(item, seed: seed)
+            try record.append(points)
+            report(CanaryExperiment.name, points)
+        }
+    }
+
     private func privacy(_ seed: UInt64) throws {
         let record = record(PrivacyExperiment.name)
         let open = try open(PrivacyExperiment.cases, seed, record, \.name)
@@ -94,9 +109,12 @@ struct LearningBenchmark: AsyncParsableCommand {
         }
     }
 
+    /// Experiments with code of their own.
+    private static let others = [HospitalExperiment.name, PrivacyExperiment.name, CanaryExperiment.name]
+
     private func experiments() throws -> [LearningExperiment] {
         guard !names.isEmpty else { return LearningExperiments.all }
-        return try names.filter { ![HospitalExperiment.name, PrivacyExperiment.name].contains($0) }.map { name in
+        return try names.filter { !Self.others.contains($0) }.map { name in
             guard let found = LearningExperiments.all.first(where: { $0.name == name }) else {
                 throw ValidationError(
                     "there is no experiment \(name): \(LearningExperiments.all.map(\.name).joined(separator: ", "))"

@@ -19,11 +19,15 @@ public enum GaussianAccountant {
         return first + log1p(-exp(second - first))
     }
 
-    /// The smallest ε (0 or more) with δ(ε) at most `delta`, from above to a relative error under 1e-12.
+    /// The smallest ε (0 or more) with δ(ε) at most `delta`, from above to a relative error under 1e-12; infinity where it
+    /// is over 10⁹.
     public static func epsilon(delta target: Double, noiseMultiplier z: Double) -> Double {
         guard delta(epsilon: 0, noiseMultiplier: z) > target else { return 0 }
         var upper = 1.0
-        while delta(epsilon: upper, noiseMultiplier: z) > target && upper < 1e9 { upper *= 2 }
+        while delta(epsilon: upper, noiseMultiplier: z) > target {
+            guard upper < 1e9 else { return .infinity }
+            upper *= 2
+        }
         var lower = 0.0
         for _ in 0..<200 {
             let middle = (lower + upper) / 2

@@ -49,7 +49,9 @@ public struct IntegerGaussianSampler: Sendable {
                 let start = chunk * Self.coordinatesPerChunk
                 let end = min(count, start + Self.coordinatesPerChunk)
                 do {
-                    let stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
+                    var stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
+                    // What the noise was made of does not stay in memory.
+                    defer { stream.resetBytes(in: 0..<stream.count) }
                     stream.withUnsafeBytes { raw in
                         Self.table.withUnsafeBufferPointer { table in
                             for index in start..<end {

@@ -34,6 +34,12 @@ struct RandomStream {
         }
     }
 
+    /// Overwrites the bits that were drawn and those that were not; the next are drawn anew.
+    mutating func wipe() {
+        buffer.resetBytes(in: 0..<buffer.count)
+        position = buffer.count
+    }
+
     private mutating func refill() throws(PrivacyError) {
         var nonce = [UInt8](repeating: 0, count: 16)
         for index in 0..<8 {
@@ -41,6 +47,7 @@ struct RandomStream {
             nonce[index + 8] = UInt8(truncatingIfNeeded: counter >> (56 - 8 * UInt64(index)))
         }
         do {
+            wipe()
             buffer = try AES._CTR.encrypt(Data(count: 4096), using: key, nonce: AES._CTR.Nonce(nonceBytes: nonce))
         } catch {
             throw .randomSourceFailed

@@ -154,6 +154,7 @@ public struct ExactIntegerSampler: Sendable {
         _ laplaceScale: UInt64
     ) throws(PrivacyError) {
         var stream = RandomStream(key: key, stream: number)
+        defer { stream.wipe() }
         for index in start..<min(sums.count, start + Self.blockLength) {
             switch distribution {
             case .laplace(let t): sums[index] += try stream.discreteLaplace(scale: t)

@@ -35,6 +35,8 @@ public actor FederatedClient {
     private var credential: ClientState.Credential?
     /// Bytes of updates that were accepted.
     public private(set) var bytesUp = 0
+    /// Why the policy or the ledger of the device forbade the last assignment that ended with `privacy_refused`.
+    public private(set) var lastRefusal: String?
 
     /// Creates a client.
     ///
@@ -148,12 +150,12 @@ public actor FederatedClient {
         var ledger = ClientLedger()
         if state.exists("ledger.json") {
             guard let kept = state.read("ledger.json", ClientLedger.self) else {
-                return try await fail(assignment, "privacy_refused", "the device's own ledger cannot be read")
+                return try await refuse(assignment, "the device's own ledger cannot be read")
             }
             ledger = kept
         }
         if let refusal = ledger.refusal(of: assignment, policy: policy) {
-            return try await fail(assignment, "privacy_refused", refusal)
+            return try await refuse(assignment, refusal)
         }
         do {
             let (fetched, unwanted) = try await whileGivingSigns(of: assignment, phase: "downloading") {
@@ -419,6 +421,11 @@ public actor FederatedClient {
             return .accepted(run: run, round: round)
         }
         return run.isEmpty ? nil : .ended(code: error.code)
+    }
+
+    private func refuse(_ assignment: AssignmentBody, _ reason: String) async throws -> ParticipationOutcome {
+        lastRefusal = reason
+        return try await fail(assignment, "privacy_refused", reason)
     }
 
     private func fail(

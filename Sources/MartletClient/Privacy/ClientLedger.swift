@@ -70,7 +70,8 @@ struct ClientLedger: Codable, Equatable, Sendable {
                 return "the round publishes what \(stated) sent, this device wants \(policy.minimumCohort)"
             }
         }
-        guard event.mode != "none", policy.maxEpsilon < .greatestFiniteMagnitude else { return nil }
+        // What is no number is no permission.
+        guard event.mode != "none", !(policy.maxEpsilon >= .greatestFiniteMagnitude) else { return nil }
         do {
             let total = try epsilon(of: (events + [event]).filter { $0.mode == event.mode }, delta: policy.delta)
             return total <= policy.maxEpsilon ? nil : "epsilon would reach \(total) of \(policy.maxEpsilon)"

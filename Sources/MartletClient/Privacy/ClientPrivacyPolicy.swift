@@ -2,6 +2,8 @@ package import WireFormat
 
 /// What the owner of a device allows; a round whose terms go beyond it is refused with `privacy_refused`.
 public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
+    /// All modes that there are.
+    public static let modes = ["none", "local", "central"]
     /// Modes that are taken: `none`, `local`, `central`.
     public var acceptedModes: [String]
     /// Rounds of one run in which the device takes part, at most.
@@ -16,7 +18,7 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
 
     /// Creates a policy; the default takes every mode.
     public init(
-        acceptedModes: [String] = ["none", "local", "central"],
+        acceptedModes: [String] = Self.modes,
         maxParticipations: Int = 1_000_000,
         maxEpsilon: Double = .greatestFiniteMagnitude,
         delta: Double = 1e-5,
@@ -37,8 +39,8 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
             var policy = Self()
             if let modes = fields.stringList("accepted_modes") {
                 policy.acceptedModes = modes
-                for mode in modes where !["none", "local", "central"].contains(mode) {
-                    fields.report("accepted_modes", "'\(mode)' is no mode: none, local, central")
+                for mode in modes where !Self.modes.contains(mode) {
+                    fields.report("accepted_modes", "'\(mode)' is no mode: \(Self.modes.joined(separator: ", "))")
                 }
             }
             policy.maxParticipations = fields.integer("max_participations", default: 1_000_000, in: 0...1_000_000)

@@ -11,6 +11,25 @@ package struct BudgetSpecification: Codable, Equatable, Sendable {
         unit = "client"
         accountant = "auto"
     }
+
+    /// Reads ε, and says of zero and of what is without bound why they are no budget.
+    static func epsilon(_ fields: FieldReader) -> Double {
+        // What is missing or no number comes back as an end of the range, and has been reported.
+        let value = fields.number("epsilon", in: -.infinity ... .infinity)
+        guard value.isFinite else { return 1000 }
+        guard value > 0, value <= 1000 else {
+            fields.report(
+                "epsilon",
+                value > 0
+                    ? "\(value) is over 1000 and would promise nothing: 2 to 8 is usual; a population without a promise is one "
+                        + "without a budget"
+                    : "\(value) admits no round: give more than 0, 1 is strong and 2 to 8 is usual; to end private rounds, stop "
+                        + "the runs"
+            )
+            return 1000
+        }
+        return value
+    }
 }
 
 /// `POST /v1/populations`.
@@ -35,7 +54,7 @@ package struct PopulationRequest: Codable, Equatable, Sendable {
                 _ = budget.choice("unit", of: ["client"], default: "client")
                 let accountant = budget.choice("accountant", of: ["auto", "rdp"], default: "auto")
                 var specification = BudgetSpecification(
-                    epsilon: budget.number("epsilon", in: 0...1000, excludingLower: true),
+                    epsilon: BudgetSpecification.epsilon(budget),
                     delta: budget.number("delta", in: 1e-12...0.1)
                 )
                 specification.accountant = accountant
@@ -59,9 +78,12 @@ package struct BudgetChangeRequest: Codable, Equatable, Sendable {
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
-            if fields.has("delta") { fields.report("delta", "is fixed for a population's life; create another one") }
+            if fields.has("delta") {
+                _ = fields.optionalNumber("delta", in: -.infinity ... .infinity)
+                fields.report("delta", "is fixed for a population's life; create another one")
+            }
             return Self(
-                epsilon: fields.number("epsilon", in: 0...1000, excludingLower: true),
+                epsilon: BudgetSpecification.epsilon(fields),
                 reason: fields.optionalString("reason", lengthLimit: 1000)
             )
         }

@@ -36,6 +36,24 @@ struct ClientCommand: AsyncParsableCommand {
     @Flag(help: "Stop when the server has no work.") var once = false
     @Flag(help: "Print outcomes as JSON lines.") var json = false
 
+    func validate() throws {
+        if let maxEpsilon, !(maxEpsilon >= 0) {
+            throw ValidationError("--max-epsilon must be 0 or more, not \(maxEpsilon)")
+        }
+        for (name, count) in [("max-participations", maxParticipations), ("minimum-cohort", minimumCohort)] {
+            if let count, count < 0 { throw ValidationError("--\(name) must be 0 or more, not \(count)") }
+        }
+        for mode in acceptedModes ?? [] where !ClientPrivacyPolicy.modes.contains(mode) {
+            throw ValidationError(
+                "--accept-modes: '\(mode)' is no mode: \(ClientPrivacyPolicy.modes.joined(separator: ", "))"
+            )
+        }
+    }
+
+    private var acceptedModes: [String]? {
+        acceptModes?.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+    }
+
     func run() async throws {
         let state = try ClientState(directory: stateDir)
         let client = FederatedClient(
@@ -50,7 +68,7 @@ struct ClientCommand: AsyncParsableCommand {
         let work = Task {
             while !Task.isCancelled {
                 let outcome = try await client.participateOnce(waitSeconds: once ? 0 : 30)
-                show(outcome)
+                show(outcome, reason: await client.lastRefusal)
                 if outcome == .finished { return }
                 guard case .noWork(_, let seconds) = outcome else { continue }
                 if once { return }
@@ -92,7 +110,7 @@ struct ClientCommand: AsyncParsableCommand {
         }
         if let maxParticipations { result.maxParticipations = maxParticipations }
         if let maxEpsilon { result.maxEpsilon = maxEpsilon }
-        if let acceptModes { result.acceptedModes = acceptModes.split(separator: ",").map(String.init) }
+        if let acceptedModes { result.acceptedModes = acceptedModes }
         if let minimumCohort { result.minimumCohort = minimumCohort }
         return result
     }
@@ -127,7 +145,7 @@ struct ClientCommand: AsyncParsableCommand {
         }
     }
 
-    private func show(_ outcome: ParticipationOutcome) {
+    private func show(_ outcome: ParticipationOutcome, reason: String?) {
         let (name, detail): (String, String) =
             switch outcome {
             case .accepted(let run, let round): ("accepted", "round \(round) of \(run)")
@@ -135,7 +153,17 @@ struct ClientCommand: AsyncParsableCommand {
             case .finished: ("finished", "taken part as often as the run allows")
             case .ended(let code): ("ended", code)
             }
-        print(json ? "{\"outcome\":\"\(name)\",\"detail\":\"\(detail)\"}" : "\(name): \(detail)")
+        // Why this device would not: for its owner.
+        let why = outcome == .ended(code: "privacy_refused") ? reason : nil
+        if json {
+            var fields = ["outcome": name, "detail": detail]
+            fields["reason"] = why
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            print((try? encoder.encode(fields)).map { String(decoding: $0, as: UTF8.self) } ?? "{}")
+        } else {
+            print("\(name): \(detail)" + (why.map { ": \($0)" } ?? ""))
+        }
         fflush(nil)
     }
 }

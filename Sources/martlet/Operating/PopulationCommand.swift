@@ -15,12 +15,22 @@ struct PopulationCommand: AsyncParsableCommand {
         @OptionGroup var access: ServerAccess
         @Argument(help: "Its name.") var name: String
         @Option(help: "The budget's epsilon; without it there is no budget.") var epsilon: Double?
-        @Option(help: "The budget's delta.") var delta = 1e-5
+        @Option(help: "The budget's delta; 1e-5 where it is not given.") var delta: Double?
+
+        func validate() throws {
+            // JSON has no word for these.
+            for (name, value) in [("epsilon", epsilon), ("delta", delta)] {
+                guard value?.isFinite ?? true else { throw ValidationError("--\(name) must be a finite number") }
+            }
+            guard delta == nil || epsilon != nil else {
+                throw ValidationError("--delta belongs to a budget: give its --epsilon too")
+            }
+        }
 
         func run() async throws {
             let request = PopulationRequest(
                 name: name,
-                budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta) }
+                budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta ?? 1e-5) }
             )
             let answer = try await access.call("POST", "/v1/populations", body: WireCoding.encode(request))
             try access.show(answer, as: PopulationView.self) {
@@ -92,6 +102,10 @@ struct PopulationCommand: AsyncParsableCommand {
         @Argument(help: "Its id or name.") var population: String
         @Option(help: "The new epsilon.") var epsilon: Double
         @Option(help: "Why it is raised; stays in the ledger.") var reason: String?
+
+        func validate() throws {
+            guard epsilon.isFinite else { throw ValidationError("--epsilon must be a finite number") }
+        }
 
         func run() async throws {
             let body = try WireCoding.encode(BudgetChangeRequest(epsilon: epsilon, reason: reason))

@@ -47,6 +47,8 @@ struct PrivacyCommand: AsyncParsableCommand {
         @Option(help: "gaussian, pld or rdp; default: gaussian without sampling, else pld.") var accountant: String?
         @Flag(help: "Print JSON.") var json = false
 
+        func validate() throws { try PrivacyCommand.check(rounds: rounds) }
+
         func run() throws {
             do {
                 let kind = try PrivacyCommand.kind(accountant, samplingRate: samplingRate)
@@ -76,6 +78,12 @@ struct PrivacyCommand: AsyncParsableCommand {
             throw ValidationError("the accountant must be gaussian, pld, rdp or zcdp, not \(name)")
         }
         return kind
+    }
+
+    static func check(rounds: Int) throws {
+        guard (1...1_000_000_000).contains(rounds) else {
+            throw ValidationError("--rounds must be 1 to 1,000,000,000, not \(rounds)")
+        }
     }
 
     static func event(_ q: Double, _ z: Double) -> PrivacyEvent {
@@ -108,7 +116,7 @@ struct MechanismOptions: ParsableArguments {
         guard (noiseMultiplier == nil) != (laplaceScale == nil) else {
             throw ValidationError("give either --noise-multiplier or --laplace-scale")
         }
-        guard (1...1_000_000_000).contains(rounds) else { throw ValidationError("--rounds must be 1 or more") }
+        try PrivacyCommand.check(rounds: rounds)
         if let accountant, AccountantKind(rawValue: accountant) == nil {
             throw ValidationError("the accountant must be gaussian, pld, rdp, zcdp or basic, not \(accountant)")
         }

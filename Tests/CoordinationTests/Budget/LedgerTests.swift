@@ -129,6 +129,45 @@ struct LedgerTests {
         await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
     }
 
+    /// Rows of correlated noise that the restored database does not know of are used: the mechanism has ended.
+    @Test func aRollBackEndsARunWithCorrelatedNoise() async throws {
+        let bench = try await Bench(.memory)
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 4,
+             "cohort": {"goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 2, "min_separation_rounds": 2},
+             "privacy": {"mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 2}}
+            """
+        let (run, clients) = try await bench.startRun(
+            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
+            clients: 2
+        )
+        var backup = StoredState()
+        for round in 1...3 {
+            let work = try #require(try await Bench.assignment(bench.coordinator, clients[round % 2]))
+            _ = try await Bench.submit(bench.coordinator, clients[round % 2], work.id, value: 0)
+            #expect(try await Bench.untilSettled(bench.coordinator, run).committedRounds == round)
+            if round == 1 { backup = try bench.store.load() }
+        }
+        let spent = try #require(try await bench.coordinator.population("p").budget).spentEpsilon
+        let old = backup
+        let restored = try await Bench.start(
+            bench.directory,
+            bench.clock,
+            EditedStore(InMemoryRunStore()) { $0 = old }
+        )
+        #expect(try #require(await restored.ledgerState().alarm).contains("old backup"))
+        #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
+        let view = try await restored.run(run)
+        #expect(view.state == "failed" && view.reason == "noise_state_lost" && view.committedRounds == 1)
+        await #expect(throws: CoordinationError.self) { try await restored.resumeRun(run) }
+        #expect(try await Bench.assignment(restored, clients[0]) == nil)
+        let status = try #require(try await restored.population("p").budget)
+        #expect(status.spentEpsilon >= spent && status.reservedEpsilon == 0)
+        let audit = try LedgerAudit(WireCoding.encode(await restored.ledgerAudit(population: "p")))
+        #expect(audit.problems.isEmpty && audit.committed >= 3, "\(audit.problems)")
+    }
+
     /// The restored server has forgotten who took part in what was lost: one client may be in both.
     @Test func whatComesBackAfterARollbackHasACapOfItsOwn() throws {
         var charge = PrivacyCharge(mode: "central", noiseMultiplier: 1, participationCap: 1, parameterCount: 4)

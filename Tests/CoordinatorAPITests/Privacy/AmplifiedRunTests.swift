@@ -55,6 +55,36 @@ struct AmplifiedRunTests {
         #expect(audit.problems.isEmpty && audit.epsilons.map(\.accountant) == [.pld, .rdp])
     }
 
+    /// What counts rounds, updates or check-ins is for staff; other clients and whoever has no token are told nothing.
+    @Test func nobodyButStaffSeesWhoTookPartOrHowMany() async throws {
+        let bench = try await PrivateBench()
+        try await bench.begin(privacy: Self.privacy, cohort: Self.cohort, clients: 3)
+        let run = "/v1/runs/\(bench.run)"
+        let paths = [
+            "/metrics", "/v1/audit", "/v1/clients", "/v1/events", "/v1/ledger", "/v1/overview", "/v1/populations",
+            "/v1/populations/p", "/v1/populations/p/ledger", "/v1/runs", run, run + "/curves", run + "/evaluations",
+            run + "/metrics", run + "/rounds", run + "/rounds/1", run + "/rounds/1/history", run + "/rounds/1/updates",
+        ]
+        var found = 0
+        for path in paths {
+            if try await bench.call("GET", path).status == 200 { found += 1 }
+            for token in [bench.clients[0], "unknown"] {
+                let status = try await bench.call("GET", path, token: token).status
+                #expect([401, 403].contains(status), "\(path): \(status)")
+            }
+        }
+        // A client sees its own counters, and nobody else's.
+        let page = try await bench.call("GET", "/v1/clients").json["items"] as? [[String: Any]] ?? []
+        var seen = 0
+        for id in page.compactMap({ $0["id"] as? String }) {
+            for path in ["/v1/clients/\(id)", "/v1/clients/\(id)/updates"] {
+                if try await bench.call("GET", path, token: bench.clients[0]).status == 200 { seen += 1 }
+            }
+        }
+        #expect(page.count == 3 && seen <= 2)
+        #expect(found == paths.count)
+    }
+
     @Test func aLateComerIsNotOnTheListThatIsDrawnFrom() async throws {
         let bench = try await PrivateBench()
         try await bench.begin(
