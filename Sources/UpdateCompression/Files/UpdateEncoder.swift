@@ -80,7 +80,7 @@ public struct UpdateEncoder {
     ///
     /// - Parameters:
     ///   - update: Every value finite.
-    ///   - residual: As in ``write(_:to:residual:)``.
+    ///   - residual: As of a file that is written.
     /// - Returns: A safetensors file.
     public func encode(_ update: ParameterVector, residual: inout [Float]) -> Data {
         let file = plan(update.layout)
