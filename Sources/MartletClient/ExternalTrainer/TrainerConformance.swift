@@ -227,9 +227,7 @@ public struct TrainerConformance: Sendable {
             run.error = error
         }
         let content = FileManager.default.contents(atPath: task.directory + "/model/model.safetensors") ?? Data()
-        run.modelUnchanged =
-            SHA256.hash(data: content).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-            == task.modelSHA256
+        run.modelUnchanged = SHA256.hash(data: content).hexadecimal == task.modelSHA256
         return run
     }
 }

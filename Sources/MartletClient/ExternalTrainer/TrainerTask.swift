@@ -50,7 +50,7 @@ struct TrainerTask {
         try manager.createDirectory(atPath: state, withIntermediateDirectories: true)
         try manager.createSymbolicLink(atPath: directory + "/state", withDestinationPath: state)
         let file = SafetensorsWriter.encode(model, metadata: ["format": "pt"])
-        modelSHA256 = SHA256.hash(data: file).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        modelSHA256 = SHA256.hash(data: file).hexadecimal
         try file.write(to: URL(fileURLWithPath: directory + "/model/model.safetensors"))
         try (configuration ?? Data("{}".utf8)).write(to: URL(fileURLWithPath: directory + "/model/config.json"))
         for (name, path) in modelFiles where name != "model.safetensors" && name != "config.json" {

@@ -377,7 +377,7 @@ public actor FederatedClient {
         isRepeated: Bool = false
     ) async throws -> ParticipationOutcome? {
         let path = state.path("update.safetensors")
-        let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
+        let size = FileManager.default.byteCount(atPath: path)
         let response: TransportResponse
         if size >= Self.resumableByteCount && pending.contentType == nil {
             let upload = ResumableUpload(

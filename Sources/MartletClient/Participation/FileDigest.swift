@@ -1,6 +1,11 @@
 import Crypto
 import Foundation
 
+extension Sequence<UInt8> {
+    /// Two lower-case digits a byte: how the protocol writes hashes.
+    var hexadecimal: String { map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
+}
+
 /// Hashes of files, read piece by piece.
 enum FileDigest {
     /// The SHA-256 of a file.

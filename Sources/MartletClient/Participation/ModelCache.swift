@@ -94,7 +94,7 @@ public actor ModelCache {
         while true {
             let kept = partial.byteCount
             let announced = try await fetch(partial.path)
-            let actual = try Self.hash(partial.path)
+            let actual = try FileDigest.sha256(partial.path).hexadecimal
             // A variant's hash comes with it; the model's own is part of the assignment.
             if actual == (reference.encoding == nil ? reference.sha256 : announced) {
                 note(partial.byteCount - min(kept, partial.byteCount))
@@ -112,12 +112,12 @@ public actor ModelCache {
     func document(sha256: String, fetch: @Sendable () async throws -> Data) async throws -> Data {
         let path = directory + "/" + sha256 + ".json"
         if let known = FileManager.default.contents(atPath: path),
-            Self.hexadecimal(SHA256.hash(data: known)) == sha256
+            SHA256.hash(data: known).hexadecimal == sha256
         {
             return known
         }
         let data = try await fetch()
-        let actual = Self.hexadecimal(SHA256.hash(data: data))
+        let actual = SHA256.hash(data: data).hexadecimal
         guard actual == sha256 else {
             throw ClientError(code: "digest_mismatch", message: "the downloaded document has SHA-256 \(actual)")
         }
@@ -133,7 +133,7 @@ public actor ModelCache {
         guard FileManager.default.fileExists(atPath: path) else { return false }
         let known =
             reference.encoding == nil ? reference.sha256 : try? String(contentsOf: sidecar(path), encoding: .utf8)
-        return try hash(path) == known
+        return try FileDigest.sha256(path).hexadecimal == known
     }
 
     /// Where a variant's hash is kept.
@@ -153,19 +153,6 @@ public actor ModelCache {
         } catch let error as UpdateFormatError {
             throw ClientError(code: "model_mismatch", message: "the model cannot be read: \(error.description)")
         }
-    }
-
-    /// SHA-256 in hexadecimal, read in blocks.
-    private static func hash(_ path: String) throws -> String {
-        let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-        defer { try? file.close() }
-        var hash = SHA256()
-        while let block = try file.read(upToCount: 1 << 20), !block.isEmpty { hash.update(data: block) }
-        return hexadecimal(hash.finalize())
-    }
-
-    private static func hexadecimal(_ digest: SHA256.Digest) -> String {
-        digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
     // MARK: - What is kept

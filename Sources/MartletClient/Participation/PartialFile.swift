@@ -35,7 +35,7 @@ final class PartialFile: Sendable {
     }
 
     /// How much of it there is.
-    var byteCount: Int { (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0 }
+    var byteCount: Int { FileManager.default.byteCount(atPath: path) }
 
     /// Forgets what has arrived.
     func empty() { truncate(path, 0) }

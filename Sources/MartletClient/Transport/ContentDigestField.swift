@@ -9,7 +9,7 @@ enum ContentDigestField {
             guard text.hasPrefix("sha-256=:"), text.hasSuffix(":"), text.count > 10,
                 let data = Data(base64Encoded: String(text.dropFirst(9).dropLast())), data.count == 32
             else { continue }
-            return data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+            return data.hexadecimal
         }
         return nil
     }

@@ -58,7 +58,7 @@ package struct ResumableDownload: Sendable {
         }
     }
 
-    private var arrived: Int { (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0 }
+    private var arrived: Int { FileManager.default.byteCount(atPath: path) }
 
     /// Whether the body came as its head says; libcurl takes a head that was cut for an answer without a body.
     private func isWhole(_ response: TransportResponse, from start: Int) -> Bool {
