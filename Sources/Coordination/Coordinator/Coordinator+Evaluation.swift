@@ -109,7 +109,9 @@ extension Coordinator {
                 let row = try settle(run: id, round: round, state: "committed")
                 round.epsilon = row.epsilonAfter
                 changes.append(.ledger(row))
-                if !release.rates.isEmpty { changes.append(.modelMetrics(try record(release.rates, run: id, version))) }
+                if !release.rates.isEmpty {
+                    changes.append(.modelMetrics(try record(release.rates, run: id, version, "federated")))
+                }
             } else if let metrics = rates(of: counted(run), run: id, version: version, source: "federated") {
                 changes.append(.modelMetrics(metrics))
             }
@@ -130,11 +132,16 @@ extension Coordinator {
         return "; standard deviation of the noise: " + noise.joined(separator: ", ")
     }
 
-    private func record(_ rates: [String: Double], run: String, _ version: Int) throws -> ModelMetricsRecord {
+    private func record(
+        _ rates: [String: Double],
+        run: String,
+        _ version: Int,
+        _ source: String
+    ) throws -> ModelMetricsRecord {
         ModelMetricsRecord(
             runId: run,
             version: version,
-            source: "federated",
+            source: source,
             metrics: String(decoding: try WireCoding.encode(rates), as: UTF8.self),
             measuredAt: now
         )
@@ -154,15 +161,7 @@ extension Coordinator {
             else { continue }
             sums.add(values, exampleCount: record.exampleCount ?? 1)
         }
-        guard sums.clientCount > 0, !sums.rates.isEmpty, let document = try? WireCoding.encode(sums.rates) else {
-            return nil
-        }
-        return ModelMetricsRecord(
-            runId: run,
-            version: version,
-            source: source,
-            metrics: String(decoding: document, as: UTF8.self),
-            measuredAt: now
-        )
+        guard sums.clientCount > 0, !sums.rates.isEmpty else { return nil }
+        return try? record(sums.rates, run: run, version, source)
     }
 }

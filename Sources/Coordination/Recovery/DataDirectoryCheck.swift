@@ -218,14 +218,15 @@ package struct DataDirectoryCheck: Sendable {
     /// Accepted updates that a result still waits for.
     private func awaited() -> [AssignmentRecord] {
         var open: [String: RoundRecord] = [:]
+        for round in state.rounds { open[round.runId] = round.phase.isFinal ? nil : round }
         // Measurements are files where they are noised before anything of them is kept.
         let measuring = Set(
             state.runs.filter { run in
+                guard open[run.id]?.isEvaluation == true else { return false }
                 let document = try? JSONValue.parse(Array(run.specification.utf8))
                 return document.flatMap { try? RunSpecification.read($0) }?.hasPrivateEvaluation ?? false
             }.map(\.id)
         )
-        for round in state.rounds { open[round.runId] = round.phase.isFinal ? nil : round }
         return state.assignments.filter { record in
             guard record.state == .accepted, !record.isEvaluation || measuring.contains(record.runId),
                 let round = open[record.runId]

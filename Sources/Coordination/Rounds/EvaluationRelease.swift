@@ -60,10 +60,12 @@ struct EvaluationRelease: Sendable {
     /// The exact sum of clients' contributions, in units of the grid: the same in whatever order they come.
     func sum(_ contributions: some Sequence<[Float]>) -> [Int64] {
         var sums = [Int64](repeating: 0, count: metrics.count + 1)
-        for contribution in contributions {
-            for (index, value) in grid.quantize(contribution).enumerated() { sums[index] += value }
-        }
+        for contribution in contributions { add(contribution, to: &sums) }
         return sums
+    }
+
+    private func add(_ contribution: [Float], to sums: inout [Int64]) {
+        for (index, value) in grid.quantize(contribution).enumerated() { sums[index] += value }
     }
 
     /// Adds the noise of one release, with a key of its own.
@@ -94,7 +96,7 @@ struct EvaluationRelease: Sendable {
                 throw CoordinationError(.unavailable, "update_lost", "\(report.path) is not what was received")
             }
             let result = try EvaluationResult.read(JSONValue.parse(Array(bytes)))
-            for (index, value) in sum([contribution(result)]).enumerated() { sums[index] += value }
+            add(contribution(result), to: &sums)
         }
         try addNoise(to: &sums)
         return outcome(sums)
