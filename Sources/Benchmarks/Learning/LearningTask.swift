@@ -63,25 +63,26 @@ struct LearningTask: Sendable {
 
     /// Next characters by speaking role; `char-small`, 31,333 parameters.
     static func shakespeareCharacters(_ directory: String) throws -> LearningTask {
-        let (play, roles) = try roles(directory)
-        let alphabet = try json(CharacterTokenizer.alphabet(of: [play]))
-        return try LearningTask(
-            architecture: "cifg-lstm",
-            config: #"{"preset": "char-small", "stream": true, "unk_target": "train", "alphabet": \#(alphabet)}"#,
-            clients: roles.map { .texts([$0.training]) },
-            heldOut: roles.map(\.test)
-        )
+        try shakespeareCharacters(directory) { #""preset": "char-small", "alphabet": \#($0)"# }
     }
 
     /// The same with 4,853 parameters, for what a large model would need more clients for.
     static func shakespeareSmallest(_ directory: String) throws -> LearningTask {
+        try shakespeareCharacters(directory) {
+            #""embedding_dim": 16, "hidden_dim": 32, "tokenizer": {"type": "char", "alphabet": \#($0)}"#
+        }
+    }
+
+    /// With the fields of a model, made from its alphabet.
+    private static func shakespeareCharacters(
+        _ directory: String,
+        _ fields: (_ alphabet: String) -> String
+    ) throws -> LearningTask {
         let (play, roles) = try roles(directory)
-        let alphabet = try json(CharacterTokenizer.alphabet(of: [play]))
-        let sizes = #""embedding_dim": 16, "hidden_dim": 32"#
+        let own = fields(try json(CharacterTokenizer.alphabet(of: [play])))
         return try LearningTask(
             architecture: "cifg-lstm",
-            config:
-                #"{\#(sizes), "stream": true, "unk_target": "train", "tokenizer": {"type": "char", "alphabet": \#(alphabet)}}"#,
+            config: #"{\#(own), "stream": true, "unk_target": "train"}"#,
             clients: roles.map { .texts([$0.training]) },
             heldOut: roles.map(\.test)
         )
