@@ -6,7 +6,6 @@ import HTTPServing
 import HTTPTypes
 import Logging
 import MartletClient
-import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -15,50 +14,10 @@ import Testing
 import Glibc
 #endif
 
-/// Plain TCP that breaks after so many bytes have been read from it.
-private final class BreakingChannel: ByteChannel {
-    private let socket: SocketChannel
-    private var left: Int
-    var descriptor: Int32 { socket.descriptor }
-
-    init(descriptor: Int32, after byteCount: Int) {
-        socket = SocketChannel(descriptor: descriptor)
-        left = byteCount
-    }
-
-    func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult {
-        guard left > 0 else { return .failed(0) }
-        let result = socket.read(into: UnsafeMutableRawBufferPointer(rebasing: space[..<min(left, space.count)]))
-        if case .moved(let count) = result { left -= count }
-        return result
-    }
-
-    func write(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> ChannelResult {
-        socket.write(bytes, moreFollows: moreFollows)
-    }
-
-    func finishWriting() { socket.finishWriting() }
-    func close() { socket.close() }
-}
-
 /// The SDK's resumable upload against the server, over sockets that break.
 @Suite(.timeLimit(.minutes(1)))
 struct ResumableClientTests {
     private static let layout = ParameterLayout([.init(name: "w", shape: [700_000])])
-
-    /// Serves a service's routes; the n-th connection breaks after `breaks[n]` bytes, those after the last one never.
-    private func serve(_ service: Service, breaks: [Int], port: Int = 0) async throws -> (server: HTTPServer, port: Int)
-    {
-        var configuration = ServerConfiguration(host: "127.0.0.1", port: port)
-        let remaining = Mutex(breaks)
-        configuration.makeChannel = { descriptor in
-            let next = remaining.withLock { $0.isEmpty ? nil : $0.removeFirst() }
-            return next.map { BreakingChannel(descriptor: descriptor, after: $0) }
-                ?? SocketChannel(descriptor: descriptor)
-        }
-        let server = HTTPServer(configuration: configuration, router: service.router, logger: Logger(label: "test"))
-        return (server, try await server.start())
-    }
 
     private func update(in directory: TemporaryDirectory) throws -> (path: String, sha256: Data) {
         var generator = Xoshiro256StarStar(seed: 3)
@@ -91,7 +50,7 @@ struct ResumableClientTests {
         var generator = Xoshiro256StarStar(seed: 17)
         var breaks = [0, 20, 300, 900]
         for _ in 0..<12 { breaks.append(Int.random(in: 600...900_000, using: &generator)) }
-        let (server, port) = try await serve(service, breaks: breaks)
+        let (server, port) = try await service.serve(breaking: .reading, after: breaks)
         let patient = RetryPolicy(attemptLimit: 8, sleep: { _ in }, uniform: { 0 })
         let answer = try await upload("http://127.0.0.1:\(port)\(url)", token, file)
             .send(over: CurlTransport(), retry: patient)
@@ -113,7 +72,7 @@ struct ResumableClientTests {
         let url = try #require(assignment["update_url"] as? String)
         let id = try #require(assignment["id"] as? String)
         let file = try update(in: service.directory)
-        let (server, port) = try await serve(service, breaks: [1_500_000])
+        let (server, port) = try await service.serve(breaking: .reading, after: [1_500_000])
         let once = RetryPolicy(attemptLimit: 1, sleep: { _ in }, uniform: { 0 })
         let address = "http://127.0.0.1:\(port)\(url)"
         await #expect(throws: ClientError.self) {
@@ -124,7 +83,7 @@ struct ResumableClientTests {
         let arrived = try #require(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int)
         #expect((1_400_000..<1_500_000).contains(arrived))
         let restarted = try await service.restarted()
-        let (second, _) = try await serve(restarted, breaks: [], port: port)
+        let (second, _) = try await restarted.serve(breaking: .reading, after: [], port: port)
         var rest = upload(address, token, file)
         rest.isRepeated = true
         #expect(try await rest.send(over: CurlTransport(), retry: retry).status == 200)
@@ -140,7 +99,7 @@ struct ResumableClientTests {
         let url = try #require(assignment["update_url"] as? String)
         let file = try update(in: service.directory)
         _ = try await service.call("PATCH", url, token: token, [1, 2, 3], ["Upload-Offset": "0"])
-        let (server, port) = try await serve(service, breaks: [])
+        let (server, port) = try await service.serve(breaking: .reading, after: [])
         var upload = upload("http://127.0.0.1:\(port)\(url)", token, file)
         upload.isRepeated = true
         #expect(try await upload.send(over: CurlTransport(), retry: retry).status == 200)
@@ -151,7 +110,7 @@ struct ResumableClientTests {
         let service = try await Service()
         let (_, token, _) = try await service.assigned(layout: Self.layout)
         let file = try update(in: service.directory)
-        let (server, port) = try await serve(service, breaks: [])
+        let (server, port) = try await service.serve(breaking: .reading, after: [])
         let unknown = try await upload("http://127.0.0.1:\(port)/v1/assignments/asg_x/update", token, file)
             .send(over: CurlTransport(), retry: retry)
         #expect(unknown.status == 404)
@@ -215,7 +174,7 @@ struct ResumableClientTests {
         let (run, token, assignment) = try await service.assigned()
         let url = try #require(assignment["update_url"] as? String)
         let body = Array(SafetensorsWriter.encode(ParameterVector(layout: Service.layout, values: [1, 2, 3, 4])))
-        let (server, port) = try await serve(service, breaks: [])
+        let (server, port) = try await service.serve(breaking: .reading, after: [])
         func head(_ count: Int, offset: Int = 0) -> [UInt8] {
             let part = method == "PATCH" ? "Upload-Offset: \(offset)\r\nUpload-Complete: ?1\r\n" : ""
             return Array(

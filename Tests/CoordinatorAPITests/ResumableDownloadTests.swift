@@ -5,55 +5,26 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import LocalTraining
-import Logging
 import MartletClient
-import Synchronization
 import Tensors
 import TestSupport
 import Testing
-
-/// Plain TCP that breaks after so many bytes have been written to it.
-private final class BreakingSender: ByteChannel {
-    private let socket: SocketChannel
-    private var left: Int
-    var descriptor: Int32 { socket.descriptor }
-
-    init(descriptor: Int32, after byteCount: Int) {
-        socket = SocketChannel(descriptor: descriptor)
-        left = byteCount
-    }
-
-    func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult { socket.read(into: space) }
-
-    func write(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> ChannelResult {
-        guard left > 0 else { return .failed(0) }
-        let result = socket.write(
-            UnsafeRawBufferPointer(rebasing: bytes[..<min(left, bytes.count)]),
-            moreFollows: moreFollows
-        )
-        if case .moved(let count) = result { left -= count }
-        return result
-    }
-
-    func finishWriting() { socket.finishWriting() }
-    func close() { socket.close() }
-}
 
 /// The SDK's resumable download against the server, over sockets that break.
 @Suite(.timeLimit(.minutes(1)))
 struct ResumableDownloadTests {
     private static let layout = ParameterLayout([.init(name: "w", shape: [700_000])])
 
-    private func serve(_ service: Service, breaks: [Int]) async throws -> (server: HTTPServer, url: String) {
-        var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
-        let remaining = Mutex(breaks)
-        configuration.makeChannel = { descriptor in
-            let next = remaining.withLock { $0.isEmpty ? nil : $0.removeFirst() }
-            return next.map { BreakingSender(descriptor: descriptor, after: $0) }
-                ?? SocketChannel(descriptor: descriptor)
-        }
-        let server = HTTPServer(configuration: configuration, router: service.router, logger: Logger(label: "test"))
-        return (server, "http://127.0.0.1:\(try await server.start())")
+    /// A service with a model that clients may fetch from `target`, and the bytes and hash of what they get.
+    private func published(
+        _ query: String = ""
+    ) async throws -> (service: Service, run: String, target: String, whole: [UInt8], hash: String) {
+        let service = try await Service()
+        let (run, _, _) = try await service.assigned(layout: Self.layout)
+        let target = "/v1/runs/\(run)/models/0/weights\(query)"
+        let whole = try await service.call("GET", target, token: service.admin).bytes
+        let hash = SHA256.hash(data: whole).map { String(format: "%02x", $0) }.joined()
+        return (service, run, target, Array(whole), hash)
     }
 
     private func sent(_ service: Service) -> Double {
@@ -66,16 +37,12 @@ struct ResumableDownloadTests {
 
     @Test(arguments: ["", "?encoding=f16"])
     func aDownloadOverConnectionsThatBreakGoesOnWhereItStopped(_ query: String) async throws {
-        let service = try await Service()
-        let (run, _, _) = try await service.assigned(layout: Self.layout)
-        let target = "/v1/runs/\(run)/models/0/weights\(query)"
-        let whole = try await service.call("GET", target, token: service.admin)
-        let hash = SHA256.hash(data: whole.bytes).map { String(format: "%02x", $0) }.joined()
+        let (service, _, target, whole, hash) = try await published(query)
         // The first break is in the answer's head; the others are in its body.
-        let (server, url) = try await serve(service, breaks: [100, 200_000, 500_000, 300_000])
+        let (server, port) = try await service.serve(breaking: .writing, after: [100, 200_000, 500_000, 300_000])
         let path = service.directory.path + "/model.part"
         let download = ResumableDownload(
-            url: url + target,
+            url: "http://127.0.0.1:\(port)\(target)",
             headers: ["Authorization": "Bearer \(service.admin)"],
             path: path
         )
@@ -88,7 +55,7 @@ struct ResumableDownloadTests {
         #expect(try await download.send(over: CurlTransport(), retry: retry) == hash)
         #expect(sent(service) == before)
         // More than there is cannot be its beginning.
-        try (Data(whole.bytes) + [1]).write(to: URL(fileURLWithPath: path))
+        try (Data(whole) + [1]).write(to: URL(fileURLWithPath: path))
         #expect(try await download.send(over: CurlTransport(), retry: retry) == hash)
         #expect(try sha256(path) == hash)
         await server.shutdown(gracePeriod: .seconds(5))
@@ -97,24 +64,20 @@ struct ResumableDownloadTests {
     /// What one process has left is the beginning for the next, unless it is something else: the hash decides.
     @Test(arguments: [true, false])
     func theNextProcessGoesOnWithWhatIsThere(_ isDamaged: Bool) async throws {
-        let service = try await Service()
-        let (run, _, _) = try await service.assigned(layout: Self.layout)
-        let target = "/v1/runs/\(run)/models/0/weights"
-        let whole = try await service.call("GET", target, token: service.admin)
-        let hash = SHA256.hash(data: whole.bytes).map { String(format: "%02x", $0) }.joined()
-        let (server, url) = try await serve(service, breaks: [])
+        let (service, run, _, whole, hash) = try await published()
+        let (server, port) = try await service.serve(breaking: .writing, after: [])
         let enrollment = try #require(
             try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String
         )
         let directory = service.directory.path + "/models"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        var beginning = Array(whole.bytes[..<2_000_000])
+        var beginning = Array(whole[..<2_000_000])
         if isDamaged { beginning[1_000_000] ^= 1 }
         let partial = directory + "/\(hash).safetensors.part"
         try Data(beginning).write(to: URL(fileURLWithPath: partial))
         let models = try ModelCache(directory: directory)
         let client = FederatedClient(
-            server: url,
+            server: "http://127.0.0.1:\(port)",
             enrollmentToken: enrollment,
             state: try ClientState(directory: service.directory.path + "/client"),
             trainer: ZeroTrainer(),
@@ -123,7 +86,7 @@ struct ResumableDownloadTests {
             arithmetic: ArithmeticQueue(width: 1)
         )
         #expect(try await client.participateOnce(waitSeconds: 0) == .accepted(run: run, round: 1))
-        #expect(await models.bytesDown == whole.bytes.count - (isDamaged ? 0 : beginning.count))
+        #expect(await models.bytesDown == whole.count - (isDamaged ? 0 : beginning.count))
         let kept = try FileManager.default.contentsOfDirectory(atPath: directory)
         #expect(kept == ["\(hash).safetensors"])
         await server.shutdown(gracePeriod: .seconds(5))

@@ -103,13 +103,7 @@ struct LedgerTests {
             }
             spent = try #require(try await bench.coordinator.population("p").budget).spentEpsilon
         }
-        let old = backup
-        let restored = try await Bench.start(
-            bench.directory,
-            bench.clock,
-            EditedStore(InMemoryRunStore()) { $0 = old }
-        )
-        #expect(try #require(await restored.ledgerState().alarm).contains("old backup"))
+        let restored = try await rolledBack(bench, to: backup)
         let second = try await restored.createRun(
             try Self.specification(rounds: 1, cap: 1),
             initialModel: ParameterVector(zeros: Bench.layout)
@@ -127,6 +121,17 @@ struct LedgerTests {
         #expect(status.spentEpsilon + status.reservedEpsilon >= spent - 1e-9)
         #expect(try await restored.resumeRun(second).state == "running")
         await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
+    }
+
+    /// A server on the state of a backup that is older than the ledger's head.
+    private func rolledBack(_ bench: Bench, to backup: StoredState) async throws -> Coordinator {
+        let restored = try await Bench.start(
+            bench.directory,
+            bench.clock,
+            EditedStore(InMemoryRunStore()) { $0 = backup }
+        )
+        #expect(try #require(await restored.ledgerState().alarm).contains("old backup"))
+        return restored
     }
 
     /// Rows of correlated noise that the restored database does not know of are used: the mechanism has ended.
@@ -150,13 +155,7 @@ struct LedgerTests {
             if round == 1 { backup = try bench.store.load() }
         }
         let spent = try #require(try await bench.coordinator.population("p").budget).spentEpsilon
-        let old = backup
-        let restored = try await Bench.start(
-            bench.directory,
-            bench.clock,
-            EditedStore(InMemoryRunStore()) { $0 = old }
-        )
-        #expect(try #require(await restored.ledgerState().alarm).contains("old backup"))
+        let restored = try await rolledBack(bench, to: backup)
         #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
         let view = try await restored.run(run)
         #expect(view.state == "failed" && view.reason == "noise_state_lost" && view.committedRounds == 1)
