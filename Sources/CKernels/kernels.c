@@ -237,9 +237,16 @@ int martlet_check_f32(const float *restrict values, size_t count, double bound, 
 
 VECTOR_CLONES
 void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, double step, double denominator) {
-    for (size_t i = 0; i < count; i++) {
-        double mean = (double)sums[i] * step / denominator;
-        memcpy(&means[i], &mean, 8);
+    // Through a piece of its own: where both are the same memory the compiler would go value by value, which costs a round
+    // of 25 million parameters as much as the sum of eight updates.
+    enum { means_piece = 64 };
+    for (size_t start = 0; start < count; start += means_piece) {
+        const size_t length = count - start < means_piece ? count - start : means_piece;
+        int64_t piece[means_piece] = {0};
+        double quotients[means_piece];
+        memcpy(piece, sums + start, length * 8);
+        for (size_t i = 0; i < means_piece; i++) quotients[i] = (double)piece[i] * step / denominator;
+        memcpy(means + start, quotients, length * 8);
     }
 }
 
