@@ -31,6 +31,7 @@ struct BudgetRequestTests {
         (#"{"delta": 1e-5}"#, "/budget/epsilon", "required"),
         (#"{"epsilon": 8}"#, "/budget/delta", "required"),
         (#"{"epsilon": 8, "delta": 0}"#, "/budget/delta", "outside"),
+        (#"{"epsilon": 8, "delta": 1e-14}"#, "/budget/delta", "outside"),
         (#"{"epsilon": 8, "delta": 1}"#, "/budget/delta", "outside"),
         (#"{"epsilon": 8, "delta": 1e-5, "unit": "example"}"#, "/budget/unit", "client"),
         (#"{"epsilon": 8, "delta": 1e-5, "accountant": "hope"}"#, "/budget/accountant", "rdp"),

@@ -46,7 +46,7 @@ struct Command {
 
     /// Asks the program to end and waits for it.
     func stop() {
-        process.terminate()
+        if process.isRunning { process.terminate() }
         process.waitUntilExit()
     }
 

@@ -56,18 +56,22 @@ final class LoopbackConnection {
         return length
     }
 
-    // MARK: -
-
-    private func send(_ start: String, _ headers: [String: String]) throws {
+    /// Sends a request's head, and its body where that is in memory.
+    func send(_ start: String, _ headers: [String: String], body: Data = Data()) throws {
         let fields = headers.map { "\($0): \($1)\r\n" }.joined()
-        let bytes = Array((start + "Host: 127.0.0.1\r\n" + fields + "\r\n").utf8)
-        guard Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else {
-            throw BenchmarkError("the server hung up")
+        let bytes = Array((start + "Host: 127.0.0.1\r\n" + fields + "\r\n").utf8) + body
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes[sent...].withUnsafeBytes {
+                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { throw BenchmarkError("the server hung up") }
+            sent += count
         }
     }
 
     /// Reads the head of an answer and not a byte more.
-    private func head() throws -> (status: Int, length: Int) {
+    func head() throws -> (status: Int, length: Int) {
         while true {
             let count = recv(descriptor, &buffer, buffer.count, Int32(MSG_PEEK))
             guard count > 0 else { throw BenchmarkError("the server hung up before its answer") }
@@ -81,6 +85,19 @@ final class LoopbackConnection {
             return (status, length)
         }
     }
+
+    /// Reads so many bytes of an answer.
+    func read(_ count: Int) throws -> Data {
+        var result = Data(capacity: count)
+        while result.count < count {
+            let received = recv(descriptor, &buffer, min(buffer.count, count - result.count), 0)
+            guard received > 0 else { throw BenchmarkError("the server hung up in its answer") }
+            result.append(contentsOf: buffer[..<received])
+        }
+        return result
+    }
+
+    // MARK: -
 
     private func discard(_ count: Int) throws {
         var left = count

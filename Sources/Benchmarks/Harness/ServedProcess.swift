@@ -30,7 +30,10 @@ final class ServedProcess {
         adminToken = token.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
-    deinit { command.stop() }
+    deinit { stop() }
+
+    /// Asks the server to end and waits for it.
+    func stop() { command.stop() }
 
     /// The most memory that was resident, in bytes.
     var peakResidentBytes: Double { statusField("VmHWM") }

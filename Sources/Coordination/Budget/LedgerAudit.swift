@@ -161,6 +161,7 @@ package struct LedgerAudit: Sendable {
             try plans.compactMap { count($0.1) > 0 ? try $0.0.charge.release(count: count($0.1)) : nil }
         }
         for kind in [AccountantKind.gaussian, .pld, .rdp] {
+            if kind == .pld && delta < LossDistributionAccountant.smallestDelta { continue }
             do {
                 let spent = try BudgetArithmetic.epsilon(
                     of: releases(\.committed),

@@ -45,9 +45,12 @@ package struct PopulationAccount: Sendable {
     private(set) var open: [Key: Plan] = [:]
     /// The budget that the ledger itself states.
     private(set) var budget: LedgerNote?
-    /// Whether a plan began after another run's release could be seen, or follows its own outputs.
+    /// Whether a plan began beside another run's, or follows its own outputs.
+    ///
+    /// Two runs are no plan that was fixed beforehand: when one ends, by whoever looked at its models, the other gets more of
+    /// the budget.
     private(set) var isAdaptive = false
-    private var runsWithReleases: Set<String> = []
+    private var chargedRuns: Set<String> = []
     /// The last event that was read: rows of one run have the same text.
     private var lastEvent: (text: String, charge: PrivacyCharge)?
 
@@ -80,8 +83,9 @@ package struct PopulationAccount: Sendable {
         case ("reserved", nil):
             if plans[plan] == nil {
                 planOrder.append(plan)
-                if !runsWithReleases.subtracting([row.runId]).isEmpty { isAdaptive = true }
+                if !chargedRuns.subtracting([row.runId]).isEmpty { isAdaptive = true }
             }
+            chargedRuns.insert(row.runId)
             plans[plan, default: Counts()].reserved += charge.count ?? 1
             open[key] = plan
         case ("committed", plan?), ("released", plan?):
@@ -89,13 +93,12 @@ package struct PopulationAccount: Sendable {
             plans[plan]?.reserved -= charge.count ?? 1
             if row.state == "committed" {
                 plans[plan]?.committed += charge.count ?? 1
-                runsWithReleases.insert(row.runId)
             }
         case ("committed", nil) where row.round == 0:
             // Charges that a roll-back had lost come back as one row.
             if plans[plan] == nil { planOrder.append(plan) }
             plans[plan, default: Counts()].committed += charge.count ?? 1
-            runsWithReleases.insert(row.runId)
+            chargedRuns.insert(row.runId)
             isAdaptive = true
         default: throw Self.broken(row, "is no possible next state of its charge")
         }
@@ -123,7 +126,7 @@ package struct PopulationAccount: Sendable {
     /// Whether the plan would make the population adaptive when it starts now.
     func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
         isAdaptive || charge.isAdaptive == true
-            || (plans[Plan(run: run, charge: charge)] == nil && !runsWithReleases.subtracting([run]).isEmpty)
+            || (plans[Plan(run: run, charge: charge)] == nil && !chargedRuns.subtracting([run]).isEmpty)
     }
 
     private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError {

@@ -33,7 +33,7 @@ package enum PrivacyCalibration {
                 parameterCount: parameterCount ?? 0,
                 rounds: trial.rounds
             )
-            let judge = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: trial.privacy.isAdaptive)
+            let judge = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: trial.followsItsOutputs)
             return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
         }
         var (lower, upper) = (0.1, 0.1)

@@ -23,7 +23,7 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
     /// Of `approximate`.
     package var epsilon: Double?
     package var delta: Double?
-    /// Whether parameters other than z follow earlier outputs: then filters enforce.
+    /// Whether parameters other than z, or the number of releases, follow earlier outputs: then filters enforce.
     package var isAdaptive: Bool?
     /// Releases that this one row stands for; 1 where absent.
     package var count: Int?

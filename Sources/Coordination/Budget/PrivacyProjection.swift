@@ -53,6 +53,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         earlier: [CappedRelease] = [],
         isAdaptive: Bool = false
     ) throws(PrivacyError) {
+        let isAdaptive = isAdaptive || specification.followsItsOutputs
         let charge = PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
         func releases(_ rounds: Int) throws(PrivacyError) -> [CappedRelease] {
             try PrivacyCharge.releases(of: specification, parameterCount: parameterCount ?? 0, rounds: rounds)
@@ -121,7 +122,7 @@ extension PrivacyCharge {
             // The noisy count of clipped updates is one coordinate more.
             parameterCount: parameterCount + (privacy.isAdaptive ? 1 : 0)
         )
-        if privacy.isAdaptive { isAdaptive = true }
+        if specification.followsItsOutputs { isAdaptive = true }
         if privacy.isAmplified { samplingRate = specification.cohort.samplingRate }
         if privacy.mechanism == "banded_matrix" {
             band = BandedReleases.coefficients(band: specification.noiseBand)
@@ -155,7 +156,7 @@ extension Coordinator {
                 delta: delta,
                 budget: population.budgetEpsilon,
                 earlier: account.releases(),
-                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty || specification.privacy.isAdaptive
+                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty
             )
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")

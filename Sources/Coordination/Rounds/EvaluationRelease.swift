@@ -115,6 +115,7 @@ extension PrivacyCharge {
             parameterCount: (evaluation.metrics?.count ?? 0) + 1
         )
         charge.release = Self.evaluationRelease
+        if specification.followsItsOutputs { charge.isAdaptive = true }
         return charge
     }
 

@@ -60,6 +60,10 @@ public enum BudgetArithmetic {
             // Rényi never shows less: what it leaves of δ is enough, and one composition instead of several.
             let upper = try epsilon(of: releases, delta: delta, accountant: .rdp)
             let remaining = delta - (1 + exp(upper)) * unit
+            // What the sampler takes off the least δ leaves one at which losses are not composed.
+            if delta >= LossDistributionAccountant.smallestDelta, remaining < LossDistributionAccountant.smallestDelta {
+                return upper
+            }
             if remaining > 0.99 * delta { return min(upper, try accountant.epsilon(delta: remaining)) }
         }
         let exact = try withoutSamplerError(accountant, delta: delta, unit: unit)
@@ -88,6 +92,9 @@ public enum BudgetArithmetic {
 
     /// The accountant that may enforce: the exact one where all events are Gaussian, loss distributions where the plan
     /// was fixed beforehand, Rényi otherwise.
+    ///
+    /// A plan that ends early by what it has published, or whose share of a budget depends on when another run ends, was not
+    /// fixed beforehand: the composition of what was done is then no bound for how it came to be done.
     public static func enforcingAccountant(of releases: [CappedRelease], isAdaptive: Bool) -> AccountantKind {
         if releases.allSatisfy({ $0.event.gaussianInverseSquare != nil }) { return .gaussian }
         let hasLosses = releases.allSatisfy {

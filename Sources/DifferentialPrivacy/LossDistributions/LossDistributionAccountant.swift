@@ -21,6 +21,9 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         case fixed(Double)
     }
 
+    /// The least δ at which ε is shown where losses are composed by FFT: below it the transform's rounding counts.
+    public static let smallestDelta = 1e-13
+
     private let grid: Grid
     private var counts: [PrivacyEvent: Int] = [:]
     private var order: [PrivacyEvent] = []
@@ -49,12 +52,22 @@ public struct LossDistributionAccountant: PrivacyAccountant {
     }
 
     /// The smallest ε shown for δ.
+    ///
+    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless δ is between 0 and 1, and ``smallestDelta`` or
+    ///   more where events other than Gaussian ones were added.
     public func epsilon(delta: Double) throws(PrivacyError) -> Double {
-        guard delta >= 1e-16, delta < 1 else {
-            throw .invalidParameter(name: "delta", value: delta, allowed: "from 1e-16 to less than 1")
-        }
+        try Require.delta(delta)
         if let z = loneNoiseMultiplier { return GaussianAccountant.epsilon(delta: delta, noiseMultiplier: z) }
         guard !events.isEmpty else { return 0 }
+        guard delta >= Self.smallestDelta else {
+            throw .invalidParameter(
+                name: "delta",
+                value: delta,
+                allowed:
+                    "\(Self.smallestDelta) or more by loss distributions, whose rounding counts below it: take a larger "
+                    + "delta, or the accountant rdp"
+            )
+        }
         return refine { step in epsilon(delta: delta, step: step) }
     }
 

@@ -424,8 +424,10 @@ public actor FederatedClient {
     }
 
     private func refuse(_ assignment: AssignmentBody, _ reason: String) async throws -> ParticipationOutcome {
+        // The reason stays here: the device's running total and how often it took part are its own, and other servers' runs
+        // are in them.
         lastRefusal = reason
-        return try await fail(assignment, "privacy_refused", reason)
+        return try await fail(assignment, "privacy_refused", nil)
     }
 
     private func fail(

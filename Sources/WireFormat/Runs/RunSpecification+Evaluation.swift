@@ -72,6 +72,12 @@ extension RunSpecification.Evaluation {
 }
 
 extension RunSpecification {
+    /// Whether what the run does next depends on what it has published: an adaptive clipping norm, or a rule to stop by a
+    /// measurement.
+    ///
+    /// Then only filters may enforce a budget.
+    package var followsItsOutputs: Bool { privacy.isAdaptive || stop != nil }
+
     /// Refuses evaluations and rules to stop that would release what nothing charges.
     func checkEvaluation(_ fields: FieldReader) {
         let isPrivate = privacy.mode != "none"

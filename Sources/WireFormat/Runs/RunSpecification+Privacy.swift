@@ -150,7 +150,7 @@ extension RunSpecification.Privacy.Clipping {
 extension RunSpecification.Privacy.Target {
     fileprivate init(reading fields: FieldReader) {
         epsilon = fields.number("epsilon", in: 1e-3...1000)
-        delta = fields.optionalNumber("delta", in: 1e-15...0.1)
+        delta = fields.optionalNumber("delta", in: 1e-12...0.1)
         calibrated = fields.boolean("calibrated", default: false)
     }
 }

@@ -137,8 +137,13 @@ struct MechanismOptions: ParsableArguments {
         do {
             for kind in chosen.map({ [$0] }) ?? AccountantKind.allCases {
                 guard let judge = try judge(kind, isRequired: chosen != nil) else { continue }
-                let (name, value) = try ask(judge)
-                rows.append((kind, name, value))
+                do {
+                    let (name, value) = try ask(judge)
+                    rows.append((kind, name, value))
+                } catch let error as PrivacyError where chosen == nil && kind == .pld {
+                    // The others still answer at a delta that loss distributions refuse.
+                    FileHandle.standardError.write(Data("not by pld: \(error)\n".utf8))
+                }
             }
         } catch let error as PrivacyError {
             throw Failure(error)

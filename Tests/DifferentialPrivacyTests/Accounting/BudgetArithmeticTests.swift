@@ -51,6 +51,28 @@ struct BudgetArithmeticTests {
         #expect(BudgetArithmetic.enforcingAccountant(of: [exact, skellam], isAdaptive: false) == .rdp)
     }
 
+    @Test func lossDistributionsRefuseADeltaBelowTheirRounding() throws {
+        let laplace = CappedRelease(.laplace(scale: 10), count: 2)
+        let sampled = CappedRelease(
+            .poissonGaussian(samplingRate: 0.1, noiseMultiplier: 2),
+            count: 10,
+            coordinateCount: 10
+        )
+        for release in [laplace, sampled] {
+            func epsilon(_ delta: Double, _ kind: AccountantKind = .pld) throws -> Double {
+                try BudgetArithmetic.epsilon(of: [release], delta: delta, accountant: kind)
+            }
+            #expect(try epsilon(1e-13).isFinite && epsilon(9.9e-14, .rdp).isFinite)
+            let error = #expect(throws: PrivacyError.self) { try epsilon(9.9e-14) }
+            #expect(error?.description.contains("1e-13 or more by loss distributions") == true, "\(error as Any)")
+            #expect(error?.description.contains("the accountant rdp") == true)
+        }
+        // Gaussian events are one closed form, at any δ.
+        #expect(
+            try BudgetArithmetic.epsilon(of: [gaussian(2, rounds: 1, cap: 1)], delta: 1e-15, accountant: .gaussian) > 0
+        )
+    }
+
     @Test func everyAccountantRefusesWhatItCannotJudge() {
         for kind in AccountantKind.allCases {
             for bad in [

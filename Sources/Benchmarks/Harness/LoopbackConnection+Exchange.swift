@@ -1,0 +1,40 @@
+import Foundation
+
+extension LoopbackConnection {
+    /// Sends a request with a body in memory and reads the whole answer.
+    ///
+    /// - Returns: The answer's body.
+    /// - Throws: ``BenchmarkError`` with the answer's text for any status but 2xx.
+    func exchange(
+        _ method: String,
+        _ path: String,
+        token: String,
+        contentType: String = "application/json",
+        wait seconds: Int? = nil,
+        body: Data = Data()
+    ) throws -> Data {
+        var fields = [
+            "Authorization": "Bearer \(token)", "Content-Type": contentType, "Content-Length": "\(body.count)",
+        ]
+        if let seconds { fields["Prefer"] = "wait=\(seconds)" }
+        try send("\(method) \(path) HTTP/1.1\r\n", fields, body: body)
+        let (status, length) = try head()
+        let answer = try read(length)
+        guard (200..<300).contains(status) else {
+            throw BenchmarkError("\(method) \(path) was answered \(status): \(String(decoding: answer, as: UTF8.self))")
+        }
+        return answer
+    }
+
+    /// The same with a JSON object for an answer.
+    func json(
+        _ method: String,
+        _ path: String,
+        token: String,
+        wait seconds: Int? = nil,
+        _ body: String = "{}"
+    ) throws -> [String: Any] {
+        let answer = try exchange(method, path, token: token, wait: seconds, body: Data(body.utf8))
+        return (try? JSONSerialization.jsonObject(with: answer)) as? [String: Any] ?? [:]
+    }
+}
