@@ -91,7 +91,7 @@ let package = Package(
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient",
                 "SQLiteStorage", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -25,6 +25,9 @@ static inline int martlet_event_is_readable(const struct epoll_event *event) {
 static inline int martlet_event_is_writable(const struct epoll_event *event) {
     return (event->events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
 }
+static inline int martlet_event_is_half_closed(const struct epoll_event *event) {
+    return (event->events & EPOLLRDHUP) != 0;
+}
 static inline int martlet_event_is_hangup(const struct epoll_event *event) {
     return (event->events & (EPOLLHUP | EPOLLERR)) != 0;
 }

@@ -6,6 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <sys/mman.h>
 
 int martlet_reserve(int descriptor, int64_t offset, int64_t count) {
@@ -29,5 +32,11 @@ void martlet_prefer_huge_pages(void *memory, int64_t count) {
     uintptr_t start = ((uintptr_t)memory + page - 1) & ~(page - 1);
     uintptr_t end = ((uintptr_t)memory + (uintptr_t)count) & ~(page - 1);
     if (end > start && end - start >= 4 << 20) madvise((void *)start, end - start, MADV_HUGEPAGE);
+#endif
+}
+
+void martlet_limit_arenas(int count) {
+#if defined(__GLIBC__)
+    mallopt(M_ARENA_MAX, count);
 #endif
 }

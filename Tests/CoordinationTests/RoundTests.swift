@@ -103,15 +103,13 @@ struct Bench: Sendable {
         )
     }
 
-    /// Waits for the background arithmetic: it is bounded work, so this ends.
+    /// Waits for the background arithmetic.
     static func untilSettled(_ coordinator: Coordinator, _ run: String) async throws -> RunView {
-        while true {
-            // In this order: between two questions the arithmetic may end.
-            if try await coordinator.rounds(run: run).last?.state != "aggregating" {
-                return try await coordinator.run(run)
-            }
-            await Task.yield()
+        // In this order: between two questions the arithmetic may end.
+        try await wait(for: "the end of the aggregation") {
+            try await coordinator.rounds(run: run).last?.state != "aggregating"
         }
+        return try await coordinator.run(run)
     }
 
     static func model(_ coordinator: Coordinator, _ run: String) async throws -> [Float] {
@@ -212,6 +210,7 @@ struct RoundTests {
             var coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
             faulty.dieAfter(commits: survivor)
             var accepted: Set<String> = []
+            var patience = Patience("the run to complete after a death after transaction \(survivor)")
             while try await coordinator.run(run).state != "completed" {
                 do {
                     for (index, client) in clients.enumerated() {
@@ -229,7 +228,7 @@ struct RoundTests {
                     faulty = FaultyStore(bench.store, commitLimit: .max)
                     coordinator = try await Bench.start(bench.directory, bench.clock, faulty)
                 }
-                await Task.yield()
+                try await patience.pause()
             }
             hashes.insert(try #require(try await coordinator.run(run).modelSha256))
             if survivor > 40 { break }

@@ -64,11 +64,7 @@ struct AnalyticsRoutesTests {
         let layout = ParameterLayout([.init(name: "counts", shape: [3])])
         let sent = try await put(.init(layout: layout, values: [1, 0, 1]), service, work, device)
         #expect(sent.status == 200, "\(sent.json)")
-        while try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json["state"] as? String
-            == "running"
-        {
-            await Task.yield()
-        }
+        try await service.waitForEnd(of: run)
         let path = "/v1/runs/\(run)/models/latest/words"
         let words = try await service.call("GET", path, token: service.admin)
         let items = try #require(words.json["items"] as? [[String: Any]])

@@ -185,12 +185,7 @@ struct BadUpdateTests {
         try await send(first, try #require(assignment["update_url"] as? String), 1)
         if let between { try await between(service, bad.token, bad.url) }
         try await send(second.token, second.url, -0.5)
-        while try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json["state"] as? String
-            == "running"
-        {
-            try Task.checkCancellation()
-            await Task.yield()
-        }
+        try await service.waitForEnd(of: run)
         let weights = try await service.call("GET", "/v1/runs/\(run)/models/1/weights", token: service.admin)
         #expect(weights.status == 200)
         return weights.bytes

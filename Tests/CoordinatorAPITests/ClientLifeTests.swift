@@ -86,6 +86,45 @@ struct ClientLifeTests {
         )
     }
 
+    /// Who hangs up while it waits is forgotten at once: work given to it would wait for a lease in vain.
+    @Test func aLongPollThatHungUpGetsNoWork() async throws {
+        let service = try await Service()
+        let (run, url, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#
+        )
+        var tokens: [String] = []
+        for _ in 0..<3 {
+            let answer = try await service.post("/v1/clients", token: enrollment)
+            tokens.append(try #require(answer.json["token"] as? String))
+        }
+        let work = try await service.post("/v1/checkins", token: tokens[0]).json["assignment"] as? [String: Any]
+        let port = try #require(url.split(separator: ":").last.flatMap { Int($0) })
+        for _ in 0..<3 {
+            var socket: LoopbackSocket? = try LoopbackSocket(port: port)
+            let head =
+                "POST /v1/checkins HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \(tokens[1])\r\n"
+                + "Content-Type: application/json\r\nPrefer: wait=60\r\nContent-Length: 2\r\n\r\n{}"
+            #expect(socket?.write(Array(head.utf8)) == true)
+            try await wait(for: "the long poll", seconds: 10) { await service.coordinator.waiterCount == 1 }
+            socket = nil
+            try await wait(for: "the end of the long poll", seconds: 10) { await service.coordinator.waiterCount == 0 }
+        }
+        let id = try #require(work?["id"] as? String)
+        let failure = try await service.post(
+            "/v1/assignments/\(id)/failure",
+            token: tokens[0],
+            #"{"code": "no_data"}"#
+        )
+        #expect(failure.status == 204)
+        try await service.coordinator.tick()
+        let next = try await service.post("/v1/checkins", token: tokens[2])
+        #expect(next.status == 201, "\(next.json)")
+        let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
+        #expect(round["assigned"] as? Int == 2, "\(round)")
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
     /// By the server's clock the work takes eight leases; without signs of life it would be given to another client.
     @Test func heartbeatsKeepTheLeaseOfLongWork() async throws {
         let service = try await Service()
@@ -94,7 +133,8 @@ struct ClientLifeTests {
         let clock = service.clock
         let trainer = ScriptedTrainer(training: { _ in
             for beats in 1...10 {
-                while transport.count("heartbeat") < beats { usleep(5000) }
+                var patience = Patience("heartbeat \(beats)")
+                while transport.count("heartbeat") < beats { try patience.pauseThread() }
                 clock.advance(by: 0.8)
             }
         })
@@ -129,18 +169,19 @@ struct ClientLifeTests {
         let ended = Atomic<Bool>(false)
         let slow = ScriptedTrainer(training: { instructions in
             begun.store(true, ordering: .relaxed)
+            var patience = Patience("the end of unwanted work")
             while true {
                 do { try instructions.cancellation?.check() } catch {
                     ended.store(true, ordering: .relaxed)
                     throw error
                 }
-                usleep(5000)
+                try patience.pauseThread()
             }
         })
         let transport = CountingTransport()
         let first = try client(url, enrollment, service.directory.path + "/slow", slow, transport)
         let work = Task { try await first.participateOnce(waitSeconds: 0) }
-        while !begun.load(ordering: .relaxed) { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait(for: "the training to begin") { begun.load(ordering: .relaxed) }
         let other = try client(
             url,
             enrollment,
@@ -177,10 +218,7 @@ struct ClientLifeTests {
         #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
         let count = trained.load(ordering: .relaxed)
         #expect(count == 1)
-        var view: [String: Any] = [:]
-        while view["state"] as? String != "completed" {
-            view = try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json
-        }
+        try await service.waitForEnd(of: run)
         let model = try await service.call("GET", "/v1/runs/\(run)/models/1", token: service.admin).json
         let measured = (model["metrics"] as? [String: Any])?["federated"] as? [String: Double]
         #expect(measured?["loss"] == 1.5 && measured?["top1"] == 0.25, "\(model)")
@@ -228,10 +266,7 @@ struct ClientLifeTests {
         }
         #expect(answers.map(\.status) == [422, 200, 200])
         #expect(answers[0].json["code"] as? String == "metrics_missing")
-        var view: [String: Any] = [:]
-        while view["state"] as? String != "completed" {
-            view = try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json
-        }
+        try await service.waitForEnd(of: run)
         let model = try await service.call("GET", "/v1/runs/\(run)/models/1", token: service.admin).json
         let measured = (model["metrics"] as? [String: Any])?["federated"] as? [String: Double]
         // Of two clients the noise may leave nothing; what it leaves is the one rate, in its range.

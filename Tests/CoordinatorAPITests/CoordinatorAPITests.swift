@@ -197,7 +197,7 @@ struct CoordinatorAPITests {
         #expect(states == ["created", "running"])
         // The stream would go on for ever: the server's stop ends it, after what is stored has been sent.
         async let streamed = service.call("GET", "/v1/events?after=2", token: service.admin)
-        while await service.coordinator.listenerCount == 0 { await Task.yield() }
+        try await wait(for: "a stream of events") { await service.coordinator.listenerCount > 0 }
         _ = try await service.post("/v1/runs/\(run)/pause")
         await service.coordinator.stopServing()
         let text = String(decoding: try await streamed.bytes, as: UTF8.self)

@@ -37,12 +37,7 @@ struct EncodingTests {
         try await service.coordinator.tick()
         service.clock.advance(by: 400)
         try await service.coordinator.tick()
-        var state = ""
-        while state != "completed" {
-            state =
-                try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json["state"] as? String ?? ""
-            await Task.yield()
-        }
+        try await service.waitForEnd(of: run)
         let weights = try await service.call("GET", "/v1/runs/\(run)/models/1/weights", token: service.admin)
         try Data(weights.bytes).write(to: URL(fileURLWithPath: path))
         let model = try SafetensorsFile(path: path).readAll().values

@@ -45,11 +45,7 @@ struct LocalHistogramTests {
         let text = held.map { Self.words[$0] }.joined(separator: " ")
         let (client, server) = try await service.servedClient(DeviceTrainer(texts: [text]))
         #expect(try await client.participateOnce(waitSeconds: 0) == .accepted(run: run, round: 1))
-        while try await service.call("GET", "/v1/runs/\(run)", token: service.admin).json["state"] as? String
-            == "running"
-        {
-            try await Task.sleep(for: .milliseconds(5))
-        }
+        try await service.waitForEnd(of: run)
         let weights = try await service.call("GET", "/v1/runs/\(run)/models/1/weights", token: service.admin)
         let path = service.directory.path + "/counts.safetensors"
         try Data(weights.bytes).write(to: URL(fileURLWithPath: path))

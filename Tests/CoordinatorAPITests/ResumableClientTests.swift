@@ -188,7 +188,9 @@ struct ResumableClientTests {
         let id = try #require(assignment["id"] as? String)
         let partial = method == "PATCH" ? [id + ".partial"] : []
         // The handler ends after the connection does.
-        while try FileManager.default.contentsOfDirectory(atPath: spool) != partial { await Task.yield() }
+        try await wait(for: "the handler to clear the spool") {
+            try FileManager.default.contentsOfDirectory(atPath: spool) == partial
+        }
         let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
         #expect(round["accepted"] as? Int == 0 && round["rejected"] as? Int == 0)
         // More: the announced bytes are the update; what follows is another request, and no good one.

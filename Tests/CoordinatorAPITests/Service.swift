@@ -114,6 +114,13 @@ struct Service {
         try await call("POST", target, token: token ?? admin, Array(json.utf8))
     }
 
+    /// Waits until a run is no longer running.
+    func waitForEnd(of run: String, file: String = #fileID, line: Int = #line) async throws {
+        try await wait(for: "the end of the run", file: file, line: line) {
+            try await call("GET", "/v1/runs/\(run)", token: admin).json["state"] as? String != "running"
+        }
+    }
+
     /// A started run with one client that holds an assignment.
     func assigned(
         encoding: String = "f32",

@@ -169,8 +169,10 @@ struct BinaryTests {
         fleet.standardOutput = FileHandle(forWritingAtPath: log)
         try fleet.run()
         // The fleet waits for further runs until it is told to stop.
+        defer { fleet.terminate() }
+        var patience = Patience("the fleet to complete the run", seconds: 300)
         while fleet.isRunning, try !server.martlet("run", "list").output.contains("completed") {
-            Thread.sleep(forTimeInterval: 0.1)
+            try patience.pauseThread()
         }
         fleet.terminate()
         fleet.waitUntilExit()

@@ -42,6 +42,26 @@ struct RunSpecificationTests {
         }
     }
 
+    /// A deadline that would have passed before anybody could meet it.
+    @Test func deadlinesInThePastAreRefused() throws {
+        for value in ["0", "-60", "-1e300"] {
+            let text = #"""
+                {"population": "p", "model": {"architecture": "external"}, "rounds": 1,
+                 "cohort": {"selection_timeout_s": \#(value), "report_timeout_s": \#(value), "lease_s": \#(value)},
+                 "evaluation": {"report_timeout_s": \#(value)}}
+                """#
+            let error = #expect(throws: DocumentError.self) { try read(text) }
+            let pointers = Set(try #require(error).problems.map(\.pointer))
+            #expect(
+                pointers.isSuperset(of: [
+                    "/cohort/selection_timeout_s", "/cohort/report_timeout_s", "/cohort/lease_s",
+                    "/evaluation/report_timeout_s",
+                ]),
+                "\(value): \(pointers)"
+            )
+        }
+    }
+
     @Test func privacyThatWouldVoidItselfIsRefused() {
         func refused(_ more: String, pointer: String) {
             do {

@@ -11,6 +11,8 @@ final class PollingSwarm: @unchecked Sendable {
         var round: Int
         var isDelivery: Bool
         var time: ContinuousClock.Instant
+        /// The same moment as the server tells time.
+        var date = Date()
     }
 
     private struct Connection {

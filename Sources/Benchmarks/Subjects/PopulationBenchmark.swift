@@ -78,7 +78,9 @@ struct PopulationBenchmark: AsyncParsableCommand {
             guard ContinuousClock.now < patience else { throw BenchmarkError("the rounds did not end") }
             try await Task.sleep(for: .milliseconds(200))
         }
-        reportGaps(try swarm.stop())
+        let events = try swarm.stop()
+        reportGaps(events)
+        try reportSteps(server, run: busy, events)
     }
 
     // MARK: -
@@ -154,6 +156,42 @@ struct PopulationBenchmark: AsyncParsableCommand {
         )
         line.extra = ["goal": goal, "p99": Self.quantile(gaps, 0.99), "long_polls": polls]
         line.report()
+    }
+
+    /// What the gaps consist of, by the server's history.
+    private func reportSteps(_ server: ServedProcess, run: String, _ events: [PollingSwarm.Event]) throws {
+        let format = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+        func rows(_ round: Int) throws -> [(state: String, at: Date, isAssignment: Bool)] {
+            let answer = try server.call("GET", "/v1/runs/\(run)/rounds/\(round)/history?assignments=true&limit=1000")
+            return (answer["items"] as? [[String: Any]] ?? []).compactMap { row in
+                guard let state = row["state"] as? String,
+                    let at = (row["at"] as? String).flatMap({ try? format.parse($0) })
+                else { return nil }
+                return (state, at, row["assignment_id"] is String)
+            }
+        }
+        let names = [
+            "the last update accepted to the round closed", "the round closed to the sum made",
+            "the sum made to the next round opened", "the round opened to the first assignment",
+            "the first assignment to its client",
+        ]
+        var steps = names.map { _ in [Double]() }
+        for round in 1..<max(2, rounds) {
+            let (old, new) = (try rows(round), try rows(round + 1))
+            let arrival = events.first { $0.round == round + 1 && !$0.isDelivery }?.date
+            let times = [
+                old.last { $0.isAssignment && $0.state == "accepted" }?.at,
+                old.first { !$0.isAssignment && $0.state == "aggregating" }?.at,
+                old.first { !$0.isAssignment && $0.state == "committed" }?.at,
+                new.first { !$0.isAssignment }?.at, new.first { $0.isAssignment && $0.state == "assigned" }?.at,
+                arrival,
+            ].compactMap(\.self)
+            guard times.count == names.count + 1 else { continue }
+            for index in names.indices { steps[index].append(times[index + 1].timeIntervalSince(times[index])) }
+        }
+        for (name, values) in zip(names, steps) {
+            Measurement(benchmark: "population", name: "of the gap: " + name, unit: "s", values: values).report()
+        }
     }
 
     private func report(_ name: String, _ unit: String, _ values: [Double], extra: [String: any Sendable] = [:]) {

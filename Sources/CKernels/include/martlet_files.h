@@ -17,6 +17,9 @@ void martlet_start_flush(int descriptor, int64_t offset, int64_t count);
 /// Asks for large pages for memory that has not been touched yet: fewer page faults where whole models are written.
 void martlet_prefer_huge_pages(void *memory, int64_t count);
 
+/// Bounds the arenas among which the C library's allocator shares out threads.
+void martlet_limit_arenas(int count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -76,15 +76,18 @@ package struct ReceivedUpdate: Sendable {
 
 extension Coordinator {
     /// Gives a client work, or waits for some, at most until `wait` has passed.
+    ///
+    /// A wait that is cancelled, as that of a client which has hung up, gets none: the work would wait for its lease in vain.
     package func checkIn(client: String, _ request: CheckInRequest, wait: Duration) async throws -> CheckInResponse {
         let deadline = ContinuousClock.now + wait
         while true {
             let answer = try checkInNow(client: client, request)
-            if answer.assignment != nil || ContinuousClock.now >= deadline || answer.retryWindow == nil {
+            if answer.hasAssignment || ContinuousClock.now >= deadline || answer.retryWindow == nil {
                 return answer
             }
             guard waiters.count < configuration.waiterLimit, !isStopping else { return answer }
             await waitForWork(client: client, until: deadline)
+            if Task.isCancelled { return answer }
         }
     }
 
@@ -94,8 +97,13 @@ extension Coordinator {
             try? await Task.sleep(until: deadline, clock: .continuous)
             self.wake(id)
         }
-        await withCheckedContinuation { continuation in
-            waiters.add(id, client: client, population: clients[client]?.populationId ?? "", continuation)
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                guard !Task.isCancelled else { return continuation.resume() }
+                waiters.add(id, client: client, population: clients[client]?.populationId ?? "", continuation)
+            }
+        } onCancel: {
+            alarm.cancel()
         }
         alarm.cancel()
     }
@@ -141,7 +149,7 @@ extension Coordinator {
             if client != clients[id] { try commit([.client(client)]) }
         }
         if let live = liveAssignmentByClient[id], let assignment = assignments[live], clients[id]?.state != "revoked" {
-            lastSeen[id] = now
+            noteSeen(id)
             return CheckInResponse(assignment: try body(of: assignment))
         }
         switch try decide(client: id, request) {
@@ -161,7 +169,7 @@ extension Coordinator {
         guard let client = clients[id], client.state != "revoked" else {
             throw CoordinationError(.forbidden, "client_revoked", "this client has been revoked")
         }
-        lastSeen[id] = now
+        presence.note(id, population: client.populationId, at: now)
         guard client.quarantinedAt == nil else { return .away(away("quarantined", .init(minS: 3600, maxS: 7200))) }
         let candidates = runOrder.filter { run in
             guard let state = runs[run], state.record.populationId == client.populationId,
@@ -359,7 +367,7 @@ extension Coordinator {
         _ request: HeartbeatRequest
     ) throws -> HeartbeatResponse {
         var record = try ownAssignment(id, client: client)
-        lastSeen[client] = now
+        noteSeen(client)
         guard record.state != .accepted else {
             return HeartbeatResponse(state: record.state.rawValue, leaseS: 0, deadlineInS: 0)
         }
@@ -503,7 +511,7 @@ extension Coordinator {
         var stored = changes(of: record, effects)
         if let speed, speed != clients[client], measuresSpeed(run) { stored.append(.client(speed)) }
         try drive(run: record.runId, effects.roundEvents, with: stored)
-        lastSeen[client] = now
+        noteSeen(client)
         do {
             try closeIfComplete(run: record.runId)
         } catch {
@@ -541,6 +549,10 @@ extension Coordinator {
         } else {
             try commit(stored)
         }
+    }
+
+    private func noteSeen(_ client: String) {
+        presence.note(client, population: clients[client]?.populationId ?? "", at: now)
     }
 
     private func receipt(_ record: AssignmentRecord) -> UpdateReceipt {

@@ -156,7 +156,7 @@ extension Coordinator {
         }
         changes.append(.token(TokenRecord(hash: hash, role: "client", clientId: clientID, createdAt: now)))
         try commit(changes)
-        lastSeen[clientID] = now
+        presence.note(clientID, population: population, at: now)
         return RegistrationResponse(clientId: clientID, token: token)
     }
 
@@ -218,7 +218,7 @@ extension Coordinator {
             name: record.name,
             state: record.state,
             registeredAt: record.registeredAt.wireTimestamp,
-            lastSeenAt: lastSeen[record.id]?.wireTimestamp,
+            lastSeenAt: presence.lastSeen(record.id)?.wireTimestamp,
             participations: participations,
             labels: profile(of: record).labels,
             capabilities: profile(of: record).capabilities,

@@ -6,10 +6,15 @@ import Tensors
 import WireFormat
 
 extension Coordinator {
+    /// Seconds until a result that could not be published is tried again.
+    static let aggregationPause = 5.0
+
     /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
         try publishPending()
-        for (id, time) in aggregationRetries where time <= now {
+        // Also when the clock was put back.
+        for (id, time) in aggregationRetries
+        where !(0.001...Self.aggregationPause).contains(time.timeIntervalSince(now)) {
             aggregationRetries[id] = nil
             startAggregation(run: id)
         }
@@ -22,7 +27,7 @@ extension Coordinator {
     func takeNextStep(run id: String) {
         do {
             if let run = runs[id], run.record.state == "running", run.round?.phase.isFinal ?? true,
-                run.nextOpening <= now
+                run.nextOpening(now: now) <= now
             {
                 try openRound(run: id)
             }
@@ -39,14 +44,32 @@ extension Coordinator {
         else { return }
         var events: [RoundEvent] = []
         var changes: [StoreChange] = []
+        let terms = run.terms(of: round)
+        let lease = run.specification.cohort.leaseS ?? Self.defaultLease
         for assignment in run.live.sorted() {
             guard var record = assignments[assignment] else { continue }
-            let effects = try apply(.tick, to: &record)
-            guard record.state != assignments[assignment]?.state else { continue }
+            var effects: [AssignmentEffect] = []
+            // Nothing may last longer than what begins now: else it was begun by a clock that has been put back since.
+            // In mode `buffered` some may train still while others measure.
+            let longest =
+                record.isEvaluation
+                ? run.specification.evaluation.reportTimeoutS : run.specification.cohort.reportTimeoutS
+            if record.deadline.timeIntervalSince(now) > longest + 1 {
+                effects += try apply(.clockWentBack(deadline: now.addingTimeInterval(longest)), to: &record)
+            }
+            if let end = record.leaseUntil, record.state != .uploading, end.timeIntervalSince(now) > lease + 1 {
+                record.leaseUntil = min(record.deadline, now.addingTimeInterval(lease))
+                assignments[assignment] = record
+            }
+            effects += try apply(.tick, to: &record)
+            guard !effects.isEmpty else { continue }
             changes += self.changes(of: record, effects)
             events += effects.roundEvents
         }
-        if round.openedAt.timeIntervalSince(now) > 1 { events.append(.clockWentBack) }
+        let timeout = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS
+        if round.openedAt.timeIntervalSince(now) > 1 || round.deadline.timeIntervalSince(now) > timeout + 1 {
+            events.append(.clockWentBack)
+        }
         if !changes.isEmpty || !events.isEmpty { try drive(run: id, events, with: changes) }
         try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
     }
@@ -162,7 +185,7 @@ extension Coordinator {
             switch effect {
             case .history: break
             case .openRound:
-                if runs[id]?.round?.phase.isFinal ?? true, run.nextOpening <= now { try openRound(run: id) }
+                if runs[id]?.round?.phase.isFinal ?? true, run.nextOpening(now: now) <= now { try openRound(run: id) }
                 wakeForWork()
             case .abandonRound(let reason):
                 // A round whose sum is being made is abandoned when the arithmetic has ended.
@@ -307,7 +330,7 @@ extension Coordinator {
             basePath: blobs.path(sha256: base.sha256),
             optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
             controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
-            clientCount: clients.values.count { $0.populationId == run.record.populationId && $0.state != "revoked" },
+            clientCount: presentCount(population: run.record.populationId),
             level: round.number,
             resultPath: blobs.spoolPath("\(id)-\(round.number)-\(round.attempt).result"),
             clippingNorm: base.clippingNorm
@@ -317,7 +340,7 @@ extension Coordinator {
                 job.correlated = try correlatedRelease(run: id, version: round.number, resultPath: job.resultPath)
             } catch {
                 logger.error("The noise key cannot be read", metadata: ["run.id": "\(id)", "error": "\(error)"])
-                aggregationRetries[id] = now.addingTimeInterval(5)
+                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
                 return
             }
         }
@@ -404,7 +427,9 @@ extension Coordinator {
         } catch {
             // The result is a file by now: the next try publishes that one, and draws no second noise.
             logger.error("A round could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-            if runs[id]?.round?.phase == .aggregating { aggregationRetries[id] = now.addingTimeInterval(5) }
+            if runs[id]?.round?.phase == .aggregating {
+                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
+            }
         }
     }
 }

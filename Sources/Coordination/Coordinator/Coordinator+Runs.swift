@@ -274,9 +274,13 @@ extension Coordinator {
 
     /// What the run waits for; with the population's size, which may be the reason.
     func waitingFor(_ state: RunState) -> String {
-        let counts = clientStateCounts[state.record.populationId] ?? [:]
-        let present = counts.reduce(0) { $0 + ($1.key == "revoked" ? 0 : $1.value) }
+        let present = presentCount(population: state.record.populationId)
         return state.waitingFor(now: now, clientCount: present, newcomerCount: newcomers(of: state, present: present))
+    }
+
+    /// Clients of a population that have not been revoked.
+    func presentCount(population: String) -> Int {
+        (clientStateCounts[population] ?? [:]).reduce(0) { $0 + ($1.key == "revoked" ? 0 : $1.value) }
     }
 
     /// Clients that may join the open attempt by the limits on participation; `nil` where there are plainly enough.
@@ -284,14 +288,14 @@ extension Coordinator {
         guard let round = state.round, round.phase.isCollecting || round.phase == .abandoned,
             !state.terms(of: round).policy.isDrawn
         else { return nil }
-        guard !round.isEvaluation else { return evaluators(of: state, present: present) }
+        guard !round.isEvaluation else { return evaluators(of: state, round, present: present) }
         let cohort = state.specification.cohort
         // Whoever never had a part is free; they are counted one by one only where those might be too few.
         let untouched = present - state.participations.count
         guard cohort.maxParticipations > 0 || cohort.minSeparationRounds > 1, untouched < cohort.goal else {
             return nil
         }
-        return clients.values.count { client in
+        return countingRarely(state, round) { client in
             guard client.populationId == state.record.populationId, client.state != "revoked" else { return false }
             switch refusal(of: client, run: state) {
             case .cap, .separation: return false
@@ -301,15 +305,33 @@ extension Coordinator {
     }
 
     /// Clients that may still be asked to measure; `nil` where there are plainly enough.
-    private func evaluators(of state: RunState, present: Int) -> Int? {
+    private func evaluators(of state: RunState, _ round: RoundRecord, present: Int) -> Int? {
         guard state.specification.evaluation.maxParticipations != nil,
             present - state.evaluations.count < state.specification.evaluation.cohortGoal
         else { return nil }
-        return clients.values.count { client in
+        return countingRarely(state, round) { client in
             client.populationId == state.record.populationId && client.state != "revoked"
                 && !state.hasMeasuredEnough(client.id) && !state.members.contains(client.id)
         }
     }
+
+    /// Counts clients one by one, in the same attempt only so often that it takes a fiftieth of the time where they are many.
+    private func countingRarely(_ state: RunState, _ round: RoundRecord, _ isOne: (ClientRecord) -> Bool) -> Int {
+        let start = ContinuousClock.now
+        let attempt = [round.number, round.attempt]
+        if let known = newcomerCounts[state.record.id], known.attempt == attempt, start < known.until {
+            return known.count
+        }
+        let count = clients.values.count(where: isOne)
+        if clients.count > Self.manyClients {
+            let end = ContinuousClock.now
+            newcomerCounts[state.record.id] = (attempt, end.advanced(by: start.duration(to: end) * 50), count)
+        }
+        return count
+    }
+
+    /// From how many clients on counting them one by one is dear.
+    static let manyClients = 10_000
 
     package func round(run id: String, number: Int) throws -> RoundView {
         let state = try runState(id)

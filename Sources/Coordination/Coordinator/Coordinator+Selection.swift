@@ -216,7 +216,7 @@ extension Coordinator {
 
     /// When a client that a run has no work for should come again.
     func retryWindow(_ refusal: Refusal, run: RunState?, population: String) -> CheckInResponse.RetryWindow {
-        let seen = recentlySeen(population: population)
+        let seen = presence.count(population: population, at: now)
         guard let run, let round = run.round else {
             return PaceSteering.window(secondsUntilWork: 5, population: seen, wanted: 0, jitter: 25)
         }
@@ -224,7 +224,7 @@ extension Coordinator {
         let seconds: Double
         switch refusal {
         case .choosing: seconds = round.deadline.timeIntervalSince(now)
-        case .backoff: seconds = run.nextOpening.timeIntervalSince(now)
+        case .backoff: seconds = run.nextOpening(now: now).timeIntervalSince(now)
         case .requirements, .version: seconds = 60
         case .cap, .separation, .noSlot: seconds = 1
         }
@@ -234,15 +234,6 @@ extension Coordinator {
             wanted: wanted,
             jitter: refusal == .choosing ? 1 : 4
         )
-    }
-
-    /// Clients of a population that were seen in the last quarter of an hour; counted every ten seconds at most.
-    private func recentlySeen(population: String) -> Int {
-        if let known = seenCounts[population], (0..<10).contains(now.timeIntervalSince(known.at)) { return known.count }
-        let horizon = now.addingTimeInterval(-900)
-        let count = lastSeen.count { $0.value > horizon && clients[$0.key]?.populationId == population }
-        seenCounts[population] = (count, now)
-        return count
     }
 }
 

@@ -59,7 +59,7 @@ package actor Coordinator {
     var runOrder: [String] = []
     var assignments: [String: AssignmentRecord] = [:]
     var liveAssignmentByClient: [String: String] = [:]
-    var lastSeen: [String: Date] = [:]
+    var presence = Presence()
     var ledger = PrivacyLedger()
     /// Why the stored ledger contradicts its second record.
     var ledgerAlarm: String?
@@ -74,12 +74,13 @@ package actor Coordinator {
     var waiters = WaitingClients()
     /// Parsed labels and capabilities, until the client changes.
     var profiles: [String: EligibilityExpression.Subject] = [:]
-    var seenCounts: [String: (count: Int, at: Date)] = [:]
     /// Nothing waits any more: the server stops.
     var isStopping = false
     var nextRunTurn = 0
-    /// Counting many clients takes a while; the counts are good for a second.
-    var clientCounts: (at: Date, counts: ClientCounts)?
+    /// By run and attempt, how many clients may join it: counted seldom where they are many.
+    var newcomerCounts: [String: (attempt: [Int], until: ContinuousClock.Instant, count: Int)] = [:]
+    /// Counting many clients takes a while; the counts are good for a second, or for fifty times as long as they took.
+    var clientCounts: (at: Date, goodFor: Double, counts: ClientCounts)?
     let startedAt: Date
     /// When to try again to close a round whose result could not be published.
     var aggregationRetries: [String: Date] = [:]
@@ -161,7 +162,7 @@ package actor Coordinator {
             noteRefusal(record, before: assignments[record.id]?.state)
             if assignments.updateValue(record, forKey: record.id) == nil {
                 runs[record.runId]?.assignmentIDs.append(record.id)
-                noteParticipation(record)
+                runs[record.runId]?.noteParticipation(record)
             }
             runs[record.runId]?.members.insert(record.clientId)
             if record.state.isLive {
@@ -185,6 +186,7 @@ package actor Coordinator {
         for record in state.populations { populations[record.id] = record }
         for record in state.tokens { tokens[record.hash] = record }
         for record in state.clients { apply(.client(record)) }
+        presence.reserve(clients.count)
         for record in state.runs.sorted(by: { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }) {
             runs[record.id] = try RunState(record: record)
             runOrder.append(record.id)
@@ -197,7 +199,7 @@ package actor Coordinator {
         (journal.firstID, journal.lastID) = state.eventRange
         for record in state.assignments {
             guard isOpen(record) else {
-                noteParticipation(record)
+                runs[record.runId]?.noteParticipation(record)
                 noteRefusal(record, before: nil)
                 continue
             }
@@ -231,16 +233,6 @@ package actor Coordinator {
         }
         if record.round == round.number && record.attempt == round.attempt { return true }
         return run.terms(of: round).isBuffered && (record.state.isLive || record.countedRound == round.number)
-    }
-
-    private func noteParticipation(_ record: AssignmentRecord) {
-        guard record.round > 0 else {
-            runs[record.runId]?.evaluations[record.clientId, default: 0] += 1
-            return
-        }
-        runs[record.runId]?.participations[record.clientId, default: 0] += 1
-        let last = runs[record.runId]?.lastRounds[record.clientId] ?? 0
-        runs[record.runId]?.lastRounds[record.clientId] = max(last, record.round)
     }
 
     /// Whether disk and database can be written.

@@ -33,7 +33,7 @@ extension RunState {
         case .aggregating: return "the aggregation of \(round.accepted) \(name)"
         case .committed: return "the next round to open"
         case .abandoned:
-            let wait = max(0, Int(nextOpening.timeIntervalSince(now).rounded(.up)))
+            let wait = max(0, Int(nextOpening(now: now).timeIntervalSince(now).rounded(.up)))
             return
                 "attempt \(round.attempt + 1) to open in \(wait) s; the last one was abandoned: \(round.reason ?? "")"
                 + shortage(round, terms, clientCount, newcomerCount)

@@ -18,11 +18,7 @@ struct RunState: Sendable {
     var rounds: [RoundRecord] = []
     /// Version `n` is what round `n` published; version 0 is the initial model.
     var versions: [ModelVersionRecord] = []
-    /// How often each client was given work for training in this run, and in which round it was last.
-    var participations: [String: Int] = [:]
-    var lastRounds: [String: Int] = [:]
-    /// How often each client was asked to evaluate.
-    var evaluations: [String: Int] = [:]
+    private let participation = ParticipationTable()
     /// The assignments of the open attempt; in mode `buffered` also live ones of earlier rounds.
     var assignmentIDs: [String] = []
     /// Those of them that may still deliver.
@@ -55,6 +51,15 @@ struct RunState: Sendable {
                 specification.model.referringToTokenizer(sha256: $0.sha256, url: "/v1/runs/\(record.id)/tokenizer")
             } ?? specification.model
     }
+
+    /// How often each client was given work for training in this run, and in which round it was last.
+    var participations: [String: Int] { participation.trainings }
+    var lastRounds: [String: Int] { participation.lastRounds }
+    /// How often each client was asked to evaluate.
+    var evaluations: [String: Int] { participation.evaluations }
+
+    /// Counts one more assignment of its client.
+    func noteParticipation(_ record: AssignmentRecord) { participation.note(record) }
 
     mutating func setRound(_ record: RoundRecord) {
         if let last = rounds.last, last.number < record.number {
@@ -104,9 +109,10 @@ struct RunState: Sendable {
     /// Whether nothing more will happen.
     var isOver: Bool { ["completed", "cancelled", "failed"].contains(record.state) }
 
-    /// When the next attempt or round may open; the past when nothing holds it back.
-    var nextOpening: Date {
-        guard let round, round.phase == .abandoned, let closedAt = round.closedAt else { return .distantPast }
+    /// When the next attempt or round may open; the past when nothing holds it back, or a clock that was put back would.
+    func nextOpening(now: Date) -> Date {
+        guard let round, round.phase == .abandoned, let closedAt = round.closedAt, closedAt.timeIntervalSince(now) <= 1
+        else { return .distantPast }
         return closedAt.addingTimeInterval(terms(of: round).backoff(afterAttempt: round.attempt))
     }
 

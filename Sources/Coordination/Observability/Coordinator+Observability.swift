@@ -28,10 +28,8 @@ extension Coordinator {
     /// Measures what is a state and not an event, and gives everything as Prometheus text.
     package func metricsExposition() -> String {
         for name in ["martlet_clients", "martlet_runs"] { metrics.reset(name) }
-        var clientCounts: [String: [String: Int]] = [:]
-        for client in clients.values { clientCounts[client.populationId, default: [:]][client.state, default: 0] += 1 }
         for population in populations.values {
-            for (state, count) in clientCounts[population.id] ?? [:] {
+            for (state, count) in clientStateCounts[population.id] ?? [:] where count > 0 {
                 metrics.set("martlet_clients", Double(count), ["population": population.name, "state": state])
             }
             guard let budget = try? self.population(population.id).budget else { continue }

@@ -11,6 +11,8 @@ package enum AssignmentEvent: Equatable, Sendable {
     case failed(code: String, detail: String? = nil)
     /// Time has passed: the lease or the deadline may be over.
     case tick
+    /// The server's clock was put back: no more time is left than work has that begins now.
+    case clockWentBack(deadline: Date)
     /// The work is no longer wanted.
     case superseded(code: String)
 }
@@ -43,6 +45,11 @@ extension AssignmentRecord {
         case .superseded(let code):
             guard state.isLive else { throw .assignmentEnded(state, code: self.code) }
             return finish(.superseded, code: code, at: time, cause: code, counts: nil)
+        case .clockWentBack(let limit):
+            guard state.isLive, limit < deadline else { return [] }
+            leaseUntil = leaseUntil.map { min($0, limit) }
+            deadline = limit
+            return [.history(state: state, cause: "the clock went back: its time began anew")]
         default: break
         }
         guard state.isLive else { throw .assignmentEnded(state, code: code) }
@@ -69,7 +76,7 @@ extension AssignmentRecord {
         case .failed(let code, let detail):
             let cause = detail.map { "\(code): \($0)" } ?? code
             return finish(.failed, code: code, at: time, cause: cause, counts: .failed)
-        case .tick, .superseded: return []
+        case .tick, .clockWentBack, .superseded: return []
         }
     }
 

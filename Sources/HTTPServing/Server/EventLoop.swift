@@ -174,6 +174,7 @@ final class EventLoop: @unchecked Sendable {
             connections[id]?.ready(
                 isReadable: martlet_event_is_readable(event) != 0,
                 isWritable: martlet_event_is_writable(event) != 0,
+                isHalfClosed: martlet_event_is_half_closed(event) != 0,
                 isHangUp: martlet_event_is_hangup(event) != 0
             )
         }

@@ -63,6 +63,10 @@ final class HTTPConnection: @unchecked Sendable {
     var bulkResume: ((ConnectionError?) -> Void)?
     /// Why nothing can be sent any more.
     private(set) var hangUp: ConnectionError?
+    /// Works on the request, where that takes more than a moment; cancelled when the peer goes, which long polls heed.
+    private var handler: Task<Void, Never>?
+    /// Whether the peer sends nothing more: it went, or waits for one last answer.
+    private var peerHasClosed = false
     private var searched = 0
     private var isStopping = false
     var descriptor: Int32 { channel.descriptor }
@@ -87,9 +91,10 @@ final class HTTPConnection: @unchecked Sendable {
     // MARK: - Called by the loop
 
     /// Notes what the descriptor is ready for, and goes on.
-    func ready(isReadable: Bool, isWritable: Bool, isHangUp: Bool) {
+    func ready(isReadable: Bool, isWritable: Bool, isHalfClosed: Bool, isHangUp: Bool) {
         if isReadable { canRead = true }
         if isWritable { canWrite = true }
+        if isHalfClosed { peerHasClosed = true }
         if isHangUp { hangUp = .closedByPeer }
         guard !isLent else { return }
         if let resume = bulkResume {
@@ -100,6 +105,7 @@ final class HTTPConnection: @unchecked Sendable {
         advance()
         // What waits, such as a long poll or a stream of events, learns that nobody listens any more.
         if isHangUp { fail(.closedByPeer) }
+        if peerHasClosed { handler?.cancel() }
     }
 
     /// Ends waits whose deadline has passed.
@@ -148,6 +154,7 @@ final class HTTPConnection: @unchecked Sendable {
     func end() {
         if case .ended = state { return }
         state = .ended
+        handler?.cancel()
         loop.remove(self)
         channel.close()
         onEnd(self)
@@ -285,9 +292,12 @@ final class HTTPConnection: @unchecked Sendable {
         state = .handling
         if let response = router.handleImmediately(&request) { return answer(response, to: head) }
         let (router, loop) = (router, loop)
-        Task { [request] in
+        handler = Task { [request] in
             let response = await router.handle(request)
-            loop.submit { self.answer(response, to: head) }
+            loop.submit {
+                self.handler = nil
+                self.answer(response, to: head)
+            }
         }
     }
 

@@ -69,12 +69,21 @@ package struct CheckInResponse: Codable, Equatable, Sendable {
             self.maxS = maxS
         }
     }
-    package var assignment: AssignmentBody?
+    private var boxedAssignment: Boxed<AssignmentBody>?
     package var reason: String?
     package var retryWindow: RetryWindow?
 
+    package var assignment: AssignmentBody? { boxedAssignment?.value }
+    /// The same without a copy of the whole assignment.
+    package var hasAssignment: Bool { boxedAssignment != nil }
+
+    private enum CodingKeys: String, CodingKey {
+        case boxedAssignment = "assignment"
+        case reason, retryWindow
+    }
+
     package init(assignment: AssignmentBody?, reason: String? = nil, retryWindow: RetryWindow? = nil) {
-        self.assignment = assignment
+        boxedAssignment = assignment.map(Boxed.init)
         self.reason = reason
         self.retryWindow = retryWindow
     }

@@ -16,6 +16,7 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var options: ServerOptions
 
     func run() async throws {
+        MemoryArenas.limit()
         let plan: ServerPlan
         do {
             plan = try ServerPlan(try options.settings())

@@ -58,6 +58,7 @@ struct CrashTests {
             #expect(status.spentEpsilon + status.reservedEpsilon <= budget)
         }
         for run in runs {
+            var patience = Patience("167 rounds among deaths", seconds: 300)
             while true {
                 do {
                     let view = try await coordinator.run(run)
@@ -66,8 +67,9 @@ struct CrashTests {
                     if let work = try await Bench.assignment(coordinator, client) {
                         _ = try await Bench.submit(coordinator, client, work.id, value: 0.25)
                     }
-                    while !store.isDead, try await coordinator.rounds(run: run).last?.state == "aggregating" {
-                        await Task.yield()
+                    try await wait(for: "the end of the aggregation") {
+                        if store.isDead { return true }
+                        return try await coordinator.rounds(run: run).last?.state != "aggregating"
                     }
                 } catch let error as CoordinationError where error.code == "storage_failed" {
                     // The process is gone; its last words reached nobody.
@@ -76,6 +78,7 @@ struct CrashTests {
                     #expect(error.message.contains("\(try cost(501))") && error.message.contains("\(budget)"))
                 }
                 if store.isDead { try await restart() }
+                try await patience.pause()
             }
         }
         #expect(deaths >= 1000)

@@ -14,12 +14,14 @@ struct LedgerTests {
 
     /// A run of `rounds` private rounds of two clients, played to its end.
     private func play(_ bench: Bench, _ coordinator: Coordinator, run: String, clients: [String]) async throws {
+        var patience = Patience("the end of the run")
         while try await coordinator.run(run).state == "running" {
             for client in clients {
                 guard let work = try await Bench.assignment(coordinator, client) else { continue }
                 _ = try await Bench.submit(coordinator, client, work.id, value: 0)
             }
             _ = try await Bench.untilSettled(coordinator, run)
+            try await patience.pause()
         }
     }
 
@@ -93,6 +95,7 @@ struct LedgerTests {
         )
         var backup = StoredState()
         var spent = 0.0
+        var patience = Patience("the end of the run")
         while try await bench.coordinator.run(run).state == "running" {
             for client in clients {
                 guard let work = try await Bench.assignment(bench.coordinator, client) else { continue }
@@ -102,6 +105,7 @@ struct LedgerTests {
                 backup = try bench.store.load()
             }
             spent = try #require(try await bench.coordinator.population("p").budget).spentEpsilon
+            try await patience.pause()
         }
         let restored = try await rolledBack(bench, to: backup)
         let second = try await restored.createRun(

@@ -88,15 +88,13 @@ struct PrivateEvaluationTests {
         return worked
     }
 
-    /// Waits for the arithmetic, which is bounded work: at most ten seconds, so that a wait in vain fails.
+    /// Waits for the arithmetic.
     private func settle(_ coordinator: Coordinator, _ run: String) async throws {
-        for _ in 0..<10_000 {
+        try await wait(for: "the end of the aggregation") {
             let training = try await coordinator.rounds(run: run).last?.state
             let evaluation = try await coordinator.evaluations(run: run).last?.state
-            if training != "aggregating" && evaluation != "aggregating" { return }
-            try await Task.sleep(for: .milliseconds(1))
+            return training != "aggregating" && evaluation != "aggregating"
         }
-        Issue.record("a round went on aggregating")
     }
 
     @Test(arguments: Bench.StoreKind.allCases)

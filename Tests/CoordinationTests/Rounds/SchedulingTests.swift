@@ -405,6 +405,57 @@ struct SchedulingTests {
         #expect(causes.contains { $0.hasPrefix("the clock went back") })
     }
 
+    /// A client that died before the clock was put back holds its place no longer than one that dies after it.
+    @Test(arguments: ["synchronous", "buffered"])
+    func aClockThatWentBackGivesNobodyMoreTime(_ mode: String) async throws {
+        let bench = try await Bench(.memory)
+        let buffered = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 2}}"#
+        let (run, clients) = try await bench.startRun(
+            try specification(
+                cohort: #""goal": 2, "minimum": 1, "over_selection": 1, "lease_s": 10"#,
+                extra: mode == "buffered" ? buffered : ""
+            ),
+            clients: 4
+        )
+        var ids: [String] = []
+        for client in clients.prefix(2) {
+            ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id)
+        }
+        // The second one is at work on its upload, which has no lease: its deadline counts.
+        _ = try await bench.coordinator.beginUpdate(assignment: ids[1], client: clients[1])
+        bench.clock.advance(by: -86_400)
+        try await bench.coordinator.tick()
+        #expect(try await checkIn(bench, clients[2]).assignment == nil)
+        bench.clock.advance(by: 11)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 1).expired == 1)
+        #expect(try await checkIn(bench, clients[2]).assignment != nil)
+        let history = try await bench.coordinator.roundHistory(run: run, number: 1, assignments: true)
+        #expect(history.count { $0.cause.hasPrefix("the clock went back: its time") } == 2, "\(history)")
+        bench.clock.advance(by: 91)
+        try await bench.coordinator.tick()
+        let late = await refusal { try await bench.coordinator.beginUpdate(assignment: ids[1], client: clients[1]) }
+        #expect(late?.kind == .gone, "\(String(describing: late))")
+    }
+
+    /// What waits for a time that a clock which was put back would only reach much later does not wait.
+    @Test func aBackoffEndsWhenTheClockWentBack() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try specification(cohort: #""goal": 2, "retry_backoff_s": 10"#),
+            clients: 2
+        )
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 1).state == "abandoned")
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 1).attempt == 1)
+        bench.clock.advance(by: -86_400)
+        try await bench.coordinator.tick()
+        let again = try await bench.coordinator.round(run: run, number: 1)
+        #expect(again.attempt == 2 && again.state == "selecting")
+    }
+
     @Test func aDeadlineLongPastIsMetAtOnceAfterAJumpForward() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
@@ -467,21 +518,21 @@ struct SchedulingTests {
             ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id)
         }
         let coordinator = bench.coordinator
-        await withTaskGroup(of: Bool.self) { group in
+        try await withThrowingTaskGroup(of: Bool.self) { group in
             for client in clients.dropFirst(2) {
                 group.addTask {
                     let answer = try? await coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(50))
                     return answer?.assignment != nil
                 }
             }
-            while await coordinator.waiterCount < 40 { await Task.yield() }
+            try await wait(for: "40 long polls") { await coordinator.waiterCount == 40 }
             try? await coordinator.reportFailure(assignment: ids[0], client: clients[0], FailureReport(code: "no_data"))
-            #expect(await group.next() == true)
+            #expect(try await group.next() == true)
             // The other 39 sleep on.
             #expect(await coordinator.waiterCount == 39)
             await coordinator.stopServing()
             var served = 0
-            for await hasWork in group where hasWork { served += 1 }
+            for try await hasWork in group where hasWork { served += 1 }
             #expect(served == 0)
         }
     }
@@ -500,7 +551,9 @@ struct SchedulingTests {
         // The loss of version 2 is the best; two worse ones end the run.
         let losses = [3.0, 2.0, 2.5, 2.5]
         var measured = 0
+        var patience = Patience("the end of the run")
         while try await coordinator.run(run).state == "running" {
+            try await patience.pause()
             for client in clients {
                 guard let work = try await Bench.assignment(coordinator, client) else { continue }
                 if work.kind == "train" {

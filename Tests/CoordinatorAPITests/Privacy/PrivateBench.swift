@@ -143,9 +143,11 @@ final class PrivateBench {
         return try await settled()
     }
 
-    /// Waits for the background arithmetic, which is bounded work, and gives the newest version.
+    /// Waits for the background arithmetic, and gives the newest version.
     func settled() async throws -> [Float] {
-        while try await coordinator.rounds(run: run).last?.state == "aggregating" { await Task.yield() }
+        try await wait(for: "the end of the aggregation") {
+            try await coordinator.rounds(run: run).last?.state != "aggregating"
+        }
         let version = try await coordinator.model(run: run, version: "latest")
         return try SafetensorsFile(path: coordinator.blobs.path(sha256: version.sha256)).readAll().values
     }

@@ -68,7 +68,11 @@ struct ExternalTrainerTests {
         let cancellation = TrainingCancellation()
         instructions.cancellation = cancellation
         let watcher = Thread {
-            while !FileManager.default.fileExists(atPath: directory.path + "/begun") { usleep(5000) }
+            // Training ends by its own limit if this does not come.
+            var patience = Patience("the trainer to begin")
+            while !FileManager.default.fileExists(atPath: directory.path + "/begun") {
+                guard (try? patience.pauseThread()) != nil else { return }
+            }
             cancellation.cancel()
         }
         watcher.start()

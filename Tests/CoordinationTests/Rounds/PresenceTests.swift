@@ -1,0 +1,33 @@
+import Foundation
+import Tensors
+import Testing
+
+@testable import Coordination
+
+struct PresenceTests {
+    /// Against counting everybody, through minutes of random sightings, gaps and clocks that go back.
+    @Test func countsAreThoseOfTheLastQuarterOfAnHour() {
+        var generator = SplitMix64(state: 3)
+        var presence = Presence()
+        var last: [String: (population: String, minute: Int)] = [:]
+        var minute = 1_000_000
+        for step in 0..<20_000 {
+            if step.isMultiple(of: 97) { minute += Int.random(in: 0...3, using: &generator) }
+            // Nobody for half an hour, and a clock that is put back.
+            if step == 9_000 { minute += 30 }
+            if step == 15_000 { minute -= 7 }
+            let number = Int.random(in: 0..<300, using: &generator)
+            let population = number < 100 ? "a" : "b"
+            let time = Date(timeIntervalSince1970: Double(minute) * 60 + Double.random(in: 0..<60, using: &generator))
+            presence.note("c\(number)", population: population, at: time)
+            last["c\(number)"] = (population, minute)
+            #expect(presence.lastSeen("c\(number)") == time)
+            guard step.isMultiple(of: 50) else { continue }
+            for population in ["a", "b"] {
+                let expected = last.values.count { $0.population == population && $0.minute >= minute - 15 }
+                #expect(presence.count(population: population, at: time) == expected, "step \(step)")
+            }
+        }
+        #expect(presence.count(population: "nobody's", at: Date()) == 0 && presence.lastSeen("x") == nil)
+    }
+}
