@@ -15,6 +15,8 @@ extension CoordinatorAPI {
             guard accept.best(of: ["text/event-stream", "application/json"]) != "application/json" else {
                 return try await eventPage(request, after: after ?? 0, run: run)
             }
+            // Once the stream has begun its status is 200, whatever happens.
+            try await coordinator.expectRoomForListener()
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],

@@ -1,3 +1,4 @@
+import Foundation
 package import WireFormat
 import Yams
 
@@ -37,7 +38,7 @@ package enum YAMLDocument {
     private static func convert(_ node: Node, depth: Int) throws -> JSONValue {
         guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
         switch node {
-        case .scalar: return scalar(node.any)
+        case .scalar(let text): return try scalar(node.any, written: text)
         case .sequence(let sequence): return .array(try sequence.map { try convert($0, depth: depth + 1) })
         case .mapping(let mapping):
             var fields: [String: JSONValue] = [:]
@@ -56,13 +57,19 @@ package enum YAMLDocument {
         }
     }
 
-    private static func scalar(_ value: Any) -> JSONValue {
+    /// A scalar as JSON would have it: numbers by the same rule, and what JSON has no kind for (dates, bytes) as it is written.
+    private static func scalar(_ value: Any, written: Node.Scalar) throws -> JSONValue {
         switch value {
-        case let boolean as Bool: .boolean(boolean)
-        case let integer as Int: .integer(integer)
-        case let number as Double: .number(number)
-        case let text as String: .string(text)
-        default: .null
+        case let boolean as Bool: return .boolean(boolean)
+        case let integer as Int: return JSONValue(Double(integer))
+        case let number as Double:
+            guard number.isFinite else {
+                let place = written.mark.map { "line \($0.line), column \($0.column): " } ?? ""
+                throw DocumentError("", "is not valid here: \(place)\(written.string) is no finite number")
+            }
+            return JSONValue(number)
+        case is NSNull: return .null
+        default: return .string(written.string)
         }
     }
 

@@ -10,6 +10,26 @@ struct YAMLDocumentTests {
         #expect(try YAMLDocument.parse("") == .object([:]))
     }
 
+    /// Found by `Fuzz yaml`, seed 2, case 2096: of integers that a double does not hold the two readers made different values.
+    @Test(arguments: [
+        "-9223372036854775808", "9223372036854775807", "-9223372036854775809", "9007199254740993", "9000000000000000",
+        "8999999999999999", "2.0", "-0.0", "0", "1e3", "1e+19", "5e-324", "1.5", "true", "null", "\"2026-11-25\"", "\"~\"",
+    ])
+    func aScalarMeansTheSameInBothLanguages(_ text: String) throws {
+        let document = #"{"a": \#(text)}"#
+        #expect(try YAMLDocument.parse(document) == JSONValue.parse(Array(document.utf8)))
+    }
+
+    @Test func whatJSONHasNoKindForIsTextOrRefused() throws {
+        let dated = try YAMLDocument.parse("a: 2026-11-25\nb: !!binary eA==\nc: ~\n")
+        #expect(dated == .object(["a": .string("2026-11-25"), "b": .string("eA=="), "c": .null]))
+        for number in [".inf", "-.inf", ".nan", "1e999"] {
+            let error = #expect(throws: DocumentError.self) { try YAMLDocument.parse("a: 1\nb: [\(number)]\n") }
+            let detail = try #require(error?.problems.first?.detail)
+            #expect(detail.contains("line 2, column 5: \(number) is no finite number"), "\(detail)")
+        }
+    }
+
     /// The first four ended the process: found by `Fuzz yaml`, seed 2, case 5, under AddressSanitizer.
     @Test(arguments: [
         "? [a]\n: 1", "{[a]: 1}", "{{a: 1}: 2}", "x: {? {a: b} : c}", "!!set {[a]}", "? !!set {a}\n: 1",

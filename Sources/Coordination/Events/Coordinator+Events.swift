@@ -6,13 +6,7 @@ extension Coordinator {
     ///
     /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
     package func subscribe() throws -> EventSubscription {
-        guard journal.subscribers.count < configuration.eventListenerLimit else {
-            throw CoordinationError(
-                .unavailable,
-                "too_many_listeners",
-                "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
-            )
-        }
+        try expectRoomForListener()
         let (stream, continuation) = AsyncStream.makeStream(
             of: EventSignal.self,
             bufferingPolicy: .bufferingOldest(configuration.eventQueueLimit)
@@ -21,6 +15,19 @@ extension Coordinator {
         journal.nextSubscriber += 1
         journal.subscribers[id] = continuation
         return EventSubscription(id: id, headID: journal.lastID, firstID: journal.firstID, live: stream)
+    }
+
+    /// Refuses where as many streams are open as may be, before anything has been said to who asks for one.
+    ///
+    /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
+    package func expectRoomForListener() throws {
+        guard journal.subscribers.count < configuration.eventListenerLimit else {
+            throw CoordinationError(
+                .unavailable,
+                "too_many_listeners",
+                "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
+            )
+        }
     }
 
     /// Streams that are open.

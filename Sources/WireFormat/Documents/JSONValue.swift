@@ -22,6 +22,15 @@ package enum JSONValue: Sendable, Equatable {
         }
     }
 
+    /// A number, however it was written: an integer where a double holds it exactly, and so reads the same after it was written.
+    package init(_ number: Double) {
+        if let integer = Int(exactly: number), abs(number) < 9e15 {
+            self = .integer(integer)
+        } else {
+            self = .number(number)
+        }
+    }
+
     /// A short name of the value's kind, for messages.
     package var kindName: String {
         switch self {
@@ -38,10 +47,7 @@ package enum JSONValue: Sendable, Equatable {
         switch value {
         case let number as NSNumber:
             if CFBooleanLike.isBoolean(number) { return .boolean(number.boolValue) }
-            if let integer = Int(exactly: number.doubleValue), abs(number.doubleValue) < 9e15 {
-                return .integer(integer)
-            }
-            return .number(number.doubleValue)
+            return JSONValue(number.doubleValue)
         case let text as String: return .string(text)
         case let array as [Any]: return .array(array.map(convert))
         case let object as [String: Any]: return .object(object.mapValues(convert))

@@ -84,7 +84,7 @@ struct ServeCommand: AsyncParsableCommand {
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
         print("martlet is listening on \(url)")
         fflush(nil)
-        let clock = Task {
+        let clock = Task { @Sendable [logger] in
             while !Task.isCancelled {
                 do { try await coordinator.tick() } catch {
                     logger.error("A tick failed", metadata: ["error": "\(error)"])
@@ -92,7 +92,7 @@ struct ServeCommand: AsyncParsableCommand {
                 try? await Task.sleep(for: .milliseconds(250))
             }
         }
-        let reloading = Task {
+        let reloading = Task { @Sendable [logger] in
             for await _ in Signals.hangUps() {
                 guard let certificate else { continue }
                 do throws(TLSError) {

@@ -1,0 +1,90 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Limits as an operator sets them, at the running server.
+@Suite(.timeLimit(.minutes(1)), .serialized)
+struct LimitSettingsTests {
+    private func status(_ answer: String) -> String { String(answer.dropFirst("HTTP/1.1 ".count).prefix(3)) }
+
+    /// The largest document that is read has exactly as many bytes as the setting says, declared or in chunks.
+    @Test func documentsHaveTheSizeThatTheSettingSays() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(
+            dataDirectory: directory.path,
+            ["--set", "limits.document_bytes=2KiB"]
+        )
+        defer { server.stop(SIGTERM) }
+        for (size, expected) in [(2048, "201"), (2049, "413")] {
+            for fields in [["-H", "Expect:"], ["-H", "Expect:", "-H", "Transfer-Encoding: chunked"]] {
+                let name = "p\(size)-\(fields.count)"
+                let document = "{\"name\": \"\(name)\"}"
+                let path = directory.path + "/document"
+                let text = document + String(repeating: " ", count: size - document.utf8.count)
+                try text.write(toFile: path, atomically: true, encoding: .utf8)
+                let answer = try server.run(
+                    "/usr/bin/env",
+                    [
+                        "curl", "-s", "-i", "-H", "Authorization: Bearer \(server.token)", "-H",
+                        "Content-Type: application/json", "--data-binary", "@" + path,
+                    ] + fields + [server.url + "/v1/populations"]
+                ).output
+                #expect(status(answer) == expected, "\(size) \(fields): \(answer)")
+                #expect(answer.contains("\"code\":\"too_large\"") == (expected == "413"), "\(answer)")
+            }
+        }
+        // What was refused left nothing.
+        let list = try server.curl(server.url + "/v1/populations")
+        #expect(list.contains("p2048-2") && list.contains("p2048-4") && !list.contains("p2049"), "\(list)")
+    }
+
+    /// One listener more than the setting allows is refused before its stream begins, and has its place when one has gone.
+    @Test func listenersOfEventsAreAsManyAsTheSettingSays() throws {
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(
+            dataDirectory: directory.path,
+            ["--set", "limits.event_streams=2"]
+        )
+        defer { server.stop(SIGTERM) }
+        let port = try #require(Int(server.url.split(separator: ":").last ?? ""))
+        let request = Array(
+            "GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \(server.token)\r\n\r\n".utf8
+        )
+        func listen() throws -> (socket: LoopbackSocket, answer: String) {
+            let socket = try LoopbackSocket(port: port)
+            #expect(socket.write(request))
+            let bytes = socket.read {
+                let text = String(decoding: $0, as: UTF8.self)
+                return text.contains("retry: 2000") || text.contains("too_many_listeners")
+            }
+            return (socket, String(decoding: bytes, as: UTF8.self))
+        }
+        let first = try listen()
+        var listeners = [try listen()]
+        #expect(([first] + listeners).allSatisfy { status($0.answer) == "200" && $0.answer.contains("retry: 2000") })
+        let refused = try listen().answer
+        #expect(status(refused) == "503" && refused.contains("too_many_listeners"), "\(refused)")
+        #expect(refused.lowercased().contains("retry-after:") && refused.contains("2 streams of events"), "\(refused)")
+        // Who is refused may poll.
+        let page = try server.curl("-H", "Accept: application/json", server.url + "/v1/events")
+        #expect(status(page) == "200", "\(page)")
+        // The server sees that a listener has gone when it writes an event to it.
+        listeners = []
+        func create(_ path: String, _ document: String) throws {
+            let made = try server.curl("-d", document, "-H", "Content-Type: application/json", server.url + path)
+            try #require(status(made) == "201", "\(made)")
+        }
+        try create("/v1/populations", "{\"name\": \"p\"}")
+        let run =
+            "{\"population\":\"p\",\"rounds\":1,\"cohort\":{\"goal\":2},\"model\":{\"architecture\":\"external\"}}"
+        var answer = ""
+        for _ in 0..<200 where status(answer) != "200" {
+            try create("/v1/runs", run)
+            let next = try listen()
+            answer = next.answer
+            listeners = [next]
+        }
+        #expect(status(answer) == "200" && answer.contains("retry: 2000"), "\(answer)")
+        withExtendedLifetime(first) {}
+    }
+}
