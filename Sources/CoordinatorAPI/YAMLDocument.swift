@@ -62,15 +62,24 @@ package enum YAMLDocument {
         switch value {
         case let boolean as Bool: return .boolean(boolean)
         case let integer as Int: return JSONValue(Double(integer))
-        case let number as Double:
-            guard number.isFinite else {
-                let place = written.mark.map { "line \($0.line), column \($0.column): " } ?? ""
-                throw DocumentError("", "is not valid here: \(place)\(written.string) is no finite number")
-            }
-            return JSONValue(number)
+        case let number as Double: return try finite(number, written)
         case is NSNull: return .null
-        default: return .string(written.string)
+        default:
+            // An integer of more than 64 bits comes back as text, and is a number in JSON.
+            let isWhole = written.tag == Tag(.int) && written.string.wholeMatch(of: /[-+]?[1-9][0-9]*/) != nil
+            if isWhole, let number = Double(written.string) {
+                return try finite(number, written)
+            }
+            return .string(written.string)
         }
+    }
+
+    private static func finite(_ number: Double, _ written: Node.Scalar) throws -> JSONValue {
+        guard number.isFinite else {
+            let place = written.mark.map { "line \($0.line), column \($0.column): " } ?? ""
+            throw DocumentError("", "is not valid here: \(place)\(written.string) is no finite number")
+        }
+        return JSONValue(number)
     }
 
     /// A name that stands behind `&` in one place and behind `*` in another, wherever that is: an alias needs both.
