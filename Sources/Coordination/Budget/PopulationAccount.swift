@@ -83,7 +83,7 @@ package struct PopulationAccount: Sendable {
         case ("reserved", nil):
             if plans[plan] == nil {
                 planOrder.append(plan)
-                if !chargedRuns.subtracting([row.runId]).isEmpty { isAdaptive = true }
+                if isCharged(besides: row.runId) { isAdaptive = true }
             }
             chargedRuns.insert(row.runId)
             plans[plan, default: Counts()].reserved += charge.count ?? 1
@@ -91,9 +91,7 @@ package struct PopulationAccount: Sendable {
         case ("committed", plan?), ("released", plan?):
             open[key] = nil
             plans[plan]?.reserved -= charge.count ?? 1
-            if row.state == "committed" {
-                plans[plan]?.committed += charge.count ?? 1
-            }
+            if row.state == "committed" { plans[plan]?.committed += charge.count ?? 1 }
         case ("committed", nil) where row.round == 0:
             // Charges that a roll-back had lost come back as one row.
             if plans[plan] == nil { planOrder.append(plan) }
@@ -126,8 +124,11 @@ package struct PopulationAccount: Sendable {
     /// Whether the plan would make the population adaptive when it starts now.
     func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
         isAdaptive || charge.isAdaptive == true
-            || (plans[Plan(run: run, charge: charge)] == nil && !chargedRuns.subtracting([run]).isEmpty)
+            || (plans[Plan(run: run, charge: charge)] == nil && isCharged(besides: run))
     }
+
+    /// Whether a run other than this one was ever charged.
+    private func isCharged(besides run: String) -> Bool { chargedRuns.contains { $0 != run } }
 
     private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError {
         CoordinationError(

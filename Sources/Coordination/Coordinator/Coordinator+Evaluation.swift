@@ -70,7 +70,7 @@ extension Coordinator {
             do {
                 try abandon(run: id, reason: "the evaluation failed: \(error)")
             } catch {
-                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
+                retryAggregation(run: id)
             }
         }
     }
@@ -122,9 +122,7 @@ extension Coordinator {
             if runs[id]?.record.state == "running" { try openRound(run: id) }
         } catch {
             logger.error("An evaluation could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-            if runs[id]?.round?.phase == .aggregating {
-                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
-            }
+            if runs[id]?.round?.phase == .aggregating { retryAggregation(run: id) }
         }
     }
 

@@ -13,8 +13,7 @@ extension Coordinator {
 
     /// Removes files whose assignment has ended, once a minute.
     func removeAbandonedUploads() {
-        // Also when the clock was put back.
-        guard !(0...60).contains(nextUploadSweep.timeIntervalSince(now)) || nextUploadSweep == now else { return }
+        guard isDue(nextUploadSweep, setAhead: 60) else { return }
         nextUploadSweep = now.addingTimeInterval(60)
         forEachUpload(Self.partialSuffix) { path, isLive in if !isLive { unlink(path) } }
     }

@@ -7,14 +7,21 @@ import WireFormat
 
 extension Coordinator {
     /// Seconds until a result that could not be published is tried again.
-    static let aggregationPause = 5.0
+    private static let aggregationPause = 5.0
+
+    /// Tries later to make and publish the result of a run's round.
+    func retryAggregation(run id: String) { aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause) }
+
+    /// Whether a time has come that was set so many seconds ahead at most: one that is further away was set before the clock
+    /// was put back.
+    func isDue(_ time: Date, setAhead seconds: Double) -> Bool {
+        !(0.001...seconds).contains(time.timeIntervalSince(now))
+    }
 
     /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
         try publishPending()
-        // Also when the clock was put back.
-        for (id, time) in aggregationRetries
-        where !(0.001...Self.aggregationPause).contains(time.timeIntervalSince(now)) {
+        for (id, time) in aggregationRetries where isDue(time, setAhead: Self.aggregationPause) {
             aggregationRetries[id] = nil
             startAggregation(run: id)
         }
@@ -340,7 +347,7 @@ extension Coordinator {
                 job.correlated = try correlatedRelease(run: id, version: round.number, resultPath: job.resultPath)
             } catch {
                 logger.error("The noise key cannot be read", metadata: ["run.id": "\(id)", "error": "\(error)"])
-                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
+                retryAggregation(run: id)
                 return
             }
         }
@@ -427,9 +434,7 @@ extension Coordinator {
         } catch {
             // The result is a file by now: the next try publishes that one, and draws no second noise.
             logger.error("A round could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-            if runs[id]?.round?.phase == .aggregating {
-                aggregationRetries[id] = now.addingTimeInterval(Self.aggregationPause)
-            }
+            if runs[id]?.round?.phase == .aggregating { retryAggregation(run: id) }
         }
     }
 }
