@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+// A product and a sum are rounded one after another on every processor, with or without an instruction for both.
+#pragma STDC FP_CONTRACT OFF
+
 static const double magic = 0x1.8p52;
 
 INLINE int64_t bits_of(double value) {
@@ -243,6 +246,11 @@ void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, dou
         for (size_t i = 0; i < means_piece; i++) quotients[i] = (double)piece[i] * step / denominator;
         memcpy(means + start, quotients, length * 8);
     }
+}
+
+VECTOR_CLONES
+void martlet_step(float *restrict values, const double *restrict directions, size_t count, double rate) {
+    for (size_t i = 0; i < count; i++) values[i] = (float)((double)values[i] + rate * directions[i]);
 }
 
 VECTOR_CLONES

@@ -1,3 +1,5 @@
+import CKernels
+
 /// The server's step of FedAvg: `w ← w + η Δ̄`.
 ///
 /// Source: McMahan et al. 2017, arXiv:1602.05629; the server learning rate as in Reddi et al. 2021, arXiv:2003.00295.
@@ -19,8 +21,7 @@ public struct FedAvg: ServerOptimizer {
         aggregate: UnsafePointer<Double>,
         moments: [UnsafeMutablePointer<Float>]
     ) {
-        for index in 0..<parameters.count {
-            parameters[index] = Float(Double(parameters[index]) + learningRate * aggregate[index])
-        }
+        guard let values = parameters.baseAddress else { return }
+        martlet_step(values, aggregate, parameters.count, learningRate)
     }
 }

@@ -52,6 +52,9 @@ int martlet_check_f32(const float *values, size_t count, double bound, double *s
 /// means[i] = sums[i] * step / denominator; `means` may be the memory of the sums.
 void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, double step, double denominator);
 
+/// values[i] += rate * directions[i], in doubles, rounded once; the two do not overlap.
+void martlet_step(float *values, const double *directions, size_t count, double rate);
+
 /// Sum of the 64-bit words: what reading costs at least.
 uint64_t martlet_read_words(const uint64_t *words, size_t count);
 

@@ -89,6 +89,19 @@ struct ServerOptimizerTests {
         #expect(parameters == [2, 0] && state.moments.isEmpty)
     }
 
+    @Test func serverStepRoundsTheProductFirst() {
+        // 3 fl(1/3) is 1 after its rounding and less before it: an instruction that rounds once would leave 2⁻⁵⁴.
+        let third = 1.0 / 3
+        #expect((-3.0).addingProduct(third, 9) != 0 && third * 3 == 1)
+        for count in [1, 7, 8, 100, 1001] {
+            var parameters = [Float](repeating: 1, count: count)
+            let optimizer = FedAvg(learningRate: third)
+            var state = OptimizerState(initialFor: optimizer, parameterCount: count)
+            optimizer.step(&parameters, aggregate: [Double](repeating: -3, count: count), state: &state)
+            #expect(parameters == [Float](repeating: 0, count: count), "\(count) parameters")
+        }
+    }
+
     @Test func epsilonDecidesTheFirstStep() {
         // With m = (1 − β₁)Δ and v = β₂ε² + (1 − β₂)Δ², by hand for Δ = 1.
         for epsilon in [1e-3, 1e-1, 1] {
