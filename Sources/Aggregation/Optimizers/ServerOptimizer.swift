@@ -23,6 +23,9 @@ public protocol ServerOptimizer: Sendable {
 }
 
 extension ServerOptimizer {
+    /// Sees the parameters of `range`, which will not change again; the pointer is to the first parameter of the vector.
+    public typealias StepObserver = @Sendable (_ range: Range<Int>, _ parameters: UnsafePointer<Float>) -> Void
+
     /// Takes one step of a whole vector.
     ///
     /// - Parameters:
@@ -45,12 +48,14 @@ extension ServerOptimizer {
     /// - Parameters:
     ///   - parameters: Shape `[parameterCount]`; the next ones on return. After an error they are of no use.
     ///   - state: What the rule remembers; the next round's on return.
+    ///   - observer: Sees each block right after its step, from the thread that took it.
     ///   - body: Makes the aggregate and gives every block of it to the receiver once, from any thread.
     /// - Returns: What the body returns.
     /// - Throws: What the body throws.
     public func stepping<Result, Failure: Error>(
         _ parameters: inout [Float],
         state: inout OptimizerState,
+        observer: @escaping StepObserver = { _, _ in },
         _ body: (@escaping FixedPointMean.Receiver) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         let count = parameters.count
@@ -76,6 +81,7 @@ extension ServerOptimizer {
                     aggregate: aggregate,
                     moments: targets.moments.map { $0 + range.lowerBound }
                 )
+                if let base = targets.parameters.baseAddress { observer(range, base) }
             }
         }
     }

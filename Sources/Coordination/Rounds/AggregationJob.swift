@@ -88,6 +88,7 @@ struct AggregationJob: Sendable {
                 try OptimizerState(SafetensorsFile(path: $0).readAll(), optimizer: optimizer, layout: model.layout)
             } ?? OptimizerState(initialFor: optimizer, parameterCount: model.layout.parameterCount)
         let combination = combination(model)
+        let writer = try Self.writer(model.layout, path: resultPath)
         let combined: UpdateCombination.Combined
         var control: File?
         if specification.training.usesControlVariates {
@@ -97,6 +98,7 @@ struct AggregationJob: Sendable {
                 let parts = ControlVariates.split(aggregate, modelLayout: model.layout)
                 control = try advanceControl(by: parts.control, layout: model.layout)
                 optimizer.step(&model.values, aggregate: parts.model, state: &state)
+                writer.put(model.values)
             }
         } else if specification.analytics != nil {
             let (aggregate, outcome) = try combination.combine()
@@ -105,15 +107,21 @@ struct AggregationJob: Sendable {
                 // Counts are wanted, and not their mean over clients.
                 let divisor = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
                 optimizer.step(&model.values, aggregate: aggregate.map { $0 * Double(divisor) }, state: &state)
+                writer.put(model.values)
             }
         } else {
-            // The aggregate never exists as a whole: each block takes its step while it is in the cache.
-            combined = try optimizer.stepping(&model.values, state: &state) { receiver throws(any Error) in
+            // The aggregate never exists as a whole: each block takes its step while it is in the cache, and is on its way
+            // to the disk while the next one is made.
+            combined = try optimizer.stepping(
+                &model.values,
+                state: &state,
+                observer: { range, parameters in writer.put(range, of: parameters) }
+            ) { receiver throws(any Error) in
                 try combination.combine(to: receiver)
             }
         }
         guard combined.shortfall == nil else { return Outcome(scores: combined.scores, shortfall: combined.shortfall) }
-        guard VectorKernels.allFinite(model.values), state.moments.values.allSatisfy(VectorKernels.allFinite) else {
+        guard writer.isFinite, state.moments.values.allSatisfy(VectorKernels.allFinite) else {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
         if let norm = combined.nextNorm {
@@ -124,7 +132,7 @@ struct AggregationJob: Sendable {
                 state.moments.isEmpty
                 ? nil : try Self.write(state.vector(layout: model.layout), to: optimizerResultPath)
             // Last: once this file has its name the result stands.
-            let file = try Self.write(model, to: resultPath)
+            let file = try Self.finish(writer, path: resultPath)
             return outcome(model: file, optimizer: memory, control: control, scores: combined.scores)
         }
     }
@@ -178,8 +186,17 @@ struct AggregationJob: Sendable {
     }
 
     private static func write(_ vector: ParameterVector, to path: String) throws -> File {
-        let written = try BlobStore.writeDurably(vector, metadata: ["format": "martlet"], to: path)
-        return File(path: path, sha256: written.sha256, byteCount: written.byteCount)
+        let writer = try writer(vector.layout, path: path)
+        writer.put(vector.values)
+        return try finish(writer, path: path)
+    }
+
+    private static func writer(_ layout: ParameterLayout, path: String) throws -> ModelWriter {
+        try ModelWriter(layout, metadata: ["format": "martlet"], path: path)
+    }
+
+    private static func finish(_ writer: ModelWriter, path: String) throws -> File {
+        File(path: path, sha256: try writer.finish(), byteCount: writer.byteCount)
     }
 
     /// What an earlier run of the job left in the spool.

@@ -1,7 +1,4 @@
-import Crypto
 package import Foundation
-import Synchronization
-package import Tensors
 
 #if canImport(Glibc)
 import Glibc
@@ -93,59 +90,6 @@ package struct BlobStore: Sendable {
         try renameDurably(partial, to: path)
     }
 
-    /// Writes a model so that it is whole or absent after any crash, copying nothing.
-    ///
-    /// It is hashed on another thread meanwhile: a hash costs as much as the way into the page cache.
-    package static func writeDurably(
-        _ model: ParameterVector,
-        metadata: [String: String],
-        to path: String
-    ) throws -> (sha256: String, byteCount: Int) {
-        let partial = path + ".part-" + Secrets.identifier("w")
-        let header = SafetensorsWriter.header(for: model.layout, metadata: metadata)
-        let file = try SpoolFile(
-            path: partial,
-            expectedByteCount: header.count + 4 * model.values.count,
-            isHashed: false
-        )
-        let written = Mutex<Result<Void, any Error>>(.success(()))
-        let sha256 = Mutex("")
-        Parallel.forEach(count: 2) { part in
-            if part == 0 {
-                let result = Result { try forEachPiece(header, model) { try file.write($0) } }
-                written.withLock { $0 = result }
-            } else {
-                var hash = SHA256()
-                forEachPiece(header, model) { hash.update(bufferPointer: $0) }
-                let digest = Secrets.hexadecimal(hash.finalize())
-                sha256.withLock { $0 = digest }
-            }
-        }
-        do {
-            try written.withLock { $0 }.get()
-            try file.sync()
-            try renameDurably(partial, to: path)
-        } catch {
-            unlink(partial)
-            throw error
-        }
-        return (sha256.withLock { $0 }, file.byteCount)
-    }
-
-    /// The bytes of a model's file in order, 256 KiB at a time: larger writes cost the page cache more.
-    private static func forEachPiece(
-        _ header: Data,
-        _ model: ParameterVector,
-        _ body: (UnsafeRawBufferPointer) throws -> Void
-    ) rethrows {
-        try header.withUnsafeBytes { try body($0) }
-        try model.values.withUnsafeBytes { raw in
-            for start in stride(from: 0, to: raw.count, by: 1 << 18) {
-                try body(UnsafeRawBufferPointer(rebasing: raw[start..<min(raw.count, start + (1 << 18))]))
-            }
-        }
-    }
-
     /// Renames and syncs the directory.
     package static func renameDurably(_ source: String, to target: String) throws {
         Failpoint.reach()
@@ -168,7 +112,7 @@ package struct BlobStore: Sendable {
         )
     }
 
-    private static func failure(_ what: String, _ path: String) -> CoordinationError {
+    static func failure(_ what: String, _ path: String) -> CoordinationError {
         CoordinationError(.unavailable, "storage_failed", "\(what) \(path): \(String(cString: strerror(errno)))")
     }
 }

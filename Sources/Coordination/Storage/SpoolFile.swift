@@ -7,19 +7,21 @@ import Synchronization
 import Glibc
 #endif
 
-/// A file that is hashed while it is written and synced at its end: uploads and new models.
+/// A file that is hashed while it is written and synced at its end: uploads.
 ///
 /// Space is reserved before, so that a full disk is found out first; what has been written is sent to the disk while more
 /// is coming, so that little is left to wait for at the end.
-package final class SpoolFile: @unchecked Sendable {
-    // SAFETY: used by one thread at a time: the one that has the transfer.
+package final class SpoolFile: Sendable {
+    private struct State {
+        /// `nil` where the file's beginning was written by others: then it is read at the end.
+        var hash: SHA256?
+        var byteCount = 0
+        var knownDigest: [UInt8]?
+        var flushedCount = 0
+    }
+
     private let descriptor: Int32
-    /// `nil` where the file's beginning was written by others: then it is read at the end.
-    private var hash: SHA256?
-    /// Bytes of the file so far.
-    package private(set) var byteCount = 0
-    private var knownDigest: [UInt8]?
-    private var flushedCount = 0
+    private let state: Mutex<State>
     private static let flushByteCount = 16 << 20
 
     /// Creates a file, or opens one to go on writing at its end.
@@ -28,17 +30,13 @@ package final class SpoolFile: @unchecked Sendable {
     ///   - path: The file; must not exist unless it is appended to.
     ///   - expectedByteCount: Its size at the end, where that is known.
     ///   - appendsAt: The size that it has.
-    ///   - isHashed: Whether it is hashed on the way; otherwise ``digest()`` reads it.
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil, isHashed: Bool = true) throws {
+    package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil) throws {
         descriptor = open(path, (appendsAt == nil ? O_CREAT | O_EXCL : 0) | O_RDWR | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.failure() }
-        if let appendsAt {
-            guard lseek(descriptor, 0, SEEK_END) == off_t(appendsAt) else { throw Self.failure() }
-            (byteCount, flushedCount) = (appendsAt, appendsAt)
-        } else if isHashed {
-            hash = SHA256()
-        }
+        let byteCount = appendsAt ?? 0
+        state = Mutex(State(hash: appendsAt == nil ? SHA256() : nil, byteCount: byteCount, flushedCount: byteCount))
+        guard appendsAt == nil || lseek(descriptor, 0, SEEK_END) == off_t(byteCount) else { throw Self.failure() }
         if let expectedByteCount, expectedByteCount > byteCount,
             // The size stays what was written: a cut upload is as long as its bytes.
             martlet_reserve(descriptor, Int64(byteCount), Int64(expectedByteCount - byteCount)) != 0, errno == ENOSPC
@@ -49,25 +47,32 @@ package final class SpoolFile: @unchecked Sendable {
 
     deinit { close(descriptor) }
 
+    /// Bytes of the file so far.
+    package var byteCount: Int { state.withLock { $0.byteCount } }
+
     /// Appends bytes.
     package func write(_ bytes: UnsafeRawBufferPointer) throws {
-        var offset = 0
-        while offset < bytes.count {
-            let written = Glibc.write(descriptor, bytes.baseAddress.map { $0 + offset }, bytes.count - offset)
-            if written < 0 && errno == EINTR { continue }
-            guard written > 0 else { throw Self.failure() }
-            offset += written
+        try state.withLock { state in
+            var offset = 0
+            while offset < bytes.count {
+                let written = Glibc.write(descriptor, bytes.baseAddress.map { $0 + offset }, bytes.count - offset)
+                if written < 0 && errno == EINTR { continue }
+                guard written > 0 else { throw Self.failure() }
+                offset += written
+            }
+            state.hash?.update(bufferPointer: bytes)
+            state.byteCount += bytes.count
+            if state.byteCount - state.flushedCount >= Self.flushByteCount { flush(&state) }
         }
-        hash?.update(bufferPointer: bytes)
-        byteCount += bytes.count
-        if byteCount - flushedCount >= Self.flushByteCount { startFlush() }
     }
 
     /// Starts to write what is not on the disk yet, and does not wait.
-    package func startFlush() {
-        guard byteCount > flushedCount else { return }
-        martlet_start_flush(descriptor, Int64(flushedCount), Int64(byteCount - flushedCount))
-        flushedCount = byteCount
+    package func startFlush() { state.withLock { flush(&$0) } }
+
+    private func flush(_ state: inout State) {
+        guard state.byteCount > state.flushedCount else { return }
+        martlet_start_flush(descriptor, Int64(state.flushedCount), Int64(state.byteCount - state.flushedCount))
+        state.flushedCount = state.byteCount
     }
 
     /// Waits until the bytes are on the disk.
@@ -81,20 +86,22 @@ package final class SpoolFile: @unchecked Sendable {
     /// Forgets what was written after an offset; nothing may be written afterwards.
     package func truncate(to offset: Int) throws {
         guard ftruncate(descriptor, off_t(offset)) == 0 else { throw Self.failure() }
-        byteCount = offset
+        state.withLock { $0.byteCount = offset }
     }
 
     /// The SHA-256 of the file; nothing may be written afterwards.
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed` where the file's beginning cannot be read.
     package func digest() throws -> [UInt8] {
-        if let knownDigest { return knownDigest }
-        let digest = Array(try (hash ?? readHash()).finalize())
-        knownDigest = digest
-        return digest
+        try state.withLock { state in
+            if let known = state.knownDigest { return known }
+            let digest = Array(try (state.hash ?? readHash(byteCount: state.byteCount)).finalize())
+            state.knownDigest = digest
+            return digest
+        }
     }
 
-    private func readHash() throws -> SHA256 {
+    private func readHash(byteCount: Int) throws -> SHA256 {
         var hash = SHA256()
         let space = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { space.deallocate() }

@@ -28,11 +28,16 @@ public enum VectorKernels {
     }
 
     /// Whether every value is finite.
-    public static func allFinite(_ values: [Float]) -> Bool {
+    public static func allFinite(_ values: UnsafeBufferPointer<Float>) -> Bool {
         // The largest exponent marks infinities and NaNs; integers vectorise where an early exit would not.
         var found: UInt32 = 0
         for value in values { found |= (value.bitPattern & 0x7F80_0000) == 0x7F80_0000 ? 1 : 0 }
         return found == 0
+    }
+
+    /// Whether every value is finite.
+    public static func allFinite(_ values: [Float]) -> Bool {
+        values.withUnsafeBufferPointer { allFinite($0) }
     }
 
     /// `y[i] += a * x[i]`.

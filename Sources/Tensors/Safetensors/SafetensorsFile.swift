@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -53,8 +54,44 @@ public final class SafetensorsFile: Sendable {
     ///   - buffer: Receives `range.count` floats from its first element on.
     /// - Throws: ``SafetensorsError/inputOutput(path:errno:)`` or a truncation.
     public func read(_ range: Range<Int>, into buffer: inout [Float]) throws(SafetensorsError) {
-        precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the file")
         precondition(buffer.count >= range.count, "buffer too small")
+        var failure: SafetensorsError?
+        buffer.withUnsafeMutableBufferPointer { values in
+            let part = UnsafeMutableBufferPointer(rebasing: values[..<range.count])
+            do throws(SafetensorsError) { try read(range, into: part) } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+
+    /// Reads the whole file, a large one on all cores.
+    public func readAll() throws(SafetensorsError) -> ParameterVector {
+        let count = layout.parameterCount
+        let pieceCount = 1 << 20
+        let failure = Mutex<SafetensorsError?>(nil)
+        let values = [Float](unsafeUninitializedCapacity: count) { buffer, initializedCount in
+            let target = UncheckedBuffer(values: UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
+            Parallel.forEach(count: (count + pieceCount - 1) / pieceCount) { piece in
+                let range = (piece * pieceCount)..<min(count, (piece + 1) * pieceCount)
+                do throws(SafetensorsError) {
+                    try read(range, into: UnsafeMutableBufferPointer(rebasing: target.values[range]))
+                } catch {
+                    failure.withLock { $0 = error }
+                }
+            }
+            // What was not read is not looked at.
+            initializedCount = failure.withLock { $0 == nil } ? count : 0
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+        return ParameterVector(layout: layout, values: values)
+    }
+
+    private struct UncheckedBuffer: @unchecked Sendable {
+        // SAFETY: every thread writes a piece of its own, and all end before the memory does.
+        let values: UnsafeMutableBufferPointer<Float>
+    }
+
+    private func read(_ range: Range<Int>, into values: UnsafeMutableBufferPointer<Float>) throws(SafetensorsError) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the file")
         for (index, entry) in sortedEntries.enumerated() {
             let overlap = range.clamped(to: layout.offsets[index]..<layout.offsets[index + 1])
             guard !overlap.isEmpty else { continue }
@@ -62,13 +99,12 @@ public final class SafetensorsFile: Sendable {
                 entry.fileRange.lowerBound + (overlap.lowerBound - layout.offsets[index]) * entry.dataType.byteCount
             let start = overlap.lowerBound - range.lowerBound
             if entry.dataType == .float32 {
-                try Self.read(
-                    descriptor,
-                    path: path,
-                    at: fileOffset,
-                    into: &buffer,
-                    start..<(start + overlap.count)
-                )
+                // Little-endian floats, straight into the buffer.
+                let part = UnsafeMutableBufferPointer(rebasing: values[start..<(start + overlap.count)])
+                try Self.fill(UnsafeMutableRawBufferPointer(part), descriptor, path: path, at: fileOffset)
+                #if _endian(big)
+                for index in part.indices { part[index] = Float(bitPattern: part[index].bitPattern.byteSwapped) }
+                #endif
                 continue
             }
             let bytes = try Self.read(
@@ -79,17 +115,13 @@ public final class SafetensorsFile: Sendable {
             )
             bytes.withUnsafeBytes { raw in
                 for position in 0..<overlap.count {
-                    buffer[start + position] = Self.decode(raw, at: position, as: entry.dataType)
+                    values.initializeElement(
+                        at: start + position,
+                        to: Self.decode(raw, at: position, as: entry.dataType)
+                    )
                 }
             }
         }
-    }
-
-    /// Reads the whole file.
-    public func readAll() throws(SafetensorsError) -> ParameterVector {
-        var values = [Float](repeating: 0, count: layout.parameterCount)
-        try read(0..<values.count, into: &values)
-        return ParameterVector(layout: layout, values: values)
     }
 
     private static func decode(_ raw: UnsafeRawBufferPointer, at index: Int, as dataType: TensorDataType) -> Float {
@@ -109,27 +141,6 @@ public final class SafetensorsFile: Sendable {
         case .uint8: Float(raw[index])
         case .uint32: Float(UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self)))
         }
-    }
-
-    /// Little-endian floats, straight into the buffer.
-    private static func read(
-        _ descriptor: Int32,
-        path: String,
-        at offset: Int,
-        into values: inout [Float],
-        _ positions: Range<Int>
-    ) throws(SafetensorsError) {
-        var failure: SafetensorsError?
-        values.withUnsafeMutableBytes { raw in
-            let part = UnsafeMutableRawBufferPointer(
-                rebasing: raw[(4 * positions.lowerBound)..<(4 * positions.upperBound)]
-            )
-            do throws(SafetensorsError) { try fill(part, descriptor, path: path, at: offset) } catch { failure = error }
-        }
-        if let failure { throw failure }
-        #if _endian(big)
-        for index in positions { values[index] = Float(bitPattern: values[index].bitPattern.byteSwapped) }
-        #endif
     }
 
     private static func read(
