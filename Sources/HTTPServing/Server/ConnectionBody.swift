@@ -98,7 +98,7 @@ extension HTTPConnection {
         isLent = true
         canRead = false
         deadline = .max
-        BulkTransfers.queue.async { [self] in
+        BulkTransfers.run { [self] in
             transfer.burst(channel)
             loop.submit { [self] in
                 isLent = false

@@ -148,7 +148,7 @@ extension HTTPConnection {
         isLent = true
         canWrite = false
         let finished = UncheckedClosure(done)
-        BulkTransfers.queue.async { [self] in
+        BulkTransfers.run { [self] in
             transfer.burst(channel)
             loop.submit { [self] in
                 isLent = false
