@@ -62,6 +62,22 @@ struct ResumableDownloadTests {
     }
 
     /// What one process has left is the beginning for the next, unless it is something else: the hash decides.
+    @Test func aHeadThatIsCutAtAnyByteIsNoAnswer() async throws {
+        let service = try await Service()
+        let cuts = Array(1...100)
+        let (server, port) = try await service.serve(breaking: .writing, after: cuts)
+        let transport = CurlTransport()
+        let request = TransportRequest(method: "GET", url: "http://127.0.0.1:\(port)/healthz")
+        for cut in cuts {
+            let error = await #expect(throws: ClientError.self, "cut after \(cut) bytes") {
+                try await transport.send(request)
+            }
+            #expect(error?.code == "network" && error?.isTemporary == true)
+        }
+        #expect(try await transport.send(request).status == 200)
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
     @Test(arguments: [true, false])
     func theNextProcessGoesOnWithWhatIsThere(_ isDamaged: Bool) async throws {
         let (service, run, _, whole, hash) = try await published()

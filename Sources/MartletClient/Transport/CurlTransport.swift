@@ -136,6 +136,7 @@ private final class CurlTransfer: @unchecked Sendable {
     private var upload: UnsafeMutablePointer<FILE>?
     private var download: UnsafeMutablePointer<FILE>?
     private var responseHeaders: [String: String] = [:]
+    private var headIsComplete = false
     private var responseBody = Data()
     private static let memoryLimit = 64 << 20
 
@@ -235,7 +236,8 @@ private final class CurlTransfer: @unchecked Sendable {
     private func receiveHeader(_ bytes: UnsafeMutablePointer<CChar>?, _ count: Int) -> Int {
         guard let bytes else { return 0 }
         let line = String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
-        if line.hasPrefix("HTTP/") { responseHeaders = [:] }
+        if line.hasPrefix("HTTP/") { (responseHeaders, headIsComplete) = ([:], false) }
+        if line.allSatisfy(\.isNewline) { headIsComplete = true }
         if let colon = line.firstIndex(of: ":"), responseHeaders.count < 200 {
             let value = line[line.index(after: colon)...].trimmingCharacters(in: .whitespacesAndNewlines)
             responseHeaders[line[..<colon].lowercased()] = value
@@ -279,6 +281,10 @@ private final class CurlTransfer: @unchecked Sendable {
         guard result == CURLE_OK else {
             let detail = String(cString: reason)
             return finish(.failure(TransportFailure.error(result, detail: detail, url: request.url)))
+        }
+        // libcurl takes a head that was cut for an answer without a body.
+        guard headIsComplete else {
+            return finish(.failure(ClientError(code: "network", message: "the answer of \(request.url) was cut")))
         }
         finish(.success(TransportResponse(status: status, headers: responseHeaders, body: responseBody)))
     }
