@@ -68,8 +68,14 @@ struct RoundBenchmark: AsyncParsableCommand {
         let processorSeconds = server.processorSeconds - processorStart
         let peak = server.peakResidentBytes
         let bare = try await rounds(size, count: 4, server, workspace, name: "bare") { token in
-            let clients = BareClients(server: url, count: size.clients, workspace: directory)
-            for _ in 0..<4 { try await clients.takePart(enrollmentToken: token, update: model) }
+            let clients = try await BareClients(
+                server: url,
+                count: size.clients,
+                enrollmentToken: token,
+                update: model,
+                workspace: directory
+            )
+            for _ in 0..<4 { try await clients.takePart() }
         }
         report(size, fleet, bare, idle: idle, peak: peak, processorSeconds: processorSeconds)
     }
@@ -222,80 +228,107 @@ private struct ReadyTrainer: LocalTrainer {
 
 /// Clients that speak the protocol and have their update ready as a file: what is left is the server.
 private struct BareClients {
-    let server: String
-    let count: Int
-    let workspace: String
-    private let transport = CurlTransport()
+    /// Requests that are under way at the same time.
+    private static let width = 4
 
-    init(server: String, count: Int, workspace: String) {
-        (self.server, self.count, self.workspace) = (server, count, workspace)
+    private let server: String
+    private let path: String
+    private let digest: String
+    private let tokens: [String]
+    private let transport: CurlTransport
+
+    /// Registers the clients and writes their update.
+    init(
+        server: String,
+        count: Int,
+        enrollmentToken: String,
+        update: ParameterVector,
+        workspace: String
+    ) async throws {
+        self.server = server
+        path = workspace + "/bare-update"
+        let data = SafetensorsWriter.encode(update, metadata: ["kind": "delta", "num_examples": "10"])
+        try data.write(to: URL(fileURLWithPath: path))
+        digest = "sha-256=:\(Data(SHA256.hash(data: data)).base64EncodedString()):"
+        let transport = CurlTransport()
+        self.transport = transport
+        var tokens: [String] = []
+        for _ in 0..<count {
+            let answer = try await Self.send(
+                transport,
+                TransportRequest(
+                    method: "POST",
+                    url: server + "/v1/clients",
+                    headers: Self.headers(token: enrollmentToken),
+                    body: .bytes(Data("{}".utf8))
+                )
+            )
+            tokens.append(answer["token"] as? String ?? "")
+        }
+        self.tokens = tokens
     }
 
-    /// Takes part in one round with every client; registers them the first time.
-    func takePart(enrollmentToken: String, update: ParameterVector) async throws {
-        let path = workspace + "/bare-update"
-        let tokens = workspace + "/bare-tokens"
-        if !FileManager.default.fileExists(atPath: tokens) {
-            try SafetensorsWriter.encode(update, metadata: ["kind": "delta", "num_examples": "10"])
-                .write(to: URL(fileURLWithPath: path))
-            var known: [String] = []
-            for _ in 0..<count {
-                let answer = try await send("POST", "/v1/clients", enrollmentToken, .bytes(Data("{}".utf8)))
-                known.append(answer["token"] as? String ?? "")
-            }
-            try known.joined(separator: "\n").write(toFile: tokens, atomically: true, encoding: .utf8)
-        }
-        let data = try Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)
-        let digest = Data(SHA256.hash(data: data)).base64EncodedString()
-        let known = try String(contentsOfFile: tokens, encoding: .utf8).split(separator: "\n").map(String.init)
+    /// Takes part in one round with every client.
+    func takePart() async throws {
         // All have their assignment before the first byte is sent, as the round opens for reports then.
-        var urls: [(url: String, token: String)] = []
-        for token in known {
+        let urls = Mutex<[Int: String]>([:])
+        try await together { index in
             var url: String?
             while url == nil {
-                let answer = try await send("POST", "/v1/checkins", token, .bytes(Data("{}".utf8)), wait: 30)
+                var request = request("POST", "/v1/checkins", index, .bytes(Data("{}".utf8)))
+                request.headers["Prefer"] = "wait=30"
+                let answer = try await Self.send(transport, request)
                 url = (answer["assignment"] as? [String: Any])?["update_url"] as? String
             }
-            urls.append((url ?? "", token))
+            urls.withLock { $0[index] = url }
         }
-        let work = urls
+        let work = urls.withLock { $0 }
+        try await together { index in
+            var request = request("PUT", work[index] ?? "", index, .file(path: path))
+            request.headers["Content-Type"] = "application/vnd.safetensors"
+            request.headers["Content-Digest"] = digest
+            _ = try await Self.send(transport, request)
+        }
+    }
+
+    private func together(_ body: @escaping @Sendable (_ index: Int) async throws -> Void) async throws {
+        let count = tokens.count
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for lane in 0..<4 {
+            for lane in 0..<Self.width {
                 group.addTask {
-                    for index in stride(from: lane, to: work.count, by: 4) {
-                        _ = try await send(
-                            "PUT",
-                            work[index].url,
-                            work[index].token,
-                            .file(path: path),
-                            digest: "sha-256=:\(digest):"
-                        )
-                    }
+                    for index in stride(from: lane, to: count, by: Self.width) { try await body(index) }
                 }
             }
             try await group.waitForAll()
         }
     }
 
-    @discardableResult
-    private func send(
+    private func request(
         _ method: String,
         _ path: String,
-        _ token: String,
-        _ body: TransportRequest.Body,
-        wait: Int? = nil,
-        digest: String? = nil
-    ) async throws -> [String: Any] {
-        var headers = ["Authorization": "Bearer \(token)"]
-        headers["Content-Type"] = digest == nil ? "application/json" : "application/vnd.safetensors"
-        headers["Content-Digest"] = digest
-        headers["Prefer"] = wait.map { "wait=\($0)" }
-        let response = try await transport.send(
-            TransportRequest(method: method, url: server + path, headers: headers, body: body, timeoutSeconds: 600)
+        _ index: Int,
+        _ body: TransportRequest.Body
+    )
+        -> TransportRequest
+    {
+        TransportRequest(
+            method: method,
+            url: server + path,
+            headers: Self.headers(token: tokens[index]),
+            body: body,
+            timeoutSeconds: 600
         )
+    }
+
+    private static func headers(token: String) -> [String: String] {
+        ["Authorization": "Bearer \(token)", "Content-Type": "application/json"]
+    }
+
+    private static func send(_ transport: CurlTransport, _ request: TransportRequest) async throws -> [String: Any] {
+        let response = try await transport.send(request)
         guard (200..<300).contains(response.status) else {
             throw BenchmarkError(
-                "\(method) \(path): \(response.status) \(String(decoding: response.body, as: UTF8.self))"
+                "\(request.method) \(request.url): \(response.status) \(String(decoding: response.body, as: UTF8.self))"
             )
         }
         return (try? JSONSerialization.jsonObject(with: response.body)) as? [String: Any] ?? [:]
