@@ -18,6 +18,7 @@ extension CoordinatorAPI {
     func principal(_ request: ServerRequest) async throws -> Principal {
         guard let token = try Self.bearer(request) else {
             if isOpen {
+                try Self.requireOwnPage(request)
                 coordinator.identifyOpenCaller()
                 return .open
             }
@@ -30,6 +31,22 @@ extension CoordinatorAPI {
         }
         if case .client(let id) = found { try noteClient(id, request) }
         return found
+    }
+
+    /// On a server without tokens, a page of another site that is open in the operator's browser must not act: neither under
+    /// its own name, nor under one that it has resolve to this machine.
+    private static func requireOwnPage(_ request: ServerRequest) throws {
+        guard let host = HTTPField.Name("Host").flatMap({ request.headers[$0] })?.lowercased() else { return }
+        let name = host.hasPrefix("[") ? host.prefix { $0 != "]" }.dropFirst() : host.prefix { $0 != ":" }
+        let isLocal = name == "localhost" || name == "::1" || NetworkAddress(name)?.party.hasPrefix("127.") ?? false
+        let isOwn = request.headers[.origin].map { $0.lowercased() == "http://" + host } ?? true
+        guard isLocal && isOwn else {
+            throw CoordinationError(
+                .forbidden,
+                "forbidden",
+                "this server asks for no token, so it answers its own pages and local programs only, not a page of \(request.headers[.origin] ?? host)"
+            )
+        }
     }
 
     /// May read everything but tokens.

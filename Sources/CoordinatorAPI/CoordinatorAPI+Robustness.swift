@@ -42,6 +42,6 @@ extension CoordinatorAPI {
     private func companion(_ sha256: String?, _ absence: String, _ request: ServerRequest) throws -> ServerResponse {
         guard let sha256 else { throw CoordinationError(.notFound, "not_found", absence) }
         let attributes = try FileManager.default.attributesOfItem(atPath: coordinator.blobs.path(sha256: sha256))
-        return bulk(sha256: sha256, byteCount: attributes[.size] as? Int ?? 0, request)
+        return try bulk(sha256: sha256, byteCount: attributes[.size] as? Int ?? 0, request)
     }
 }

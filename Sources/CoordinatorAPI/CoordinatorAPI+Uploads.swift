@@ -20,6 +20,8 @@ extension CoordinatorAPI {
         let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
         if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
         try Self.requireBulkType(request)
+        // Before it takes room from others.
+        guard (request.body.contentLength ?? 0) <= terms.byteLimit else { throw BodySpool.tooLarge(terms.byteLimit) }
         let lease = try uploads.take(request.body.contentLength ?? terms.byteLimit)
         defer { lease.release() }
         let file = try await BodySpool.receive(request, path: terms.spoolPath, byteLimit: terms.byteLimit)

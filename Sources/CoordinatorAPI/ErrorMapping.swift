@@ -20,7 +20,9 @@ enum ErrorMapping {
         }
         if let condition = error as? PreconditionError { headers[.eTag] = condition.tag }
         if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
-        return ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
+        var response = ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
+        response.problemCode = problem.code
+        return response
     }
 
     /// Whether the error is the server's own fault.

@@ -37,11 +37,12 @@ extension CoordinatorAPI {
         let waits = request.headers.contains { $0.name.canonicalName == "prefer" && $0.value.contains("wait=") }
         let isSlow = duration >= requestLog.slowerThan && !waits && request.route != "/v1/events"
         guard isSlow || requestLog.logger.logLevel <= .info else { return }
-        let metadata: Logger.Metadata = [
+        var metadata: Logger.Metadata = [
             "request.id": "\(request.requestID)", "http.method": "\(request.method)", "http.route": "\(route)",
             "http.path": "\(request.path.prefix(300))", "http.status": "\(response.status)",
             "http.seconds": "\((seconds * 1e6).rounded() / 1e6)", "client.address": "\(request.remoteAddress)",
         ]
+        if let code = response.problemCode { metadata["error.code"] = "\(code)" }
         if isSlow {
             requestLog.logger.warning("A request was slow", metadata: metadata)
         } else {

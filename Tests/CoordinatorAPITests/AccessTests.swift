@@ -1,6 +1,8 @@
 import Coordination
+import CoordinatorAPI
 import Foundation
 import HTTPServing
+import HTTPTypes
 import TestSupport
 import Testing
 
@@ -146,5 +148,39 @@ struct AccessTests {
         service.clock.advance(by: 101)
         #expect(try await service.call("GET", "/v1/runs", token: text).status == 401)
         #expect(try await service.call("GET", "/v1/runs", token: service.admin).status == 200)
+    }
+
+    /// Without tokens, what a browser sends for a page of another site is all that stands between that site and the server.
+    @Test func anOpenServerAnswersItsOwnPagesAndLocalProgramsOnly() async throws {
+        let service = try await Service()
+        let router = CoordinatorAPI(coordinator: service.coordinator, isOpen: true, makeInitialModel: { _ in nil })
+            .router()
+        func status(_ method: String, host: String?, origin: String? = nil) async throws -> Int {
+            var headers: HTTPFields = [:]
+            if let host { headers[try #require(HTTPField.Name("Host"))] = host }
+            headers[.origin] = origin
+            let request = try ServerRequest(
+                method: method,
+                rawTarget: method == "GET" ? "/v1/runs" : "/v1/populations",
+                headers: headers,
+                body: MemoryBody(method == "GET" ? [] : Array(#"{"name": "p"}"#.utf8)),
+                requestID: "r"
+            )
+            return await router.handle(request).status
+        }
+        for host in ["127.0.0.1:8080", "localhost:8080", "LocalHost", "[::1]:8080", "[::1]", "127.8.0.1"] {
+            #expect(try await status("GET", host: host) == 200, "\(host)")
+            #expect(try await status("GET", host: host, origin: "http://" + host) == 200, "\(host)")
+        }
+        // A name of another site that leads here, and a page of another site that calls here.
+        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""] {
+            #expect(try await status("GET", host: host) == 403, "\(host)")
+        }
+        for origin in ["http://evil.example", "null", "http://127.0.0.1:9", "https://127.0.0.1:8080"] {
+            #expect(try await status("POST", host: "127.0.0.1:8080", origin: origin) == 403, "\(origin)")
+        }
+        #expect(try await status("POST", host: "127.0.0.1:8080") == 201)
+        let rows = try await service.call("GET", "/v1/audit", token: service.admin).json["items"] as? [[String: Any]]
+        #expect(rows?.count == 1 && rows?.first?["actor"] as? String == "open")
     }
 }

@@ -153,4 +153,65 @@ struct ConditionTests {
         let update = try #require(assignment["update_url"] as? String)
         #expect(try await service.call("PUT", update, token: client, [1], ["Accept": "text/html"]).status == 406)
     }
+
+    /// RFC 9110 sections 13.1 and 14.2, on a file that never changes.
+    @Test func rangesOfAFileAreTheBytesAskedForOrTheWholeOfIt() async throws {
+        let service = try await Service()
+        let (run, token, _) = try await service.assigned()
+        let target = "/v1/runs/\(run)/models/0/weights"
+        let whole = try await service.call("GET", target, token: token)
+        let count = whole.bytes.count
+        let tag = try #require(whole.headers[.eTag])
+        #expect(whole.headers[.acceptRanges] == "bytes")
+        for (field, part) in [
+            ("bytes=0-0", 0..<1), ("bytes=5-9", 5..<10), ("bytes=5-", 5..<count), ("bytes=-5", (count - 5)..<count),
+            ("bytes=-99999", 0..<count), ("bytes=0-99999", 0..<count),
+            ("bytes=\(count - 1)-\(count - 1)", (count - 1)..<count),
+        ] {
+            for condition in [nil, tag] {
+                let fields = ["Range": field].merging(condition.map { ["If-Range": $0] } ?? [:]) { $1 }
+                let answer = try await service.call("GET", target, token: token, [], fields)
+                #expect(answer.status == 206 && answer.bytes == Array(whole.bytes[part]), "\(field): \(answer.status)")
+                #expect(
+                    answer.headers[.contentRange] == "bytes \(part.lowerBound)-\(part.upperBound - 1)/\(count)",
+                    "\(field)"
+                )
+                #expect(answer.headers[.eTag] == tag)
+            }
+        }
+        for field in ["bytes=\(count)-", "bytes=99999-100000", "bytes=-0"] {
+            let answer = try await service.call("GET", target, token: token, [], ["Range": field])
+            #expect(answer.status == 416 && answer.bytes.isEmpty, "\(field)")
+            #expect(answer.headers[.contentRange] == "bytes */\(count)", "\(field)")
+        }
+        // What is no single range of bytes is no range.
+        for field in [
+            "bytes=9-5", "bytes=", "bytes=-", "bytes=1", "bytes=a-b", "bytes=+1-2", "bytes=1-2-3", "bytes=0-1,3-4",
+            "lines=0-1", "bytes=\u{2460}-5", "bytes=\u{FF13}-5", "bytes=99999999999999999999-",
+        ] {
+            let answer = try await service.call("GET", target, token: token, [], ["Range": field])
+            #expect(answer.status == 200 && answer.bytes == whole.bytes, "\(field): \(answer.status)")
+        }
+        // The range of another file, or of one that is only nearly this, is not sent.
+        for condition in ["\"x\"", "W/" + tag, "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            let fields = ["Range": "bytes=0-3", "If-Range": condition]
+            #expect(
+                try await service.call("GET", target, token: token, [], fields).bytes == whole.bytes,
+                "\(condition)"
+            )
+        }
+        for (name, value, status) in [
+            ("If-Match", tag, 200), ("If-Match", "*", 200), ("If-Match", "\"x\", \(tag)", 200),
+            ("If-Match", "\"x\"", 412),
+            ("If-Match", "W/" + tag, 412), ("If-None-Match", "W/" + tag, 304), ("If-None-Match", "*", 304),
+            ("If-None-Match", "\"x\"", 200),
+        ] {
+            let answer = try await service.call("GET", target, token: token, [], [name: value])
+            #expect(answer.status == status, "\(name): \(value): \(answer.status)")
+            let part = try await service.call("GET", target, token: token, [], [name: value, "Range": "bytes=0-3"])
+            #expect(part.status == (status == 200 ? 206 : status), "\(name): \(value): \(part.status)")
+        }
+        let head = try await service.call("HEAD", target, token: token)
+        #expect(head.status == 200 && head.headers[.eTag] == tag)
+    }
 }

@@ -113,8 +113,50 @@ struct MetricsTests {
         let written = lines.withLock { $0 }
         #expect(written.map(\.level) == [.warning, .info])
         #expect(written[0].metadata["request.id"] == "id-7" && written[0].metadata["http.status"] == "401")
+        #expect(written[0].metadata["error.code"] == "unauthorized")
         #expect(written[0].metadata["http.route"] == "/v1/runs/{run}" && written[1].metadata["request.id"] == "id-8")
         #expect(!"\(written)".contains("mlt_"), "tokens are never logged")
+    }
+
+    @Test func aRequestIsSlowFromTheThresholdOnUnlessItWasToWait() async throws {
+        let lines = Mutex<[(level: Logger.Level, message: String, metadata: Logger.Metadata)]>([])
+        var logger = Logger(
+            label: "test",
+            factory: { _ in
+                LineLog { level, message, metadata in lines.withLock { $0.append((level, message, metadata)) } }
+            }
+        )
+        logger.logLevel = .notice
+        let router = CoordinatorAPI(
+            coordinator: try await Service().coordinator,
+            isOpen: false,
+            requestLog: RequestLog(logger: logger, slowerThan: .milliseconds(250)),
+            makeInitialModel: { _ in nil }
+        ).router()
+        let observe = try #require(router.observe)
+        func answered(_ id: String, after duration: Duration, route: String = "/v1/runs", prefer: String? = nil) throws
+        {
+            var headers: HTTPFields = [:]
+            if let prefer { headers[try #require(HTTPField.Name("Prefer"))] = prefer }
+            var request = try ServerRequest(
+                method: "GET",
+                rawTarget: "/v1/runs",
+                headers: headers,
+                body: MemoryBody([]),
+                requestID: id
+            )
+            request.route = route
+            observe(request, ServerResponse(status: 200), duration)
+        }
+        try answered("quick", after: .milliseconds(249))
+        try answered("slow", after: .milliseconds(250))
+        try answered("poll", after: .seconds(20), route: "/v1/checkins", prefer: "wait=30")
+        try answered("stream", after: .seconds(2000), route: "/v1/events")
+        try answered("other preference", after: .seconds(1), prefer: "return=minimal")
+        let written = lines.withLock { $0 }
+        #expect(written.map { $0.metadata["request.id"] } == ["slow", "other preference"])
+        #expect(written.allSatisfy { $0.level == .warning && $0.message == "A request was slow" })
+        #expect(written.first?.metadata["http.seconds"] == "0.25")
     }
 }
 

@@ -35,6 +35,19 @@ struct LimitsTests {
         #expect(limiter.count <= 2, "full buckets are forgotten when room is needed")
     }
 
+    @Test func aFullTableIsLookedThroughOnceASecondAtMost() {
+        let clock = Clock()
+        let limiter = RateLimiter(.init(perSecond: 10, burst: 2), capacity: 100, now: { clock.now })
+        for index in 0..<100 { _ = limiter.take("key \(index)") }
+        for _ in 0..<3 { _ = limiter.take("stranger") }
+        #expect(limiter.take("stranger") != nil)
+        // All buckets are full again, and nobody looks yet.
+        clock.advance(.milliseconds(900))
+        #expect(limiter.take("another") == nil && limiter.count == 101)
+        clock.advance(.milliseconds(200))
+        #expect(limiter.take("another") == nil && limiter.count <= 2)
+    }
+
     @Test func addressesAndNetworksAreParsed() throws {
         for (text, party) in [
             ("192.0.2.7", "192.0.2.7"), ("192.0.2.7:443", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"),

@@ -10,6 +10,8 @@ import Testing
 private struct Probe {
     let server: HTTPServer
     let port: Int
+    /// More than a peer's system takes by itself.
+    static let largeByteCount = 32 << 20
 
     init(_ change: (inout ServerConfiguration) -> Void = { _ in }) async throws {
         var router = Router(errorHandler: { error, _ in
@@ -33,6 +35,9 @@ private struct Probe {
         router.add("GET", "/think") { _ in
             try await Task.sleep(for: .seconds(1))
             return ServerResponse(status: 200, body: .bytes(Array("thought".utf8)))
+        }
+        router.add("GET", "/large") { _ in
+            ServerResponse(status: 200, body: .bytes([UInt8](repeating: 120, count: Self.largeByteCount)))
         }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
@@ -125,7 +130,48 @@ struct ServerTests {
             $0.leastBytesPerSecond = 1_000_000
         }
         let head = "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
-        #expect(try await probe.exchange(head, until: "never").hasPrefix("HTTP/1.1 408"))
+        #expect(try await probe.exchange(head, until: "slowly").hasPrefix("HTTP/1.1 408"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// An answer that was given before the body came does not make the connection wait for the body without end.
+    @Test(arguments: ["POST /refuse", "POST /count", "DELETE /count", "POST /nothing"])
+    func whoOwesTheRestOfABodyLosesTheConnection(_ start: String) async throws {
+        let waits = Mutex<[String]>([])
+        let probe = try await Probe {
+            $0.transferTimeout = .milliseconds(300)
+            $0.events.timedOut = { wait, _ in waits.withLock { $0.append(wait) } }
+        }
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array("\(start) HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc".utf8))
+        let isEnded = await withCheckedContinuation { continuation in
+            Thread { continuation.resume(returning: socket.isEndedByPeer()) }.start()
+        }
+        #expect(isEnded)
+        #expect(waits.withLock { $0 }.allSatisfy { $0 == "body" })
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// A reader who takes a little now and then does not hold an answer for as long as it likes.
+    @Test func aSlowReaderOfAnAnswerLosesTheConnection() async throws {
+        let probe = try await Probe {
+            $0.transferTimeout = .milliseconds(300)
+            $0.leastBytesPerSecond = 1_000_000_000
+        }
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array("GET /large HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        let received = await withCheckedContinuation { continuation in
+            Thread {
+                var count = 0
+                while case let block = socket.read(until: { !$0.isEmpty }), !block.isEmpty {
+                    count += block.count
+                    // Some two megabytes a second.
+                    Thread.sleep(forTimeInterval: 0.002)
+                }
+                continuation.resume(returning: count)
+            }.start()
+        }
+        #expect(received < Probe.largeByteCount)
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -150,7 +196,7 @@ struct ServerTests {
         let refusals = Mutex<[String]>([])
         let probe = try await Probe {
             $0.connectionLimit = 3
-            $0.events.refused = { reason in refusals.withLock { $0.append(reason) } }
+            $0.events.refused = { reason, _ in refusals.withLock { $0.append(reason) } }
         }
         // One after the other, so that the server knows them in this order.
         let greedy = try (0..<3).map { _ in

@@ -20,14 +20,16 @@ struct ServerProcess {
     static func start(
         dataDirectory: String,
         _ more: [String] = [],
-        token known: String? = nil
+        token known: String? = nil,
+        log: String? = nil
     ) throws -> ServerProcess {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
         process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + more
         let output = Pipe()
         process.standardOutput = output
-        process.standardError = FileHandle.nullDevice
+        if let log { _ = FileManager.default.createFile(atPath: log, contents: nil) }
+        process.standardError = log.flatMap { FileHandle(forWritingAtPath: $0) } ?? FileHandle.nullDevice
         try process.run()
         let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
         let url = try #require(line.split(separator: " ").last).trimmingCharacters(in: .whitespacesAndNewlines)
@@ -165,7 +167,7 @@ struct BinaryTests {
         fleet.environment = [
             "PATH": bin + ":/usr/bin:/bin", "DATA_DIR": data, "RUN_FILE": runFile, "CLIENTS": "3",
             "MARTLET_URL": server.url,
-        ]
+        ].merging(ProcessInfo.processInfo.environment.filter { $0.key.hasSuffix("SAN_OPTIONS") }) { $1 }
         fleet.standardOutput = FileHandle(forWritingAtPath: log)
         try fleet.run()
         // The fleet waits for further runs until it is told to stop.

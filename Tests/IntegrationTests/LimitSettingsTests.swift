@@ -87,4 +87,35 @@ struct LimitSettingsTests {
         #expect(status(answer) == "200" && answer.contains("retry: 2000"), "\(answer)")
         withExtendedLifetime(first) {}
     }
+
+    /// A request that takes 300 ms is slow where the setting says 100 ms, and not where it says an hour.
+    @Test(arguments: [("0.1", true), ("3600", false)])
+    func slowRequestsAreLoggedFromTheSettingOn(_ setting: String, isSlow: Bool) throws {
+        let directory = try TemporaryDirectory()
+        let log = directory.path + "/log"
+        let server = try ServerProcess.start(
+            dataDirectory: directory.path + "/data",
+            ["--set", "log.slow_request_s=\(setting)", "--set", "log.format=json"],
+            log: log
+        )
+        defer { server.stop(SIGTERM) }
+        let socket = try LoopbackSocket(port: try #require(Int(server.url.split(separator: ":").last ?? "")))
+        let body = #"{"name": "p"}"#
+        let head =
+            "POST /v1/populations HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \(server.token)\r\nX-Request-Id: slow-1\r\n"
+            + "Content-Length: \(body.utf8.count)\r\n\r\n"
+        socket.write(Array(head.utf8))
+        Thread.sleep(forTimeInterval: 0.3)
+        socket.write(Array(body.utf8))
+        let answer = String(
+            decoding: socket.read { String(decoding: $0, as: UTF8.self).contains("\"name\"") },
+            as: UTF8.self
+        )
+        #expect(status(answer) == "201", "\(answer)")
+        let lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n").filter {
+            $0.contains("A request was slow")
+        }
+        #expect(lines.count == (isSlow ? 1 : 0), "\(lines)")
+        #expect(lines.allSatisfy { $0.contains(#""level":"warning""#) && $0.contains(#""request.id":"slow-1""#) })
+    }
 }

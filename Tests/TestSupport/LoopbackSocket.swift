@@ -57,6 +57,16 @@ package final class LoopbackSocket: Sendable {
         return true
     }
 
+    /// Whether the peer ends the connection, rather than leave it open in silence; what it still sends is passed over.
+    package func isEndedByPeer() -> Bool {
+        var block = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let moved = recv(descriptor, &block, block.count, 0)
+            if moved < 0 && errno == EINTR { continue }
+            if moved <= 0 { return moved == 0 || errno == ECONNRESET }
+        }
+    }
+
     /// What the peer sends until `isEnough`, or until it closes or says nothing for too long.
     package func read(until isEnough: ([UInt8]) -> Bool) -> [UInt8] {
         var received: [UInt8] = []

@@ -6,7 +6,8 @@ enum ByteRange: Equatable {
     static func parse(_ field: String, byteCount: Int) -> ByteRange {
         guard field.hasPrefix("bytes="), !field.contains(",") else { return .whole }
         let sides = field.dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
-        guard sides.count == 2, sides.allSatisfy({ $0.allSatisfy(\.isWholeNumber) && $0.count < 19 }) else {
+        guard sides.count == 2, sides.allSatisfy({ $0.utf8.allSatisfy { (48...57).contains($0) } && $0.count < 19 })
+        else {
             return .whole
         }
         switch (Int(sides[0]), Int(sides[1])) {

@@ -36,11 +36,11 @@ extension CoordinatorAPI {
         _ request: ServerRequest
     ) async throws -> ServerResponse {
         guard let encoding = UpdateEncoding(rawValue: encoding), encoding != .f32 else {
-            return bulk(sha256: version.sha256, byteCount: version.bytes, request)
+            return try bulk(sha256: version.sha256, byteCount: version.bytes, request)
         }
         let path = coordinator.blobs.path(sha256: version.sha256)
         let variant = try await variants.file(of: version.sha256, at: path, as: encoding)
-        return bulk(sha256: variant.sha256, byteCount: variant.byteCount, path: variant.path, request)
+        return try bulk(sha256: variant.sha256, byteCount: variant.byteCount, path: variant.path, request)
     }
 
     /// The safetensors file, whole or the range asked for; it never changes, so its hash is its tag.
@@ -49,8 +49,11 @@ extension CoordinatorAPI {
         byteCount: Int,
         path: String? = nil,
         _ request: ServerRequest
-    ) -> ServerResponse {
+    ) throws -> ServerResponse {
         let tag = "\"\(sha256)\""
+        if let wanted = request.headers[.ifMatch], !EntityTag.list(wanted, contains: tag, strong: true) {
+            throw PreconditionError(tag: tag)
+        }
         var headers: HTTPFields = [
             .eTag: tag, .acceptRanges: "bytes", .cacheControl: "private, max-age=31536000, immutable",
         ]

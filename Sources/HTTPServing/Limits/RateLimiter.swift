@@ -21,7 +21,13 @@ package final class RateLimiter: Sendable {
     private let rate: Rate
     private let capacity: Int
     private let now: @Sendable () -> ContinuousClock.Instant
-    private let buckets = Mutex<[String: Bucket]>([:])
+    private struct Table {
+        var buckets: [String: Bucket] = [:]
+        /// When full buckets may be looked for again.
+        var nextSweep: ContinuousClock.Instant?
+    }
+
+    private let table = Mutex(Table())
     private static let overflowKey = ""
 
     /// Makes a limiter whose table holds `capacity` keys; further ones share a bucket until there is room.
@@ -36,25 +42,33 @@ package final class RateLimiter: Sendable {
     }
 
     /// How many keys are remembered.
-    package var count: Int { buckets.withLock { $0.count } }
+    package var count: Int { table.withLock { $0.buckets.count } }
 
     /// Takes a token.
     ///
     /// - Returns: `nil` when there was one, or the seconds until there is.
     package func take(_ key: String, cost: Double = 1) -> Double? {
         let time = now()
-        return buckets.withLock { buckets in
+        return table.withLock { table in
             var key = key
-            if buckets[key] == nil && buckets.count >= capacity {
-                // A bucket that is full again says nothing: its key is forgotten.
-                buckets = buckets.filter { level($0.value, at: time) < rate.burst }
-                if buckets.count >= capacity { key = Self.overflowKey }
+            if table.buckets[key] == nil && table.buckets.count >= capacity {
+                makeRoom(&table, at: time)
+                if table.buckets.count >= capacity { key = Self.overflowKey }
             }
-            let current = buckets[key].map { level($0, at: time) } ?? rate.burst
+            let current = table.buckets[key].map { level($0, at: time) } ?? rate.burst
             guard current >= cost else { return (cost - current) / rate.perSecond }
-            buckets[key] = Bucket(tokens: current - cost, filledAt: time)
+            table.buckets[key] = Bucket(tokens: current - cost, filledAt: time)
             return nil
         }
+    }
+
+    /// Forgets the keys of buckets that are full again: they say nothing.
+    ///
+    /// Once a second at most: whoever calls from many addresses must not have the whole table read for each call.
+    private func makeRoom(_ table: inout Table, at time: ContinuousClock.Instant) {
+        guard table.nextSweep.map({ $0 <= time }) ?? true else { return }
+        table.nextSweep = time + .seconds(1)
+        table.buckets = table.buckets.filter { level($0.value, at: time) < rate.burst }
     }
 
     private func level(_ bucket: Bucket, at time: ContinuousClock.Instant) -> Double {

@@ -48,7 +48,7 @@ package struct ServerRequest: Sendable {
         pathSegments = []
         for segment in parts[0].split(separator: "/") {
             guard let decoded = Self.percentDecoded(segment), !decoded.contains("/"), decoded != "..", decoded != ".",
-                !decoded.unicodeScalars.contains(where: { $0.value < 32 })
+                !decoded.unicodeScalars.contains(where: { $0.value < 32 || (127...159).contains($0.value) })
             else { throw ParseFailure(status: 400, detail: "the path is malformed") }
             pathSegments.append(decoded)
         }

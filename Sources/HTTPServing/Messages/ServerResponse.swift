@@ -71,6 +71,8 @@ package struct ServerResponse: Sendable {
     package var status: Int
     package var headers: HTTPFields
     package var body: ResponseBody
+    /// The code of the problem document that the body is, for the log.
+    package var problemCode: String?
 
     package init(status: Int, headers: HTTPFields = [:], body: ResponseBody = .none) {
         self.status = status

@@ -102,6 +102,20 @@ package struct Router: Sendable {
 
     private static let requestIDField = HTTPField.Name("X-Request-Id")
 
+    /// The answer to what could not be understood, with the id by which its log line is found.
+    func refusal(_ failure: ParseFailure, requestID: String) -> ServerResponse {
+        let nobody = try? ServerRequest(
+            method: "",
+            rawTarget: "/",
+            headers: [:],
+            body: MemoryBody([]),
+            requestID: requestID
+        )
+        var response = errorHandler(failure, nobody)
+        if let name = Self.requestIDField { response.headers[name] = requestID }
+        return response
+    }
+
     /// Every method and template, for the test that holds the API's description to them.
     package var routes: [(method: String, template: String)] { table.map { ($0.method, $0.template) } }
 

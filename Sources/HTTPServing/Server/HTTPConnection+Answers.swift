@@ -87,9 +87,10 @@ extension HTTPConnection {
             }
             if sent == bytes.count { return then(nil) }
         }
+        if output.isEmpty { outputPace = TransferPace(now: loop.now) }
         output += bytes[sent...]
         afterOutput = then
-        deadline = loop.now + configuration.transferTimeout.nanoseconds
+        deadline = outputPace.deadline(now: loop.now, configuration)
     }
 
     /// Sends what waits.
@@ -102,7 +103,8 @@ extension HTTPConnection {
             switch result {
             case .moved(let count):
                 outputStart += count
-                deadline = loop.now + configuration.transferTimeout.nanoseconds
+                outputPace.count += count
+                deadline = outputPace.deadline(now: loop.now, configuration)
             case .blocked(let readiness):
                 if readiness == .writable { canWrite = false }
                 return

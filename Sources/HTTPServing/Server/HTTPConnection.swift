@@ -53,9 +53,10 @@ final class HTTPConnection: @unchecked Sendable {
     /// Whether a thread of a bulk transfer has the channel.
     var isLent = false
     var owesContinue = false
-    /// How fast a body comes, and how fast a file goes.
+    /// How fast a body comes, how fast a file goes, and how fast what waits in `output` does.
     var bodyPace = TransferPace(now: 0)
     var filePace = TransferPace(now: 0)
+    var outputPace = TransferPace(now: 0)
     var decoder = BodyDecoder(.none)
     /// What waits for body bytes.
     var bodyWaiter: CheckedContinuation<[UInt8]?, any Error>?
@@ -112,15 +113,26 @@ final class HTTPConnection: @unchecked Sendable {
     func sweep(now: Int) {
         guard deadline <= now, !isLent else { return }
         deadline = .max
-        if case .lingering = state {} else { configuration.events.timedOut() }
+        let timedOut = configuration.events.timedOut
         switch state {
+        case .lingering: fail(.closedByPeer)
         case .head where input.count > inputStart:
+            timedOut("head", remoteAddress)
             refuse(ParseFailure(status: 408, detail: "the head took too long"))
         case .handling where bodyWaiter != nil:
+            timedOut("body", remoteAddress)
             let waiter = bodyWaiter
             bodyWaiter = nil
             waiter?.resume(throwing: ParseFailure(status: 408, detail: "the body came too slowly"))
-        default: fail(.closedByPeer)
+        case .head:
+            timedOut("request", remoteAddress)
+            fail(.closedByPeer)
+        case .draining:
+            timedOut("body", remoteAddress)
+            fail(.closedByPeer)
+        default:
+            timedOut("answer", remoteAddress)
+            fail(.closedByPeer)
         }
     }
 
@@ -358,8 +370,17 @@ final class HTTPConnection: @unchecked Sendable {
     /// Answers a request that cannot be understood, and ends.
     private func refuse(_ failure: ParseFailure) {
         state = .handling
-        let response = router.errorHandler(failure, nil)
-        configuration.events.malformed(response.status)
+        let id = String(loop.nextIdentifier(), radix: 36)
+        let response = router.refusal(failure, requestID: id)
+        configuration.events.malformed(
+            MalformedRequest(
+                status: response.status,
+                code: response.problemCode,
+                detail: failure.detail,
+                address: remoteAddress,
+                requestID: id
+            )
+        )
         send(response, isHead: false, keepAlive: false, inChunks: false) { [self] in linger() }
     }
 
@@ -367,10 +388,14 @@ final class HTTPConnection: @unchecked Sendable {
         guard case .handling = state else { return }
         let isFinished = decoder.isDone || (!owesContinue && isSmallEnoughToDrain(head.framing))
         let endsByClosing = head.isVersion10 && response.body.byteCount == nil
-        let keepAlive = head.keepAlive && isFinished && !isStopping && !endsByClosing && hangUp == nil
+        // Whoever was too slow is not waited for once more.
+        let isEnding = isStopping || response.status == 408
+        let keepAlive = head.keepAlive && isFinished && !isEnding && !endsByClosing && hangUp == nil
         send(response, isHead: head.method == "HEAD", keepAlive: keepAlive, inChunks: !head.isVersion10) { [self] in
             if keepAlive {
                 state = .draining
+                // The rest of a body that nobody wants has to come in one such time; what trickles earns no more.
+                deadline = loop.now + configuration.transferTimeout.nanoseconds
                 if decoder.isDone { awaitNextRequest() }
             } else if decoder.isDone {
                 channel.finishWriting()

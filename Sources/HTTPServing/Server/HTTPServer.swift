@@ -132,11 +132,11 @@ private final class Acceptor: @unchecked Sendable {
         let isUnlimited = parsed.map { configuration.unlimitedPeers?.contains($0) ?? false } ?? false
         switch table.admit(party, isUnlimited: isUnlimited) {
         case .refused(let reason):
-            configuration.events.refused(reason)
+            configuration.events.refused(reason, address)
             close(socket)
             return
         case .admittedInPlaceOf(let other):
-            configuration.events.refused("shed")
+            configuration.events.refused("shed", other.remoteAddress)
             other.loop.submit { other.stop(force: false) }
         case .admitted: break
         }

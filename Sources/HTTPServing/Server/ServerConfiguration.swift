@@ -39,16 +39,26 @@ package struct ServerConfiguration: Sendable {
     }
 }
 
-/// What happens to connections, for those who count.
+/// What happens to connections, for those who count and log.
 package struct ServerEvents: Sendable {
     /// A connection was opened (1) or closed (-1).
     package var connections: @Sendable (Int) -> Void = { _ in }
     /// A connection was turned away, or ended to make room: `limit`, `address` or `shed`.
-    package var refused: @Sendable (_ reason: String) -> Void = { _ in }
+    package var refused: @Sendable (_ reason: String, _ address: String) -> Void = { _, _ in }
     /// A request could not be understood.
-    package var malformed: @Sendable (_ status: Int) -> Void = { _ in }
+    package var malformed: @Sendable (MalformedRequest) -> Void = { _ in }
     /// A peer was too slow.
-    package var timedOut: @Sendable () -> Void = {}
+    package var timedOut: @Sendable (_ wait: String, _ address: String) -> Void = { _, _ in }
 
     package init() {}
+}
+
+/// A request that never reached a route, and how it was answered.
+package struct MalformedRequest: Sendable {
+    package var status: Int
+    /// The code of the answer's problem document, where it has one.
+    package var code: String?
+    package var detail: String
+    package var address: String
+    package var requestID: String
 }

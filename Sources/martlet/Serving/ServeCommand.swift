@@ -32,6 +32,8 @@ struct ServeCommand: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         // A limit on the size of files is a full disk to us, and no reason to die.
         signal(SIGXFSZ, SIG_IGN)
+        // Whoever asks for the certificate to be read again while the data is still being verified must not end the server.
+        signal(SIGHUP, SIG_IGN)
         do {
             try FileManager.default.createDirectory(
                 atPath: dataDir,
@@ -52,14 +54,22 @@ struct ServeCommand: AsyncParsableCommand {
         try? FileManager.default.removeItem(atPath: dataDir + "/address")
         let gate = RecoveryGate()
         let metrics = MetricsRegistry.server()
+        metrics.set("martlet_build_info", 1, ["version": ProductVersion.current])
         var http = plan.http
-        http.events = Self.events(metrics)
+        let descriptors = DescriptorLimit.raise()
+        http.connectionLimit = DescriptorLimit.connections(wanted: http.connectionLimit, descriptors: descriptors)
+        if http.connectionLimit < plan.http.connectionLimit {
+            logger.warning(
+                "Fewer connections than limits.connections: the system allows too few open files",
+                metadata: ["connections": "\(http.connectionLimit)", "files": "\(descriptors)"]
+            )
+        }
+        let events = ConnectionEvents(metrics: metrics, logger: logger)
+        http.events = events.server
         let certificate = try plan.tls.map { try TLSReloader($0) }
         if let certificate {
             http.makeChannel = { descriptor in
-                TLSChannel(descriptor: descriptor, context: certificate.context) {
-                    metrics.add("martlet_tls_handshakes_total", 1, ["outcome": $0])
-                }
+                TLSChannel(descriptor: descriptor, context: certificate.context) { events.noteHandshake($0) }
             }
             Self.note(certificate, metrics)
         } else if !ServerPlan.isLoopback(http.host) {
@@ -114,16 +124,6 @@ struct ServeCommand: AsyncParsableCommand {
 
     private static func note(_ certificate: TLSReloader, _ metrics: MetricsRegistry) {
         metrics.set("martlet_tls_certificate_expiry_timestamp_seconds", Double(certificate.context.expiry))
-    }
-
-    /// Counts what happens to connections.
-    private static func events(_ metrics: MetricsRegistry) -> ServerEvents {
-        var events = ServerEvents()
-        events.connections = { metrics.add("martlet_http_connections", Double($0)) }
-        events.refused = { metrics.add("martlet_http_connections_refused_total", 1, ["reason": $0]) }
-        events.malformed = { metrics.add("martlet_http_malformed_requests_total", 1, ["status": String($0)]) }
-        events.timedOut = { metrics.add("martlet_http_timeouts_total") }
-        return events
     }
 
     /// Opens the database and verifies what it says; a server that cannot trust its data does not start.
