@@ -154,7 +154,7 @@ struct RoundTests {
                 let receipt = try await Bench.submit(again, clients[0], ids[0], value: 0.1)
                 #expect(receipt.state == "accepted")
             }
-            #expect(try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/spool").isEmpty)
+            #expect(coordinator.blobs.spoolNames().isEmpty)
         }
         #expect(hashes.count == 1)
     }

@@ -178,7 +178,7 @@ struct BadClientTests {
         let text = String(decoding: history.bytes, as: UTF8.self)
         #expect(text.contains(words), "\(text)")
         // Nothing was sent, nothing is left to be sent, and the round's one place is free for the next device.
-        let spool = try FileManager.default.contentsOfDirectory(atPath: service.directory.path + "/spool")
+        let spool = service.coordinator.blobs.spoolNames()
         #expect(spool.isEmpty, "\(spool)")
         for name in ["pending.json", "update.safetensors", "ledger.json"] {
             #expect(!FileManager.default.fileExists(atPath: service.directory.path + "/client/" + name))

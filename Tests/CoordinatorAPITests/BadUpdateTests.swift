@@ -147,7 +147,7 @@ struct BadUpdateTests {
         let disturbed = try await Self.model(encoding: bad.encoding) { service, token, url in
             let answer = try await service.call("PUT", url, token: token, try bad.body(), bad.fields)
             #expect((400..<500).contains(answer.status) && answer.code == bad.code, "\(answer.status) \(answer.json)")
-            let spool = try FileManager.default.contentsOfDirectory(atPath: service.directory.path + "/spool")
+            let spool = service.coordinator.blobs.spoolNames()
             #expect(spool.count == 1, "only the accepted update is left: \(spool)")
         }
         #expect(clean == disturbed)

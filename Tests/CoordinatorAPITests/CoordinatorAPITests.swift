@@ -77,7 +77,7 @@ struct CoordinatorAPITests {
             #expect(answer.status == 422 && answer.code == code, "\(code): \(answer.status) \(answer.code)")
             let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
             #expect(round["accepted"] as? Int == 0)
-            #expect(try FileManager.default.contentsOfDirectory(atPath: service.directory.path + "/spool").isEmpty)
+            #expect(service.coordinator.blobs.spoolNames().isEmpty)
         }
         // After a wrong digest the same assignment still takes the right bytes, once and again; then no others.
         let (_, token, assignment) = try await service.assigned()

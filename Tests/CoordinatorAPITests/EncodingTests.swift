@@ -45,7 +45,7 @@ struct EncodingTests {
         for index in 0..<4 {
             #expect(abs(model[index] - decoded[index]) <= 0x1p-20, "\(encoding): \(model) \(decoded)")
         }
-        let spool = try FileManager.default.contentsOfDirectory(atPath: service.directory.path + "/spool")
+        let spool = service.coordinator.blobs.spoolNames()
         #expect(!spool.contains { $0.hasSuffix(".plain") || $0.hasSuffix(".update") }, "\(spool)")
     }
 

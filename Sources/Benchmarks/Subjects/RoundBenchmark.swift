@@ -113,7 +113,10 @@ struct RoundBenchmark: AsyncParsableCommand {
                 values: rounds.map(\.seconds),
                 limit: limit,
                 limitName: limitName,
-                extra: ["bytes": bytes, "encoding": encoding]
+                extra: [
+                    "bytes": bytes, "encoding": encoding,
+                    "selecting_s": median(rounds.map(\.selecting)), "reporting_s": median(rounds.map(\.reporting)),
+                ]
             ).report()
             Measurement(
                 benchmark: "round",
@@ -141,10 +144,13 @@ struct RoundBenchmark: AsyncParsableCommand {
         ).report()
     }
 
+    private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+
     // MARK: - Rounds
 
     private struct Round {
         var seconds: Double
+        var selecting: Double
         var reporting: Double
         var aggregating: Double
         var bytesUp: Int
@@ -201,6 +207,7 @@ struct RoundBenchmark: AsyncParsableCommand {
             func number(_ value: Any?) -> Double { (value as? NSNumber)?.doubleValue ?? .nan }
             return Round(
                 seconds: number(round["seconds"]),
+                selecting: number(phases["selecting"]),
                 reporting: number(phases["reporting"]),
                 aggregating: number(phases["aggregating"]),
                 bytesUp: (round["bytes_up"] as? NSNumber)?.intValue ?? 0

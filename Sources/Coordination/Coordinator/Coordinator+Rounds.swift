@@ -302,9 +302,7 @@ extension Coordinator {
         for assignment in run.assignmentIDs where !run.live.contains(assignment) { assignments[assignment] = nil }
         runs[id]?.assignmentIDs = kept
         runs[id]?.members = []
-        for assignment in spooled {
-            try? FileManager.default.removeItem(atPath: blobs.spoolPath(assignment + ".update"))
-        }
+        blobs.discard(spooled.map { blobs.spoolPath($0 + ".update") })
     }
 
     // MARK: - Aggregating
@@ -372,9 +370,7 @@ extension Coordinator {
             else { return }
             if run.record.state == "cancelled" || run.record.state == "failed" {
                 try abandon(run: id, reason: "the run was \(run.record.state)")
-                if case .success(let outcome) = result {
-                    for path in outcome.spoolPaths { try? FileManager.default.removeItem(atPath: path) }
-                }
+                if case .success(let outcome) = result { blobs.discard(outcome.spoolPaths) }
                 return
             }
             switch result {
@@ -423,7 +419,7 @@ extension Coordinator {
                 let spooled = counted(run).map(\.id)
                 try commit(changes + judged + [.round(round)], ledgerCount: ledgerCount)
                 forget(run: id, spooled: spooled)
-                for path in outcome.spoolPaths { try? FileManager.default.removeItem(atPath: path) }
+                blobs.discard(outcome.spoolPaths)
                 dropNoiseStates(run: id, before: number)
                 logger.info(
                     "A round was committed",

@@ -1,6 +1,10 @@
 import Foundation
 import Logging
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 extension Coordinator {
     /// Holds the files against the state that was read: what is left over goes, and an attempt that lost an acknowledged
     /// update is abandoned, since its result would not be that of the updates that were accepted.
@@ -17,10 +21,7 @@ extension Coordinator {
             )
             try abandon(run: id, reason: "\(records.count) acknowledged updates were missing or damaged after a stop")
         }
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolPath(""))) ?? []
-        where name.hasSuffix(".part") || name.contains(".part-") {
-            try? FileManager.default.removeItem(atPath: blobs.spoolPath(name))
-        }
+        for name in check.leftovers() { unlink(blobs.spoolPath(name)) }
         recoverUploads()
     }
 }

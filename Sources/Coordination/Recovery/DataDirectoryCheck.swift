@@ -56,6 +56,23 @@ package struct DataDirectoryCheck: Sendable {
         }
     }
 
+    /// Names in the spool that nothing waits for: a stop came before they were used or removed.
+    package func leftovers() -> [String] {
+        // What has arrived of an upload whose assignment is open is gone on with.
+        let gathering = state.assignments.filter(\.state.isLive).flatMap {
+            [$0.id + Coordinator.partialSuffix, $0.id + Coordinator.judgedSuffix]
+        }
+        let known = Set(awaited().map { $0.id + ".update" } + gathering)
+        // The result of an attempt that is open stands, with what goes with it.
+        let results = Set(state.rounds.filter { !$0.phase.isFinal }.map { "\($0.runId)-\($0.number)-\($0.attempt)" })
+        return blobs.spoolNames().filter { name in
+            if let result = name.range(of: ".result"), !name.contains(".part-") {
+                return !results.contains(String(name[..<result.lowerBound]))
+            }
+            return !known.contains(name)
+        }
+    }
+
     /// Everything that a start checks, and what else an operator wants to know.
     ///
     /// - Parameter isDeep: Whether every model file is hashed; else its size is compared.
@@ -199,17 +216,13 @@ package struct DataDirectoryCheck: Sendable {
     }
 
     private func spool() -> [Finding] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolPath(""))) ?? []
-        // What has arrived of an upload whose assignment is open is gone on with.
-        let gathering = state.assignments.filter(\.state.isLive).map { $0.id + Coordinator.partialSuffix }
-        let known = Set(awaited().map { $0.id + ".update" } + gathering)
-        let stray = names.filter { !known.contains($0) && !$0.hasSuffix(".result") }
+        let stray = leftovers()
         guard !stray.isEmpty else { return [] }
         return [
             Finding(
                 "notice",
                 "spool_leftovers",
-                "\(stray.count) files of the spool belong to uploads that never ended",
+                "\(stray.count) files of the spool are of no use any more: a stop came before they were removed",
                 remedy: "nothing: the next start removes them"
             )
         ]

@@ -115,7 +115,7 @@ struct AggregationJob: Sendable {
             combined = try optimizer.stepping(
                 &model.values,
                 state: &state,
-                observer: { range, parameters in writer.put(range, of: parameters) }
+                observer: writer.put(_:of:)
             ) { receiver throws(any Error) in
                 try combination.combine(to: receiver)
             }

@@ -7,6 +7,7 @@ import Glibc
 /// Immutable files named by their SHA-256, and the spool of updates in progress.
 package struct BlobStore: Sendable {
     private let directory: String
+    private let discarding = DispatchQueue(label: "martlet.discard", qos: .utility)
 
     /// Creates the directories where they are missing.
     package init(dataDirectory: String) throws {
@@ -32,6 +33,19 @@ package struct BlobStore: Sendable {
 
     /// A file of the spool.
     package func spoolPath(_ name: String) -> String { directory + "/spool/" + name }
+
+    /// The names in the spool, without those that were discarded.
+    package func spoolNames() -> [String] {
+        discarding.sync {}
+        return (try? FileManager.default.contentsOfDirectory(atPath: spoolPath(""))) ?? []
+    }
+
+    /// Removes files that nothing refers to any more, soon: a cached file of 100 MB takes tens of milliseconds, for which the
+    /// caller does not wait. What a stop leaves over a start removes.
+    package func discard(_ paths: [String]) {
+        guard !paths.isEmpty else { return }
+        discarding.async { for path in paths { unlink(path) } }
+    }
 
     /// The state of a run's correlated noise after a version.
     package func noiseStatePath(run: String, version: Int) -> String { directory + "/noise/\(run)-\(version).state" }

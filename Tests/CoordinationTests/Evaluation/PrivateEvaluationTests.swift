@@ -157,7 +157,7 @@ struct PrivateEvaluationTests {
         #expect(audit.problems.isEmpty && audit.committed == 6 && audit.reserved == 0)
         let stored = try bench.store.load().assignments
         #expect(stored.count == 40 && stored.allSatisfy { $0.metrics == nil && $0.exampleCount ?? 1 == 1 })
-        let spool = try FileManager.default.contentsOfDirectory(atPath: coordinator.blobs.spoolPath(""))
+        let spool = coordinator.blobs.spoolNames()
         #expect(spool.isEmpty, "\(spool)")
         // What the ledger says is what a start finds.
         #expect(try await bench.restarted().population("p").budget?.spentEpsilon == spent)

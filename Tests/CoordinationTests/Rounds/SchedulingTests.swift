@@ -626,7 +626,7 @@ struct SchedulingTests {
         let error = await refusal { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) }
         #expect(error?.code == "too_stale" && error?.kind == .gone)
         #expect(try await coordinator.run(run).committedRounds == 2)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/spool").isEmpty)
+        #expect(coordinator.blobs.spoolNames().isEmpty)
     }
 
     @Test func cancellingWhileTheSumIsMadePublishesNothing() async throws {

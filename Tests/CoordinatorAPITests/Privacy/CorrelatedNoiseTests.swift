@@ -85,7 +85,7 @@ struct CorrelatedNoiseTests {
         try await bench.play([1], Self.zeros)
         #expect(try FileManager.default.contentsOfDirectory(atPath: noise) == ["\(bench.run)-2.state"])
         // Nothing of a round stays in the spool.
-        #expect(try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/spool").isEmpty)
+        #expect(bench.coordinator.blobs.spoolNames().isEmpty)
     }
 
     @Test(arguments: ["removed", "edited", "old", "other key"])
