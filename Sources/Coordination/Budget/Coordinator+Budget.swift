@@ -36,7 +36,7 @@ extension Coordinator {
         let total = try epsilon(
             of: account.releases(additional: [(id, charge, 1)]),
             population: population,
-            isAdaptive: account.wouldBeAdaptive(run: id, charge: charge)
+            course: account.course(with: charge, of: id)
         )
         guard total.isFinite else {
             throw CoordinationError(
@@ -110,7 +110,7 @@ extension Coordinator {
         let account = ledger.account(population.id)
         // The total is informative and not part of the row's hash.
         row.epsilonAfter =
-            (try? epsilon(of: account.releases(), population: population, isAdaptive: account.isAdaptive)) ?? 0
+            (try? epsilon(of: account.releases(), population: population, course: account.course)) ?? 0
         ledger.noteTotal(row.epsilonAfter)
         return row
     }
@@ -122,27 +122,17 @@ extension Coordinator {
 
     // MARK: - Totals
 
-    /// The accountant that enforces this population's budget for these releases.
-    func accountant(
-        for releases: [CappedRelease],
-        population: PopulationRecord,
-        isAdaptive: Bool
-    ) -> AccountantKind {
-        let enforcing = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: isAdaptive)
-        return ledger.account(population.id).budget?.accountant == "rdp" ? .rdp : enforcing
-    }
-
     private func epsilon(
         of releases: [CappedRelease],
         population: PopulationRecord,
-        isAdaptive: Bool
+        course: PopulationAccount.Course
     ) throws -> Double {
         guard let delta = population.budgetDelta else { return 0 }
-        let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
-        let question = EpsilonQuestion(releases: releases, delta: delta, accountant: kind)
+        let rule = course.rule(of: releases)
+        let question = EpsilonQuestion(releases: releases, delta: delta, rule: rule)
         if let known = epsilons[question] { return known }
         do {
-            let epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind)
+            let epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
             // A round asks for its total when it opens, when it commits, and for what is shown: composed once.
             if epsilons.count >= 64 { epsilons = [:] }
             epsilons[question] = epsilon
@@ -174,7 +164,7 @@ extension Coordinator {
         let status = BudgetStatus(
             epsilon: budget,
             delta: delta,
-            accountant: accountant(for: releases, population: population, isAdaptive: account.isAdaptive).rawValue,
+            accountant: account.course.rule(of: releases).accountant.rawValue,
             isAdaptive: account.isAdaptive,
             spentEpsilon: spent,
             reservedEpsilon: withReserved - spent,
@@ -188,16 +178,10 @@ extension Coordinator {
     private func total(
         _ account: PopulationAccount,
         _ population: PopulationRecord,
-        committedOnly: Bool,
-        isAdaptive: Bool? = nil
+        committedOnly: Bool
     ) -> Double {
         guard let releases = try? account.releases(committedOnly: committedOnly) else { return .infinity }
-        let judged = try? epsilon(
-            of: releases,
-            population: population,
-            isAdaptive: isAdaptive ?? account.isAdaptive
-        )
-        return judged ?? .infinity
+        return (try? epsilon(of: releases, population: population, course: account.course)) ?? .infinity
     }
 
     /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
@@ -208,7 +192,7 @@ extension Coordinator {
         population: PopulationRecord
     ) -> Int? {
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return 0 }
-        let isAdaptive = account.wouldBeAdaptive(run: run, charge: charge)
+        let course = account.course(with: charge, of: run)
         let specification = runs[run]?.specification
         let evaluation = specification.flatMap { PrivacyCharge.evaluation(of: $0) }
         let done = max(0, (runs[run]?.versions.count ?? 1) - 1)
@@ -219,11 +203,10 @@ extension Coordinator {
                 additional.append((run, evaluation, count - specification.evaluationCount(rounds: done)))
             }
             guard let releases = try? account.releases(additional: additional) else { return false }
-            let kind = accountant(for: releases, population: population, isAdaptive: isAdaptive)
+            var rule = course.rule(of: releases)
             // A search by loss distributions would take seconds; Rényi never admits more.
-            let quick = kind == .pld ? .rdp : kind
-            return ((try? BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: quick)) ?? .infinity)
-                <= budget
+            if rule.accountant == .pld { rule.accountant = .rdp }
+            return ((try? BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)) ?? .infinity) <= budget
         }
         guard admits(1) else { return 0 }
         let limit = charge.kind == "banded_matrix" ? (runs[run]?.specification.rounds ?? 1) : 1_000_000
@@ -293,12 +276,15 @@ extension Coordinator {
                 continue
             }
             let found = total(account, population, committedOnly: false)
-            func isStated(_ total: Double) -> Bool { abs(total - last.epsilonAfter) <= 1e-9 * max(1, abs(total)) }
-            // Earlier versions composed by loss distributions what filters judge now: the same charges all the same.
-            guard
-                isStated(found) || isStated(self.total(account, population, committedOnly: false, isAdaptive: false))
-                    || budgetChanged(after: last)
-            else {
+            func isStated(_ total: Double?) -> Bool {
+                total.map { abs($0 - last.epsilonAfter) <= 1e-9 * max(1, abs($0)) } ?? false
+            }
+            // Earlier versions judged by loss distributions, or at the best Rényi order, what filters judge now: the same
+            // charges all the same.
+            let isStatedByAnEarlierJudge =
+                !isStated(found)
+                && [.rdp, .pld].contains { isStated(earlierTotal(account, population, accountant: $0)) }
+            guard isStated(found) || isStatedByAnEarlierJudge || budgetChanged(after: last) else {
                 throw CoordinationError(
                     .unavailable,
                     "ledger_broken",
@@ -327,6 +313,15 @@ extension Coordinator {
         writeLedgerHead()
     }
 
+    private func earlierTotal(
+        _ account: PopulationAccount,
+        _ population: PopulationRecord,
+        accountant: AccountantKind
+    ) -> Double? {
+        guard let delta = population.budgetDelta, let releases = try? account.releases() else { return nil }
+        return try? BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: accountant)
+    }
+
     /// A change of the accountant after a row changes its total, and nothing else does.
     private func budgetChanged(after row: LedgerRow) -> Bool {
         ledger.rows.suffix(from: row.sequence).contains { $0.populationId == row.populationId && $0.runId.isEmpty }
@@ -348,7 +343,7 @@ extension Coordinator {
 struct EpsilonQuestion: Hashable, Sendable {
     var releases: [CappedRelease]
     var delta: Double
-    var accountant: AccountantKind
+    var rule: EnforcingRule
 }
 
 /// What a budget's status was computed from.

@@ -2,7 +2,7 @@ package import DifferentialPrivacy
 package import Foundation
 import WireFormat
 
-/// An independent recomputation of an exported ledger: chain, states, kinds, and ε by two accountants.
+/// An independent recomputation of an exported ledger: chain, states, kinds, and ε by every accountant that has a rule.
 ///
 /// It shares no state and no totals with the coordinator: everything is derived again from the rows of the document.
 package struct LedgerAudit: Sendable {
@@ -14,6 +14,8 @@ package struct LedgerAudit: Sendable {
     package private(set) var epsilons: [(accountant: AccountantKind, spent: Double, withReserved: Double)] = []
     package private(set) var budgetEpsilon: Double?
     package private(set) var budgetDelta: Double?
+    /// Who may enforce, by the events and the order in which they came.
+    package private(set) var judge: AccountantKind?
     /// One sentence for everything that does not hold.
     package private(set) var problems: [String] = []
 
@@ -56,7 +58,13 @@ package struct LedgerAudit: Sendable {
     private struct Sums {
         var committed = 0
         var open = 0
+        /// Charged before a second run began, by the first one.
+        var prepaid = 0
     }
+
+    /// Whether filters have to judge, and whether they did from the first charge on.
+    private var isAdaptive = false
+    private var isFiltered = false
 
     private static func lines(_ data: Data, _ decoder: JSONDecoder) throws -> [LedgerAuditDocument.Row] {
         struct Line: Decodable {
@@ -111,6 +119,8 @@ package struct LedgerAudit: Sendable {
     private mutating func readStates(_ rows: [LedgerAuditDocument.Row]) -> [(Plan, Sums)] {
         var states: [String: (state: String, plan: Plan, count: Int)] = [:]
         var order: [Plan] = []
+        var firstRun: String?
+        var prepaid: [Plan: Int] = [:]
         for row in rows {
             let data = Data((row.event ?? "").utf8)
             let run = row.runId ?? ""
@@ -119,7 +129,10 @@ package struct LedgerAudit: Sendable {
                     problems.append("row \(row.sequence) states an event of an unknown kind")
                     continue
                 }
-                if note.kind == "budget" { (budgetEpsilon, budgetDelta) = (note.epsilon, note.delta) }
+                if note.kind == "budget" {
+                    (budgetEpsilon, budgetDelta) = (note.epsilon, note.delta)
+                    if note.accountant == "rdp" { isFiltered = true }
+                }
                 continue
             }
             guard let charge = try? JSONDecoder().decode(PrivacyCharge.self, from: data),
@@ -130,6 +143,14 @@ package struct LedgerAudit: Sendable {
             }
             // What came back after a roll-back has a cap of its own: its participations were forgotten.
             let plan = Plan(run: row.round == 0 ? "\(run)#\(row.sequence)" : run, charge: charge.plan)
+            if firstRun == nil, charge.startsFiltered { isFiltered = true }
+            if !isAdaptive, charge.isAdaptive == true || row.round == 0 || firstRun.map({ $0 != run }) ?? false {
+                isAdaptive = true
+                for entry in states.values where entry.state != "released" && entry.plan.run == firstRun {
+                    prepaid[entry.plan, default: 0] += entry.count
+                }
+            }
+            firstRun = firstRun ?? run
             if !order.contains(plan) { order.append(plan) }
             let key = "\(run)/\(row.round ?? 0)/\(row.attempt ?? 0)/\(charge.release ?? "update")"
             let state = row.state ?? ""
@@ -153,27 +174,30 @@ package struct LedgerAudit: Sendable {
             default: released += entry.count
             }
         }
+        for (plan, count) in prepaid { sums[plan, default: Sums()].prepaid = count }
         return order.map { ($0, sums[$0] ?? Sums()) }
     }
 
     private mutating func compute(_ plans: [(Plan, Sums)], delta: Double) {
         func releases(_ count: (Sums) -> Int) throws -> [CappedRelease] {
-            try plans.compactMap { count($0.1) > 0 ? try $0.0.charge.release(count: count($0.1)) : nil }
+            try plans.compactMap { plan, sums in
+                guard count(sums) > 0 else { return nil }
+                var release = try plan.charge.release(count: count(sums))
+                release.prepaidCount = sums.prepaid
+                return release
+            }
         }
-        for kind in [AccountantKind.gaussian, .pld, .rdp] {
+        let all = (try? releases { $0.committed + $0.open }) ?? []
+        let enforcing = BudgetArithmetic.enforcingRule(of: all, isAdaptive: isAdaptive, isFiltered: isFiltered)
+        judge = enforcing.accountant
+        for kind in [AccountantKind.gaussian, .pld, .rdp, .filter] {
             if kind == .pld && delta < LossDistributionAccountant.smallestDelta { continue }
+            if kind == .filter && enforcing.accountant != .filter { continue }
+            let rule = kind == .filter ? enforcing : EnforcingRule(kind)
             do {
-                let spent = try BudgetArithmetic.epsilon(
-                    of: releases(\.committed),
-                    delta: delta,
-                    accountant: kind
-                )
-                let all = try BudgetArithmetic.epsilon(
-                    of: releases { $0.committed + $0.open },
-                    delta: delta,
-                    accountant: kind
-                )
-                epsilons.append((kind, spent, all))
+                let spent = try BudgetArithmetic.epsilon(of: releases(\.committed), delta: delta, rule: rule)
+                let withReserved = try BudgetArithmetic.epsilon(of: all, delta: delta, rule: rule)
+                epsilons.append((kind, spent, withReserved))
             } catch let error as PrivacyError {
                 // The exact accountant has rules for Gaussian events only; the others judge the rest.
                 if case .unsupportedEvent = error { continue }
@@ -185,13 +209,19 @@ package struct LedgerAudit: Sendable {
     }
 
     private mutating func compare(_ document: LedgerAuditDocument?, lastTotal: Double?) {
-        let name = document?.budget.accountant
-        guard let judge = epsilons.first(where: { $0.accountant.rawValue == name }) ?? epsilons.first else {
-            problems.append("no accountant has a rule for the events")
+        guard let judge = epsilons.first(where: { $0.accountant == self.judge }) else {
+            problems.append("no accountant that may enforce has a rule for the events")
             return
         }
+        if let name = document?.budget.accountant, name != judge.accountant.rawValue {
+            problems.append(
+                "the document goes by the accountant \(name); for how its charges came to be chosen only "
+                    + "\(judge.accountant.rawValue) is proven"
+            )
+        }
         func differs(_ left: Double, _ right: Double) -> Bool { abs(left - right) > 1e-9 * max(1, abs(right)) }
-        if let lastTotal, differs(lastTotal, judge.withReserved), lastTotal > 0 {
+        // Rows of earlier versions say what other accountants found of the same charges.
+        if let lastTotal, lastTotal > 0, epsilons.allSatisfy({ differs(lastTotal, $0.withReserved) }) {
             problems.append("the last row says epsilon \(lastTotal), but the charges add up to \(judge.withReserved)")
         }
         if let document {

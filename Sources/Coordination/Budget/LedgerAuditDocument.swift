@@ -58,10 +58,10 @@ package struct LedgerAuditDocument: Codable, Sendable {
 }
 
 extension LedgerAuditDocument {
-    /// The charges that count, in the order of their plans.
+    /// What the population has been charged with.
     ///
-    /// - Throws: ``CoordinationError`` or ``PrivacyError`` for a row that this version does not know.
-    package func releases() throws -> [CappedRelease] {
+    /// - Throws: ``CoordinationError`` for a row that this version does not know.
+    package func account() throws -> PopulationAccount {
         var account = PopulationAccount()
         for row in rows {
             guard let event = row.event else { continue }
@@ -81,6 +81,6 @@ extension LedgerAuditDocument {
                 )
             )
         }
-        return try account.releases()
+        return account
     }
 }

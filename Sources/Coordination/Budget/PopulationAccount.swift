@@ -51,6 +51,10 @@ package struct PopulationAccount: Sendable {
     /// the budget.
     private(set) var isAdaptive = false
     private var chargedRuns: Set<String> = []
+    private var firstRun: String?
+    private var firstIsFiltered = false
+    /// What the first run, whose plan was fixed, had been charged with when another one began.
+    private var prepaid: [Plan: Int] = [:]
     /// The last event that was read: rows of one run have the same text.
     private var lastEvent: (text: String, charge: PrivacyCharge)?
 
@@ -76,14 +80,18 @@ package struct PopulationAccount: Sendable {
             charge = read
             lastEvent = (row.event, read)
         }
-        if charge.isAdaptive == true { isAdaptive = true }
+        if charge.isAdaptive == true { becomeAdaptive() }
+        if firstRun == nil {
+            firstRun = row.runId
+            firstIsFiltered = charge.startsFiltered
+        }
         let plan = Plan(run: row.runId, round: row.round, sequence: row.sequence, charge: charge)
         let key = Key(run: row.runId, round: row.round, attempt: row.attempt, release: charge.release)
         switch (row.state, open[key]) {
         case ("reserved", nil):
             if plans[plan] == nil {
                 planOrder.append(plan)
-                if isCharged(besides: row.runId) { isAdaptive = true }
+                if isCharged(besides: row.runId) { becomeAdaptive() }
             }
             chargedRuns.insert(row.runId)
             plans[plan, default: Counts()].reserved += charge.count ?? 1
@@ -97,13 +105,13 @@ package struct PopulationAccount: Sendable {
             if plans[plan] == nil { planOrder.append(plan) }
             plans[plan, default: Counts()].committed += charge.count ?? 1
             chargedRuns.insert(row.runId)
-            isAdaptive = true
+            becomeAdaptive()
         default: throw Self.broken(row, "is no possible next state of its charge")
         }
     }
 
     /// The charges that count, with more where they are being considered.
-    func releases(
+    package func releases(
         committedOnly: Bool = false,
         additional: [(run: String, charge: PrivacyCharge, count: Int)] = []
     ) throws(PrivacyError) -> [CappedRelease] {
@@ -113,7 +121,10 @@ package struct PopulationAccount: Sendable {
             guard let counts = plans[plan] else { continue }
             let more = extras.reduce(0) { $0 + ($1.plan == plan ? $1.count : 0) }
             let count = (committedOnly ? counts.committed : counts.all) + more
-            if count > 0 { result.append(try plan.charge.release(count: count)) }
+            guard count > 0 else { continue }
+            var release = try plan.charge.release(count: count)
+            release.prepaidCount = (isAdaptive ? prepaid[plan] : plan.run == firstRun ? counts.all : nil) ?? 0
+            result.append(release)
         }
         for extra in extras where plans[extra.plan] == nil && extra.count > 0 {
             result.append(try extra.plan.charge.release(count: extra.count))
@@ -121,10 +132,45 @@ package struct PopulationAccount: Sendable {
         return result
     }
 
+    /// How the releases came to be chosen, which decides who may judge them.
+    struct Course {
+        var isAdaptive: Bool
+        /// Whether filters judge everything from the first charge on.
+        var isFiltered: Bool
+
+        func rule(of releases: [CappedRelease]) -> EnforcingRule {
+            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, isFiltered: isFiltered)
+        }
+    }
+
+    /// The course so far.
+    var course: Course { Course(isAdaptive: isAdaptive, isFiltered: isDeclaredFiltered || firstIsFiltered) }
+
+    /// The course with one more charge.
+    func course(with charge: PrivacyCharge, of run: String) -> Course {
+        Course(
+            isAdaptive: wouldBeAdaptive(run: run, charge: charge),
+            isFiltered: wouldBeFiltered(charge: charge)
+        )
+    }
+
     /// Whether the plan would make the population adaptive when it starts now.
     func wouldBeAdaptive(run: String, charge: PrivacyCharge) -> Bool {
         isAdaptive || charge.isAdaptive == true
             || (plans[Plan(run: run, charge: charge)] == nil && isCharged(besides: run))
+    }
+
+    /// Whether filters judge everything from the first charge on, which this one may be.
+    package func wouldBeFiltered(charge: PrivacyCharge) -> Bool {
+        isDeclaredFiltered || (firstRun == nil ? charge.startsFiltered : firstIsFiltered)
+    }
+
+    private var isDeclaredFiltered: Bool { budget?.accountant == "rdp" }
+
+    private mutating func becomeAdaptive() {
+        guard !isAdaptive else { return }
+        isAdaptive = true
+        for (plan, counts) in plans where plan.run == firstRun { prepaid[plan] = counts.all }
     }
 
     /// Whether a run other than this one was ever charged.

@@ -33,8 +33,13 @@ package enum PrivacyCalibration {
                 parameterCount: parameterCount ?? 0,
                 rounds: trial.rounds
             )
-            let judge = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: trial.followsItsOutputs)
-            return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
+            let charge = PrivacyCharge(of: trial, parameterCount: parameterCount ?? 0)
+            let rule = BudgetArithmetic.enforcingRule(
+                of: releases,
+                isAdaptive: trial.followsItsOutputs,
+                isFiltered: charge.startsFiltered
+            )
+            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
         }
         var (lower, upper) = (0.1, 0.1)
         while try epsilon(upper) > target.epsilon {

@@ -86,6 +86,12 @@ package struct PrivacyCharge: Codable, Hashable, Sendable {
         }
     }
 
+    /// Whether a population that begins with this charge is judged by filters from the beginning.
+    var startsFiltered: Bool {
+        guard let release = try? release(count: 1) else { return false }
+        return BudgetArithmetic.startsFiltered(with: release.event, isAdaptive: isAdaptive == true)
+    }
+
     /// Canonical JSON: sorted keys.
     package var canonical: String {
         let encoder = JSONEncoder()

@@ -16,7 +16,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
     package var accountant: String
     /// ε of this run alone.
     package var epsilon: Double
-    /// The same by Rényi divergences: what always may be enforced.
+    /// The same by Rényi divergences at the best order, which most other libraries give.
     package var epsilonRdp: Double
     /// ε after each tenth of the rounds.
     package var epsilonByRound: [RoundCost]
@@ -44,6 +44,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
     ///   - budget: The population's ε.
     ///   - earlier: What the population has been charged with already.
     ///   - isAdaptive: Whether outputs were seen before this plan was made.
+    ///   - isFiltered: Whether filters have judged the population from its first charge on; `nil` where this run is the first.
     /// - Throws: ``PrivacyError``.
     package init(
         of specification: RunSpecification,
@@ -51,17 +52,22 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         delta: Double,
         budget: Double?,
         earlier: [CappedRelease] = [],
-        isAdaptive: Bool = false
+        isAdaptive: Bool = false,
+        isFiltered: Bool? = nil
     ) throws(PrivacyError) {
         let isAdaptive = isAdaptive || specification.followsItsOutputs
         let charge = PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
+        let isFiltered = isFiltered ?? charge.startsFiltered
         func releases(_ rounds: Int) throws(PrivacyError) -> [CappedRelease] {
             try PrivacyCharge.releases(of: specification, parameterCount: parameterCount ?? 0, rounds: rounds)
         }
+        func rule(_ releases: [CappedRelease]) -> EnforcingRule {
+            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, isFiltered: isFiltered)
+        }
         func cost(_ rounds: Int, alone: Bool, _ kind: AccountantKind? = nil) throws(PrivacyError) -> Double {
             let releases = (alone ? [] : earlier) + (try releases(rounds))
-            let judge = kind ?? BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: isAdaptive)
-            return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
+            let judge = kind.map { EnforcingRule($0) } ?? rule(releases)
+            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: judge)
         }
         let z = specification.privacy.noiseMultiplier
         let cap = specification.cohort.maxParticipations
@@ -72,12 +78,7 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         participations = cap > 0 ? min(cap, rounds) : rounds
         samplingRate = charge.kind == "poisson_gaussian" ? charge.samplingRate : nil
         self.delta = delta
-        accountant =
-            BudgetArithmetic.enforcingAccountant(
-                of: earlier + (try releases(rounds)),
-                isAdaptive: isAdaptive
-            )
-            .rawValue
+        accountant = rule(earlier + (try releases(rounds))).accountant.rawValue
         epsilon = try cost(rounds, alone: true)
         epsilonRdp = try cost(rounds, alone: true, .rdp)
         epsilonByRound = []
@@ -156,7 +157,10 @@ extension Coordinator {
                 delta: delta,
                 budget: population.budgetEpsilon,
                 earlier: account.releases(),
-                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty
+                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty,
+                isFiltered: account.wouldBeFiltered(
+                    charge: PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
+                )
             )
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")

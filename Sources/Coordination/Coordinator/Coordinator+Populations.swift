@@ -7,7 +7,7 @@ package struct BudgetStatus: Codable, Equatable, Sendable {
     package var delta: Double
     package var unit = "client"
     package var relation = "zero_out"
-    /// Who enforces: `gaussian`, `pld` or `rdp`.
+    /// Who enforces: `gaussian`, `pld`, `rdp` or `filter`.
     package var accountant = "gaussian"
     /// Whether a plan began after another run had published, so that only filters may enforce.
     package var isAdaptive = false

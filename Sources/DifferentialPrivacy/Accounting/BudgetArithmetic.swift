@@ -16,13 +16,23 @@ public struct CappedRelease: Hashable, Sendable {
     public var cap: Int
     /// Noised coordinates of one release; 0 where the noise is exact on integers.
     public var coordinateCount: Int
+    /// How many of them belong to a plan that was fixed before anything was seen, whose own δ is set aside: see
+    /// ``EnforcingRule``.
+    public var prepaidCount: Int
 
     /// Creates a release.
-    public init(_ event: PrivacyEvent, count: Int = 1, cap: Int = 0, coordinateCount: Int = 0) {
+    public init(
+        _ event: PrivacyEvent,
+        count: Int = 1,
+        cap: Int = 0,
+        coordinateCount: Int = 0,
+        prepaidCount: Int = 0
+    ) {
         self.event = event
         self.count = count
         self.cap = cap
         self.coordinateCount = coordinateCount
+        self.prepaidCount = prepaidCount
     }
 
     var composed: (event: PrivacyEvent, count: Int) {
@@ -31,8 +41,42 @@ public struct CappedRelease: Hashable, Sendable {
     }
 }
 
+/// Who judges a population's releases, and with how much of δ.
+///
+/// What is decided by the first charge, when nothing was seen, costs nothing: exact composition of Gaussian releases,
+/// loss distributions of one fixed plan, or ``PrivacyFilter`` from the beginning have the whole δ. A population that was judged in one
+/// of the first two ways and then mixes mechanisms by decisions of its own could have gone on either way: both
+/// together cost the sum of their δ (the union in ``PrivacyFilter``), so that what was mixed gets ``mixedShare`` of δ beside it. Failures
+/// of the fixed plan's own releases are part of the first sum and not counted again (``CappedRelease/prepaidCount``).
+public struct EnforcingRule: Hashable, Sendable {
+    /// δ of a population that mixes later is at most 1 + this times the budget's.
+    public static let mixedShare = 0.05
+
+    /// The accountant.
+    public var accountant: AccountantKind
+    /// The share of δ at which it answers.
+    public var deltaShare: Double
+
+    /// Creates a rule.
+    public init(_ accountant: AccountantKind, deltaShare: Double = 1) {
+        self.accountant = accountant
+        self.deltaShare = deltaShare
+    }
+}
+
 /// What the releases of a population cost together.
 public enum BudgetArithmetic {
+    /// The total ε by a rule.
+    ///
+    /// - Throws: ``PrivacyError``.
+    public static func epsilon(
+        of releases: [CappedRelease],
+        delta: Double,
+        rule: EnforcingRule
+    ) throws(PrivacyError) -> Double {
+        try epsilon(of: releases, delta: delta * rule.deltaShare, accountant: rule.accountant)
+    }
+
     /// The total ε at δ, with the sampler's own error taken off δ first where it counts.
     ///
     /// `δ_sampler = (1 + e^ε) √(D / (1152 Σ*⁴))` over D noised coordinates bounds how far the integer noise is from the
@@ -48,6 +92,7 @@ public enum BudgetArithmetic {
         accountant kind: AccountantKind
     ) throws(PrivacyError) -> Double {
         try Require.delta(delta)
+        if kind == .filter { return try filtered(releases, delta: delta) }
         let composed = releases.map(\.composed)
         let accountant = try kind.accountant(of: composed)
         let coordinates = releases.reduce(0.0) { $0 + Double($1.count) * Double($1.coordinateCount) }
@@ -90,19 +135,52 @@ public enum BudgetArithmetic {
         return .infinity
     }
 
-    /// The accountant that may enforce: the exact one where all events are Gaussian, loss distributions where the plan
-    /// was fixed beforehand, Rényi otherwise.
+    /// ε by ``PrivacyFilter``, in which only sampled releases pay for the error of the integer noise.
+    private static func filtered(_ releases: [CappedRelease], delta: Double) throws(PrivacyError) -> Double {
+        var filter = PrivacyFilter()
+        var coordinates = 0.0
+        for release in releases {
+            let (event, count) = release.composed
+            try filter.add(event, count: count, prepaid: release.prepaidCount)
+            guard !event.isGaussian else { continue }
+            coordinates += Double(max(0, release.count - release.prepaidCount)) * Double(release.coordinateCount)
+        }
+        let epsilon = try filter.epsilon(delta: delta)
+        let unit = (coordinates / 1152).squareRoot() / Double(IntegerGaussianSampler.variance)
+        let failing = filter.additiveDelta + (coordinates > 0 ? (1 + exp(epsilon)) * unit : 0)
+        return failing <= PrivacyFilter.additiveShare * delta ? epsilon : .infinity
+    }
+
+    /// Who enforces: exact composition where all events are Gaussian; where the plan was fixed beforehand, loss distributions,
+    /// or Rényi divergences for events that have none; ``PrivacyFilter`` otherwise.
     ///
     /// A plan that ends early by what it has published, or whose share of a budget depends on when another run ends, was not
     /// fixed beforehand: the composition of what was done is then no bound for how it came to be done.
-    public static func enforcingAccountant(of releases: [CappedRelease], isAdaptive: Bool) -> AccountantKind {
-        if releases.allSatisfy({ $0.event.gaussianInverseSquare != nil }) { return .gaussian }
+    ///
+    /// - Parameters:
+    ///   - releases: What counts.
+    ///   - isAdaptive: Whether any of it was decided after something had been published.
+    ///   - isFiltered: Whether ``startsFiltered(with:isAdaptive:)`` was true of the first charge.
+    /// - Returns: The accountant and its share of δ.
+    public static func enforcingRule(
+        of releases: [CappedRelease],
+        isAdaptive: Bool,
+        isFiltered: Bool = false
+    ) -> EnforcingRule {
+        if isFiltered { return EnforcingRule(.filter) }
+        if releases.allSatisfy({ $0.event.isGaussian }) { return EnforcingRule(.gaussian) }
+        guard !isAdaptive else { return EnforcingRule(.filter, deltaShare: EnforcingRule.mixedShare) }
         let hasLosses = releases.allSatisfy {
             switch $0.event {
             case .poissonGaussian, .laplace, .approximate: true
-            default: $0.event.gaussianInverseSquare != nil
+            default: $0.event.isGaussian
             }
         }
-        return isAdaptive || !hasLosses ? .rdp : .pld
+        return EnforcingRule(hasLosses ? .pld : .rdp)
+    }
+
+    /// Whether a population whose first charge this is gets judged by filters from the beginning, with the whole δ.
+    public static func startsFiltered(with event: PrivacyEvent, isAdaptive: Bool) -> Bool {
+        isAdaptive && !event.isGaussian
     }
 }

@@ -1,11 +1,11 @@
 /// Adds up what releases cost together.
 ///
-/// All accountants here give upper bounds. Which of them may stop a run: the exact Gaussian and the Rényi accountants
+/// All accountants here give upper bounds. Which of them may stop a run: the exact Gaussian accountant and ``PrivacyFilter``
 /// always, also when later events are chosen after seeing earlier outputs, because both are privacy filters (Smith and
-/// Thakurta 2022, arXiv:2210.17520; Feldman and Zrnic 2021, arXiv:2008.11193); the loss-distribution accountant only
-/// where all events were fixed beforehand.
+/// Thakurta 2022, arXiv:2210.17520; Feldman and Zrnic 2021, arXiv:2008.11193); loss distributions and the best of many Rényi
+/// orders only where all events were fixed beforehand.
 public protocol PrivacyAccountant: Sendable {
-    /// The accountant's name in documents: `gaussian`, `rdp`, `pld`, `zcdp` or `basic`.
+    /// The accountant's name in documents: `gaussian`, `rdp`, `pld`, `filter`, `zcdp` or `basic`.
     static var name: String { get }
     /// Whether the bound holds when events are chosen after seeing earlier outputs.
     static var isFilter: Bool { get }
@@ -53,10 +53,12 @@ extension PrivacyAccountant {
 public enum AccountantKind: String, CaseIterable, Codable, Sendable {
     /// Exact composition of Gaussian mechanisms.
     case gaussian
-    /// Rényi divergences at fixed orders.
+    /// Rényi divergences at the best of many orders.
     case rdp
     /// Numerical composition of privacy loss distributions.
     case pld
+    /// Filters with shares of δ, for releases that were chosen after seeing earlier ones.
+    case filter
     /// Zero-concentrated differential privacy.
     case zcdp
     /// Sums of ε and δ.
@@ -68,6 +70,7 @@ public enum AccountantKind: String, CaseIterable, Codable, Sendable {
         case .gaussian: GaussianCompositionAccountant()
         case .rdp: RenyiAccountant()
         case .pld: LossDistributionAccountant()
+        case .filter: PrivacyFilter()
         case .zcdp: ZeroConcentratedAccountant()
         case .basic: BasicAccountant()
         }
@@ -83,6 +86,7 @@ public enum AccountantKind: String, CaseIterable, Codable, Sendable {
         case .gaussian: try Self.filled(GaussianCompositionAccountant(), events)
         case .rdp: try Self.filled(RenyiAccountant(), events)
         case .pld: try Self.filled(LossDistributionAccountant(), events)
+        case .filter: try Self.filled(PrivacyFilter(), events)
         case .zcdp: try Self.filled(ZeroConcentratedAccountant(), events)
         case .basic: try Self.filled(BasicAccountant(), events)
         }

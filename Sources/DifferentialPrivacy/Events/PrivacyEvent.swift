@@ -51,6 +51,29 @@ public enum PrivacyEvent: Hashable, Sendable {
         }
     }
 
+    /// Whether the event equals one Gaussian mechanism.
+    public var isGaussian: Bool { gaussianInverseSquare != nil }
+
+    /// ρ with `r(α) ≤ ρα` at every order α; `nil` where no such bound is known.
+    ///
+    /// A sampled Gaussian is at most its unsampled one. Pure ε is ε²/2 (Bun and Steinke 2016, arXiv:1605.02065, Proposition 1.4).
+    var concentration: Double? {
+        switch self {
+        case .poissonGaussian(_, let z), .discreteGaussian(let z): 1 / (2 * z * z)
+        case .laplace, .approximate: pureEpsilon.map { $0 * $0 / 2 }
+        default: gaussianInverseSquare.map { $0 / 2 }
+        }
+    }
+
+    /// ε of a release that is ε-DP but for its own δ; `nil` where it is not.
+    var pureEpsilon: Double? {
+        switch self {
+        case .laplace(let scale): 1 / scale
+        case .approximate(let epsilon, _): epsilon
+        default: nil
+        }
+    }
+
     /// Refuses parameters outside the domain: q in (0, 1], z and b finite and more than 0.
     func validate() throws(PrivacyError) {
         switch self {

@@ -1,14 +1,14 @@
 import Foundation
 
-/// Rényi differential privacy at fixed orders: curves add up, also as a filter.
+/// Rényi differential privacy at fixed orders: curves add up, and the best order is taken at the end.
 ///
-/// Sources: Mironov 2017, arXiv:1702.07476; conversion by Canonne, Kamath and Steinke 2020, arXiv:2004.00010,
-/// Proposition 12; adaptive composition by Feldman and Zrnic 2021, arXiv:2008.11193.
+/// This holds for releases that were fixed beforehand; ``PrivacyFilter`` judges others. Sources: Mironov 2017,
+/// arXiv:1702.07476; conversion by Canonne, Kamath and Steinke 2020, arXiv:2004.00010, Proposition 12.
 public struct RenyiAccountant: PrivacyAccountant {
     /// The accountant's name in documents.
     public static let name = "rdp"
     /// Whether the bound holds for events that are chosen adaptively.
-    public static let isFilter = true
+    public static let isFilter = false
     /// 1.1 to 10.9 in steps of 0.1, 11 to 63, 128, 256, 512, 1024.
     public static let defaultOrders: [Double] = {
         let tenths = (11...109).map { Double($0) / 10 }
@@ -61,18 +61,18 @@ public struct RenyiAccountant: PrivacyAccountant {
         guard delta > 0 else { return (.infinity, .infinity) }
         var best = (epsilon: Double.infinity, order: Double.infinity)
         for (order, divergence) in zip(orders, divergences) where divergence.isFinite {
-            let candidate: Double
-            if delta * delta + expm1(-divergence) > 0 {
-                // δ ≤ √(1 − e^{−KL}), and the KL divergence is at most r(α).
-                candidate = 0
-            } else if order > 1.01 {
-                candidate = max(0, divergence + log1p(-1 / order) - log(delta * order) / (order - 1))
-            } else {
-                continue
-            }
+            let candidate = Self.epsilon(divergence: divergence, order: order, delta: delta)
             if candidate < best.epsilon { best = (candidate, order) }
         }
         return best
+    }
+
+    /// ε at δ of what is (α, r)-RDP.
+    static func epsilon(divergence: Double, order: Double, delta: Double) -> Double {
+        // δ ≤ √(1 − e^{−KL}), and the KL divergence is at most r(α).
+        if delta * delta + expm1(-divergence) > 0 { return 0 }
+        guard order > 1.01 else { return .infinity }
+        return max(0, divergence + log1p(-1 / order) - log(delta * order) / (order - 1))
     }
 
     /// The smallest δ shown for ε.

@@ -84,7 +84,8 @@ struct ClientLedger: Codable, Equatable, Sendable {
         var releases: [CappedRelease] = []
         for event in events { releases.append(try event.release()) }
         // Terms follow what was published before: only filters may judge.
-        let judge = BudgetArithmetic.enforcingAccountant(of: releases, isAdaptive: true)
-        return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: judge)
+        let isFiltered = releases.first.map { BudgetArithmetic.startsFiltered(with: $0.event, isAdaptive: true) }
+        let rule = BudgetArithmetic.enforcingRule(of: releases, isAdaptive: true, isFiltered: isFiltered ?? false)
+        return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
     }
 }

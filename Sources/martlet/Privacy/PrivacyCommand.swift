@@ -109,7 +109,7 @@ struct MechanismOptions: ParsableArguments {
     @Option(help: "Laplace noise instead: its scale over the L1 sensitivity.") var laplaceScale: Double?
     @Option(help: "Rounds that one client's data can be in.") var rounds = 1
     @Option(help: "Chance that a client is in a round; 1 claims no amplification.") var samplingRate = 1.0
-    @Option(help: "The only accountant to ask: gaussian, pld, rdp, zcdp or basic.") var accountant: String?
+    @Option(help: "The only accountant to ask: gaussian, pld, rdp, filter, zcdp or basic.") var accountant: String?
     @Flag(help: "Print JSON.") var json = false
 
     func validate() throws {
@@ -118,7 +118,7 @@ struct MechanismOptions: ParsableArguments {
         }
         try PrivacyCommand.check(rounds: rounds)
         if let accountant, AccountantKind(rawValue: accountant) == nil {
-            throw ValidationError("the accountant must be gaussian, pld, rdp, zcdp or basic, not \(accountant)")
+            throw ValidationError("the accountant must be gaussian, pld, rdp, filter, zcdp or basic, not \(accountant)")
         }
     }
 

@@ -30,13 +30,13 @@ struct PrivacyPlan: AsyncParsableCommand {
         let count = try parameters ?? BuiltInModels.initialModel(specification.model)?.layout.parameterCount
         var (budget, budgetDelta) = (epsilon, delta)
         var earlier: [CappedRelease] = []
-        var isAdaptive = false
+        var account: PopulationAccount?
         if fromServer {
             let path = "/v1/populations/\(escaped(specification.population))/ledger?format=audit"
             let document = try WireCoding.decode(LedgerAuditDocument.self, from: try await access.call("GET", path))
             (budget, budgetDelta) = (document.budget.epsilon, document.budget.delta)
-            earlier = try document.releases()
-            isAdaptive = !earlier.isEmpty
+            account = try document.account()
+            earlier = try account?.releases() ?? []
         }
         do {
             specification = try PrivacyCalibration.resolve(specification, parameterCount: count, delta: budgetDelta)
@@ -46,7 +46,10 @@ struct PrivacyPlan: AsyncParsableCommand {
                 delta: budgetDelta,
                 budget: budget,
                 earlier: earlier,
-                isAdaptive: isAdaptive
+                isAdaptive: !earlier.isEmpty,
+                isFiltered: account?.wouldBeFiltered(
+                    charge: PrivacyCharge(of: specification, parameterCount: count ?? 0)
+                )
             )
             if access.json {
                 print(String(decoding: try WireCoding.encode(projection), as: UTF8.self))

@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import TestSupport
 import Testing
 import WireFormat
 
@@ -26,15 +27,18 @@ struct AdaptivePlanTests {
     /// What was done until a measurement said stop is no composition that was fixed beforehand.
     @Test func aRuleToStopByAMeasurementMakesFiltersEnforce() throws {
         let (fixed, stopping) = (try Self.projection(stop: false), try Self.projection(stop: true))
-        #expect(fixed.accountant == "pld" && stopping.accountant == "rdp")
-        #expect(stopping.epsilon == stopping.epsilonRdp && stopping.epsilon > fixed.epsilon)
+        #expect(fixed.accountant == "pld" && stopping.accountant == "filter")
+        #expect(stopping.epsilon > stopping.epsilonRdp && stopping.epsilonRdp > fixed.epsilon)
+        #expect(stopping.epsilonRdp == fixed.epsilonRdp && stopping.roundsThatFit <= fixed.roundsThatFit)
         let specification = try Self.specification(stop: true)
         #expect(PrivacyCharge(of: specification, parameterCount: 4).isAdaptive == true)
         #expect(PrivacyCharge.evaluation(of: specification)?.isAdaptive == true)
         #expect(PrivacyCharge(of: try Self.specification(stop: false), parameterCount: 4).isAdaptive == nil)
         var account = PopulationAccount()
         try account.take(Self.row("r", round: 1, PrivacyCharge(of: specification, parameterCount: 4)))
-        #expect(account.isAdaptive)
+        // Decided by the first charge: filters have the whole δ.
+        let releases = try account.releases()
+        #expect(account.isAdaptive && account.course.rule(of: releases) == EnforcingRule(.filter))
     }
 
     /// Whoever ends one run by its models gives the other more of the budget.
@@ -47,6 +51,115 @@ struct AdaptivePlanTests {
         #expect(account.wouldBeAdaptive(run: "second", charge: charge))
         try account.take(Self.row("second", round: 1, charge))
         #expect(account.isAdaptive && account.wouldBeAdaptive(run: "first", charge: charge))
+        // Loss distributions could have gone on with the whole δ: what is mixed has a share beside it.
+        let releases = try account.releases()
+        #expect(account.course.rule(of: releases) == EnforcingRule(.filter, deltaShare: EnforcingRule.mixedShare))
+        #expect(releases.map(\.prepaidCount) == [2, 0])
+        try account.take(Self.row("first", round: 3, charge))
+        #expect(try account.releases().map(\.prepaidCount) == [2, 0])
+    }
+
+    /// Whoever knows beforehand that mechanisms will be mixed says so, and pays no share.
+    @Test func aPopulationMayBeFilteredFromItsFirstChargeOn() throws {
+        let charge = PrivacyCharge(of: try Self.specification(stop: false), parameterCount: 4)
+        var account = PopulationAccount()
+        let note = LedgerNote(kind: "budget", epsilon: 8, delta: 1e-5, accountant: "rdp")
+        var row = Self.row("", round: 1, charge)
+        (row.event, row.state) = (note.canonical, "committed")
+        try account.take(row)
+        #expect(account.course(with: charge, of: "first").rule(of: []) == EnforcingRule(.filter))
+        try account.take(Self.row("first", round: 1, charge))
+        try account.take(Self.row("second", round: 1, charge))
+        #expect(account.course.rule(of: try account.releases()) == EnforcingRule(.filter))
+    }
+
+    /// A run that stops by its measurements takes its first charge with the whole δ, and stays within what that admits.
+    @Test(.timeLimit(.minutes(1)))
+    func aPrivateRunWithARuleToStopEndsByItsBudgetOrByItsRule() async throws {
+        func text(_ rule: String) -> String {
+            """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 30,
+             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 30},
+             "evaluation": {"every": 2, "cohort_goal": 16, "minimum": 16, "noise_multiplier": 0.5, "max_participations": 30,
+                            "metrics": ["top1"]},
+             "privacy": {"mode": "central", "mechanism": "laplace", "noise_multiplier": 10, "clipping": {"policy": "l1"}},
+             "stop": {"metric": "top1", \(rule)}}
+            """
+        }
+        // Twelve standard deviations of the noised rate lie between 1 and ½; nobody reaches 1,000 rounds without gain.
+        for (rule, version) in [(#""at_least": 0.5"#, 2), (#""patience": 1000"#, 0)] {
+            let specification = try RunSpecification.read(JSONValue.parse(Array(text(rule).utf8)))
+            func cost(rounds: Int, evaluations: Int) throws -> Double {
+                let releases = [
+                    CappedRelease(.laplace(scale: 10), count: rounds, cap: 30),
+                    CappedRelease(.gaussian(noiseMultiplier: 0.5), count: evaluations, cap: 30, coordinateCount: 2),
+                ]
+                return try BudgetArithmetic.epsilon(
+                    of: releases.filter { $0.count > 0 },
+                    delta: 1e-5,
+                    accountant: .filter
+                )
+            }
+            let bench = try await Bench(.memory)
+            let (run, clients) = try await bench.startRun(
+                specification,
+                budget: BudgetSpecification(epsilon: try cost(rounds: 7, evaluations: 1) + 1e-6, delta: 1e-5),
+                clients: 16
+            )
+            var coordinator = bench.coordinator
+            for turn in 0..<60 where try await coordinator.run(run).state == "running" {
+                try await Self.turn(coordinator, clients, run)
+                if turn == 2 { coordinator = try await bench.restarted() }
+                bench.clock.advance(by: 2)
+                try await coordinator.tick()
+            }
+            let view = try await coordinator.run(run)
+            let status = try #require(try await coordinator.population("p").budget)
+            let audit = try LedgerAudit(WireCoding.encode(await coordinator.ledgerAudit(population: "p")))
+            #expect(audit.problems.isEmpty && audit.judge == .filter && status.accountant == "filter")
+            if version > 0 {
+                #expect(view.state == "completed" && view.committedRounds >= 2 && view.bestVersion == version)
+            } else {
+                // A second evaluation is not admitted, and training goes on as long as it is.
+                #expect(view.state == "failed" && view.reason == "budget_exhausted", "\(view.state) \(view.waitingFor)")
+                #expect(view.committedRounds == 7)
+                #expect(abs(status.spentEpsilon - (try cost(rounds: 7, evaluations: 1))) < 1e-9)
+            }
+            #expect(status.spentEpsilon + status.reservedEpsilon <= status.epsilon)
+        }
+    }
+
+    /// Gives every client what work there is, once.
+    private static func turn(_ coordinator: Coordinator, _ clients: [String], _ run: String) async throws {
+        for client in clients {
+            guard let work = try await Bench.assignment(coordinator, client) else { continue }
+            if work.kind == "train" {
+                _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
+                continue
+            }
+            let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
+            let data = try WireCoding.encode(
+                EvaluationResult(numExamples: 10, metrics: ["tokens": 10, "hit1": 10])
+            )
+            try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+            _ = try await coordinator.finishUpdate(
+                assignment: work.id,
+                client: client,
+                ReceivedUpdate(
+                    path: terms.spoolPath,
+                    sha256: Secrets.sha256(data),
+                    byteCount: data.count,
+                    exampleCount: 10,
+                    metrics: ["tokens": 10, "hit1": 10]
+                )
+            )
+        }
+        try await wait(for: "the end of the aggregation") {
+            let states = try await [
+                coordinator.rounds(run: run).last?.state, coordinator.evaluations(run: run).last?.state,
+            ]
+            return !states.contains("aggregating")
+        }
     }
 
     private static func row(_ run: String, round: Int, _ charge: PrivacyCharge) -> LedgerRow {

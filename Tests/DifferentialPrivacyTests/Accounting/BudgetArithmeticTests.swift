@@ -45,10 +45,20 @@ struct BudgetArithmeticTests {
             .skellam(SkellamMechanism(norms: RoundedNorms(clip: 100, beta: 0.6, dimension: 64), totalVariance: 2500))
         )
         let exact = gaussian(1, rounds: 3, cap: 1)
-        #expect(BudgetArithmetic.enforcingAccountant(of: [exact], isAdaptive: true) == .gaussian)
-        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, laplace], isAdaptive: false) == .pld)
-        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, laplace], isAdaptive: true) == .rdp)
-        #expect(BudgetArithmetic.enforcingAccountant(of: [exact, skellam], isAdaptive: false) == .rdp)
+        func rule(_ releases: [CappedRelease], isAdaptive: Bool, isFiltered: Bool = false) -> EnforcingRule {
+            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, isFiltered: isFiltered)
+        }
+        #expect(rule([exact], isAdaptive: true) == EnforcingRule(.gaussian))
+        #expect(rule([exact, laplace], isAdaptive: false) == EnforcingRule(.pld))
+        #expect(rule([exact, skellam], isAdaptive: false) == EnforcingRule(.rdp))
+        // What was decided by the first charge has the whole δ; what was mixed later a share beside it.
+        #expect(rule([exact, laplace], isAdaptive: true) == EnforcingRule(.filter, deltaShare: 0.05))
+        #expect(rule([exact, laplace], isAdaptive: true, isFiltered: true) == EnforcingRule(.filter))
+        #expect(rule([exact], isAdaptive: true, isFiltered: true) == EnforcingRule(.filter))
+        #expect(BudgetArithmetic.startsFiltered(with: .laplace(scale: 1), isAdaptive: true))
+        #expect(!BudgetArithmetic.startsFiltered(with: .laplace(scale: 1), isAdaptive: false))
+        #expect(!BudgetArithmetic.startsFiltered(with: .gaussian(noiseMultiplier: 1), isAdaptive: true))
+        #expect(AccountantKind.allCases.filter { type(of: $0.make()).isFilter } == [.gaussian, .filter, .zcdp, .basic])
     }
 
     @Test func lossDistributionsRefuseADeltaBelowTheirRounding() throws {
