@@ -40,8 +40,10 @@ package struct BlobStore: Sendable {
         return (try? FileManager.default.contentsOfDirectory(atPath: spoolPath(""))) ?? []
     }
 
-    /// Removes files that nothing refers to any more, soon: a cached file of 100 MB takes tens of milliseconds, for which the
-    /// caller does not wait. What a stop leaves over a start removes.
+    /// Removes files that nothing refers to any more, soon.
+    ///
+    /// A cached file of 100 MB takes tens of milliseconds, for which the caller does not wait. What a stop leaves over a start
+    /// removes.
     package func discard(_ paths: [String]) {
         guard !paths.isEmpty else { return }
         discarding.async { for path in paths { unlink(path) } }
