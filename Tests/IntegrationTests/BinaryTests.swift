@@ -20,11 +20,13 @@ struct ServerProcess {
     static func start(
         dataDirectory: String,
         _ more: [String] = [],
-        token known: String? = nil
+        token known: String? = nil,
+        environment: [String: String] = [:]
     ) throws -> ServerProcess {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
         process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + more
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let output = Pipe()
         process.standardOutput = output
         process.standardError = FileHandle.nullDevice
