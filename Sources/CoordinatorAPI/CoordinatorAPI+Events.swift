@@ -15,12 +15,12 @@ extension CoordinatorAPI {
             guard accept.best(of: ["text/event-stream", "application/json"]) != "application/json" else {
                 return try await eventPage(request, after: after ?? 0, run: run)
             }
-            // Once the stream has begun its status is 200, whatever happens.
-            try await coordinator.expectRoomForListener()
+            // Before the stream: once that has begun its status is 200, whatever happens.
+            let subscription = try await coordinator.subscribe()
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
-                body: .stream { send in try await self.stream(after: after, run: run, to: send) }
+                body: .stream { send in try await self.stream(subscription, after: after, run: run, to: send) }
             )
         }
     }
@@ -35,39 +35,33 @@ extension CoordinatorAPI {
 
     /// Stored events after the one that the caller has, then new ones as they happen.
     private func stream(
+        _ subscription: EventSubscription,
         after: Int?,
         run: String?,
         to send: @Sendable ([UInt8]) async throws -> Void
     ) async throws {
-        let subscription = try await coordinator.subscribe()
-        do {
-            try await send(Array("retry: 2000\n\n".utf8))
-            var last = after ?? subscription.headID
-            if last + 1 < subscription.firstID || last > subscription.headID {
-                // Dropped by now, or of another life of this database: the caller must read everything anew.
-                let first = subscription.firstID
-                last = last > subscription.headID ? subscription.headID : first - 1
-                try await send(Array("id: \(last)\nevent: reset\ndata: {\"first\":\(first)}\n\n".utf8))
-            }
-            while last < subscription.headID {
-                let rows = try await coordinator.events(after: last, limit: 500, run: run)
-                guard let newest = rows.last else { break }
-                try await send(rows.reduce(into: []) { $0 += Self.encoded($1) })
-                last = newest.id
-            }
-            for await signal in subscription.live {
-                switch signal {
-                case .keepAlive: try await send(Array(": alive\n\n".utf8))
-                case .event(let row) where row.id > last && (run == nil || row.runId == run):
-                    try await send(Self.encoded(row))
-                case .event: continue
-                }
-            }
-        } catch {
-            await coordinator.unsubscribe(subscription.id)
-            throw error
+        try await send(Array("retry: 2000\n\n".utf8))
+        var last = after ?? subscription.headID
+        if last + 1 < subscription.firstID || last > subscription.headID {
+            // Dropped by now, or of another life of this database: the caller must read everything anew.
+            let first = subscription.firstID
+            last = last > subscription.headID ? subscription.headID : first - 1
+            try await send(Array("id: \(last)\nevent: reset\ndata: {\"first\":\(first)}\n\n".utf8))
         }
-        await coordinator.unsubscribe(subscription.id)
+        while last < subscription.headID {
+            let rows = try await coordinator.events(after: last, limit: 500, run: run)
+            guard let newest = rows.last else { break }
+            try await send(rows.reduce(into: []) { $0 += Self.encoded($1) })
+            last = newest.id
+        }
+        for await signal in subscription.live {
+            switch signal {
+            case .keepAlive: try await send(Array(": alive\n\n".utf8))
+            case .event(let row) where row.id > last && (run == nil || row.runId == run):
+                try await send(Self.encoded(row))
+            case .event: continue
+            }
+        }
     }
 
     private static func encoded(_ row: EventRow) -> [UInt8] {

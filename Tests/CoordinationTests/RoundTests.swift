@@ -342,19 +342,6 @@ struct RoundTests {
         #expect(try await coordinator.rounds(run: run).last?.state == "abandoned")
     }
 
-    @Test func aLongPollWakesWhenARoundOpens() async throws {
-        let bench = try await Bench(.memory)
-        _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
-        let run = try await bench.coordinator.createRun(
-            try Bench.specification(),
-            initialModel: ParameterVector(zeros: Bench.layout)
-        ).id
-        let client = try #require(try await bench.enroll(1).first)
-        async let answer = bench.coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(50))
-        _ = try await bench.coordinator.startRun(run)
-        #expect(try await answer.assignment != nil)
-    }
-
     @Test func storesReadBackWhatWasWritten() async throws {
         let bench = try await Bench(.sqlite)
         let (run, _) = try await bench.startRun(try Bench.specification())

@@ -39,6 +39,11 @@ private struct Probe {
         router.add("GET", "/large") { _ in
             ServerResponse(status: 200, body: .bytes([UInt8](repeating: 120, count: Self.largeByteCount)))
         }
+        router.add("GET", "/wait") { _ in
+            // As a long poll: until its peer has gone, or for longer than any test lasts.
+            try? await Task.sleep(for: .seconds(3600))
+            return ServerResponse(status: 200, body: .bytes(Array("waited".utf8)))
+        }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
@@ -56,9 +61,18 @@ private struct Probe {
     }
 
     /// One request and the beginning of its answer.
-    static func ask(_ socket: LoopbackSocket) throws {
+    static func ask(_ socket: LoopbackSocket) async throws {
         socket.write(Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
-        try #require(!socket.read { !$0.isEmpty }.isEmpty)
+        try #require(await !read(socket) { !$0.isEmpty }.isEmpty)
+    }
+
+    /// Reads on a thread of its own, so that no cooperative thread waits: the server's handlers need them.
+    static func read(_ socket: LoopbackSocket, until isEnough: @escaping @Sendable ([UInt8]) -> Bool) async -> String {
+        await withCheckedContinuation { continuation in
+            Thread {
+                continuation.resume(returning: String(decoding: socket.read(until: isEnough), as: UTF8.self))
+            }.start()
+        }
     }
 
     private static func blocking(_ port: Int, _ text: String, _ until: String) throws -> String {
@@ -82,6 +96,17 @@ struct ServerTests {
         let count = try #require(answer.range(of: "\r\n\r\n3HTTP"))
         #expect(a.upperBound < count.lowerBound && count.upperBound < b.lowerBound)
         #expect(answer.contains("mine-7"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// The first one learns of the close as it comes; those after it begin when it is long known.
+    @Test func requestsOfAPeerThatSendsNoMoreDoNotWait() async throws {
+        let probe = try await Probe()
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array(String(repeating: "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n", count: 3).utf8))
+        socket.endWriting()
+        let answers = await Probe.read(socket) { _ in false }
+        #expect(answers.split(separator: "waited", omittingEmptySubsequences: false).count == 4, "\(answers)")
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -185,7 +210,7 @@ struct ServerTests {
         let probe = try await Probe { $0.connectionsPerAddressLimit = 2 }
         let open = try (0..<2).map { _ in try LoopbackSocket(port: probe.port) }
         // Two are open, by what the server knows as soon as it has answered on them.
-        for socket in open { try Probe.ask(socket) }
+        for socket in open { try await Probe.ask(socket) }
         let third = try await probe.exchange("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n", until: "never")
         #expect(third.isEmpty)
         withExtendedLifetime(open) {}
@@ -199,20 +224,20 @@ struct ServerTests {
             $0.events.refused = { reason, _ in refusals.withLock { $0.append(reason) } }
         }
         // One after the other, so that the server knows them in this order.
-        let greedy = try (0..<3).map { _ in
-            let socket = try LoopbackSocket(port: probe.port)
-            try Probe.ask(socket)
-            return socket
+        var greedy: [LoopbackSocket] = []
+        for _ in 0..<3 {
+            greedy.append(try LoopbackSocket(port: probe.port))
+            try await Probe.ask(greedy[greedy.count - 1])
         }
         // The greedy one gets no more.
         let more = try LoopbackSocket(port: probe.port)
         more.write(Array("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
-        #expect(more.read { !$0.isEmpty }.isEmpty)
+        #expect(await Probe.read(more) { !$0.isEmpty }.isEmpty)
         // Somebody else does, and the greedy one's oldest connection ends.
         let other = try LoopbackSocket(port: probe.port, from: "127.0.0.2")
-        try Probe.ask(other)
-        #expect(greedy[0].read { _ in false }.isEmpty)
-        try Probe.ask(greedy[1])
+        try await Probe.ask(other)
+        #expect(await Probe.read(greedy[0]) { _ in false }.isEmpty)
+        try await Probe.ask(greedy[1])
         #expect(refusals.withLock { $0 } == ["limit", "shed"])
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }

@@ -21,11 +21,13 @@ struct ServerProcess {
         dataDirectory: String,
         _ more: [String] = [],
         token known: String? = nil,
-        log: String? = nil
+        log: String? = nil,
+        environment: [String: String] = [:]
     ) throws -> ServerProcess {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
         process.arguments = ["serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + more
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let output = Pipe()
         process.standardOutput = output
         if let log { _ = FileManager.default.createFile(atPath: log, contents: nil) }

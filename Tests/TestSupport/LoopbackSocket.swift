@@ -67,6 +67,9 @@ package final class LoopbackSocket: Sendable {
         }
     }
 
+    /// Says that nothing more will be sent; reading goes on.
+    package func endWriting() { shutdown(descriptor, Int32(SHUT_WR)) }
+
     /// What the peer sends until `isEnough`, or until it closes or says nothing for too long.
     package func read(until isEnough: ([UInt8]) -> Bool) -> [UInt8] {
         var received: [UInt8] = []

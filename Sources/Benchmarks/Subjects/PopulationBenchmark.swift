@@ -167,7 +167,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
                 guard let state = row["state"] as? String,
                     let at = (row["at"] as? String).flatMap({ try? format.parse($0) })
                 else { return nil }
-                return (state, at, row["assignment_id"] is String)
+                return (state, at, row["assignment"] is String)
             }
         }
         let names = [

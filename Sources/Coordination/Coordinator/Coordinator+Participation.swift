@@ -372,7 +372,7 @@ extension Coordinator {
             return HeartbeatResponse(state: record.state.rawValue, leaseS: 0, deadlineInS: 0)
         }
         try requireWanted(record)
-        let lease = runs[record.runId]?.specification.cohort.leaseS ?? Self.defaultLease
+        let lease = try runState(record.runId).lease
         let phase = AssignmentState(rawValue: request.phase) ?? .training
         let effects = try apply(.heartbeat(phase: phase, progress: request.progress, lease: lease), to: &record)
         if effects.isEmpty {
@@ -387,9 +387,6 @@ extension Coordinator {
             deadlineInS: max(0, record.deadline.timeIntervalSince(now))
         )
     }
-
-    /// Seconds that a heartbeat is good for where the run does not say.
-    static let defaultLease = 60.0
 
     /// The update's tensors where they are not the model's.
     private func differingUploadLayout(of runID: String) throws -> ParameterLayout? {

@@ -187,6 +187,7 @@ extension Coordinator {
         guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
         guard record.state != "revoked" else { return }
         record.state = "revoked"
+        defer { wake(client: id) }
         var changes: [StoreChange] = [.client(record)]
         guard let live = liveAssignmentByClient[id], var assignment = assignments[live] else {
             return try commit(changes)

@@ -52,7 +52,6 @@ extension Coordinator {
         var events: [RoundEvent] = []
         var changes: [StoreChange] = []
         let terms = run.terms(of: round)
-        let lease = run.specification.cohort.leaseS ?? Self.defaultLease
         for assignment in run.live.sorted() {
             guard var record = assignments[assignment] else { continue }
             var effects: [AssignmentEffect] = []
@@ -64,8 +63,8 @@ extension Coordinator {
             if record.deadline.timeIntervalSince(now) > longest + 1 {
                 effects += try apply(.clockWentBack(deadline: now.addingTimeInterval(longest)), to: &record)
             }
-            if let end = record.leaseUntil, record.state != .uploading, end.timeIntervalSince(now) > lease + 1 {
-                record.leaseUntil = min(record.deadline, now.addingTimeInterval(lease))
+            if let end = record.leaseUntil, record.state != .uploading, end.timeIntervalSince(now) > run.lease + 1 {
+                record.leaseUntil = min(record.deadline, now.addingTimeInterval(run.lease))
                 assignments[assignment] = record
             }
             effects += try apply(.tick, to: &record)

@@ -217,6 +217,7 @@ package actor Coordinator {
         }
         try verifyFiles(state)
         for run in runOrder {
+            renewWhatMemoryHeld(run: run)
             if runs[run]?.round?.phase == .aggregating {
                 logger.notice("Resuming an aggregation that a stop interrupted", metadata: ["run.id": "\(run)"])
                 startAggregation(run: run)

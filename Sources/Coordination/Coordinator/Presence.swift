@@ -14,6 +14,9 @@ struct Presence {
     /// Takes space for so many clients now, so that memory does not grow while they come for the first time.
     mutating func reserve(_ clientCount: Int) { sightings.reserveCapacity(clientCount) }
 
+    /// How many clients fit without more memory.
+    var capacity: Int { sightings.capacity }
+
     /// When a client was last seen, since the server started.
     func lastSeen(_ client: String) -> Date? { sightings[client] }
 

@@ -81,6 +81,9 @@ struct RunState: Sendable {
         setRound(open)
     }
 
+    /// Seconds that a sign of life is good for; a minute where the run does not say.
+    var lease: Double { specification.cohort.leaseS ?? 60 }
+
     /// What the round is judged by.
     func terms(of round: RoundRecord) -> RoundTerms {
         RoundTerms(specification, isEvaluation: round.isEvaluation)

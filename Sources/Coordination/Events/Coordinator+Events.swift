@@ -4,23 +4,10 @@ import WireFormat
 extension Coordinator {
     /// Joins the stream of events; its queue holds `configuration.eventQueueLimit` of them.
     ///
-    /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
-    package func subscribe() throws -> EventSubscription {
-        try expectRoomForListener()
-        let (stream, continuation) = AsyncStream.makeStream(
-            of: EventSignal.self,
-            bufferingPolicy: .bufferingOldest(configuration.eventQueueLimit)
-        )
-        let id = journal.nextSubscriber
-        journal.nextSubscriber += 1
-        journal.subscribers[id] = continuation
-        return EventSubscription(id: id, headID: journal.lastID, firstID: journal.firstID, live: stream)
-    }
-
-    /// Refuses where as many streams are open as may be, before anything has been said to who asks for one.
+    /// The place is free again when the stream has ended, or nobody holds the subscription any more.
     ///
     /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
-    package func expectRoomForListener() throws {
+    package func subscribe() throws -> EventSubscription {
         guard journal.subscribers.count < configuration.eventListenerLimit else {
             throw CoordinationError(
                 .unavailable,
@@ -28,15 +15,21 @@ extension Coordinator {
                 "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
             )
         }
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: EventSignal.self,
+            bufferingPolicy: .bufferingOldest(configuration.eventQueueLimit)
+        )
+        let id = journal.nextSubscriber
+        journal.nextSubscriber += 1
+        journal.subscribers[id] = continuation
+        continuation.onTermination = { [weak self] _ in Task { await self?.unsubscribe(id) } }
+        return EventSubscription(headID: journal.lastID, firstID: journal.firstID, live: stream)
     }
 
     /// Streams that are open.
     package var listenerCount: Int { journal.subscribers.count }
 
-    /// Leaves the stream.
-    package func unsubscribe(_ id: Int) {
-        journal.subscribers.removeValue(forKey: id)?.finish()
-    }
+    private func unsubscribe(_ id: Int) { journal.subscribers[id] = nil }
 
     /// Stored events with an id over `id`, oldest first.
     package func events(after id: Int, limit: Int, run: String? = nil) throws -> [EventRow] {

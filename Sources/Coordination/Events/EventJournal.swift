@@ -73,7 +73,6 @@ package enum EventSignal: Sendable {
 
 /// A place in the stream of events.
 package struct EventSubscription: Sendable {
-    package var id: Int
     /// The newest event when the subscription began; older ones are read from the store.
     package var headID: Int
     /// The oldest event that is kept.

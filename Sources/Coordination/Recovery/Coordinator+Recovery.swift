@@ -24,4 +24,22 @@ extension Coordinator {
         for name in check.leftovers() { unlink(blobs.spoolPath(name)) }
         recoverUploads()
     }
+
+    /// Begins anew what no transaction keeps: every client has its whole lease again, since its last signs of life are
+    /// forgotten, and a cohort is chosen of those who come from now on.
+    func renewWhatMemoryHeld(run id: String) {
+        guard let run = runs[id] else { return }
+        for assignment in run.live {
+            guard var record = assignments[assignment], record.leaseUntil != nil else { continue }
+            record.leaseUntil = min(record.deadline, now.addingTimeInterval(run.lease))
+            assignments[assignment] = record
+        }
+        guard let round = run.round, round.phase.isCollecting else { return }
+        prepareSelection(run: id, terms: run.terms(of: round))
+        do {
+            try drive(run: id, [.arrivalsForgotten])
+        } catch {
+            logger.error("A selection could not begin anew", metadata: ["run.id": "\(id)", "error": "\(error)"])
+        }
+    }
 }

@@ -15,6 +15,8 @@ package enum RoundEvent: Equatable, Sendable {
     case abandoned(reason: String)
     /// The clock reads less than when the round opened: its waits begin anew.
     case clockWentBack
+    /// The server was restarted while it noted who came: they are forgotten.
+    case arrivalsForgotten
 }
 
 /// What must be done after a round's change.
@@ -84,6 +86,10 @@ extension RoundRecord {
             try requireCollecting()
             openedAt = time
             return wait(phase, at: time, terms: terms, cause: "the clock went back: the wait began anew")
+        case .arrivalsForgotten:
+            guard phase == .selecting, terms.policy == .uniform, drawn == nil else { return [] }
+            // Those who had come were told to come again when the cohort is chosen: they are there for another choice.
+            return wait(.selecting, at: time, terms: terms, cause: "the server was restarted: the selection began anew")
         }
     }
 

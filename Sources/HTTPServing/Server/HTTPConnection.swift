@@ -311,6 +311,8 @@ final class HTTPConnection: @unchecked Sendable {
                 self.answer(response, to: head)
             }
         }
+        // Who sent several requests at once may have gone before this one's turn.
+        if peerHasClosed { handler?.cancel() }
     }
 
     /// The body as the handler reads it: in memory where the whole of it came with the head.

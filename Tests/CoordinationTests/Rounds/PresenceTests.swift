@@ -1,6 +1,8 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
+import WireFormat
 
 @testable import Coordination
 
@@ -29,5 +31,18 @@ struct PresenceTests {
             }
         }
         #expect(presence.count(population: "nobody's", at: Date()) == 0 && presence.lastSeen("x") == nil)
+    }
+
+    /// Memory that grows whenever a client comes for the first time since the start looks like a leak for days.
+    ///
+    /// So a server takes it all at once, which can be told without measuring the process.
+    @Test func aStartTakesSpaceForEveryClientThatIsKnown() async throws {
+        let bench = try await Bench(.memory)
+        let (_, clients) = try await bench.startRun(try Bench.specification(), clients: 200)
+        let restarted = try await bench.restarted()
+        let capacity = await restarted.presence.capacity
+        #expect(capacity >= 200)
+        for client in clients { _ = try await restarted.checkIn(client: client, CheckInRequest(), wait: .zero) }
+        #expect(await restarted.presence.capacity == capacity)
     }
 }

@@ -117,7 +117,12 @@ private struct Simulation {
         case 7: if let index, round.phase.isCollecting { feed(.failed(code: "no_data"), to: index) }
         case 8: if let index { feed(.heartbeat(phase: .training, progress: nil, lease: 5), to: index) }
         case 9: if round.phase == .aggregating { close() }
-        case 10: if random.next() % 8 == 0 { feed(.clockWentBack) }
+        case 10:
+            switch random.next() % 16 {
+            case 0, 1: feed(.clockWentBack)
+            case 2: feed(.arrivalsForgotten)
+            default: break
+            }
         case 11: feed(.paused)
         case 12: feed(.resumed)
         case 13: if random.next() % 40 == 0 { feed(.cancelled) }
