@@ -1,3 +1,4 @@
+import Coordination
 import CoordinatorAPI
 import Foundation
 import HTTPServing
