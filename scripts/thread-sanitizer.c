@@ -4,7 +4,7 @@
 //
 // - A continuation that is resumed on one thread and goes on on another. The Swift runtime would tell the sanitizer, by hooks that
 //   __tsan_on_initialize of libswiftCore fills in; the sanitizer, which is linked into the program, does not find that function.
-//   They leave out the continuation that was resumed before the task came to wait for it.
+//   They leave out the continuation that is resumed just before the task suspends; the task then enters its context again.
 // - A Mutex that is contended: it is taken and given back on a futex inside libswiftSynchronization, not in the program's code.
 //
 // Tests/Sanitizers has a program for each, which the sanitizer reports without this file and not with it, and one with a real
@@ -16,7 +16,8 @@
 
 typedef void (*tsan_function)(void *);
 tsan_function martlet_tsan_acquire, martlet_tsan_release;
-void (*martlet_lock_slow)(void), (*martlet_unlock_slow)(void), (*martlet_await)(void), *(*martlet_current_task)(void);
+void (*martlet_lock_slow)(void), (*martlet_unlock_slow)(void);
+static void (*enter_context)(void *), *(*current_task)(void);
 
 #define LOCK_SLOW "$s15Synchronization12_MutexHandleV9_lockSlowyys6UInt32VF"
 #define UNLOCK_SLOW "$s15Synchronization12_MutexHandleV11_unlockSlowyyF"
@@ -26,13 +27,18 @@ __attribute__((constructor)) static void tell(void) {
     martlet_tsan_release = (tsan_function)dlsym(RTLD_DEFAULT, "__tsan_release");
     martlet_lock_slow = (void (*)(void))dlsym(RTLD_NEXT, LOCK_SLOW);
     martlet_unlock_slow = (void (*)(void))dlsym(RTLD_NEXT, UNLOCK_SLOW);
-    martlet_await = (void (*)(void))dlsym(RTLD_NEXT, "swift_continuation_await");
-    martlet_current_task = (void *(*)(void))dlsym(RTLD_DEFAULT, "swift_task_getCurrent");
+    enter_context = (void (*)(void *))dlsym(RTLD_NEXT, "swift_task_enterThreadLocalContext");
+    current_task = (void *(*)(void))dlsym(RTLD_DEFAULT, "swift_task_getCurrent");
     // A program without the sanitizer, such as a shell that starts one with it.
     if (!martlet_tsan_acquire || !martlet_tsan_release) return;
     void (*initialize)(void) = (void (*)(void))dlsym(RTLD_DEFAULT, "__tsan_on_initialize");
     if (initialize) initialize();
     else fprintf(stderr, "thread-sanitizer: this Swift has no hook for continuations: expect false reports\n");
+}
+
+void swift_task_enterThreadLocalContext(void *context) {
+    if (martlet_tsan_acquire && current_task && current_task()) martlet_tsan_acquire(current_task());
+    if (enter_context) enter_context(context);
 }
 
 #if defined(__x86_64__)
@@ -68,26 +74,6 @@ __asm__(
     "  callq *(%rax)\n"
     "  popq %r13\n"
     "  retq\n"
-    // A tail call, with the context in r14: what the resuming thread did before is known from here on.
-    ".globl swift_continuation_await\n"
-    ".type swift_continuation_await, @function\n"
-    "swift_continuation_await:\n"
-    "  movq martlet_tsan_acquire@GOTPCREL(%rip), %rax\n"
-    "  cmpq $0, (%rax)\n"
-    "  je 1f\n"
-    "  pushq %r14\n"
-    "  pushq %rdi\n"
-    "  pushq %r13\n"
-    "  movq martlet_current_task@GOTPCREL(%rip), %rax\n"
-    "  callq *(%rax)\n"
-    "  movq %rax, %rdi\n"
-    "  movq martlet_tsan_acquire@GOTPCREL(%rip), %rax\n"
-    "  callq *(%rax)\n"
-    "  popq %r13\n"
-    "  popq %rdi\n"
-    "  popq %r14\n"
-    "1: movq martlet_await@GOTPCREL(%rip), %rax\n"
-    "  jmpq *(%rax)\n"
     ".section .note.GNU-stack,\"\",@progbits\n");
 #else
 #warning "contended mutexes are not shown to the sanitizer on this processor: expect false reports"

@@ -162,6 +162,21 @@ struct CoordinatorAPITests {
         #expect(states == ["committed", "reserved", "released"])
     }
 
+    @Test func readinessIsTriedOnTheDiskOnceASecondAtMost() async throws {
+        let service = try await Service()
+        func status() async throws -> Int { try await service.call("GET", "/readyz", token: nil).status }
+        #expect(try await status() == 200)
+        let spool = service.directory.path + "/spool"
+        try FileManager.default.moveItem(atPath: spool, toPath: spool + "-away")
+        #expect(try await status() == 200)
+        for seconds in [1.0, -1000] {
+            service.clock.advance(by: seconds)
+            #expect(try await status() == 503)
+        }
+        try FileManager.default.moveItem(atPath: spool + "-away", toPath: spool)
+        #expect(try await status() == 200)
+    }
+
     @Test func weightsHonourRangesAndTags() async throws {
         let service = try await Service()
         let (run, token, _) = try await service.assigned()

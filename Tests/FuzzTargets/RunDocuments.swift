@@ -20,13 +20,6 @@ enum RunDocuments {
         .array([.integer(1), .null]), .object(["type": .string("char")]),
     ]
 
-    /// Writes fields in one order, so that a case is the same whenever it is made.
-    static var encoder: JSONEncoder {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = .sortedKeys
-        return encoder
-    }
-
     static func make(_ generator: inout Xoshiro256StarStar) -> JSONValue {
         var document = generator.pick(good)
         for _ in 0..<generator.nextIndex(below: 4) { change(&document, &generator) }

@@ -1,5 +1,4 @@
 import CoordinatorAPI
-import Foundation
 package import Tensors
 import WireFormat
 
@@ -14,7 +13,7 @@ package struct RunFileTarget: FuzzTarget {
     package init() {}
 
     package mutating func run(_ generator: inout Xoshiro256StarStar) throws -> Bool {
-        var bytes = Array(try RunDocuments.encoder.encode(RunDocuments.make(&generator)))
+        var bytes = RunDocuments.make(&generator).compactText
         if generator.oneIn(4) { generator.damage(&bytes, with: Self.fragments) }
         guard let document = try? JSONValue.parse(bytes), let specification = try? RunSpecification.read(document)
         else {
@@ -44,7 +43,7 @@ package struct YAMLTarget: FuzzTarget {
         if isBlock {
             bytes = Array(Self.block(document, "").utf8)
         } else {
-            bytes = Array(try RunDocuments.encoder.encode(document))
+            bytes = document.compactText
         }
         let isDamaged = generator.oneIn(2)
         if isDamaged {
@@ -77,6 +76,6 @@ package struct YAMLTarget: FuzzTarget {
         if case .string(let text) = value, text.utf8.allSatisfy({ (97...122).contains($0) }), !text.isEmpty {
             return text
         }
-        return (try? RunDocuments.encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "~"
+        return String(decoding: value.compactText, as: UTF8.self)
     }
 }

@@ -11,7 +11,18 @@ private struct Probe {
     let server: HTTPServer
     let port: Int
     /// More than a peer's system takes by itself.
-    static let largeByteCount = 32 << 20
+    static let largeByteCount = 64 << 20
+    private static let directory = Result { try TemporaryDirectory() }
+    private static let largeFile = Result {
+        let path = try directory.get().path + "/large"
+        try Data(count: largeByteCount).write(to: URL(fileURLWithPath: path))
+        return path
+    }
+
+    /// Takes whatever comes.
+    private final class Sink: BodySink {
+        func write(_ bytes: UnsafeRawBufferPointer) {}
+    }
 
     init(_ change: (inout ServerConfiguration) -> Void = { _ in }) async throws {
         var router = Router(errorHandler: { error, _ in
@@ -44,6 +55,13 @@ private struct Probe {
             try? await Task.sleep(for: .seconds(3600))
             return ServerResponse(status: 200, body: .bytes(Array("waited".utf8)))
         }
+        router.add("GET", "/file") { _ in
+            ServerResponse(status: 200, body: .file(path: try Self.largeFile.get(), range: 0..<Self.largeByteCount))
+        }
+        router.add("POST", "/sink") { request in
+            try await request.body.receive(into: Sink())
+            return ServerResponse(status: 204)
+        }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
@@ -71,6 +89,27 @@ private struct Probe {
         await withCheckedContinuation { continuation in
             Thread {
                 continuation.resume(returning: String(decoding: socket.read(until: isEnough), as: UTF8.self))
+            }.start()
+        }
+    }
+
+    /// Whether the server ends the connection by itself.
+    static func isEnded(_ socket: LoopbackSocket) async -> Bool {
+        await withCheckedContinuation { continuation in
+            Thread { continuation.resume(returning: socket.isEndedByPeer()) }.start()
+        }
+    }
+
+    /// How many bytes, one every 20 ms and 500 at most, go out before the server ends the connection.
+    static func trickle(_ socket: LoopbackSocket) async -> Int {
+        await withCheckedContinuation { continuation in
+            Thread {
+                var count = 0
+                while count < 500, socket.write([120]) {
+                    count += 1
+                    Thread.sleep(forTimeInterval: 0.02)
+                }
+                continuation.resume(returning: count)
             }.start()
         }
     }
@@ -120,6 +159,23 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
+    /// What is left of a body is no request: it is read to its end, or the connection ends.
+    @Test func anUnreadBodyIsReadToItsEndOrEndsTheConnection() async throws {
+        let probe = try await Probe()
+        for length in [3, 65_536, 65_537, 1 << 30] {
+            let head = "POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: \(length)\r\n\r\n"
+            let answer = try await probe.exchange(head, until: "\r\n\r\n")
+            #expect(answer.hasPrefix("HTTP/1.1 403"))
+            #expect(answer.contains("Connection: close") == (length > 65_536), "\(length): \(answer)")
+        }
+        let next = "GET /hello/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        let body = next + String(repeating: " ", count: 1000)
+        let head = "POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: \(body.utf8.count)\r\n\r\n"
+        let both = try await probe.exchange(head + body + next, until: "never")
+        #expect(both.components(separatedBy: "HTTP/1.1 ").count == 3 && both.hasSuffix("hello x"), "\(both)")
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
     @Test func wrongMethodsAndPathsAndHeadRequests() async throws {
         let probe = try await Probe()
         let tail = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -138,7 +194,27 @@ struct ServerTests {
         }
         #expect(try await probe.exchange("GET / HTTP/1.1\r\nHo", until: "never").hasPrefix("HTTP/1.1 408"))
         let long = "GET / HTTP/1.1\r\nHost: x\r\nA: " + String(repeating: "a", count: 3000)
+        // Both where its end is still to come and where the whole of it is there.
         #expect(try await probe.exchange(long, until: "never").hasPrefix("HTTP/1.1 431"))
+        #expect(try await probe.exchange(long + "\r\n\r\n", until: "never").hasPrefix("HTTP/1.1 431"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// Slowloris: a byte now and then earns no more time for a head.
+    @Test func aHeadThatTricklesEnds() async throws {
+        let probe = try await Probe { $0.headTimeout = .milliseconds(300) }
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array("GET / HTTP/1.1\r\nA: ".utf8))
+        #expect(await Probe.trickle(socket) < 500)
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// Whoever was refused is not listened to without end.
+    @Test func aRefusedPeerThatTricklesOnLosesTheConnection() async throws {
+        let probe = try await Probe()
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array("GARBAGE\r\n\r\n".utf8))
+        #expect(await Probe.trickle(socket) < 500)
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -156,6 +232,12 @@ struct ServerTests {
         }
         let head = "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
         #expect(try await probe.exchange(head, until: "slowly").hasPrefix("HTTP/1.1 408"))
+        // A byte now and then is no better than none, whether the handler reads blocks or has all of it go to a file.
+        for path in ["/count", "/sink"] {
+            let socket = try LoopbackSocket(port: probe.port)
+            socket.write(Array(head.replacing("/count", with: path).utf8))
+            #expect(await Probe.trickle(socket) < 500, "\(path)")
+        }
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -169,29 +251,27 @@ struct ServerTests {
         }
         let socket = try LoopbackSocket(port: probe.port)
         socket.write(Array("\(start) HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc".utf8))
-        let isEnded = await withCheckedContinuation { continuation in
-            Thread { continuation.resume(returning: socket.isEndedByPeer()) }.start()
-        }
-        #expect(isEnded)
+        #expect(await Probe.isEnded(socket))
         #expect(waits.withLock { $0 }.allSatisfy { $0 == "body" })
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
     /// A reader who takes a little now and then does not hold an answer for as long as it likes.
-    @Test func aSlowReaderOfAnAnswerLosesTheConnection() async throws {
+    @Test(arguments: ["/large", "/file"])
+    func aSlowReaderOfAnAnswerLosesTheConnection(_ path: String) async throws {
         let probe = try await Probe {
-            $0.transferTimeout = .milliseconds(300)
+            $0.transferTimeout = .seconds(1)
             $0.leastBytesPerSecond = 1_000_000_000
         }
         let socket = try LoopbackSocket(port: probe.port)
-        socket.write(Array("GET /large HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        socket.write(Array("GET \(path) HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
         let received = await withCheckedContinuation { continuation in
             Thread {
                 var count = 0
-                while case let block = socket.read(until: { !$0.isEmpty }), !block.isEmpty {
+                while case let block = socket.read(until: { $0.count > 1 << 16 }), !block.isEmpty {
                     count += block.count
-                    // Some two megabytes a second.
-                    Thread.sleep(forTimeInterval: 0.002)
+                    // Some 13 megabytes a second: the server is never kept waiting for a second.
+                    Thread.sleep(forTimeInterval: 0.005)
                 }
                 continuation.resume(returning: count)
             }.start()
@@ -202,7 +282,15 @@ struct ServerTests {
 
     @Test func silentConnectionsEndBeforeTheirFirstRequest() async throws {
         let probe = try await Probe { $0.firstByteTimeout = .milliseconds(300) }
-        #expect(try await probe.exchange("", until: "never").isEmpty)
+        #expect(await Probe.isEnded(try LoopbackSocket(port: probe.port)))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    @Test func connectionsEndThatAreIdleAfterARequest() async throws {
+        let probe = try await Probe { $0.idleTimeout = .milliseconds(300) }
+        let socket = try LoopbackSocket(port: probe.port)
+        try Probe.ask(socket)
+        #expect(await Probe.isEnded(socket))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

@@ -82,10 +82,14 @@ struct SmugglingTests {
     }
 
     @Test(arguments: [
-        ("chunk size beyond 64 bits", "10000000000000005\r\nhello\r\n"), ("negative size", "-5\r\nhello\r\n"),
+        ("chunk size beyond 64 bits", "10000000000000005\r\nhello\r\n"),
+        ("a small size in 17 digits", "00000000000000005\r\nhello\r\n"),
+        ("negative size", "-5\r\nhello\r\n"),
         ("prefixed size", "0x5\r\nhello\r\n"), ("space before the size", " 5\r\nhello\r\n"),
         ("space after the size", "5 \r\nhello\r\n"), ("underscore", "1_0\r\n"), ("bare LF", "5\nhello\r\n"),
         ("CR inside an extension", "5;a\rb\r\nhello\r\n"), ("too much data", "5\r\nhelloo\r\n"),
+        ("two other bytes after data", "5\r\nhelloXX0\r\n\r\n"), ("LF CR after data", "5\r\nhello\n\r0\r\n\r\n"),
+        ("bare LF after an extension", "5;x\nhello\r\n0\r\n\r\n"), ("bare LF after a trailer", "0\r\nA: bc\n\r\n"),
         ("no CR LF after data", "5\r\nhello5\r\n"), ("endless extension", "5;" + String(repeating: "a", count: 2000)),
         ("trailer without a colon", "0\r\nGET / HTTP/1.1\r\n\r\n"), ("folded trailer", "0\r\nA: b\r\n c\r\n\r\n"),
         ("CR inside a trailer", "0\r\nA: b\rc\r\n\r\n"),

@@ -308,6 +308,33 @@ struct TLSTests {
         }
     }
 
+    /// As the image's HEALTHCHECK asks, which knows nothing of the certificate.
+    @Test func theHealthCheckWorksWhateverTheCertificate() throws {
+        let authority = try Authority()
+        try authority.issue("server", alternatives: "DNS:federated.example")
+        let data = try TemporaryDirectory()
+        let file = try String(contentsOfFile: ServerProcess.repository + "/docker/Dockerfile", encoding: .utf8)
+        let line = try #require(file.firstMatch(of: /HEALTHCHECK .*CMD (\[.*\])/)?.1)
+        let command = try JSONDecoder().decode([String].self, from: Data(line.utf8)).map {
+            $0.replacing("/data", with: data.path)
+        }
+        #expect(command.first == "martlet" && command.contains(data.path))
+        func health() throws -> Int32 {
+            try ServerProcess.capture(ServerProcess.binary, Array(command.dropFirst())).status
+        }
+        let required = ["--tls-client-ca", authority.path("ca.pem"), "--set", "tls.client_certificates=required"]
+        for more in [[], required] {
+            let server = try authority.server("server", in: data, more)
+            #expect(try health() == 0)
+            server.stop(SIGTERM)
+            #expect(try health() == 1)
+        }
+        let plain = try ServerProcess.start(dataDirectory: data.path)
+        #expect(try health() == 0)
+        plain.stop(SIGTERM)
+        #expect(try health() == 1)
+    }
+
     @Test func plainHTTPOnAReachableAddressIsRefused() throws {
         let data = try TemporaryDirectory()
         let child = Process()

@@ -52,6 +52,8 @@ package actor Coordinator {
     var tokens: [String: TokenRecord] = [:]
     /// By token id, since the server started; operators' tokens only.
     var tokenLastUsed: [String: Date] = [:]
+    /// When disk and database could last be written.
+    private var storageCheckedAt = Date.distantPast
     var clients: [String: ClientRecord] = [:]
     var clientsByRegistration: [String: String] = [:]
     var runs: [String: RunState] = [:]
@@ -238,12 +240,16 @@ package actor Coordinator {
 
     /// Whether disk and database can be written.
     ///
+    /// Tried once a second at most: everybody may ask, and each try waits for the disk.
+    ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
     package func checkStorage() throws {
+        guard abs(now.timeIntervalSince(storageCheckedAt)) >= 1 else { return }
         let path = blobs.spoolPath("check")
         // A page of the database: a disk that has not even that is full.
         try BlobStore.writeDurably(Data(count: 4096), to: path)
         try FileManager.default.removeItem(atPath: path)
         try commit([])
+        storageCheckedAt = now
     }
 }

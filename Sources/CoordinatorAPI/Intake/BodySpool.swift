@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import HTTPServing
 import HTTPTypes
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -18,7 +19,9 @@ enum BodySpool {
         let expected = try ContentDigest.contentDigest(of: request)
         let file = try SpoolFile(path: path, expectedByteCount: length)
         do {
-            try await request.body.receive(into: LimitedSink(file, byteLimit: byteLimit))
+            let sink = LimitedSink(file, byteLimit: byteLimit)
+            try await request.body.receive(into: sink)
+            let file = sink.written
             if let expected, try expected != file.digest() { throw ContentDigest.mismatch("Content-Digest") }
             file.startFlush()
             return file
@@ -33,19 +36,24 @@ enum BodySpool {
     }
 }
 
-/// Refuses the byte after the last one allowed.
+/// Refuses the byte after the last one allowed; has the file until it is asked for it.
 final class LimitedSink: BodySink {
-    private let file: SpoolFile
+    private let file: Mutex<SpoolFile>
     private let byteLimit: Int
 
     init(_ file: SpoolFile, byteLimit: Int) {
-        self.file = file
+        self.file = Mutex(file)
         self.byteLimit = byteLimit
     }
 
+    /// The file; nothing may be written afterwards.
+    var written: SpoolFile { file.withLock { $0 } }
+
     func write(_ bytes: UnsafeRawBufferPointer) throws {
-        guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
-        try file.write(bytes)
+        try file.withLock { file in
+            guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
+            try file.write(bytes)
+        }
     }
 }
 

@@ -30,13 +30,23 @@ extension HTTPConnection {
         guard case .handling = state, bodyWaiter == nil, !isLent else {
             return continuation.resume(throwing: ConnectionError.closedByPeer)
         }
-        sendContinue()
+        beginBody()
         bodyWaiter = continuation
-        deadline = bodyPace.deadline(now: loop.now, configuration)
         feedBodyWaiter()
+        if bodyWaiter != nil { awaitPeer(bodyPace) }
     }
 
-    private func sendContinue() {
+    /// Gives the peer as long as it has earned; who has earned nothing more loses the connection now.
+    ///
+    /// A sweep alone would not do: between two bytes that trickle in, the connection is mostly not waiting when it comes.
+    func awaitPeer(_ pace: TransferPace) {
+        deadline = pace.deadline(now: loop.now, configuration)
+        sweep(now: loop.now)
+    }
+
+    /// The body is wanted: from now on it is the peer who is waited for.
+    private func beginBody() {
+        if bodyPace.start == 0 { bodyPace = TransferPace(now: loop.now) }
         guard owesContinue else { return }
         owesContinue = false
         write(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8)) { _ in }
@@ -84,7 +94,7 @@ extension HTTPConnection {
         guard case .handling = state, bodyWaiter == nil, !isLent else {
             return continuation.resume(throwing: ConnectionError.closedByPeer)
         }
-        sendContinue()
+        beginBody()
         compactInput()
         let transfer = BodyTransfer(sink: sink, remaining: decoder.remainingLength ?? 0, continuation: continuation)
         // What came with the head goes first.
@@ -120,10 +130,10 @@ extension HTTPConnection {
             fail(.closedByPeer)
         } else if transfer.isBlocked && !canRead {
             bodyPace.count = transfer.total - transfer.remaining
-            deadline = bodyPace.deadline(now: loop.now, configuration)
             bulkResume = { [self] error in
                 if let error { transfer.continuation.resume(throwing: error) } else { lend(transfer) }
             }
+            awaitPeer(bodyPace)
         } else {
             lend(transfer)
         }

@@ -140,8 +140,8 @@ extension HTTPConnection {
             return advance()
         case .blocked where !canWrite:
             filePace.count = transfer.position - transfer.beginning
-            deadline = filePace.deadline(now: loop.now, configuration)
             bulkResume = { [self] error in if error == nil { lend(transfer, done: done) } }
+            awaitPeer(filePace)
         default: lend(transfer, done: done)
         }
     }

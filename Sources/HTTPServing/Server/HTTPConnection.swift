@@ -127,7 +127,7 @@ final class HTTPConnection: @unchecked Sendable {
         case .head:
             timedOut("request", remoteAddress)
             fail(.closedByPeer)
-        case .draining:
+        case .handling, .draining:
             timedOut("body", remoteAddress)
             fail(.closedByPeer)
         default:
@@ -290,7 +290,7 @@ final class HTTPConnection: @unchecked Sendable {
     private func begin(_ head: RequestHead) throws(ParseFailure) {
         owesContinue = head.expectsContinue && head.framing != .none && head.framing != .length(0)
         decoder = BodyDecoder(head.framing)
-        bodyPace = TransferPace(now: loop.now)
+        bodyPace = TransferPace(now: 0)
         deadline = .max
         var request = try ServerRequest(
             method: head.method,
