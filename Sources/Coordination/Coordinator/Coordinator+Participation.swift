@@ -207,7 +207,7 @@ extension Coordinator {
         guard candidates.count > 1 else { return candidates }
         func load(_ id: String) -> Double {
             guard let run = runs[id], let round = run.round else { return 1 }
-            return Double(run.live.count + round.accepted) / Double(max(1, run.terms(of: round).wanted))
+            return Double(run.atWork.count + round.accepted) / Double(max(1, run.terms(of: round).wanted))
         }
         return candidates.indices.map { candidates[(nextRunTurn + $0) % candidates.count] }.enumerated()
             .map { (offset: $0.offset, id: $0.element, load: load($0.element)) }
@@ -449,7 +449,7 @@ extension Coordinator {
         guard record.state.isLive else { throw RoundError.assignmentEnded(record.state, code: record.code).refusal }
         guard record.deadline >= now else { throw RoundError.deadlinePassed.refusal }
         guard let run = runs[record.runId], let round = run.round else { throw RoundError.deadlinePassed.refusal }
-        if run.terms(of: round).isBuffered && !record.isEvaluation && !run.isOver {
+        if run.isBuffered && !record.isEvaluation && !run.isOver {
             let staleness = run.versions.count - record.round
             let limit = run.specification.aggregation.buffered?.maxStaleness ?? 0
             guard staleness <= limit else {
@@ -480,8 +480,8 @@ extension Coordinator {
             return receipt(record)
         }
         try requireWanted(record)
-        guard let run = runs[record.runId], let round = run.round, round.phase.isCollecting else {
-            // Between two versions in mode `buffered`: the next buffer opens in a moment.
+        guard let run = runs[record.runId], let round = run.round, run.counts(record) else {
+            // In mode `buffered`, between two versions or while one is measured: the next buffer opens after that.
             throw CoordinationError(.unavailable, "round_opening", "the next round is about to open; send it again")
         }
         let isFile = !record.isEvaluation || run.specification.hasPrivateEvaluation
@@ -541,7 +541,7 @@ extension Coordinator {
         }
         let effects = try apply(event, to: &record)
         let stored = changes(of: record, effects)
-        if runs[record.runId]?.round?.phase.isCollecting ?? false {
+        if runs[record.runId]?.counts(record) ?? false {
             try drive(run: record.runId, effects.roundEvents, with: stored)
         } else {
             try commit(stored)

@@ -194,7 +194,7 @@ extension Coordinator {
         }
         let effects = try apply(.superseded(code: "client_revoked"), to: &assignment)
         changes += self.changes(of: assignment, effects)
-        if runs[assignment.runId]?.round?.phase.isCollecting ?? false {
+        if runs[assignment.runId]?.counts(assignment) ?? false {
             try drive(run: assignment.runId, [.failed], with: changes)
         } else {
             try commit(changes)

@@ -70,14 +70,14 @@ extension Coordinator {
             effects += try apply(.tick, to: &record)
             guard !effects.isEmpty else { continue }
             changes += self.changes(of: record, effects)
-            events += effects.roundEvents
+            if run.counts(record) { events += effects.roundEvents }
         }
         let timeout = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS
         if round.openedAt.timeIntervalSince(now) > 1 || round.deadline.timeIntervalSince(now) > timeout + 1 {
             events.append(.clockWentBack)
         }
         if !changes.isEmpty || !events.isEmpty { try drive(run: id, events, with: changes) }
-        try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
+        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
     }
 
     // MARK: - Driving the machines
@@ -157,10 +157,10 @@ extension Coordinator {
         return changes
     }
 
-    /// Ends what is live; in mode `buffered` it may deliver to the next round, as long as there is one.
+    /// Ends what is live; in mode `buffered` an update may be delivered to the next round, as long as there is one.
     private func superseding(_ run: RunState, code: String) -> [StoreChange] {
-        if let round = run.round, run.terms(of: round).isBuffered && run.record.state != "cancelled" { return [] }
-        return run.live.sorted().flatMap { id -> [StoreChange] in
+        let ended = run.isBuffered && !run.isOver ? run.measuring : run.live
+        return ended.sorted().flatMap { id -> [StoreChange] in
             guard var record = assignments[id], let effects = try? apply(.superseded(code: code), to: &record) else {
                 return []
             }
@@ -181,11 +181,9 @@ extension Coordinator {
         if event == .started { record.startedAt = now }
         var changes: [StoreChange] = [.run(record)]
         for case .history(let state, let cause) in effects { changes.append(history(id, state: state, cause: cause)) }
-        if record.state == "completed" {
-            var ended = run
-            ended.record.state = "cancelled"
-            changes += superseding(ended, code: "run_ended")
-        }
+        var ended = run
+        ended.record = record
+        if ended.isOver { changes += superseding(ended, code: "run_ended") }
         try commit(changes)
         for effect in effects {
             switch effect {
@@ -308,7 +306,7 @@ extension Coordinator {
 
     /// Closes the round when it has what it wants.
     func closeIfComplete(run id: String) throws {
-        try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
+        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
     }
 
     /// The updates that go into the open round's result.

@@ -431,7 +431,7 @@ extension Coordinator {
 
 extension Coordinator {
     private func liveStates(of run: RunState) -> [String: Int] {
-        run.live.reduce(into: [:]) { counts, id in
+        run.atWork.reduce(into: [:]) { counts, id in
             if let state = assignments[id]?.state { counts[state.rawValue, default: 0] += 1 }
         }
     }

@@ -136,7 +136,7 @@ extension Coordinator {
         var changes: [StoreChange] = []
         for client in chosen { changes += try newAssignment(for: client, in: run, round: round).changes }
         try drive(run: id, chosen.map { _ in .assigned } + [.drawn(chosen.count)], with: changes)
-        try drive(run: id, [.tick(live: runs[id]?.live.count ?? 0)])
+        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
         for client in chosen { wake(client: client) }
     }
 

@@ -167,13 +167,10 @@ package actor Coordinator {
                 runs[record.runId]?.noteParticipation(record)
             }
             runs[record.runId]?.members.insert(record.clientId)
+            runs[record.runId]?.noteState(of: record)
             if record.state.isLive {
-                runs[record.runId]?.live.insert(record.id)
                 liveAssignmentByClient[record.clientId] = record.id
-            } else {
-                runs[record.runId]?.live.remove(record.id)
-            }
-            if !record.state.isLive, liveAssignmentByClient[record.clientId] == record.id {
+            } else if liveAssignmentByClient[record.clientId] == record.id {
                 liveAssignmentByClient[record.clientId] = nil
             }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
@@ -235,7 +232,7 @@ package actor Coordinator {
             return record.state.isLive && runs[record.runId].map { !$0.isOver } ?? false
         }
         if record.round == round.number && record.attempt == round.attempt { return true }
-        return run.terms(of: round).isBuffered && (record.state.isLive || record.countedRound == round.number)
+        return run.isBuffered && (record.state.isLive || record.countedRound == round.number)
     }
 
     /// Whether disk and database can be written.

@@ -22,13 +22,13 @@ extension RunState {
         let name = round.isEvaluation ? "measurements of version \(-round.number)" : "updates"
         switch round.phase {
         case .selecting:
-            let there = terms.policy == .uniform ? "\(reservoir?.seenCount ?? 0) checked in" : "\(live.count) at work"
+            let there = terms.policy == .uniform ? "\(reservoir?.seenCount ?? 0) checked in" : "\(atWork.count) at work"
             return "clients to check in: \(there), \(round.accepted) of \(terms.goal) \(name) accepted, "
                 + "\(seconds) s left to find the minimum of \(terms.minimum)"
                 + shortage(round, terms, clientCount, newcomerCount)
         case .reporting:
-            let nobody = live.isEmpty && freeSlots > 0 ? ", nobody at work: \(freeSlots) places are open" : ""
-            return "\(name): \(round.accepted) of \(terms.goal) accepted, \(live.count) at work, \(seconds) s left"
+            let nobody = atWork.isEmpty && freeSlots > 0 ? ", nobody at work: \(freeSlots) places are open" : ""
+            return "\(name): \(round.accepted) of \(terms.goal) accepted, \(atWork.count) at work, \(seconds) s left"
                 + nobody + shortage(round, terms, clientCount, newcomerCount)
         case .aggregating: return "the aggregation of \(round.accepted) \(name)"
         case .committed: return "the next round to open"
@@ -55,8 +55,8 @@ extension RunState {
         if let eligible, eligible.count < needed {
             return ". Only \(eligible.count) clients meet the run's requirements: enroll more, or ask for less"
         }
-        let atWork = round.phase.isCollecting ? live.count + round.accepted : 0
-        if let newcomerCount, atWork + newcomerCount < needed {
+        let present = round.phase.isCollecting ? atWork.count + round.accepted : 0
+        if let newcomerCount, present + newcomerCount < needed {
             let cohort = specification.cohort
             if round.isEvaluation {
                 return ". Only \(newcomerCount) more clients may measure: the others have reached "

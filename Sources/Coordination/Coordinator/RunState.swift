@@ -21,8 +21,10 @@ struct RunState: Sendable {
     private let participation = ParticipationTable()
     /// The assignments of the open attempt; in mode `buffered` also live ones of earlier rounds.
     var assignmentIDs: [String] = []
-    /// Those of them that may still deliver.
-    var live: Set<String> = []
+    /// Those of them that may still deliver an update.
+    var training: Set<String> = []
+    /// Those of them that may still deliver measurements.
+    var measuring: Set<String> = []
     /// Clients that have had their part in the open attempt.
     var members: Set<String> = []
     /// Who checked in while a `uniform` round selects.
@@ -81,6 +83,30 @@ struct RunState: Sendable {
         setRound(open)
     }
 
+    /// Whether updates of older versions count, and who trains may train on while others measure.
+    var isBuffered: Bool { specification.aggregation.mode == "buffered" }
+
+    /// Everyone who may still deliver.
+    var live: Set<String> { training.union(measuring) }
+
+    /// Who may still deliver to the open round, or to one of its kind.
+    var atWork: Set<String> { round?.isEvaluation == true ? measuring : training }
+
+    /// Whether the open round counts what happens to an assignment.
+    func counts(_ record: AssignmentRecord) -> Bool {
+        round.map { $0.phase.isCollecting && $0.isEvaluation == record.isEvaluation } ?? false
+    }
+
+    /// Notes whether an assignment may still deliver.
+    mutating func noteState(of record: AssignmentRecord) {
+        switch (record.isEvaluation, record.state.isLive) {
+        case (true, true): measuring.insert(record.id)
+        case (true, false): measuring.remove(record.id)
+        case (false, true): training.insert(record.id)
+        case (false, false): training.remove(record.id)
+        }
+    }
+
     /// Seconds that a sign of life is good for; a minute where the run does not say.
     var lease: Double { specification.cohort.leaseS ?? 60 }
 
@@ -95,8 +121,7 @@ struct RunState: Sendable {
         let terms = terms(of: round)
         if terms.policy.isDrawn { return max(0, (round.drawn ?? 0) - members.count) }
         if terms.policy == .uniform && round.phase == .selecting { return 0 }
-        if terms.isBuffered { return max(0, terms.wanted - live.count) }
-        return max(0, terms.wanted - live.count - round.accepted)
+        return max(0, terms.wanted - atWork.count - (terms.isBuffered ? 0 : round.accepted))
     }
 
     /// Whether an accepted update's attempt became a model version; `nil` while that is open.

@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import Logging
 import Synchronization
 import Tensors
 import TestSupport
@@ -114,6 +115,38 @@ struct WakingTests {
         await coordinator.stopServing()
         for poll in all where try await poll.task.value.assignment != nil { chosen += 1 }
         #expect(chosen == 2)
+    }
+
+    @Test func whenTheyHaveWaitedLongEnoughOrMayNotWait() async throws {
+        let bench = try await Bench(.memory)
+        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 4)
+        _ = try await Bench.assignment(bench.coordinator, clients[0])
+        let short = try await bench.coordinator.checkIn(
+            client: clients[1],
+            CheckInRequest(),
+            wait: .milliseconds(20)
+        )
+        #expect(short.reason == "no_open_slot")
+        // As many wait as the configuration says; the others are answered at once, as everybody is when the server stops.
+        var configuration = CoordinatorConfiguration(dataDirectory: bench.directory.path)
+        configuration.now = { [clock = bench.clock] in clock.now }
+        configuration.waiterLimit = 1
+        let coordinator = try await Coordinator(
+            configuration: configuration,
+            store: bench.store,
+            logger: .init(label: "test")
+        )
+        let waiting = Task {
+            try await coordinator.checkIn(client: clients[1], CheckInRequest(), wait: .seconds(3600))
+        }
+        try await wait(for: "the long poll") { await coordinator.waiterCount == 1 }
+        for client in [clients[2], clients[3]] {
+            let answer = try await coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(3600))
+            #expect(answer.reason == "no_open_slot")
+            // From the first answer on the server stops, and there is room.
+            await coordinator.stopServing()
+        }
+        #expect(try await waiting.value.reason == "no_open_slot")
     }
 
     /// The one place that becomes free goes to a client that may have it.

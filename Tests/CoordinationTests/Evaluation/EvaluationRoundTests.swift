@@ -1,0 +1,132 @@
+import Coordination
+import Foundation
+import TestSupport
+import Testing
+import WireFormat
+
+/// Which versions are measured by how many, and what follows from it; without privacy.
+@Suite(.timeLimit(.minutes(1)))
+struct EvaluationRoundTests {
+    private func start(
+        _ sections: String,
+        rounds: Int,
+        clients: Int = 3
+    ) async throws -> (bench: Bench, run: String, clients: [String]) {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds), \(sections),
+             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, "goal": 1, "minimum": 1}}
+            """
+        let bench = try await Bench(.memory)
+        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let (run, clients) = try await bench.startRun(specification, clients: clients)
+        return (bench, run, clients)
+    }
+
+    /// Does whatever a client is given; measures what `sums` say of the version.
+    private func work(
+        _ bench: Bench,
+        _ client: String,
+        _ run: String,
+        sums: (_ version: Int) -> [String: Double] = { _ in ["nll": 10, "loss_tokens": 10] }
+    ) async throws {
+        let coordinator = bench.coordinator
+        guard let work = try await Bench.assignment(coordinator, client) else { return }
+        if work.kind == "train" {
+            _ = try await Bench.submit(coordinator, client, work.id, value: 1)
+        } else {
+            _ = try await coordinator.beginUpdate(assignment: work.id, client: client)
+            _ = try await coordinator.finishUpdate(
+                assignment: work.id,
+                client: client,
+                ReceivedUpdate(
+                    path: "",
+                    sha256: "s\(work.id)",
+                    byteCount: 9,
+                    exampleCount: 10,
+                    metrics: sums(work.round)
+                )
+            )
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
+    }
+
+    @Test func aCohortOfItsOwnMeasuresInItsOwnTime() async throws {
+        let (bench, run, clients) = try await start(
+            #""evaluation": {"every": 1, "cohort_goal": 3, "minimum": 2, "report_timeout_s": 30}"#,
+            rounds: 1
+        )
+        for client in clients.prefix(1) + clients.prefix(2) { try await work(bench, client, run) }
+        // Two of three: more than training wants, enough for the evaluation, and no more time than it gives.
+        var view = try #require(try await bench.coordinator.evaluations(run: run).last)
+        #expect(view.goal == 3 && view.minimum == 2 && view.accepted == 2 && view.state == "selecting")
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        let late = try #require(try await Bench.assignment(bench.coordinator, clients[2]))
+        #expect(late.kind == "evaluate" && abs(late.deadlineInS - 30) < 0.01 && late.cohortMinimum == 2)
+        bench.clock.advance(by: 31)
+        try await bench.coordinator.tick()
+        view = try #require(try await bench.coordinator.evaluations(run: run).last)
+        #expect(view.state == "committed" && view.expired == 1)
+        #expect(try await bench.coordinator.run(run).state == "completed")
+    }
+
+    @Test func versionsAreMeasuredAtIntervalsAndTheLastOneAlways() async throws {
+        let (bench, run, clients) = try await start(
+            #""evaluation": {"every": 2, "cohort_goal": 1, "minimum": 1}"#,
+            rounds: 5
+        )
+        for _ in 0..<8 { try await work(bench, clients[0], run) }
+        #expect(try await bench.coordinator.run(run).state == "completed")
+        #expect(try await bench.coordinator.evaluations(run: run).map(\.number) == [2, 4, 5])
+    }
+
+    @Test func aVersionThatNobodyMeasuresIsLeftOutAfterThreeAttempts() async throws {
+        let (bench, run, clients) = try await start(
+            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}"#,
+            rounds: 2
+        )
+        try await work(bench, clients[0], run)
+        for attempt in 1...3 {
+            #expect(try await bench.coordinator.evaluations(run: run).map(\.attempt) == Array(1...attempt))
+            bench.clock.advance(by: 51)
+            try await bench.coordinator.tick()
+            // Past every backoff so far.
+            bench.clock.advance(by: 10)
+            try await bench.coordinator.tick()
+        }
+        #expect(
+            try await bench.coordinator.evaluations(run: run).map(\.state) == ["abandoned", "abandoned", "abandoned"]
+        )
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == "selecting")
+    }
+
+    /// Each rule, by the versions' values, and where it stops; of equals the first is the best.
+    @Test(arguments: [
+        (#"{"metric": "top1", "at_least": 0.5}"#, [0.2, 0.4, 0.5, 0.9], 3, 3, "at least 0.5"),
+        (#"{"metric": "loss", "at_most": 1}"#, [0.2, 0.4, 1.0, 1.2].map { 3 - 2 * $0 }, 3, 3, "at most 1"),
+        (#"{"metric": "top1", "patience": 2}"#, [0.2, 0.4, 0.4, 0.3], 4, 2, "no better value than version 2"),
+        (#"{"metric": "loss", "patience": 2}"#, [0.4, 0.2, 0.2, 0.3], 4, 2, "no better value than version 2"),
+    ])
+    func eachRuleStopsWhereItSays(
+        _ rule: String,
+        _ values: [Double],
+        _ last: Int,
+        _ best: Int,
+        _ words: String
+    ) async throws {
+        let (bench, run, clients) = try await start(
+            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}, "stop": \#(rule)"#,
+            rounds: 9
+        )
+        for _ in 0..<(2 * last) {
+            try await work(bench, clients[0], run) { version in
+                let value = values[version - 1] * 100
+                return ["nll": value, "loss_tokens": 100, "hit1": value, "tokens": 100]
+            }
+        }
+        let view = try await bench.coordinator.run(run)
+        #expect(view.state == "completed" && view.committedRounds == last && view.bestVersion == best, "\(view)")
+        let causes = try bench.store.history(run: run, round: 0, assignments: false).map(\.cause)
+        #expect(causes.last?.contains(words) == true, "\(causes)")
+    }
+}

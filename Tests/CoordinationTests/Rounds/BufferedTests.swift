@@ -1,0 +1,137 @@
+import Coordination
+import Foundation
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+/// Mode `buffered` beyond the weights: what is in the buffer or on its way outlives restarts, measurements and the run's end.
+@Suite(.timeLimit(.minutes(1)))
+struct BufferedTests {
+    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, \(cohort)},
+             "aggregation": {"mode": "buffered", "buffered": {"concurrency": 4, "max_staleness": 2}}\(extra)}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    private func code<Result>(_ body: () async throws -> Result) async -> String? {
+        do {
+            _ = try await body()
+            return nil
+        } catch {
+            return (error as? CoordinationError)?.code
+        }
+    }
+
+    private func assignments(_ bench: Bench, _ clients: some Sequence<String>) async throws -> [String] {
+        var ids: [String] = []
+        for client in clients { ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id) }
+        return ids
+    }
+
+    private func measure(_ coordinator: Coordinator, _ client: String, _ work: AssignmentBody) async throws {
+        _ = try await coordinator.beginUpdate(assignment: work.id, client: client)
+        _ = try await coordinator.finishUpdate(
+            assignment: work.id,
+            client: client,
+            ReceivedUpdate(
+                path: "",
+                sha256: "s\(work.id)",
+                byteCount: 9,
+                exampleCount: 10,
+                metrics: ["nll": 20, "loss_tokens": 10]
+            )
+        )
+    }
+
+    /// A measurement takes no place and no update of those who still train, and they none of its own.
+    @Test(arguments: Bench.StoreKind.allCases)
+    func whoTrainsGoesOnWhileOthersMeasure(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try specification(
+                #""goal": 2, "minimum": 2"#,
+                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
+            ),
+            clients: 7
+        )
+        let coordinator = bench.coordinator
+        let ids = try await assignments(bench, clients.prefix(4))
+        for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
+        _ = try await Bench.untilSettled(coordinator, run)
+        // Version 1 is measured, while two clients train on from version 0.
+        try await coordinator.tick()
+        let said = try await coordinator.run(run).waitingFor
+        #expect(said.contains("0 at work, 0 of 2 measurements of version 1"), "\(said)")
+        // One fails meanwhile, the other one is ready; the measurement counts neither.
+        try await coordinator.reportFailure(assignment: ids[2], client: clients[2], FailureReport(code: "no_data"))
+        #expect(await code { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) } == "round_opening")
+        var measuring: [(client: String, work: AssignmentBody)] = []
+        for client in clients[4...5] {
+            let work = try #require(try await Bench.assignment(coordinator, client))
+            #expect(work.kind == "evaluate")
+            measuring.append((client, work))
+        }
+        try await coordinator.tick()
+        #expect(try await coordinator.evaluations(run: run).map(\.failed) == [0])
+        #expect(try await coordinator.evaluations(run: run).map(\.state) == ["reporting"])
+        // A restart in between forgets nobody.
+        let restarted = try await bench.restarted()
+        #expect(try await Bench.assignment(restarted, clients[3])?.id == ids[3])
+        for (client, work) in measuring { try await measure(restarted, client, work) }
+        #expect(try await restarted.evaluations(run: run).map(\.state) == ["committed"])
+        _ = try await Bench.submit(restarted, clients[3], ids[3], value: 1)
+        #expect(try await restarted.round(run: run, number: 2).accepted == 1)
+    }
+
+    /// An update that started from an older version belongs to the buffer that it came to, also after a restart.
+    @Test(arguments: Bench.StoreKind.allCases)
+    func theBufferSurvivesARestart(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 2"#), clients: 5)
+        let ids = try await assignments(bench, clients.prefix(4))
+        for index in 0..<3 {
+            _ = try await Bench.submit(bench.coordinator, clients[index], ids[index], value: 1)
+            if index == 1 { _ = try await Bench.untilSettled(bench.coordinator, run) }
+        }
+        let restarted = try await bench.restarted()
+        #expect(try await restarted.round(run: run, number: 2).accepted == 1)
+        _ = try await Bench.submit(restarted, clients[3], ids[3], value: 1)
+        _ = try await Bench.untilSettled(restarted, run)
+        // Both were one version old: 1 + 181/256, the weight 1/√2 on its grid.
+        #expect(abs(Double(try await Bench.model(restarted, run)[0]) - (1 + 181.0 / 256)) < 1e-6)
+    }
+
+    /// Nobody holds work of a run that is over: it would get the same again whenever it asks for some.
+    @Test(arguments: ["completed", "cancelled", "failed"])
+    func theEndOfTheRunEndsWhatIsOnItsWay(_ end: String) async throws {
+        let bench = try await Bench(.memory)
+        let isPrivate = end == "failed"
+        let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
+        let (run, clients) = try await bench.startRun(
+            try specification(
+                #""goal": 2, "minimum": 2, "max_participations": 2"#,
+                rounds: end == "completed" ? 1 : 3,
+                extra: isPrivate ? privacy : ""
+            ),
+            // One release of z = 1 costs 4.38: a second one is not admitted.
+            budget: isPrivate ? BudgetSpecification(epsilon: 4.5, delta: 1e-5) : nil,
+            clients: 4
+        )
+        let coordinator = bench.coordinator
+        let ids = try await assignments(bench, clients)
+        if end == "cancelled" {
+            _ = try await coordinator.cancelRun(run)
+        } else {
+            for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
+            try await wait(for: "the end of the run") { try await coordinator.run(run).state != "running" }
+        }
+        #expect(try await coordinator.run(run).state == end)
+        #expect(await code { try await coordinator.beginUpdate(assignment: ids[3], client: clients[3]) } == "run_ended")
+        let answer = try await coordinator.checkIn(client: clients[3], CheckInRequest(), wait: .zero)
+        #expect(answer.assignment == nil && answer.reason == "no_run")
+    }
+}
