@@ -10,14 +10,18 @@ struct FoldPropertyTests {
         .init(name: "a", shape: [73, 11]), .init(name: "b", shape: [9001]), .init(name: "c", shape: []),
     ])
 
-    private func withMixedUpdates(_ body: ([SpooledUpdate]) throws -> Void) throws {
+    private func withMixedUpdates(
+        magnitude: Float = 2,
+        weightLimit: Int = 100_000,
+        _ body: ([SpooledUpdate]) throws -> Void
+    ) throws {
         let directory = NSTemporaryDirectory() + "fold-\(UUID().uuidString)/"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }
         var generator = Xoshiro256StarStar(seed: 12)
         var updates: [SpooledUpdate] = []
         for (index, encoding) in (UpdateEncoding.allCases + UpdateEncoding.allCases).enumerated() {
-            let values = (0..<layout.parameterCount).map { _ in 4 * generator.nextUniform() - 2 }
+            let values = (0..<layout.parameterCount).map { _ in magnitude * (2 * generator.nextUniform() - 1) }
             var residual: [Float] = []
             let data = UpdateEncoder.encode(
                 ParameterVector(layout: layout, values: values),
@@ -27,13 +31,17 @@ struct FoldPropertyTests {
                 residual: &residual
             )
             try data.write(to: URL(fileURLWithPath: directory + "\(index)"))
-            updates.append(SpooledUpdate(path: directory + "\(index)", weight: 1 + generator.nextIndex(below: 100_000)))
+            updates.append(
+                SpooledUpdate(path: directory + "\(index)", weight: 1 + generator.nextIndex(below: weightLimit))
+            )
         }
         try body(updates)
     }
 
-    @Test func everyEncodingFoldsToWhatPlainArithmeticGives() throws {
-        try withMixedUpdates { updates in
+    /// The second time sums of eight leave what a double holds exactly, and are made in integers.
+    @Test(arguments: [(2, 100_000, 1024), (10_000, 2000, 65_536)] as [(Float, Int, Double)])
+    func everyEncodingFoldsToWhatPlainArithmeticGives(_ magnitude: Float, _ weightLimit: Int, _ bound: Double) throws {
+        try withMixedUpdates(magnitude: magnitude, weightLimit: weightLimit) { updates in
             var expected = [Int64](repeating: 0, count: layout.parameterCount)
             for update in updates {
                 var values = [Float](repeating: 0, count: layout.parameterCount)
@@ -44,7 +52,7 @@ struct FoldPropertyTests {
                 }
             }
             let total = Double(updates.reduce(0) { $0 + $1.weight })
-            let mean = try FixedPointMean.mean(of: updates, layout: layout, valueBound: 1024)
+            let mean = try FixedPointMean.mean(of: updates, layout: layout, valueBound: bound)
             #expect(mean == expected.map { Double($0) * 0x1p-30 / total })
         }
     }
@@ -124,7 +132,7 @@ struct FoldPropertyTests {
             }
         )
         var generator = Xoshiro256StarStar(seed: 6)
-        let values = (0..<layout.parameterCount).map { _ in 4 * generator.nextUniform() - 2 }
+        let values = (0..<layout.parameterCount).map { _ in magnitude * (2 * generator.nextUniform() - 1) }
         for factor in [Float(1), 1e-4] {
             var residual: [Float] = []
             let update = ParameterVector(layout: layout, values: values.map { $0 * factor })

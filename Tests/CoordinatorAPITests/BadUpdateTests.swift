@@ -124,6 +124,15 @@ struct BadUpdateTests {
         Case(name: "a sparse NaN", code: "not_finite", encoding: .topk) {
             try encoded(.topk, "w.values", at: 699, bytes(Float.nan))
         },
+        Case(name: "an infinity in 16 bits", code: "not_finite", encoding: .f16) {
+            try encoded(.f16, "w", at: 69_999, [0x00, 0x7C])
+        },
+        Case(name: "a NaN in 16 bits", code: "not_finite", encoding: .f16) {
+            try encoded(.f16, "w", at: 69_999, [0x01, 0xFC])
+        },
+        Case(name: "an infinity in bfloat16", code: "not_finite", encoding: .bf16) {
+            try encoded(.bf16, "w", at: 69_999, [0x80, 0xFF])
+        },
         Case(name: "a scale of zero", code: "scale_invalid", encoding: .int8) {
             try encoded(.int8, "w.scale", at: 546, bytes(Float(0)))
         },

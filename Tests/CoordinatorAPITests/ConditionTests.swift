@@ -177,6 +177,9 @@ struct ConditionTests {
                     "\(field)"
                 )
                 #expect(answer.headers[.eTag] == tag)
+                // A digest of the content would be the part's; the whole file's is that of the representation (RFC 9530).
+                let (content, whole) = (HTTPField.Name("Content-Digest"), HTTPField.Name("Repr-Digest"))
+                #expect(try answer.headers[#require(content)] == nil && answer.headers[#require(whole)] != nil)
             }
         }
         for field in ["bytes=\(count)-", "bytes=99999-100000", "bytes=-0"] {

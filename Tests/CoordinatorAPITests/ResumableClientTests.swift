@@ -82,6 +82,9 @@ struct ResumableClientTests {
         let path = service.directory.path + "/spool/\(id).partial"
         let arrived = try #require(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int)
         #expect((1_400_000..<1_500_000).contains(arrived))
+        // The space that was reserved for the rest is given back.
+        var status = stat()
+        #expect(stat(path, &status) == 0 && Int(status.st_blocks) * 512 < arrived + 200_000)
         let restarted = try await service.restarted()
         let (second, _) = try await restarted.serve(breaking: .reading, after: [], port: port)
         var rest = upload(address, token, file)

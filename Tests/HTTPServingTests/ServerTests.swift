@@ -289,7 +289,7 @@ struct ServerTests {
     @Test func connectionsEndThatAreIdleAfterARequest() async throws {
         let probe = try await Probe { $0.idleTimeout = .milliseconds(300) }
         let socket = try LoopbackSocket(port: probe.port)
-        try Probe.ask(socket)
+        try await Probe.ask(socket)
         #expect(await Probe.isEnded(socket))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
