@@ -24,14 +24,14 @@ package final class SQLiteRunStore: RunStore {
         }
     }
 
-    private static func open(path: String, patienceSeconds: Double) throws -> DatabasePool {
+    static func open(path: String, patienceSeconds: Double) throws -> DatabasePool {
         var configuration = Configuration()
         configuration.busyMode = .timeout(patienceSeconds)
         configuration.foreignKeysEnabled = true
-        configuration.prepareDatabase { database in
-            try database.execute(sql: "PRAGMA synchronous = FULL")
-        }
         let pool = try DatabasePool(path: path, configuration: configuration)
+        // A pool sets NORMAL when it turns to the log, after anything that its configuration says: a committed transaction
+        // would then survive the end of the process, and not that of the machine.
+        try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
         let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
         guard problems == ["ok"] else {
             throw CoordinationError(

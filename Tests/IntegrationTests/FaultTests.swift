@@ -96,4 +96,10 @@ struct FaultTests {
     @Test func anUploadGoesOnAfterEveryCutAndKill9() throws {
         try PythonScript.expectSuccess("uploads.py", [])
     }
+
+    /// Without strace only ``DurabilityTests`` of the storage looks at what the machine's end would leave.
+    @Test(.enabled(if: PythonScript.isInstalled("strace"), "strace is not installed"))
+    func nothingIsAcknowledgedOrPublishedBeforeItIsOnTheDisk() throws {
+        try PythonScript.expectSuccess("durability.py", [])
+    }
 }

@@ -4,12 +4,17 @@ import Testing
 /// A script under `Tests/Python` that drives the built binary from outside.
 enum PythonScript {
     /// Where Chromium is, or `nil`: tests of pages are skipped then.
-    static let chromium: String? = {
+    static let chromium: String? = ["chromium", "chromium-browser", "google-chrome"].lazy.compactMap(executable).first
+
+    /// Whether a program is found on the path.
+    static func isInstalled(_ name: String) -> Bool { executable(name) != nil }
+
+    private static func executable(_ name: String) -> String? {
         let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
-        return path.split(separator: ":").lazy.flatMap { directory in
-            ["chromium", "chromium-browser", "google-chrome"].map { "\(directory)/\($0)" }
-        }.first { FileManager.default.isExecutableFile(atPath: $0) }
-    }()
+        return path.split(separator: ":").map { "\($0)/\(name)" }.first {
+            FileManager.default.isExecutableFile(atPath: $0)
+        }
+    }
 
     /// Runs a script and expects it to end well; what it printed is the failure's text.
     static func expectSuccess(_ name: String, _ arguments: [String]) throws {

@@ -32,8 +32,9 @@ class Refused(Exception):
 class Service:
     """A server with a data directory of its own on a free port."""
 
-    def __init__(self, binary, directory=None, arguments=(), log=subprocess.DEVNULL):
+    def __init__(self, binary, directory=None, arguments=(), log=subprocess.DEVNULL, wrapper=()):
         self.binary = binary
+        self.wrapper = wrapper
         self.arguments = list(arguments)
         self.log = log
         self.directory = directory or tempfile.mkdtemp(prefix="martlet-service-")
@@ -57,7 +58,7 @@ class Service:
         """Starts the server, on the address that it had before."""
         listen = self.address.split("//")[1] if self.address else "127.0.0.1:0"
         self.process = subprocess.Popen(
-            [self.binary, "serve", "--data-dir", self.directory, "--listen", listen, *self.arguments],
+            [*self.wrapper, self.binary, "serve", "--data-dir", self.directory, "--listen", listen, *self.arguments],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
         )
         line = self.process.stdout.readline()
