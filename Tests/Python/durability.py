@@ -60,20 +60,20 @@ def main():
         update = re.escape(work["id"])
         in_order(
             calls,
-            ("the update's bytes", rf"^fdatasync\(\d+<[^>]*/spool/{update}[^>]*\.part>\) += 0"),
+            ("the update's bytes", rf"^fdatasync\(\d+<[^>]*/spool/{update}[^>]*\.part> *\) += 0"),
             ("its name", rf"^rename(at2?)?\(.*{update}[^\"]*\.part.*{update}\.update"),
-            ("the name's directory", r"^fsync\(\d+<[^>]*/spool>\) += 0"),
-            ("the transaction", r"^f(data)?sync\(\d+<[^>]*martlet\.sqlite-wal>\) += 0"),
+            ("the name's directory", r"^fsync\(\d+<[^>]*/spool> *\) += 0"),
+            ("the transaction", r"^f(data)?sync\(\d+<[^>]*martlet\.sqlite-wal> *\) += 0"),
             ("the answer", r"^(write|writev|sendto|sendmsg)\(.*HTTP/1\.1 200"),
         )
         in_order(
             calls,
-            ("the model's bytes", r"^fdatasync\(\d+<[^>]*/spool/[^>]*\.result\.part-[^>]*>\) += 0"),
+            ("the model's bytes", r"^fdatasync\(\d+<[^>]*/spool/[^>]*\.result\.part-[^>]*> *\) += 0"),
             ("the result's name", r"^rename(at2?)?\(.*\.result\.part-.*\.result\""),
-            ("its directory", r"^fsync\(\d+<[^>]*/spool>\) += 0"),
+            ("its directory", r"^fsync\(\d+<[^>]*/spool> *\) += 0"),
             ("the blob's name", r"^link(at)?\(.*\.result\".*/blobs/"),
-            ("its directory", r"^fsync\(\d+<[^>]*/blobs/[0-9a-f]{2}>\) += 0"),
-            ("the transaction", r"^f(data)?sync\(\d+<[^>]*martlet\.sqlite-wal>\) += 0"),
+            ("its directory", r"^fsync\(\d+<[^>]*/blobs/[0-9a-f]{2}> *\) += 0"),
+            ("the transaction", r"^f(data)?sync\(\d+<[^>]*martlet\.sqlite-wal> *\) += 0"),
         )
 
 
