@@ -1,0 +1,158 @@
+import Coordination
+import Foundation
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+/// `waiting_for` says the true reason in every state, and what a pause holds up.
+@Suite(.timeLimit(.minutes(1)))
+struct WaitingForTests {
+    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}\(extra)}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    private func said(_ bench: Bench, _ run: String) async throws -> String {
+        try await bench.coordinator.run(run).waitingFor
+    }
+
+    @Test func fromTheCreationToTheLastRound() async throws {
+        let bench = try await Bench(.memory)
+        let coordinator = bench.coordinator
+        _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
+        let run = try await coordinator.createRun(
+            try specification(#""goal": 2, "minimum": 1"#, rounds: 1),
+            initialModel: ParameterVector(zeros: Bench.layout)
+        ).id
+        #expect(try await said(bench, run) == "the run to be started")
+        let clients = try await bench.enroll(4)
+        _ = try await coordinator.startRun(run)
+        #expect(
+            try await said(bench, run)
+                == "clients to check in: 0 at work, 0 of 2 updates accepted, 50 s left to find the minimum of 1"
+        )
+        _ = try await coordinator.pauseRun(run)
+        #expect(try await said(bench, run) == "the run to be resumed")
+        _ = try await coordinator.resumeRun(run)
+        let first = try #require(try await Bench.assignment(coordinator, clients[0])).id
+        _ = try await coordinator.pauseRun(run)
+        #expect(try await said(bench, run) == "the run to be resumed; 1 clients may still deliver")
+        _ = try await coordinator.resumeRun(run)
+        let second = try #require(try await Bench.assignment(coordinator, clients[1])).id
+        try await coordinator.tick()
+        #expect(try await said(bench, run) == "updates: 0 of 2 accepted, 2 at work, 100 s left")
+        for (client, id) in [(clients[0], first), (clients[1], second)] {
+            try await coordinator.reportFailure(assignment: id, client: client, FailureReport(code: "no_data"))
+        }
+        #expect(
+            try await said(bench, run)
+                == "updates: 0 of 2 accepted, 0 at work, 100 s left, nobody at work: 2 places are open"
+        )
+        let third = try #require(try await Bench.assignment(coordinator, clients[2])).id
+        _ = try await Bench.submit(coordinator, clients[2], third, value: 1)
+        let last = try #require(try await Bench.assignment(coordinator, clients[3])).id
+        let terms = try await coordinator.beginUpdate(assignment: last, client: clients[3])
+        let data = SafetensorsWriter.encode(ParameterVector(zeros: Bench.layout))
+        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+        let update = ReceivedUpdate(
+            path: terms.spoolPath,
+            sha256: Secrets.sha256(data),
+            byteCount: data.count,
+            exampleCount: 1
+        )
+        // In the step that closes the round: its sum cannot be ready.
+        let during = try await coordinator.perform { coordinator in
+            _ = try coordinator.finishUpdate(assignment: last, client: clients[3], update)
+            return try coordinator.run(run).waitingFor
+        }
+        #expect(during == "the aggregation of 2 updates")
+        _ = try await Bench.untilSettled(coordinator, run)
+        #expect(try await said(bench, run) == "nothing: the run is completed")
+    }
+
+    @Test func aRunThatFailedSaysWhy() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try specification(#""goal": 2, "max_attempts": 1"#),
+            clients: 2
+        )
+        for _ in 0..<2 {
+            bench.clock.advance(by: 51)
+            try await bench.coordinator.tick()
+        }
+        #expect(try await said(bench, run) == "nothing: the run is failed (attempts_exhausted)")
+    }
+
+    @Test func aLimitThatLeavesTooFewIsNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try specification(#""goal": 2, "minimum": 1, "min_separation_rounds": 2"#),
+            clients: 3
+        )
+        for client in clients.prefix(2) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        let text = try await said(bench, run)
+        #expect(text.contains("Only 1 more clients") && text.contains("min_separation_rounds of 2"), "\(text)")
+        #expect(!text.contains("max_participations"), "\(text)")
+    }
+
+    /// A buffer fills over time from fewer clients than it takes updates: only too few for its minimum are too few.
+    @Test func aBufferIsNotShortOfClientsWhoComeAgain() async throws {
+        for (minimum, isShort) in [(2, false), (4, true)] {
+            let bench = try await Bench(.memory)
+            let (run, _) = try await bench.startRun(
+                try specification(
+                    #""goal": 5, "minimum": \#(minimum)"#,
+                    extra: #", "aggregation": {"mode": "buffered"}"#
+                ),
+                clients: 3
+            )
+            #expect(try await said(bench, run).contains("has only 3 clients") == isShort)
+        }
+    }
+
+    // MARK: - Pauses
+
+    /// What was given out before the pause may be delivered, and time ends its round; nothing new begins.
+    @Test func aPausedRunFinishesItsRoundAndOpensNone() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 1"#), clients: 3)
+        let coordinator = bench.coordinator
+        for client in clients.prefix(2) { _ = try await Bench.assignment(coordinator, client) }
+        try await coordinator.tick()
+        _ = try await coordinator.pauseRun(run)
+        let id = try #require(try await Bench.assignment(coordinator, clients[0])).id
+        _ = try await Bench.submit(coordinator, clients[0], id, value: 1)
+        bench.clock.advance(by: 101)
+        try await coordinator.tick()
+        _ = try await Bench.untilSettled(coordinator, run)
+        #expect(try await coordinator.rounds(run: run).map(\.state) == ["committed"])
+        try await coordinator.tick()
+        #expect(try await coordinator.rounds(run: run).count == 1)
+        _ = try await coordinator.resumeRun(run)
+        #expect(try await coordinator.rounds(run: run).map(\.state) == ["committed", "selecting"])
+    }
+
+    @Test func aPauseShortensNoBackoff() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try specification(#""goal": 2, "retry_backoff_s": 40"#),
+            clients: 2
+        )
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        _ = try await bench.coordinator.pauseRun(run)
+        _ = try await bench.coordinator.resumeRun(run)
+        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == ["abandoned"])
+        bench.clock.advance(by: 40)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == ["abandoned", "selecting"])
+    }
+}
