@@ -77,6 +77,13 @@ private final class CountingTrainer: LocalTrainer {
         let gradient = ParameterVector(layout: model.layout, values: model.values.map { _ in -3 })
         return TrainingResult(delta: gradient, exampleCount: 5)
     }
+
+    func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics {
+        count.withLock { $0 += 1 }
+        var metrics = TrainingMetrics()
+        (metrics.nll, metrics.lossTokens, metrics.tokens, metrics.hit1) = (12, 6, 8, 4)
+        return metrics
+    }
 }
 
 @Suite(.timeLimit(.minutes(1)))
@@ -98,7 +105,8 @@ struct FederatedClientTests {
         sha256: String? = nil,
         training: String = "{}",
         modelEncoding: String? = nil,
-        clipping: String = #"{"norm": 0.5}"#
+        clipping: String = #"{"norm": 0.5}"#,
+        measuring: [String]? = nil
     ) throws -> Data {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
@@ -111,7 +119,7 @@ struct FederatedClientTests {
                 )
             )
         )
-        let body = AssignmentBody(
+        var body = AssignmentBody(
             id: "asg_1",
             run: "run_1",
             round: 1,
@@ -128,6 +136,10 @@ struct FederatedClientTests {
             deadline: "",
             deadlineInS: 60
         )
+        if let measuring {
+            body.kind = "evaluate"
+            body.release = .init(metrics: measuring, lossBound: 10)
+        }
         return try WireCoding.encode(CheckInResponse(assignment: body))
     }
 
@@ -137,9 +149,16 @@ struct FederatedClientTests {
         training: String = "{}",
         clipping: String = #"{"norm": 0.5}"#,
         update: [ScriptedTransport.Answer]? = nil,
-        committed: [Bool] = []
+        committed: [Bool] = [],
+        measuring: [String]? = nil
     ) throws -> ScriptedTransport {
-        let checkIn = try assignment(mode: mode, sha256: sha256, training: training, clipping: clipping)
+        let checkIn = try assignment(
+            mode: mode,
+            sha256: sha256,
+            training: training,
+            clipping: clipping,
+            measuring: measuring
+        )
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
         let file = SafetensorsWriter.encode(model)
         let work = try WireCoding.decode(CheckInResponse.self, from: checkIn).assignment
@@ -370,6 +389,32 @@ struct FederatedClientTests {
         let strict = try client(transport, policy: .init(maxEpsilon: 2.5))
         #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
         #expect(try await strict.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
+    }
+
+    /// A measurement that is published is in the device's ledger before it can leave, and only what is published leaves.
+    @Test func aMeasurementIsChargedOnTheDeviceBeforeItLeaves() async throws {
+        let ledger = directory.path + "/ledger.json"
+        let before = Mutex<[Bool]>([])
+        let transport = try transport(
+            mode: "central",
+            update: [
+                { _ in
+                    before.withLock { $0.append(FileManager.default.fileExists(atPath: ledger)) }
+                    return TransportResponse(status: 200)
+                }
+            ],
+            measuring: ["loss"]
+        )
+        // A noise multiplier of 2 costs 2.06 at delta 1e-5 the first time, and more than 2.5 the second.
+        let trainer = CountingTrainer()
+        let client = try client(transport, trainer, policy: .init(maxEpsilon: 2.5))
+        #expect(try await client.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+        #expect(before.withLock { $0 } == [true])
+        let sent = try #require(transport.made("PUT /update").first).body
+        let result = try EvaluationResult.read(JSONValue.parse(Array(sent)))
+        #expect(result.metrics["nll"] == 12 && result.metrics["hit1"] == nil)
+        #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
+        #expect(trainer.count.withLock { $0 } == 1)
     }
 
     @Test func aModelIsFetchedOnceAndAgainWhenItsFileIsDamaged() async throws {

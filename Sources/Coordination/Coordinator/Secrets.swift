@@ -24,7 +24,9 @@ package enum Secrets {
         var text: [UInt8] = []
         text.reserveCapacity(64)
         for byte in bytes {
-            for digit in [byte >> 4, byte & 15] { text.append(digit < 10 ? 48 + digit : 87 + digit) }
+            let (high, low) = (byte >> 4, byte & 15)
+            text.append(high < 10 ? 48 + high : 87 + high)
+            text.append(low < 10 ? 48 + low : 87 + low)
         }
         return String(decoding: text, as: UTF8.self)
     }

@@ -52,37 +52,66 @@ public enum NoiseCalibration {
         func fits(_ count: Int) throws(PrivacyError) -> Bool {
             try epsilon(event, count, delta, accountant.make()) <= target
         }
-        // A coarse grid never admits too many, and is quick.
-        let start =
-            accountant == .pld
-            ? try largest(from: 1, limit: limit) { count throws(PrivacyError) in
-                try epsilon(event, count, delta, LossDistributionAccountant(grid: .coarse)) <= target
-            } : 0
-        if start == 0 { return try largest(from: 1, limit: limit, fits) }
-        return try largest(from: start, step: max(1, start / 64), limit: limit, fits)
+        guard accountant == .pld else { return try largest(near: 1, limit: limit, fits) }
+        // A coarse grid never admits too many, and is quick: the default grid has the last word.
+        let near = try guess(target, limit: limit) { count throws(PrivacyError) in
+            try epsilon(event, count, delta, LossDistributionAccountant(grid: .coarse))
+        }
+        let nearer = try guess(target, from: near, tries: 1, limit: limit) { count throws(PrivacyError) in
+            try epsilon(event, count, delta, LossDistributionAccountant())
+        }
+        return try largest(near: nearer, limit: limit, fits)
     }
 
-    /// The largest count that fits, where all smaller ones fit too; 0 when `start` does not.
+    /// The largest count that fits, where all smaller ones fit too; 0 when none does.
     private static func largest(
-        from start: Int,
-        step: Int? = nil,
+        near start: Int,
         limit: Int,
         _ fits: (Int) throws(PrivacyError) -> Bool
     ) throws(PrivacyError) -> Int {
-        guard try fits(start) else { return 0 }
-        var good = start
-        var stride = step ?? start
-        var bad = min(limit + 1, start + stride)
-        while bad <= limit, try fits(bad) {
-            good = bad
+        var (good, bad) = (0, limit + 1)
+        var (stride, next) = (1, min(limit, start))
+        // Outwards from the guess until it is between two counts.
+        while good < next && next < bad {
+            if try fits(next) {
+                good = next
+                next = min(limit, next + stride)
+            } else {
+                bad = next
+                next = max(1, next - stride)
+            }
+            if good > 0 && bad <= limit { break }
             stride *= 2
-            bad = min(limit + 1, bad + stride)
         }
         while bad - good > 1 {
             let middle = good + (bad - good) / 2
             if try fits(middle) { good = middle } else { bad = middle }
         }
         return good
+    }
+
+    /// A guess at the largest count that fits, by ε of others: it is close to a power of the count, the root at first.
+    private static func guess(
+        _ target: Double,
+        from start: Int = 1,
+        tries: Int = 6,
+        limit: Int,
+        _ epsilon: (Int) throws(PrivacyError) -> Double
+    ) throws(PrivacyError) -> Int {
+        var (count, last) = (start, (count: start, epsilon: 0.0))
+        for _ in 0..<tries {
+            let found = try epsilon(count)
+            guard found > 0, found.isFinite else { return count }
+            let slope =
+                last.epsilon > 0 && count != last.count
+                ? log(found / last.epsilon) / log(Double(count) / Double(last.count)) : 0.5
+            let next = Double(count) * pow(target / found, 1 / max(0.25, min(1.5, slope)))
+            let rounded = max(1, min(limit, Int(min(next, Double(limit)))))
+            if abs(rounded - count) <= max(1, count / 256) { return rounded }
+            last = (count, found)
+            count = rounded
+        }
+        return count
     }
 
     // MARK: -
@@ -133,9 +162,28 @@ public enum NoiseCalibration {
                 lower /= 2
             }
         }
+        var (atLower, atUpper) = (try epsilon(lower), try epsilon(upper))
         while log(upper / lower) > width {
+            let (low, high) = (log(lower), log(upper))
+            var next = (low + high) / 2
+            // ε is close to a power of z: the straight line between logarithms, and a little beyond where it meets the
+            // target, so that the farther end moves too.
+            if atLower.isFinite, atUpper > 0, atLower > atUpper {
+                let share = log(atLower / target) / log(atLower / atUpper)
+                let estimate = low + (high - low) * share
+                let step = 0.45 * width
+                let beyond = high - estimate > estimate - low ? estimate + step : estimate - step
+                if beyond > low + step / 2, beyond < high - step / 2 { next = beyond }
+            }
+            let before = high - low
+            let z = exp(next)
+            let found = try epsilon(z)
+            if found > target { (lower, atLower) = (z, found) } else { (upper, atUpper) = (z, found) }
+            // Where the line is no guide, halves are.
+            guard log(upper / lower) > before / 2, log(upper / lower) > width else { continue }
             let middle = (lower * upper).squareRoot()
-            if try epsilon(middle) > target { lower = middle } else { upper = middle }
+            let half = try epsilon(middle)
+            if half > target { (lower, atLower) = (middle, half) } else { (upper, atUpper) = (middle, half) }
         }
         return upper
     }

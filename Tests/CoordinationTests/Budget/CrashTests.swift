@@ -69,7 +69,7 @@ struct CrashTests {
                     }
                     try await wait(for: "the end of the aggregation") {
                         if store.isDead { return true }
-                        return try await coordinator.rounds(run: run).last?.state != "aggregating"
+                        return try await coordinator.rounds(run: run, last: 1).last?.state != "aggregating"
                     }
                 } catch let error as CoordinationError where error.code == "storage_failed" {
                     // The process is gone; its last words reached nobody.

@@ -138,6 +138,57 @@ struct ReleaseAuditTests {
         #expect(try Self.audit(Self.right(), clients: 1).isSound)
     }
 
+    /// More examples than the cap weigh what the cap weighs.
+    @Test func examplesOverTheCapWeighNoMore() throws {
+        let specification = try Self.specification(goal: 2, weighting: "examples")
+        var silent = Self.right()
+        silent.addNoise = { _, _ in }
+        func released(_ examples: Int) throws -> Double {
+            try Round(specification, [(values: [0.25, 0], examples: examples)]).release(silent)[0]
+        }
+        // A cap of 4: two examples are a half.
+        let (two, four) = (try released(2), try released(4))
+        #expect(abs(two - 0.25 / 4) < 1e-6 && abs(four - 0.25 / 2) < 1e-6)
+        #expect(try released(5) == four)
+        #expect(try released(1_000_000) == four)
+    }
+
+    /// What is no number is in no sum.
+    @Test(arguments: [Float.nan, .infinity, -.infinity])
+    func anUpdateThatIsNotFiniteIsRefused(_ value: Float) throws {
+        let round = try Round(Self.specification(goal: 2), [(values: [0.5, value], examples: 1)])
+        #expect(throws: AggregationError.self) { try round.release(Self.right()) }
+    }
+
+    /// A job that is run again after a stop publishes what the first one has made: noise is drawn once.
+    @Test func aRepeatedJobHasTheFirstOnesNoise() throws {
+        for policy in ["flat", "adaptive"] {
+            let text = """
+                {"population": "p", "model": {"architecture": "external"}, "rounds": 1, "cohort": {"goal": 2, "minimum": 1},
+                 "privacy": {"mode": "central", "noise_multiplier": 1, "clipping": {"policy": "\(policy)"}}}
+                """
+            let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+            let round = try Round(specification, [(values: [0.5, 0.25], examples: 1)])
+            let base = round.directory.path + "/base"
+            try SafetensorsWriter.encode(round.base).write(to: URL(fileURLWithPath: base))
+            let job = AggregationJob(
+                specification: specification,
+                updates: round.updates,
+                basePath: base,
+                resultPath: round.directory.path + "/result"
+            )
+            let first = try job.run()
+            let again = try job.run()
+            #expect(first.model?.sha256 == again.model?.sha256 && first.nextNorm == again.nextNorm)
+            // Another attempt of the round is another release.
+            var other = job
+            other.resultPath += "-2"
+            let second = try other.run()
+            #expect(first.model?.sha256 != second.model?.sha256)
+            #expect(policy == "flat" ? first.nextNorm == nil : first.nextNorm != second.nextNorm)
+        }
+    }
+
     @Test func noNoiseIsFound() throws {
         var wrong = Self.right()
         wrong.addNoise = { _, _ in }

@@ -74,6 +74,31 @@ struct EvaluationReleaseTests {
         #expect(first.count > 1900)
     }
 
+    /// The release of files as a round makes it: 400 of them, so that 18 % is five standard deviations of the deviation's estimate;
+    /// false alarms under 1e-6.
+    @Test func theReleaseOfReportsIsNoised() throws {
+        let directory = try TemporaryDirectory()
+        let release = try EvaluationRelease(Self.evaluation(1, metrics: #"["top1"]"#))
+        let reports = try (0..<40).map { index in
+            let data = try WireCoding.encode(EvaluationResult(numExamples: 8, metrics: ["tokens": 8, "hit1": 4]))
+            let path = directory.path + "/\(index)"
+            try data.write(to: URL(fileURLWithPath: path))
+            return EvaluationRelease.Report(path: path, sha256: Secrets.sha256(data))
+        }
+        var (squares, seen) = (0.0, Set<Double>())
+        for _ in 0..<400 {
+            let rate = try #require(try release.run(reports).rates["top1"])
+            seen.insert(rate)
+            squares += (rate - 0.5) * (rate - 0.5)
+        }
+        // (20 + a)/(40 + b) with a, b of deviation √2: √2·√1.25/40 of the rate.
+        let expected = 2.0.squareRoot() * 1.25.squareRoot() / 40
+        #expect(abs((squares / 400).squareRoot() / expected - 1) < 0.2 && seen.count == 400)
+        var damaged = reports
+        damaged[3].sha256 = "0"
+        #expect(throws: CoordinationError.self) { try release.run(damaged) }
+    }
+
     @Test func noiseThatLeavesNoClientPublishesNothing() throws {
         let release = try EvaluationRelease(Self.evaluation(1))
         #expect(release.outcome([-5, 1 << 40, 1 << 40, 1 << 40]).rates.isEmpty)

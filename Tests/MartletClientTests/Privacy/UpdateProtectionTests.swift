@@ -136,6 +136,50 @@ struct ClientPolicyTests {
         #expect(try Self.passes(Self.text("local"), .init(maxParticipations: 4)) == 4)
     }
 
+    /// ε is the device's, over all runs and populations; participations are counted in each run.
+    @Test func whatOtherRunsHaveTakenCounts() throws {
+        func exact(_ z: Double) -> Double { GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: z) }
+        let two = ClientPrivacyPolicy(maxParticipations: 1, maxEpsilon: exact(2 / 2.0.squareRoot()) + 1e-3)
+        for mode in ["local", "central"] {
+            var ledger = ClientLedger()
+            for (run, isAccepted) in [("a", true), ("a", false), ("b", true), ("c", false)] {
+                var body = try Self.assignment(Self.text(mode))
+                body.run = run
+                let refusal = ledger.refusal(of: body, policy: two)
+                #expect((refusal == nil) == isAccepted, "\(run): \(refusal ?? "accepted")")
+                #expect(run != "c" || refusal?.contains("epsilon would reach") == true)
+                if refusal == nil { ledger.events.append(.init(body)) }
+            }
+            // The other mode has a total of its own.
+            var other = try Self.assignment(Self.text(mode == "local" ? "central" : "local"))
+            other.run = "c"
+            #expect(ledger.refusal(of: other, policy: two) == nil)
+        }
+    }
+
+    /// Terms follow what was published: only filters may judge, and mixing mechanisms later has the smaller share of δ.
+    @Test func aDeviceJudgesMixturesByAFilter() throws {
+        let laplace = CappedRelease(.laplace(scale: 8))
+        let gaussian = CappedRelease(.gaussian(noiseMultiplier: 8), coordinateCount: 4)
+        for (order, share) in [(["laplace", "gaussian"], 1.0), (["gaussian", "laplace"], EnforcingRule.mixedShare)] {
+            let expected = try BudgetArithmetic.epsilon(
+                of: order[0] == "laplace" ? [laplace, gaussian] : [gaussian, laplace],
+                delta: 1e-5 * share,
+                accountant: .filter
+            )
+            for (limit, isAccepted) in [(expected * 1.001, true), (expected * 0.999, false)] {
+                var ledger = ClientLedger()
+                for (index, mechanism) in order.enumerated() {
+                    let text = #"{"mode": "central", "noise_multiplier": 8, "mechanism": "\#(mechanism)"}"#
+                    let body = try Self.assignment(text, round: index + 1)
+                    let refusal = ledger.refusal(of: body, policy: .init(maxEpsilon: limit))
+                    #expect((refusal == nil) == (index == 0 || isAccepted), "\(order) \(limit): \(refusal ?? "")")
+                    ledger.events.append(.init(body))
+                }
+            }
+        }
+    }
+
     @Test func cohortsModesAndMeasurementsAreJudged() throws {
         let ledger = ClientLedger()
         let crowd = ClientPrivacyPolicy(minimumCohort: 20)
