@@ -85,6 +85,36 @@ struct AccessTests {
         #expect(try await service.post("/v1/checkins", token: changed.json["token"] as? String).status == 201)
     }
 
+    @Test func theOldTextEndsWithItsGracePeriodOrWithTheTokenIfThatIsSooner() async throws {
+        let service = try await Service()
+        func status(_ text: String) async throws -> Int {
+            try await service.call("GET", "/v1/runs", token: text).status
+        }
+        for (expiresIn, grace, lasts) in [(nil, 100.0, 100.0), (50, 100, 50), (1000, 100, 100)]
+            as [(Double?, Double, Double)]
+        {
+            let (_, old) = try await issue(service, "viewer", expiresIn: expiresIn)
+            let answer = try await service.post(
+                "/v1/tokens/current/rotate",
+                token: old,
+                "{\"grace_period_s\": \(grace)}"
+            )
+            let new = try #require(answer.json["token"] as? String)
+            service.clock.advance(by: lasts - 1)
+            for text in [old, new] { #expect(try await status(text) == 200) }
+            service.clock.advance(by: 2)
+            #expect(try await status(old) == 401)
+            // The new text lives as long as the token was to live.
+            let hasEnded = expiresIn.map { $0 < lasts + 1 } ?? false
+            #expect(try await status(new) == (hasEnded ? 401 : 200))
+        }
+        // What has expired is not brought back.
+        let (id, _) = try await issue(service, "viewer", expiresIn: 10)
+        service.clock.advance(by: 11)
+        let late = try await service.post("/v1/tokens/\(id)/rotate")
+        #expect(late.status == 409 && late.code == "token_expired")
+    }
+
     @Test func theLastAdministratorStays() async throws {
         let service = try await Service()
         let own = try #require(

@@ -159,6 +159,22 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
+    /// Ids go into logs and documents: what is no short token is not taken over.
+    @Test func requestIDsAreShortTokensOrTheServersOwn() async throws {
+        let probe = try await Probe()
+        func id(_ sent: String) async throws -> String {
+            let text = "GET /hello/x HTTP/1.1\r\nHost: x\r\nX-Request-Id: \(sent)\r\n\r\n"
+            let answer = try await probe.exchange(text, until: "hello x")
+            return String(try #require(answer.firstMatch(of: /X-Request-Id: ([^\r]*)/)?.1))
+        }
+        for good in ["7", "a-b_c.d", String(repeating: "a", count: 64)] { #expect(try await id(good) == good) }
+        for bad in ["", "a b", "a\"b", "a,b", "{}", "\u{E9}", String(repeating: "a", count: 65)] {
+            let own = try await id(bad)
+            #expect(own != bad && !own.isEmpty, "\(bad)")
+        }
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
     /// What is left of a body is no request: it is read to its end, or the connection ends.
     @Test func anUnreadBodyIsReadToItsEndOrEndsTheConnection() async throws {
         let probe = try await Probe()
