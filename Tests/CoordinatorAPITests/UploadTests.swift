@@ -356,4 +356,24 @@ struct UploadTests {
         let url = try #require(assignment["update_url"] as? String)
         #expect(try await service.call("PUT", url, token: token, Self.file).status == 200)
     }
+
+    /// Updates and models are nobody's but the server's, whoever else has an account on its machine.
+    @Test func whatIsStoredCanBeReadByItsOwnerOnly() async throws {
+        let service = try await Service()
+        let (_, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        let fields = ["Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?0"]
+        #expect(try await service.call("PATCH", url, token: token, [1, 2, 3], fields).status == 204)
+        for directory in ["spool", "blobs"] {
+            let path = service.directory.path + "/" + directory
+            let files = try FileManager.default.subpathsOfDirectory(atPath: path).map { path + "/" + $0 }.filter {
+                try FileManager.default.attributesOfItem(atPath: $0)[.type] as? FileAttributeType == .typeRegular
+            }
+            #expect(!files.isEmpty, "\(directory)")
+            for file in files {
+                let mode = try FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int
+                #expect(mode == 0o600, "\(file)")
+            }
+        }
+    }
 }

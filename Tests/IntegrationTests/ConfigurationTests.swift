@@ -59,6 +59,8 @@ struct ConfigurationTests {
         }
         #expect(try check([]).output.contains("data_dir is needed"))
         #expect(try check(["--data-dir", "x", "--listen", "here"]).output.contains("listen must be HOST:PORT"))
+        let open = try check(["--data-dir", "x", "--listen", "0.0.0.0:1", "--set", "insecure_no_auth=true"])
+        #expect(open.status != 0 && open.output.contains("insecure_no_auth is for loopback addresses only"))
         #expect(try check(["--data-dir", "x", "--config", directory.path + "/none"]).output.contains("cannot be read"))
     }
 
@@ -111,5 +113,24 @@ struct ConfigurationTests {
         try (token + "\n").write(toFile: secret, atomically: true, encoding: .utf8)
         let accepted = try check(["--data-dir", "x", "--set", "admin_token_file=" + secret])
         #expect(accepted.status == 0 && !accepted.output.contains(token))
+        // The server takes the one as the administrator's, and writes the other for whoever reads its metrics.
+        let data = directory.path + "/data"
+        let scrape = directory.path + "/scrape"
+        let server = try ServerProcess.start(
+            dataDirectory: data,
+            ["--set", "admin_token_file=" + secret, "--set", "viewer_token_file=" + scrape],
+            token: token
+        )
+        defer { server.stop(SIGTERM) }
+        #expect(!FileManager.default.fileExists(atPath: data + "/admin-token"))
+        #expect(try server.martlet("population", "create", "p").status == 0)
+        let viewer = try String(contentsOfFile: scrape, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+        func curl(_ arguments: String...) throws -> String {
+            let head = ["curl", "-s", "-i", "-H", "Authorization: Bearer \(viewer)"]
+            return try server.run("/usr/bin/env", head + arguments).output
+        }
+        #expect(try curl(server.url + "/metrics").hasPrefix("HTTP/1.1 200"))
+        #expect(try curl("-d", "{}", server.url + "/v1/populations").hasPrefix("HTTP/1.1 403"))
+        #expect(try FileManager.default.attributesOfItem(atPath: scrape)[.posixPermissions] as? Int == 0o600)
     }
 }
