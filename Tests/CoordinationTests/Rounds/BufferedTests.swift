@@ -12,7 +12,7 @@ struct BufferedTests {
         let text = """
             {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
              "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, \(cohort)},
-             "aggregation": {"mode": "buffered", "buffered": {"concurrency": 4, "max_staleness": 2}}\(extra)}
+             "aggregation": {"mode": "buffered", "buffered": {"concurrency": 6, "max_staleness": 2}}\(extra)}
             """
         return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
     }
@@ -56,28 +56,30 @@ struct BufferedTests {
                 #""goal": 2, "minimum": 2"#,
                 extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
             ),
-            clients: 7
+            clients: 10
         )
         let coordinator = bench.coordinator
-        let ids = try await assignments(bench, clients.prefix(4))
+        let ids = try await assignments(bench, clients.prefix(6))
+        bench.clock.advance(by: 60)
         for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
         _ = try await Bench.untilSettled(coordinator, run)
-        // Version 1 is measured, while two clients train on from version 0.
+        // Version 1 is measured, while four clients train on from version 0.
         try await coordinator.tick()
         let said = try await coordinator.run(run).waitingFor
         #expect(said.contains("0 at work, 0 of 2 measurements of version 1"), "\(said)")
-        // One fails meanwhile, the other one is ready; the measurement counts neither.
-        try await coordinator.reportFailure(assignment: ids[2], client: clients[2], FailureReport(code: "no_data"))
-        #expect(await code { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) } == "round_opening")
         var measuring: [(client: String, work: AssignmentBody)] = []
-        for client in clients[4...5] {
+        for client in clients[6...7] {
             let work = try #require(try await Bench.assignment(coordinator, client))
             #expect(work.kind == "evaluate")
             measuring.append((client, work))
         }
+        // One fails meanwhile, one is revoked, one is ready: the measurement counts none of them.
+        try await coordinator.revokeClient(clients[4])
+        try await coordinator.reportFailure(assignment: ids[2], client: clients[2], FailureReport(code: "no_data"))
+        #expect(await code { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) } == "round_opening")
         try await coordinator.tick()
-        #expect(try await coordinator.evaluations(run: run).map(\.failed) == [0])
-        #expect(try await coordinator.evaluations(run: run).map(\.state) == ["reporting"])
+        let view = try #require(try await coordinator.evaluations(run: run).last)
+        #expect(view.failed == 0 && view.state == "reporting")
         // A restart in between forgets nobody.
         let restarted = try await bench.restarted()
         #expect(try await Bench.assignment(restarted, clients[3])?.id == ids[3])
@@ -87,6 +89,28 @@ struct BufferedTests {
         #expect(try await restarted.round(run: run, number: 2).accepted == 1)
     }
 
+    /// Whoever trains beyond its time while others measure is no loss of the measurement.
+    @Test func whoTrainsTooLongWhileOthersMeasureIsNotCounted() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try specification(
+                #""goal": 1, "minimum": 1"#,
+                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
+            ),
+            clients: 4
+        )
+        let ids = try await assignments(bench, clients.prefix(2))
+        bench.clock.advance(by: 60)
+        _ = try await Bench.submit(bench.coordinator, clients[0], ids[0], value: 1)
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        bench.clock.advance(by: 41)
+        try await bench.coordinator.tick()
+        let late = await code { try await bench.coordinator.beginUpdate(assignment: ids[1], client: clients[1]) }
+        #expect(late == "lease_expired")
+        let view = try #require(try await bench.coordinator.evaluations(run: run).last)
+        #expect(view.expired == 0 && view.state == "selecting")
+    }
+
     /// An update that started from an older version belongs to the buffer that it came to, also after a restart.
     @Test(arguments: Bench.StoreKind.allCases)
     func theBufferSurvivesARestart(_ kind: Bench.StoreKind) async throws {
@@ -94,15 +118,15 @@ struct BufferedTests {
         let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 2"#), clients: 5)
         let ids = try await assignments(bench, clients.prefix(4))
         for index in 0..<3 {
-            _ = try await Bench.submit(bench.coordinator, clients[index], ids[index], value: 1)
+            _ = try await Bench.submit(bench.coordinator, clients[index], ids[index], value: index < 2 ? 1 : 3)
             if index == 1 { _ = try await Bench.untilSettled(bench.coordinator, run) }
         }
         let restarted = try await bench.restarted()
         #expect(try await restarted.round(run: run, number: 2).accepted == 1)
         _ = try await Bench.submit(restarted, clients[3], ids[3], value: 1)
         _ = try await Bench.untilSettled(restarted, run)
-        // Both were one version old: 1 + 181/256, the weight 1/√2 on its grid.
-        #expect(abs(Double(try await Bench.model(restarted, run)[0]) - (1 + 181.0 / 256)) < 1e-6)
+        // Both were one version old: 1 + (3 + 1) / 2 · 181/256, the weight 1/√2 on its grid.
+        #expect(abs(Double(try await Bench.model(restarted, run)[0]) - (1 + 2 * 181.0 / 256)) < 1e-6)
     }
 
     /// Nobody holds work of a run that is over: it would get the same again whenever it asks for some.
