@@ -10,6 +10,7 @@
 #include <malloc.h>
 #endif
 #include <sys/mman.h>
+#include <unistd.h>
 
 int martlet_reserve(int descriptor, int64_t offset, int64_t count) {
 #if defined(__linux__)
@@ -23,6 +24,15 @@ int martlet_reserve(int descriptor, int64_t offset, int64_t count) {
 void martlet_start_flush(int descriptor, int64_t offset, int64_t count) {
 #if defined(__linux__)
     sync_file_range(descriptor, offset, count, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+int martlet_sync_file_system(int descriptor) {
+#if defined(__linux__)
+    return syncfs(descriptor);
+#else
+    sync();
+    return 0;
 #endif
 }
 

@@ -308,6 +308,22 @@ struct TLSTests {
         }
     }
 
+    @Test func version12CanBeRefused() throws {
+        let authority = try Authority()
+        try authority.issue("server")
+        let data = try TemporaryDirectory()
+        let server = try authority.server("server", in: data, ["--set", "tls.minimum_version=1.3"])
+        defer { server.stop(SIGTERM) }
+        let trust = ["--cacert", authority.path("ca.pem"), server.url + "/healthz"]
+        for (flags, works) in [(["--tlsv1.3"], true), (["--tls-max", "1.2"], false)] {
+            let answer = try server.run("/usr/bin/env", ["curl", "-sS", "-m", "20"] + flags + trust)
+            #expect((answer.status == 0) == works, "\(flags): \(answer.output)")
+        }
+        // What the first start wrote is for its owner only.
+        let token = data.path + "/admin-token"
+        #expect(try FileManager.default.attributesOfItem(atPath: token)[.posixPermissions] as? Int == 0o600)
+    }
+
     /// As the image's HEALTHCHECK asks, which knows nothing of the certificate.
     @Test func theHealthCheckWorksWhateverTheCertificate() throws {
         let authority = try Authority()

@@ -1,12 +1,14 @@
-"""What reaches the disk before a client is told that its update was taken, and before a model is published: by strace.
+"""What is on the disk before a client is told that its update was taken, before a model is published, and before a backup has its
+name: by strace.
 
 Usage: durability.py MARTLET
 """
 
-import re, sys, tempfile, time
+import re, subprocess, sys, tempfile, time
 
 from service import Service
 
+SYNCS = ("fsync", "fdatasync", "syncfs")
 CALLS = "fdatasync,fsync,rename,renameat,renameat2,link,linkat,write,writev,sendto,sendmsg"
 
 
@@ -19,12 +21,12 @@ def events(path):
         resumed = re.match(r"<\.\.\. (\w+) resumed>(.*)", call)
         if resumed:
             whole = begun.pop(thread, "") + resumed.group(2)
-            if whole.startswith(("fsync", "fdatasync")):
+            if whole.startswith(SYNCS):
                 yield whole
         elif call.endswith("<unfinished ...>"):
             text = call[:-len("<unfinished ...>")]
             begun[thread] = text
-            if not text.startswith(("fsync", "fdatasync")):
+            if not text.startswith(SYNCS):
                 yield text
         else:
             yield call
@@ -56,6 +58,16 @@ def main():
                 time.sleep(0.02)
             service.process.terminate()
             service.process.wait(20)
+            copy, backup_trace = directory + "/copy", directory + "/backup-trace"
+            subprocess.run(["strace", "-f", "-q", "-y", "-o", backup_trace, "-e", "trace=syncfs,fsync,rename,renameat,renameat2",
+                            sys.argv[1], "backup", copy, "--data-dir", service.directory],
+                           check=True, stdout=subprocess.DEVNULL)
+        in_order(
+            list(events(backup_trace)),
+            ("the backup's files", rf"^syncfs\(\d+<{directory}/copy\.partial> *\) += 0"),
+            ("the backup's name", r"^rename(at2?)?\(.*copy\.partial"),
+            ("its directory", rf"^fsync\(\d+<{directory}> *\) += 0"),
+        )
         calls = list(events(trace))
         update = re.escape(work["id"])
         in_order(

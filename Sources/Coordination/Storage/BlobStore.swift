@@ -1,3 +1,4 @@
+import CKernels
 package import Foundation
 
 #if canImport(Glibc)
@@ -112,6 +113,16 @@ package struct BlobStore: Sendable {
         guard rename(source, target) == 0 else { throw failure("cannot rename", source) }
         Failpoint.reach()
         try syncDirectory(of: target)
+    }
+
+    /// Gives a finished directory its name, once everything in it is on the disk.
+    package static func publishDirectory(_ partial: String, as target: String) throws {
+        let descriptor = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw failure("cannot open", partial) }
+        defer { close(descriptor) }
+        // One call for all files, however many.
+        guard martlet_sync_file_system(descriptor) == 0 else { throw failure("cannot sync", partial) }
+        try renameDurably(partial, to: URL(fileURLWithPath: target).path)
     }
 
     private static func syncDirectory(of target: String) throws {

@@ -34,7 +34,7 @@ struct BackupCommand: ParsableCommand {
         )
         do {
             let manifest = try copy(source, to: partial)
-            try FileManager.default.moveItem(atPath: partial, toPath: target)
+            try BlobStore.publishDirectory(partial, as: target)
             print(
                 "backed up to \(target): \(manifest.modelFiles) model files, \(manifest.updates) updates of open rounds, "
                     + "\(manifest.ledgerRows) ledger rows"

@@ -55,7 +55,7 @@ struct RestoreCommand: ParsableCommand {
             try copyAll(to: partial)
             standing = try placeLedgerHead(known, of: ledger, in: partial)
             if FileManager.default.fileExists(atPath: dataDir) { try FileManager.default.removeItem(atPath: dataDir) }
-            try FileManager.default.moveItem(atPath: partial, toPath: dataDir)
+            try BlobStore.publishDirectory(partial, as: dataDir)
         } catch {
             try? FileManager.default.removeItem(atPath: partial)
             throw error
