@@ -43,11 +43,18 @@ package struct BlobStore: Sendable {
 
     /// Removes files that nothing refers to any more, soon.
     ///
-    /// A cached file of 100 MB takes tens of milliseconds, for which the caller does not wait. What a stop leaves over a start
-    /// removes.
+    /// A cached file of 100 MB takes tens of milliseconds, for which the caller does not wait; and transactions, which the file
+    /// system writes to the same journal, wait for one of them and not for all. What a stop leaves over a start removes.
     package func discard(_ paths: [String]) {
         guard !paths.isEmpty else { return }
-        discarding.async { for path in paths { unlink(path) } }
+        discarding.async {
+            for path in paths {
+                let start = ContinuousClock.now
+                unlink(path)
+                let pause = (ContinuousClock.now - start) * 3
+                if pause > .milliseconds(1) { usleep(useconds_t(min(pause / .microseconds(1), 100_000))) }
+            }
+        }
     }
 
     /// The state of a run's correlated noise after a version.
