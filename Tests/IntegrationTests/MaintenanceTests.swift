@@ -51,7 +51,7 @@ struct MaintenanceTests {
         var server = try ServerProcess.start(dataDirectory: data)
         let token = try startRun(server, directory.path)
         try participate(server, directory.path, token, 0)
-        let made = try command("backup", backup, "--data-dir", data)
+        let made = try command("backup", backup + "/", "--data-dir", data)
         #expect(made.status == 0 && made.output.contains("1 updates of open rounds"), "\(made.output)")
         #expect(try command("backup", backup, "--data-dir", data).status != 0, "a backup never overwrites one")
         let health = try command("doctor", "--data-dir", data, "--deep")
@@ -61,7 +61,7 @@ struct MaintenanceTests {
         for name in try FileManager.default.contentsOfDirectory(atPath: data) where name != "ledger.head" {
             try FileManager.default.removeItem(atPath: data + "/" + name)
         }
-        let restored = try command("restore", backup, "--data-dir", data)
+        let restored = try command("restore", backup, "--data-dir", data + "//")
         #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
         #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
         #expect(try command("doctor", "--data-dir", data, "--deep").status == 0)

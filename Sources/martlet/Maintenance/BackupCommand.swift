@@ -16,7 +16,7 @@ struct BackupCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "Where the backup goes; must not exist.") var target: String
+    @Argument(help: "Where the backup goes; must not exist.", transform: DataDirectory.withoutSlash) var target: String
     @Option(help: "The server's data directory.") var dataDir: String
 
     func run() throws {

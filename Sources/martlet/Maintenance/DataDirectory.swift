@@ -63,6 +63,13 @@ struct DataDirectory {
         }
     }
 
+    /// A directory's path as it is written with or without a slash at its end: names beside it are made of it.
+    static func withoutSlash(_ path: String) -> String {
+        var path = path
+        while path.count > 1 && path.hasSuffix("/") { path.removeLast() }
+        return path
+    }
+
     /// Gives a file a second name where the file system can, and copies it elsewhere.
     static func place(_ source: String, at target: String) throws {
         try FileManager.default.createDirectory(

@@ -22,7 +22,10 @@ struct RestoreCommand: ParsableCommand {
     )
 
     @Argument(help: "A backup made by martlet backup.") var source: String
-    @Option(help: "The data directory to make; must not exist, be empty, or hold nothing but ledger.head.")
+    @Option(
+        help: "The data directory to make; must not exist, be empty, or hold nothing but ledger.head.",
+        transform: DataDirectory.withoutSlash
+    )
     var dataDir: String
     @Option(help: "The lost server's second record of the privacy ledger.") var ledgerHead: String?
     @Flag(help: "You know that no privacy was spent after the backup was made, and vouch for it.")
