@@ -94,24 +94,37 @@ package struct BlobStore: Sendable {
         let partial = path + ".part-" + Secrets.identifier("w")
         let descriptor = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
         guard descriptor >= 0 else { throw failure("cannot create", partial) }
-        var offset = 0
-        while offset < data.count {
-            let written = data.withUnsafeBytes { raw in
-                write(descriptor, raw.baseAddress.map { $0 + offset }, data.count - offset)
-            }
-            if written < 0 && errno == EINTR { continue }
-            guard written > 0 else {
-                let problem = failure("cannot write", partial)
-                close(descriptor)
-                unlink(partial)
-                throw problem
-            }
-            offset += written
+        guard data.withUnsafeBytes({ write($0, to: descriptor) }) else {
+            let problem = failure("cannot write", partial)
+            close(descriptor)
+            unlink(partial)
+            throw problem
         }
         let synced = fsync(descriptor)
         close(descriptor)
         guard synced == 0 else { throw failure("cannot sync", partial) }
         try renameDurably(partial, to: path)
+    }
+
+    /// Writes all bytes, in as many calls as it takes.
+    ///
+    /// - Parameters:
+    ///   - bytes: What is written.
+    ///   - descriptor: An open file.
+    ///   - offset: Where in the file; `nil` where the last write ended.
+    /// - Returns: Whether all were written; else `errno` says why not.
+    static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, at offset: Int? = nil) -> Bool {
+        var done = 0
+        while done < bytes.count {
+            let rest = bytes.baseAddress.map { $0 + done }
+            let count =
+                offset.map { pwrite(descriptor, rest, bytes.count - done, off_t($0 + done)) }
+                ?? Glibc.write(descriptor, rest, bytes.count - done)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return false }
+            done += count
+        }
+        return true
     }
 
     /// Renames and syncs the directory.

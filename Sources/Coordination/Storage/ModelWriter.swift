@@ -137,21 +137,9 @@ final class ModelWriter: @unchecked Sendable {
     }
 
     private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
-        var done = 0
-        while done < bytes.count {
-            let count = pwrite(
-                descriptor,
-                bytes.baseAddress.map { $0 + done },
-                bytes.count - done,
-                off_t(offset + done)
-            )
-            if count < 0 && errno == EINTR { continue }
-            guard count > 0 else {
-                let failure = BlobStore.failure("cannot write", partialPath)
-                return progress.withLock { $0.failure = $0.failure ?? failure }
-            }
-            done += count
-        }
+        guard !BlobStore.write(bytes, to: descriptor, at: offset) else { return }
+        let failure = BlobStore.failure("cannot write", partialPath)
+        progress.withLock { $0.failure = $0.failure ?? failure }
     }
 }
 

@@ -53,13 +53,7 @@ package final class SpoolFile: Sendable {
     /// Appends bytes.
     package func write(_ bytes: UnsafeRawBufferPointer) throws {
         try state.withLock { state in
-            var offset = 0
-            while offset < bytes.count {
-                let written = Glibc.write(descriptor, bytes.baseAddress.map { $0 + offset }, bytes.count - offset)
-                if written < 0 && errno == EINTR { continue }
-                guard written > 0 else { throw Self.failure() }
-                offset += written
-            }
+            guard BlobStore.write(bytes, to: descriptor) else { throw Self.failure() }
             state.hash?.update(bufferPointer: bytes)
             state.byteCount += bytes.count
             if state.byteCount - state.flushedCount >= Self.flushByteCount { flush(&state) }
