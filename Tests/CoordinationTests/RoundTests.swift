@@ -45,6 +45,19 @@ struct Bench: Sendable {
         return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
     }
 
+    /// A run that asks for exactly its goal, with 50 s to find it and 100 s to report.
+    static func exactSpecification(
+        _ cohort: String,
+        rounds: Int = 3,
+        extra: String = ""
+    ) throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}\(extra)}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
     /// A population, an initial model of zeros, a started run, and clients.
     func startRun(
         _ specification: RunSpecification,
@@ -86,20 +99,28 @@ struct Bench: Sendable {
         value: Float,
         examples: Int = 1
     ) async throws -> UpdateReceipt {
-        let terms = try await coordinator.beginUpdate(assignment: id, client: client)
         let vector = ParameterVector(layout: layout, values: [value, -value, value * 2, 0.5])
+        let update = try await received(coordinator, client, id, vector, examples: examples)
+        defer { try? FileManager.default.removeItem(atPath: update.path) }
+        return try await coordinator.finishUpdate(assignment: id, client: client, update)
+    }
+
+    /// Writes an update as intake would, and leaves it to the caller.
+    static func received(
+        _ coordinator: Coordinator,
+        _ client: String,
+        _ id: String,
+        _ vector: ParameterVector,
+        examples: Int = 1
+    ) async throws -> ReceivedUpdate {
+        let terms = try await coordinator.beginUpdate(assignment: id, client: client)
         let data = SafetensorsWriter.encode(vector)
         try data.write(to: URL(fileURLWithPath: terms.spoolPath))
-        defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
-        return try await coordinator.finishUpdate(
-            assignment: id,
-            client: client,
-            ReceivedUpdate(
-                path: terms.spoolPath,
-                sha256: Secrets.sha256(data),
-                byteCount: data.count,
-                exampleCount: examples
-            )
+        return ReceivedUpdate(
+            path: terms.spoolPath,
+            sha256: Secrets.sha256(data),
+            byteCount: data.count,
+            exampleCount: examples
         )
     }
 
@@ -115,6 +136,16 @@ struct Bench: Sendable {
     static func model(_ coordinator: Coordinator, _ run: String) async throws -> [Float] {
         let version = try await coordinator.model(run: run, version: "latest")
         return try SafetensorsFile(path: coordinator.blobs.path(sha256: version.sha256)).readAll().values
+    }
+}
+
+/// Why the coordinator refused; `nil` where it did not.
+func refusal<Result>(_ body: () async throws -> Result) async -> CoordinationError? {
+    do {
+        _ = try await body()
+        return nil
+    } catch {
+        return error as? CoordinationError
     }
 }
 

@@ -19,14 +19,8 @@ struct LedgerRefusalTests {
     }
 
     private static func refusal(_ bench: Bench, _ specification: RunSpecification) async -> CoordinationError? {
-        do {
-            _ = try await bench.coordinator.createRun(
-                specification,
-                initialModel: ParameterVector(zeros: Bench.layout)
-            )
-            return nil
-        } catch {
-            return error as? CoordinationError
+        await CoordinationTests.refusal {
+            try await bench.coordinator.createRun(specification, initialModel: ParameterVector(zeros: Bench.layout))
         }
     }
 
@@ -85,7 +79,7 @@ struct LedgerRefusalTests {
         }
         let again = try await bench.coordinator.ledgerRows(population: "p").filter { $0.runId == run }
         #expect(again.count > 2 && again[2].state == "reserved" && again[2].attempt == 2 && again[2].round == 1)
-        let spool = try FileManager.default.contentsOfDirectory(atPath: bench.coordinator.blobs.spoolPath(""))
+        let spool = bench.coordinator.blobs.spoolNames()
         #expect(!spool.contains { $0.hasSuffix(".update") || $0.hasSuffix(".result") }, "\(spool)")
     }
 
@@ -140,15 +134,8 @@ struct LedgerRefusalTests {
             clients: 1
         )
         let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
-        let terms = try await bench.coordinator.beginUpdate(assignment: work.id, client: clients[0])
-        let data = SafetensorsWriter.encode(ParameterVector(zeros: Bench.layout))
-        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
-        let update = ReceivedUpdate(
-            path: terms.spoolPath,
-            sha256: Secrets.sha256(data),
-            byteCount: data.count,
-            exampleCount: 1
-        )
+        let zeros = ParameterVector(zeros: Bench.layout)
+        let update = try await Bench.received(bench.coordinator, clients[0], work.id, zeros)
         try await bench.coordinator.finishUpdate(of: work.id, client: clients[0], update, andCancel: run)
         try await wait(for: "the end of the aggregation") {
             try await bench.coordinator.rounds(run: run).last?.state != "aggregating"

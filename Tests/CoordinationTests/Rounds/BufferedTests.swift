@@ -18,12 +18,7 @@ struct BufferedTests {
     }
 
     private func code<Result>(_ body: () async throws -> Result) async -> String? {
-        do {
-            _ = try await body()
-            return nil
-        } catch {
-            return (error as? CoordinationError)?.code
-        }
+        await refusal(body)?.code
     }
 
     private func assignments(_ bench: Bench, _ clients: some Sequence<String>) async throws -> [String] {

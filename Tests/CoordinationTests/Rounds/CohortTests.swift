@@ -9,14 +9,6 @@ import WireFormat
 /// Who gets a place, and who is told to come again when, where `SchedulingTests` do not say it.
 @Suite(.timeLimit(.minutes(1)))
 struct CohortTests {
-    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
     private func checkIn(_ bench: Bench, _ client: String) async throws -> CheckInResponse {
         try await bench.coordinator.checkIn(client: client, CheckInRequest(), wait: .zero)
     }
@@ -54,7 +46,7 @@ struct CohortTests {
     @Test func policyAllCountsWhoWasThereAndIsNotRevoked() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 4, "minimum": 1, "policy": "all""#, rounds: 2),
+            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "policy": "all""#, rounds: 2),
             clients: 4
         )
         bench.clock.advance(by: 1)
@@ -81,11 +73,11 @@ struct CohortTests {
     @Test func whoIsNoLongerFreeIsNotChosen() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 4, "minimum": 1, "policy": "uniform""#),
+            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "policy": "uniform""#),
             clients: 4
         )
         for client in clients { #expect(try await checkIn(bench, client).reason == "in_selection") }
-        let other = try await secondRun(bench, try specification(#""goal": 1, "minimum": 1"#))
+        let other = try await secondRun(bench, try Bench.exactSpecification(#""goal": 1, "minimum": 1"#))
         let busy = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         #expect(busy.run == other)
         try await bench.coordinator.revokeClient(clients[1])
@@ -100,7 +92,10 @@ struct CohortTests {
 
     @Test func aReplacementHasTheTimeThatIsLeft() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 2)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            clients: 2
+        )
         let first = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         #expect(abs(first.deadlineInS - 100) < 0.01)
         try await bench.coordinator.tick()
@@ -118,7 +113,7 @@ struct CohortTests {
     @Test func placesKeptForATierAreKeptForHalfOfTheWindow() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 4, "minimum": 1, "tiers": 2"#, rounds: 2),
+            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "tiers": 2"#, rounds: 2),
             clients: 8
         )
         for (index, client) in clients.enumerated() {
@@ -147,10 +142,10 @@ struct CohortTests {
     @Test func runsThatAreAlikeTakeTurns() async throws {
         let bench = try await Bench(.memory)
         let (first, clients) = try await bench.startRun(
-            try specification(#""goal": 1, "minimum": 1"#, rounds: 9),
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#, rounds: 9),
             clients: 1
         )
-        let second = try await secondRun(bench, try specification(#""goal": 1, "minimum": 1"#, rounds: 9))
+        let second = try await secondRun(bench, try Bench.exactSpecification(#""goal": 1, "minimum": 1"#, rounds: 9))
         var counts = [first: 0, second: 0]
         for _ in 0..<6 {
             let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
@@ -164,8 +159,11 @@ struct CohortTests {
     /// Two runs want twenty and five: each is as full as the other at any time.
     @Test func runsOfDifferentSizesFillAlike() async throws {
         let bench = try await Bench(.memory)
-        let (large, clients) = try await bench.startRun(try specification(#""goal": 20, "minimum": 1"#), clients: 15)
-        let small = try await secondRun(bench, try specification(#""goal": 5, "minimum": 1"#))
+        let (large, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 20, "minimum": 1"#),
+            clients: 15
+        )
+        let small = try await secondRun(bench, try Bench.exactSpecification(#""goal": 5, "minimum": 1"#))
         for client in clients { _ = try await checkIn(bench, client) }
         #expect(try await bench.coordinator.round(run: large, number: 1).assigned == 12)
         #expect(try await bench.coordinator.round(run: small, number: 1).assigned == 3)
@@ -176,7 +174,7 @@ struct CohortTests {
     @Test func whoComesBetweenAttemptsIsAskedForTheNextOne() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try specification(#""goal": 2, "retry_backoff_s": 40"#),
+            try Bench.exactSpecification(#""goal": 2, "retry_backoff_s": 40"#),
             clients: 2
         )
         bench.clock.advance(by: 51)
@@ -190,7 +188,10 @@ struct CohortTests {
     /// 300 clients in the last minutes for a round that wants one: spread over six seconds, fifty a second.
     @Test func aLargePopulationIsSpreadByWhoWasSeen() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 300)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            clients: 300
+        )
         for client in clients { _ = try await checkIn(bench, client) }
         let window = try #require(try await checkIn(bench, clients[9]).retryWindow)
         #expect(abs(window.maxS - window.minS - 6) < 0.01, "\(window)")
@@ -204,14 +205,14 @@ struct CohortTests {
     @Test func onlyWhoIsDoneEverywhereIsSentAwayForGood() async throws {
         let bench = try await Bench(.memory)
         let cohort = #""goal": 1, "minimum": 1, "max_participations": 1"#
-        let (run, clients) = try await bench.startRun(try specification(cohort, rounds: 2), clients: 3)
+        let (run, clients) = try await bench.startRun(try Bench.exactSpecification(cohort, rounds: 2), clients: 3)
         let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         _ = try await Bench.submit(bench.coordinator, clients[0], work.id, value: 1)
         _ = try await Bench.untilSettled(bench.coordinator, run)
         let done = try await checkIn(bench, clients[0])
         #expect(done.reason == "participation_limit" && done.retryWindow == nil)
         // Another run, whose only place is taken: there may be one later.
-        _ = try await secondRun(bench, try specification(cohort))
+        _ = try await secondRun(bench, try Bench.exactSpecification(cohort))
         for client in clients.suffix(2) { #expect(try await checkIn(bench, client).assignment != nil) }
         let later = try await checkIn(bench, clients[0])
         #expect(later.reason == "no_open_slot" && later.retryWindow != nil, "\(later)")
@@ -221,7 +222,7 @@ struct CohortTests {
     @Test func theParticipationLimitOfTrainingIsNoneOfMeasuring() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
+            try Bench.exactSpecification(
                 #""goal": 1, "minimum": 1, "max_participations": 1"#,
                 extra: #", "evaluation": {"every": 2, "cohort_goal": 1, "minimum": 1}"#
             ),

@@ -24,15 +24,6 @@ struct SchedulingTests {
         try await bench.coordinator.checkIn(client: client, CheckInRequest(numExamples: examples), wait: .zero)
     }
 
-    private func refusal<Result>(_ body: () async throws -> Result) async -> CoordinationError? {
-        do {
-            _ = try await body()
-            return nil
-        } catch {
-            return error as? CoordinationError
-        }
-    }
-
     // MARK: - Policies
 
     @Test(arguments: Bench.StoreKind.allCases)

@@ -8,14 +8,6 @@ import WireFormat
 /// `waiting_for` says the true reason in every state, and what a pause holds up.
 @Suite(.timeLimit(.minutes(1)))
 struct WaitingForTests {
-    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
     private func said(_ bench: Bench, _ run: String) async throws -> String {
         try await bench.coordinator.run(run).waitingFor
     }
@@ -25,7 +17,7 @@ struct WaitingForTests {
         let coordinator = bench.coordinator
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            try specification(#""goal": 2, "minimum": 1"#, rounds: 1),
+            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#, rounds: 1),
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         #expect(try await said(bench, run) == "the run to be started")
@@ -55,15 +47,8 @@ struct WaitingForTests {
         let third = try #require(try await Bench.assignment(coordinator, clients[2])).id
         _ = try await Bench.submit(coordinator, clients[2], third, value: 1)
         let last = try #require(try await Bench.assignment(coordinator, clients[3])).id
-        let terms = try await coordinator.beginUpdate(assignment: last, client: clients[3])
-        let data = SafetensorsWriter.encode(ParameterVector(zeros: Bench.layout))
-        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
-        let update = ReceivedUpdate(
-            path: terms.spoolPath,
-            sha256: Secrets.sha256(data),
-            byteCount: data.count,
-            exampleCount: 1
-        )
+        let zeros = ParameterVector(zeros: Bench.layout)
+        let update = try await Bench.received(coordinator, clients[3], last, zeros)
         // In the step that closes the round: its sum cannot be ready.
         let during = try await coordinator.perform { coordinator in
             _ = try coordinator.finishUpdate(assignment: last, client: clients[3], update)
@@ -77,7 +62,7 @@ struct WaitingForTests {
     @Test func aRunThatFailedSaysWhy() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try specification(#""goal": 2, "max_attempts": 1"#),
+            try Bench.exactSpecification(#""goal": 2, "max_attempts": 1"#),
             clients: 2
         )
         for _ in 0..<2 {
@@ -90,7 +75,7 @@ struct WaitingForTests {
     @Test func aLimitThatLeavesTooFewIsNamed() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 2, "minimum": 1, "min_separation_rounds": 2"#),
+            try Bench.exactSpecification(#""goal": 2, "minimum": 1, "min_separation_rounds": 2"#),
             clients: 3
         )
         for client in clients.prefix(2) {
@@ -108,7 +93,7 @@ struct WaitingForTests {
         for (minimum, isShort) in [(2, false), (4, true)] {
             let bench = try await Bench(.memory)
             let (run, _) = try await bench.startRun(
-                try specification(
+                try Bench.exactSpecification(
                     #""goal": 5, "minimum": \#(minimum)"#,
                     extra: #", "aggregation": {"mode": "buffered"}"#
                 ),
@@ -123,7 +108,10 @@ struct WaitingForTests {
     /// What was given out before the pause may be delivered, and time ends its round; nothing new begins.
     @Test func aPausedRunFinishesItsRoundAndOpensNone() async throws {
         let bench = try await Bench(.memory)
-        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 1"#), clients: 3)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#),
+            clients: 3
+        )
         let coordinator = bench.coordinator
         for client in clients.prefix(2) { _ = try await Bench.assignment(coordinator, client) }
         try await coordinator.tick()
@@ -143,7 +131,7 @@ struct WaitingForTests {
     @Test func aPauseShortensNoBackoff() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try specification(#""goal": 2, "retry_backoff_s": 40"#),
+            try Bench.exactSpecification(#""goal": 2, "retry_backoff_s": 40"#),
             clients: 2
         )
         bench.clock.advance(by: 51)

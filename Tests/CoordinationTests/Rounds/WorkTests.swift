@@ -8,28 +8,11 @@ import WireFormat
 /// One assignment from its beginning to its end: signs of life, uploads, budgets, and what is said twice.
 @Suite(.timeLimit(.minutes(1)))
 struct WorkTests {
-    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
-    private func refusal<Result>(_ body: () async throws -> Result) async -> CoordinationError? {
-        do {
-            _ = try await body()
-            return nil
-        } catch {
-            return error as? CoordinationError
-        }
-    }
-
     /// While a body arrives its client can give no sign of life: the upload itself is one, until the deadline.
     @Test func anUploadKeepsItsLease() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -44,7 +27,10 @@ struct WorkTests {
     /// Before its body: a client need not send what cannot count.
     @Test func anUploadAfterTheDeadlineIsRefusedBeforeItsBody() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 1)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            clients: 1
+        )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
         bench.clock.advance(by: 100.1)
         let error = await refusal { try await bench.coordinator.beginUpdate(assignment: id, client: clients[0]) }
@@ -54,7 +40,10 @@ struct WorkTests {
     /// A client that did not hear the answer says it again: failures and sums count once, and a sign of life too many is none.
     @Test func whatIsSaidTwiceCountsOnce() async throws {
         let bench = try await Bench(.memory)
-        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 1"#), clients: 3)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#),
+            clients: 3
+        )
         let coordinator = bench.coordinator
         var ids: [String] = []
         for client in clients.prefix(2) {
@@ -92,7 +81,7 @@ struct WorkTests {
     @Test func aTargetNeverGivesMoreThanTheRunsLimits() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
+            try Bench.exactSpecification(
                 #""goal": 1, "minimum": 1, "target_seconds": 10"#,
                 extra: #", "training": {"limits": {"max_steps": 500, "max_seconds": 15}}"#
             ),
@@ -133,7 +122,7 @@ struct WorkTests {
     @Test func aRunThatIsCancelledWhileItsSumIsMadePublishesNothingAndPaysForIt() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
+            try Bench.exactSpecification(
                 #""goal": 1, "minimum": 1"#,
                 extra: #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
             ),
