@@ -28,10 +28,15 @@ let package = Package(
         .systemLibrary(name: "CCurl"),
         .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "COpenSSL"),
-        .target(name: "Tensors", swiftSettings: features),
+        .target(name: "StrictJSON", swiftSettings: features),
+        .target(name: "Tensors", dependencies: ["StrictJSON"], swiftSettings: features),
         .target(name: "CKernels"),
         .target(name: "UpdateCompression", dependencies: ["CKernels", "Tensors"], swiftSettings: features),
-        .target(name: "WireFormat", dependencies: ["Tensors", "UpdateCompression"], swiftSettings: features),
+        .target(
+            name: "WireFormat",
+            dependencies: ["StrictJSON", "Tensors", "UpdateCompression"],
+            swiftSettings: features
+        ),
         .target(
             name: "Aggregation",
             dependencies: ["CKernels", "Tensors", "UpdateCompression"],
@@ -48,7 +53,8 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "CKernels", "DifferentialPrivacy", "Tensors", "UpdateCompression", "WireFormat",
+                "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -70,7 +76,7 @@ let package = Package(
         .target(
             name: "CoordinatorAPI",
             dependencies: [
-                "Coordination", "HTTPServing", "Tensors", "UpdateCompression", "WireFormat",
+                "Coordination", "HTTPServing", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
@@ -83,7 +89,8 @@ let package = Package(
         .target(
             name: "MartletClient",
             dependencies: [
-                "CCurl", "DifferentialPrivacy", "LocalTraining", "Tensors", "UpdateCompression", "WireFormat",
+                "CCurl", "DifferentialPrivacy", "LocalTraining", "StrictJSON", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
@@ -93,7 +100,7 @@ let package = Package(
             dependencies: [
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient",
-                "SQLiteStorage", "Tensors", "WireFormat",
+                "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -103,7 +110,7 @@ let package = Package(
             name: "Benchmarks",
             dependencies: [
                 "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
-                "SQLiteStorage", "Tensors", "UpdateCompression", "WireFormat",
+                "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -116,7 +123,8 @@ let package = Package(
         .testTarget(
             name: "CoordinationTests",
             dependencies: [
-                "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "SQLiteStorage", "Tensors",
+                "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "SQLiteStorage", "StrictJSON",
+                "Tensors",
                 "TestSupport", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -147,7 +155,8 @@ let package = Package(
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "DifferentialPrivacy", "LocalTraining", "MartletClient", "Tensors", "TestSupport", "UpdateCompression",
+                "DifferentialPrivacy", "LocalTraining", "MartletClient", "StrictJSON", "Tensors", "TestSupport",
+                "UpdateCompression",
                 "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
@@ -156,7 +165,8 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "Tensors", "TestSupport",
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "StrictJSON", "Tensors",
+                "TestSupport",
                 "UpdateCompression", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),
@@ -171,11 +181,13 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
-        .testTarget(name: "WireFormatTests", dependencies: ["WireFormat"], swiftSettings: features),
+        .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
+        .testTarget(name: "WireFormatTests", dependencies: ["StrictJSON", "WireFormat"], swiftSettings: features),
         .testTarget(
             name: "CoordinatorAPITests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "Tensors",
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "StrictJSON",
+                "Tensors",
                 "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

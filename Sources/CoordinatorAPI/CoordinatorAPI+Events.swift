@@ -1,6 +1,7 @@
 import Coordination
 import HTTPServing
 import HTTPTypes
+import StrictJSON
 import WireFormat
 
 extension CoordinatorAPI {

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import HTTPServing
 import HTTPTypes
+import StrictJSON
 import WireFormat
 
 extension CoordinatorAPI {

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import HTTPServing
 import HTTPTypes
+import StrictJSON
 import WireFormat
 
 /// How updates come in: whole by `PUT`, or by `PATCH` in as many parts as the network makes of them.

@@ -2,6 +2,7 @@ package import Coordination
 import Foundation
 package import HTTPServing
 import HTTPTypes
+import StrictJSON
 package import Tensors
 package import WireFormat
 
@@ -182,7 +183,7 @@ package struct CoordinatorAPI: Sendable {
         }
         let bytes = try await request.body.collect(limit: request.documentByteLimit)
         guard type == "application/yaml" else { return try JSONValue.parse(bytes.isEmpty ? Array("{}".utf8) : bytes) }
-        return try YAMLDocument.parse(String(decoding: bytes, as: UTF8.self))
+        return try YAMLDocument.parse(bytes)
     }
 
     static func json(_ value: some Encodable, status: Int = 200) throws -> ServerResponse {

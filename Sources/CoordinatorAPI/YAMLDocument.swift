@@ -1,9 +1,26 @@
 import Foundation
-package import WireFormat
+package import StrictJSON
+import WireFormat
 import Yams
 
 /// YAML as the same tree that JSON becomes.
 package enum YAMLDocument {
+    /// Parses one document, which must be UTF-8.
+    ///
+    /// - Throws: ``DocumentError``, as for text.
+    package static func parse(_ bytes: [UInt8]) throws -> JSONValue {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            // The longest beginning that is text ends in the line that is none.
+            let line =
+                1
+                + bytes.split(separator: 10, omittingEmptySubsequences: false).prefix {
+                    String(validating: $0, as: UTF8.self) != nil
+                }.count
+            throw DocumentError("", "is not valid YAML: line \(line) is not UTF-8")
+        }
+        return try parse(text)
+    }
+
     /// Parses one document.
     ///
     /// - Throws: ``DocumentError`` with the pointer "" for text that is no YAML, or that has aliases: ten lines of them can
@@ -36,7 +53,7 @@ package enum YAMLDocument {
 
     /// A node as JSON; only scalars are left to Yams, whose own way through mappings ends the process at a key that is none.
     private static func convert(_ node: Node, depth: Int) throws -> JSONValue {
-        guard depth < 64 else { throw DocumentError("", "is nested deeper than 64 levels") }
+        guard depth < 64 else { throw DocumentError("", "is not valid YAML: nested deeper than 64 levels") }
         switch node {
         case .scalar(let text): return try scalar(node.any, written: text)
         case .sequence(let sequence): return .array(try sequence.map { try convert($0, depth: depth + 1) })

@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing

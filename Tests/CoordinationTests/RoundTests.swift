@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import Logging
 import SQLiteStorage
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport

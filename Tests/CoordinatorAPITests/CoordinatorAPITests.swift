@@ -226,6 +226,33 @@ struct CoordinatorAPITests {
         #expect(try await service.call("GET", "/v1/events?run=run_x", token: service.admin).status == 404)
     }
 
+    /// One document, one meaning: what two readers may take differently is refused with its place.
+    @Test(arguments: [
+        ("application/json", Array(#"{"name": "p",\n"name": "q"}"#.utf8), "line 1, column 14"),
+        (
+            "application/json", Array("{\"name\": \"p\",\n \"name\": \"q\"}".utf8),
+            "line 2, column 2: the name \"name\" comes twice"
+        ),
+        ("application/json", Array(#"{"name": "p",}"#.utf8), "line 1, column 14"),
+        ("application/json", [0xFF, 0xFE] + [0x7B, 0, 0x7D, 0], "line 1, column 1"),
+        ("application/yaml", Array("name: p\nname: q\n".utf8), "twice"),
+        ("application/yaml", Array("name: p".utf8) + [0xC3], "line 1 is not UTF-8"),
+    ])
+    func ambiguousDocumentsAreRefusedWithTheirPlace(_ type: String, _ body: [UInt8], _ place: String) async throws {
+        let service = try await Service()
+        let answer = try await service.call(
+            "POST",
+            "/v1/populations",
+            token: service.admin,
+            body,
+            ["Content-Type": type]
+        )
+        #expect(answer.status == 422 || answer.status == 400)
+        #expect(String(decoding: answer.bytes, as: UTF8.self).replacing("\\\"", with: "\"").contains(place))
+        let populations = try await service.call("GET", "/v1/populations", token: service.admin)
+        #expect((populations.json["items"] as? [Any])?.isEmpty == true)
+    }
+
     @Test func rolesAreKeptApart() async throws {
         let service = try await Service()
         let (run, token, assignment) = try await service.assigned()

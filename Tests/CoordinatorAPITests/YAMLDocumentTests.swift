@@ -1,4 +1,5 @@
 import CoordinatorAPI
+import StrictJSON
 import Testing
 import WireFormat
 

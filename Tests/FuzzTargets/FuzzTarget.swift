@@ -42,7 +42,8 @@ func expect(
 package enum FuzzRunner {
     /// All targets.
     package static let targets: [any FuzzTarget.Type] = [
-        HTTPTarget.self, SafetensorsTarget.self, RunFileTarget.self, YAMLTarget.self, EligibilityTarget.self,
+        HTTPTarget.self, JSONTarget.self, SafetensorsTarget.self, RunFileTarget.self, YAMLTarget.self,
+        EligibilityTarget.self,
         UpdateFileTarget.self, UploadTarget.self,
     ]
 

@@ -1,5 +1,6 @@
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 import WireFormat
 
@@ -14,7 +15,7 @@ enum RunDocuments {
 
     private static let odd: [JSONValue] = [
         .null, .boolean(true), .integer(0), .integer(-1), .integer(1), .integer(.max), .integer(.min), .number(0.5),
-        .number(-0.0), .number(1e308), .number(5e-324), .number(1e19), .string(""), .string("f32"),
+        .number(-0.0), .number(1e308), .number(.leastNonzeroMagnitude), .number(1e19), .string(""), .string("f32"),
         .string("\u{0}é\n\""),
         .string("central"), .string("poisson"), .string("9223372036854775808"), .array([]), .object([:]),
         .array([.integer(1), .null]), .object(["type": .string("char")]),

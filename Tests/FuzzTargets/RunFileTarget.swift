@@ -1,4 +1,5 @@
 import CoordinatorAPI
+import StrictJSON
 package import Tensors
 import WireFormat
 
@@ -50,7 +51,7 @@ package struct YAMLTarget: FuzzTarget {
             for _ in 0...generator.nextIndex(below: 3) { generator.damage(&bytes, with: Self.fragments) }
         }
         let json = isDamaged || isBlock ? nil : try? RunSpecification.read(JSONValue.parse(bytes))
-        let parsed = try? YAMLDocument.parse(String(decoding: bytes, as: UTF8.self))
+        let parsed = try? YAMLDocument.parse(bytes)
         let specification = parsed.flatMap { try? RunSpecification.read($0) }
         if let json { try expect(specification == json, "YAML reads JSON otherwise than JSON does", bytes) }
         guard let specification else { return false }

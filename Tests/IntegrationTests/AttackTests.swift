@@ -11,8 +11,6 @@ import Glibc
 struct AttackTests {
     /// Resident memory may grow by so much over all attacks together.
     private static let ceilingMiB = 64
-    /// A sanitizer's own memory is not the server's: the ceiling holds where none watches.
-    private static let isWatched = ProcessInfo.processInfo.environment["MARTLET_TEST_SANITIZER"] != nil
 
     private struct Attack {
         var name: String
@@ -197,7 +195,7 @@ struct AttackTests {
                 "| \(attack.name) | \(attack.answer.isEmpty ? "the connection ends" : attack.answer) | \(attack.log) |\n"
         }
         let grown = try residentMiB(server) - before
-        #expect(grown <= Self.ceilingMiB || Self.isWatched, "resident memory grew by \(grown) MiB")
+        #expect(grown <= Self.ceilingMiB || Sanitizer.isWatching, "resident memory grew by \(grown) MiB")
         #expect(server.process.isRunning)
         let path = ServerProcess.repository + "/docs/attacks.md"
         // What follows was measured on a quiet machine, not here.
@@ -242,7 +240,7 @@ struct AttackTests {
             )
             #expect(summary["rounds"] as? Int == 10)
             models.append(try #require(summary["model"] as? String))
-            #expect(try residentMiB(server) - before <= Self.ceilingMiB || Self.isWatched)
+            #expect(try residentMiB(server) - before <= Self.ceilingMiB || Sanitizer.isWatching)
             print("siege \(isAttacked): \(summary)")
         }
         #expect(models[0] == models[1])

@@ -44,7 +44,7 @@ struct MemoryTests {
     /// An arena for each thread keeps holes of its own, since requests begin on one thread and end on another.
     ///
     /// Then memory creeps up under long polls although what is in use stands still; as many arenas as there are cores do not.
-    @Test func theAllocatorHasOneArenaForEachCore() throws {
+    @Test(.disabled(if: Sanitizer.isWatching)) func theAllocatorHasOneArenaForEachCore() throws {
         let directory = try TemporaryDirectory()
         let cores = max(2, ProcessInfo.processInfo.activeProcessorCount)
         // What an operator says stands: one arena is the first heap alone, and many are more than there are cores.

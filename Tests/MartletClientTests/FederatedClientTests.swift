@@ -3,6 +3,7 @@ import DifferentialPrivacy
 import Foundation
 import LocalTraining
 import MartletClient
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport

@@ -102,8 +102,10 @@ def run(path, binary):
             stderr=subprocess.STDOUT, text=True, timeout=240,
         )
         assert answer.returncode == 0, f"{path.name}: status {answer.returncode}\n{answer.stdout[-4000:]}"
+        # The operator guide revokes a client of a fleet that may still be at work and then says so.
+        printed = answer.stdout.replace("Error: this client has been revoked", "")
         for word in ("Error:", '"status":4', '"status":5'):
-            assert word not in answer.stdout, f"{path.name} printed an error:\n{answer.stdout[-4000:]}"
+            assert word not in printed, f"{path.name} printed an error:\n{answer.stdout[-4000:]}"
     return count
 
 

@@ -281,16 +281,20 @@ def first_mistakes(service):
     viewer, _ = service.staff_token("viewer")
     says("population", "create", "p", words=["forbidden"], MARTLET_TOKEN=viewer)
     # The run file.
-    says("run", "create", "none.yaml", words=["cannot read the run file none.yaml: no such file"])
+    says("run", "create", "none.yaml", words=["cannot read none.yaml: no such file"])
     for name, text, words in (
         ("open.yaml", "name: [x\n", ["not valid YAML", "line 2, column 1", "expected ',' or ']'"]),
+        ("twice.json", '{"population": "p",\n "rounds": 3,\n "rounds": 40}',
+         ["not valid JSON", "line 3, column 2", 'the name "rounds" comes twice']),
+        ("comma.json", '{"population": "p",\n}', ["not valid JSON", "line 2, column 1", "expected a name in quotes, not '}'"]),
+        ("bytes.yaml", b"population: p\nname: \xff\n", ["not valid YAML", "line 2 is not UTF-8"]),
         ("wrong.yaml", "population: p\nrounds: ten\nmodel: {architecture: gpt}\ncohort: {gaol: 3}\n",
          ["4 fields are wrong", "/rounds: must be a whole number", "'gpt' is not one of cifg-lstm", "/cohort/goal: is required", "/cohort/gaol: is not a known field"]),
         ("alone.yaml", "population: nobody\nrounds: 1\nmodel: {architecture: external}\ncohort: {goal: 2}\nprivacy: {mode: none}\n",
          ["no population 'nobody'", "martlet population create nobody"]),
     ):
-        with open(name, "w") as file:
-            file.write(text)
+        with open(name, "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
         says("run", "create", name, words=words)
     # Runs and clients.
     says("run", "start", "run_x", words=["no run 'run_x'", "martlet run list"])

@@ -12,6 +12,7 @@ struct SafetensorsTests {
         values: (0..<11).map { Float($0) * 0.25 - 1 }
     )
 
+    @discardableResult
     private func withFile<Result>(_ data: Data, _ body: (String) throws -> Result) throws -> Result {
         let path = NSTemporaryDirectory() + "tensors-\(UUID().uuidString).safetensors"
         try data.write(to: URL(fileURLWithPath: path))
@@ -51,12 +52,24 @@ struct SafetensorsTests {
         #"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#,
         #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
         #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,9223372036854775807]}}"#,
+        #"{"a":{"dtype":"F32","shape":[true,2],"data_offsets":[0,8]}}"#,
+        #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],}}"#,
+        // The format has no name twice, and begins with its brace.
+        #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+        #"{"__metadata__":{"n":"1","n":"2"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+        #" {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
         #"[]"#, #"{"__metadata__":{"a":1}}"#, #"{"a":null}"#, "",
     ])
     func badHeadersAreRefused(json: String) {
         #expect(throws: SafetensorsError.self) {
             _ = try SafetensorsHeader(json: Array(json.utf8), fileByteCount: 8 + json.utf8.count + 8)
         }
+    }
+
+    @Test func aHeaderMayEndInSpaces() throws {
+        let json = #"{"__metadata__":{"n":"1"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}   "#
+        let header = try SafetensorsHeader(json: Array(json.utf8), fileByteCount: 8 + json.utf8.count + 8)
+        #expect(header.metadata == ["n": "1"] && header.entries.map(\.specification.name) == ["a"])
     }
 
     @Test func headerLengthIsBounded() {

@@ -1,3 +1,4 @@
+import StrictJSON
 import Testing
 import WireFormat
 
@@ -12,7 +13,7 @@ struct BudgetRequestTests {
             } else {
                 _ = try PopulationRequest.read(document)
             }
-        } catch let error as DocumentError {
+        } catch {
             // One sentence a field: a second one would show in the count of keys.
             for problem in error.problems {
                 found[problem.pointer + (found[problem.pointer] == nil ? "" : " again")] = problem.detail

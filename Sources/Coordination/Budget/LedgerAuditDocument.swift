@@ -1,4 +1,4 @@
-package import DifferentialPrivacy
+import DifferentialPrivacy
 import Foundation
 
 /// A population's ledger for an outside accountant: schema `martlet-ledger/1`.

@@ -1,7 +1,7 @@
 import DifferentialPrivacy
-package import Foundation
+import Foundation
 import Tensors
-package import WireFormat
+import WireFormat
 
 /// Words that an analytics run has found, with their counts where it counts.
 package struct VocabularyView: Codable, Equatable, Sendable {

@@ -1,4 +1,4 @@
-package import Foundation
+import Foundation
 import Logging
 package import Tensors
 package import UpdateCompression

@@ -1,4 +1,4 @@
-package import Foundation
+import Foundation
 package import WireFormat
 
 /// What a population has of its budget.

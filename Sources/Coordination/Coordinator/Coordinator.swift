@@ -1,7 +1,7 @@
 package import Foundation
 package import Logging
-package import Tensors
-package import WireFormat
+import Tensors
+import WireFormat
 
 /// What the coordinator needs from its surroundings.
 package struct CoordinatorConfiguration: Sendable {

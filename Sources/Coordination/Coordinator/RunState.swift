@@ -1,6 +1,7 @@
 import Foundation
+import StrictJSON
 import Tensors
-package import WireFormat
+import WireFormat
 
 /// One run in memory: its record, its specification, its open round and its published versions.
 struct RunState: Sendable {

@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import StrictJSON
 import WireFormat
 
 /// What a check of a data directory found.

@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import StrictJSON
 import WireFormat
 
 /// One noised release of what clients measured of a version: their rates, each client counting alike.

@@ -63,33 +63,20 @@ package enum QuantizedWeights {
         guard file.count >= 8 + length else {
             throw SafetensorsError.truncated(expectedByteCount: 8 + length, actualByteCount: file.count)
         }
-        guard let header = try? JSONSerialization.jsonObject(with: file[8..<(8 + length)]) as? [String: Any] else {
-            throw SafetensorsError.malformedHeader(reason: "not a JSON object")
-        }
-        let entries = header.filter { $0.key != "__metadata__" }.compactMapValues { $0 as? [String: Any] }
-        guard entries.values.contains(where: { $0["dtype"] as? String == "I8" }) else { return nil }
-        func part(_ name: String, _ type: String, _ size: Int) throws -> (shape: [Int], bytes: Data) {
-            guard let entry = entries[name], entry["dtype"] as? String == type, let shape = entry["shape"] as? [Int],
-                let offsets = entry["data_offsets"] as? [Int], offsets.count == 2,
-                shape.allSatisfy({ $0 > 0 && $0 <= file.count }), shape.count <= 2
-            else {
-                throw SafetensorsError.malformedHeader(reason: "tensor '\(name)' is not \(type) with shape and offsets")
+        let header = try SafetensorsHeader(json: Array(file[8..<(8 + length)]), fileByteCount: file.count)
+        let entries = Dictionary(uniqueKeysWithValues: header.entries.map { ($0.specification.name, $0) })
+        guard header.entries.contains(where: { $0.dataType == .int8 }) else { return nil }
+        func part(_ name: String, _ type: TensorDataType) throws -> (shape: [Int], bytes: Data) {
+            guard let entry = entries[name], entry.dataType == type else {
+                throw SafetensorsError.malformedHeader(reason: "tensor '\(name)' is not \(type.rawValue)")
             }
-            let (begin, end) = (offsets[0], offsets[1])
-            let (count, overflow) = shape.reduce((size, false)) { product, extent in
-                let (value, over) = product.0.multipliedReportingOverflow(by: extent)
-                return (value, over || product.1)
-            }
-            guard !overflow, begin >= 0, end >= begin, end <= file.count - 8 - length, end - begin == count else {
-                throw SafetensorsError.badOffsets(tensor: name)
-            }
-            return (shape, file.subdata(in: (8 + length + begin)..<(8 + length + end)))
+            return (entry.specification.shape, file.subdata(in: entry.fileRange))
         }
         var values: [String: (shape: [Int], values: [Float])] = [:]
         for (name, entry) in entries {
-            if entry["dtype"] as? String == "I8" {
-                let codes = try part(name, "I8", 1)
-                let scales = floats(try part(name + ".scale", "F32", 4).bytes)
+            if entry.dataType == .int8 {
+                let codes = try part(name, .int8)
+                let scales = floats(try part(name + ".scale", .float32).bytes)
                 guard codes.shape.count == 2, scales.count == codes.shape[0] else {
                     throw SafetensorsError.badOffsets(tensor: name + ".scale")
                 }
@@ -97,7 +84,7 @@ package enum QuantizedWeights {
                 let restored = codes.bytes.enumerated().map { Float(Int8(bitPattern: $1)) * scales[$0 / width] }
                 values[name] = (codes.shape, restored)
             } else if !(name.hasSuffix(".scale") && entries[String(name.dropLast(6))] != nil) {
-                let tensor = try part(name, "F32", 4)
+                let tensor = try part(name, .float32)
                 values[name] = (tensor.shape, floats(tensor.bytes))
             }
         }

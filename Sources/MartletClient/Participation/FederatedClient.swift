@@ -1,7 +1,7 @@
 import Crypto
 import DifferentialPrivacy
 import Dispatch
-public import Foundation
+import Foundation
 public import LocalTraining
 import Tensors
 import WireFormat

@@ -1,5 +1,6 @@
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 import WireFormat
 

@@ -1,3 +1,4 @@
+package import StrictJSON
 package import WireFormat
 
 /// What the owner of a device allows; a round whose terms go beyond it is refused with `privacy_refused`.

@@ -1,6 +1,6 @@
 import CCurl
 import Dispatch
-public import Foundation
+import Foundation
 import Synchronization
 
 /// Requests over libcurl's multi interface: one worker thread, connections kept and shared by all clients of the process.

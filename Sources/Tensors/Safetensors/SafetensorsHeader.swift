@@ -1,4 +1,4 @@
-import Foundation
+import StrictJSON
 
 /// How a tensor's values are stored.
 public enum TensorDataType: String, Sendable, Hashable {
@@ -71,17 +71,11 @@ public struct SafetensorsHeader: Sendable, Equatable {
     /// - Throws: ``SafetensorsError`` naming the tensor and the rule.
     public init(json: [UInt8], fileByteCount: Int) throws(SafetensorsError) {
         let dataOffset = 8 + json.count
-        guard let object = (try? JSONSerialization.jsonObject(with: Data(json))) as? [String: Any] else {
-            throw .malformedHeader(reason: "not a JSON object")
-        }
         var entries: [Entry] = []
         var metadata: [String: String] = [:]
-        for (name, value) in object {
+        for (name, value) in try Self.fields(json) {
             if name == "__metadata__" {
-                guard let strings = value as? [String: String] else {
-                    throw .malformedHeader(reason: "__metadata__ must map strings to strings")
-                }
-                metadata = strings
+                metadata = try Self.metadata(value)
                 continue
             }
             entries.append(try Self.entry(name: name, value: value, dataOffset: dataOffset))
@@ -103,9 +97,38 @@ public struct SafetensorsHeader: Sendable, Equatable {
         self.dataOffset = dataOffset
     }
 
-    private static func entry(name: String, value: Any, dataOffset: Int) throws(SafetensorsError) -> Entry {
-        guard let fields = value as? [String: Any], let typeName = fields["dtype"] as? String,
-            let shape = fields["shape"] as? [Int], let offsets = fields["data_offsets"] as? [Int], offsets.count == 2
+    /// The header's fields: the format wants an object from the first byte on, in which no name comes twice.
+    private static func fields(_ json: [UInt8]) throws(SafetensorsError) -> [String: JSONValue] {
+        guard json.first == UInt8(ascii: "{") else { throw .malformedHeader(reason: "it does not begin with '{'") }
+        do {
+            guard case .object(let fields) = try JSONValue(parsing: json) else { return [:] }
+            return fields
+        } catch {
+            throw .malformedHeader(reason: "not a JSON object: \(error)")
+        }
+    }
+
+    private static func metadata(_ value: JSONValue) throws(SafetensorsError) -> [String: String] {
+        guard case .object(let fields) = value else {
+            throw .malformedHeader(reason: "__metadata__ must map strings to strings")
+        }
+        var metadata: [String: String] = [:]
+        for (name, value) in fields {
+            guard case .string(let text) = value else {
+                throw .malformedHeader(reason: "__metadata__ must map strings to strings")
+            }
+            metadata[name] = text
+        }
+        return metadata
+    }
+
+    private static func entry(
+        name: String,
+        value: JSONValue,
+        dataOffset: Int
+    ) throws(SafetensorsError) -> Entry {
+        guard case .object(let fields) = value, case .string(let typeName)? = fields["dtype"],
+            let shape = integers(fields["shape"]), let offsets = integers(fields["data_offsets"]), offsets.count == 2
         else { throw .malformedHeader(reason: "tensor '\(name)' needs dtype, shape and data_offsets") }
         guard let dataType = TensorDataType(rawValue: typeName) else {
             throw .unsupportedDataType(tensor: name, dataType: typeName)
@@ -125,5 +148,11 @@ public struct SafetensorsHeader: Sendable, Equatable {
             dataType: dataType,
             fileRange: (dataOffset + begin)..<(dataOffset + end)
         )
+    }
+
+    private static func integers(_ value: JSONValue?) -> [Int]? {
+        guard case .array(let items)? = value else { return nil }
+        let integers = items.compactMap { if case .integer(let number) = $0 { number } else { Int?.none } }
+        return integers.count == items.count ? integers : nil
     }
 }

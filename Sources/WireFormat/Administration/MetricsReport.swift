@@ -1,3 +1,5 @@
+package import StrictJSON
+
 /// `POST /v1/runs/{run}/models/{version}/metrics`: what somebody measured of a model version.
 package struct MetricsReport: Codable, Equatable, Sendable {
     package static let countLimit = 100

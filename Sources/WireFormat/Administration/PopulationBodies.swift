@@ -1,3 +1,5 @@
+package import StrictJSON
+
 /// A budget as an administrator sets it.
 package struct BudgetSpecification: Codable, Equatable, Sendable {
     package var epsilon: Double
@@ -47,7 +49,7 @@ package struct PopulationRequest: Codable, Equatable, Sendable {
             let name = fields.string("name")
             fields.allowNull("budget")
             guard fields.has("budget") else {
-                _ = fields.object("budget") { _ in }
+                fields.object("budget") { _ in }
                 return Self(name: name, budget: nil)
             }
             let budget = fields.object("budget") { budget in

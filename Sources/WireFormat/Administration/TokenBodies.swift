@@ -1,3 +1,5 @@
+package import StrictJSON
+
 /// `POST /v1/tokens`.
 package struct TokenRequest: Codable, Equatable, Sendable {
     /// `viewer`, `operator` or `admin`.

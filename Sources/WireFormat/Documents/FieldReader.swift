@@ -1,3 +1,5 @@
+package import StrictJSON
+
 /// Reads the fields of a JSON object strictly: wrong types, values outside their range and unknown fields are collected
 /// with their JSON pointers, so that one answer names them all.
 ///

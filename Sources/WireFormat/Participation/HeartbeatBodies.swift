@@ -1,3 +1,5 @@
+package import StrictJSON
+
 /// `POST /v1/assignments/{id}/heartbeat`: the client is at work.
 package struct HeartbeatRequest: Codable, Equatable, Sendable {
     package static let phases = ["downloading", "training", "uploading"]

@@ -1,3 +1,4 @@
+package import StrictJSON
 package import Tensors
 
 /// `POST /v1/clients`: what a client says when it registers.

@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 
 extension RunSpecification {
     /// What a run of kind `analytics` finds out: a vocabulary, without collecting text.

@@ -1,4 +1,5 @@
-package import Tensors
+package import StrictJSON
+import Tensors
 import UpdateCompression
 
 /// What a run trains, with whom, how, and under which privacy terms; immutable once the run is created.

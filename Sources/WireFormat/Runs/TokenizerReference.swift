@@ -1,4 +1,5 @@
 package import Foundation
+import StrictJSON
 
 extension RunSpecification.Model {
     /// Tokenisers of more bytes are fetched by clients once, in place of coming with every assignment.

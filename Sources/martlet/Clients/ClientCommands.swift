@@ -3,6 +3,7 @@ import CoordinatorAPI
 import Foundation
 import LocalTraining
 import MartletClient
+import StrictJSON
 import Synchronization
 import WireFormat
 
@@ -94,19 +95,7 @@ struct ClientCommand: AsyncParsableCommand {
     private func privacyPolicy() throws -> ClientPrivacyPolicy {
         var result = ClientPrivacyPolicy()
         if let policy {
-            guard let data = FileManager.default.contents(atPath: policy) else {
-                throw Failure("cannot read \(policy)")
-            }
-            do {
-                let document =
-                    policy.hasSuffix(".json")
-                    ? try JSONValue.parse(Array(data)) : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
-                result = try ClientPrivacyPolicy.read(document)
-            } catch let error as DocumentError {
-                throw Failure(
-                    "\(policy) is no policy:" + error.problems.map { "\n  \($0.pointer): \($0.detail)" }.joined()
-                )
-            }
+            result = try DocumentFile.read(policy, as: "a policy") { try ClientPrivacyPolicy.read($0) }
         }
         if let maxParticipations { result.maxParticipations = maxParticipations }
         if let maxEpsilon { result.maxEpsilon = maxEpsilon }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Coordination
 import CoordinatorAPI
 import Foundation
+import StrictJSON
 import WireFormat
 
 struct RunCommand: AsyncParsableCommand {
@@ -33,19 +34,10 @@ struct RunCommand: AsyncParsableCommand {
         @Option(help: "Train on the words of this vocab.txt (model.config.tokenizer).") var vocabulary: String?
 
         func run() async throws {
-            guard var data = FileManager.default.contents(atPath: file) else {
-                let isThere = FileManager.default.fileExists(atPath: file)
-                throw Failure(
-                    "cannot read the run file \(file): \(isThere ? "is it a file that you may read?" : "no such file")"
-                )
-            }
+            var data = Data(try DocumentFile.bytes(file))
             var type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
             if candidates != nil || vocabulary != nil {
-                let document = try Failure.explaining(file) {
-                    type == "application/json"
-                        ? try JSONValue.parse(Array(data))
-                        : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
-                }
+                let document = try DocumentFile.read(file, as: "a run file") { $0 }
                 data = try WireCoding.encode(
                     RunWordFiles.adding(document, candidates: candidates, vocabulary: vocabulary)
                 )

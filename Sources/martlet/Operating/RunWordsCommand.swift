@@ -2,6 +2,7 @@ import ArgumentParser
 import Coordination
 import Foundation
 import LocalTraining
+import StrictJSON
 import WireFormat
 
 extension RunCommand {

@@ -4,6 +4,7 @@ import CoordinatorAPI
 import DifferentialPrivacy
 import Foundation
 import MartletClient
+import StrictJSON
 import Tensors
 import WireFormat
 
@@ -23,7 +24,7 @@ struct PrivacyPlan: AsyncParsableCommand {
     @Flag(help: "Count what the population on the server has been charged with.") var fromServer = false
 
     func run() async throws {
-        var specification = try read()
+        var specification = try DocumentFile.read(file, as: "a run file") { try RunSpecification.read($0) }
         guard specification.privacy.mode != "none" else {
             throw Failure("\(file) has privacy.mode none: it costs nothing and promises nothing")
         }
@@ -58,21 +59,6 @@ struct PrivacyPlan: AsyncParsableCommand {
             }
         } catch let error as PrivacyError {
             throw Failure("\(file): \(error)")
-        }
-    }
-
-    private func read() throws -> RunSpecification {
-        guard let data = FileManager.default.contents(atPath: file) else { throw Failure("cannot read \(file)") }
-        do {
-            let document =
-                file.hasSuffix(".json")
-                ? try JSONValue.parse(Array(data)) : try YAMLDocument.parse(String(decoding: data, as: UTF8.self))
-            return try RunSpecification.read(document)
-        } catch let error as DocumentError {
-            throw Failure(
-                "\(file) is not a run file:"
-                    + error.problems.map { "\n  \($0.pointer): \($0.detail)" }.joined()
-            )
         }
     }
 

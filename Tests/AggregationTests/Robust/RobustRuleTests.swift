@@ -28,6 +28,7 @@ struct RobustRuleTests {
     }
 
     /// Files of updates whose contents name themselves, as the coordinator's do by their SHA-256.
+    @discardableResult
     private func withColumns<Result>(
         _ rows: [[Float]],
         weights: [Int]? = nil,

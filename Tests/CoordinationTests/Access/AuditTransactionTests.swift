@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Logging
+import StrictJSON
 import Synchronization
 import TestSupport
 import Testing

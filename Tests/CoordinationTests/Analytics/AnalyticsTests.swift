@@ -2,6 +2,7 @@ import Coordination
 import DifferentialPrivacy
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing

@@ -1,6 +1,7 @@
 import Coordination
 import DifferentialPrivacy
 import Foundation
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport
@@ -8,7 +9,8 @@ import Testing
 import WireFormat
 
 /// A week in the life of a budget.
-@Suite(.timeLimit(.minutes(4)))
+// Seconds; ten times as many under ThreadSanitizer.
+@Suite(.timeLimit(.minutes(15)))
 struct CrashTests {
     /// 500 rounds over three runs; the process dies at every write to the ledger, before it or after it in turn.
     @Test func spentIsNeverLessThanWhatWasReleasedAndRound501IsRefused() async throws {

@@ -2,6 +2,7 @@ import Coordination
 import DifferentialPrivacy
 import Foundation
 import Logging
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport

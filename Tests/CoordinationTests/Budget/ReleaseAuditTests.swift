@@ -1,6 +1,7 @@
 import Aggregation
 import Crypto
 import Foundation
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport

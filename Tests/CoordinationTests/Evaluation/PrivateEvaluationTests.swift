@@ -1,6 +1,7 @@
 import Coordination
 import DifferentialPrivacy
 import Foundation
+import StrictJSON
 import Synchronization
 import Tensors
 import TestSupport

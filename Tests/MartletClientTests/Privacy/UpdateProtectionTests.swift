@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import CoordinatorAPI
 import Foundation
+import StrictJSON
 import WireFormat
 
 /// The effective settings: flags before the environment before the file before the defaults.
@@ -49,7 +50,9 @@ struct Settings: Sendable {
                     }
                     values[key] = (value, .file(path))
                 }
-            } catch { problems.append("\(path): \(Self.reason(error))") }
+            } catch let error as DocumentError {
+                problems.append("\(path): \(error)")
+            } catch { problems.append("\(error)") }
         }
         for definition in SettingDefinition.all {
             guard let value = environment[definition.variable] else { continue }
@@ -88,7 +91,6 @@ struct Settings: Sendable {
 
     /// The file's settings with their dotted names.
     private static func read(_ path: String) throws -> [(String, String)] {
-        let text = try String(contentsOfFile: path, encoding: .utf8)
         var found: [(String, String)] = []
         func walk(_ value: JSONValue, _ prefix: String) throws {
             switch value {
@@ -108,21 +110,13 @@ struct Settings: Sendable {
             case .number(let number): return "\(number)"
             case .boolean(let value): return value ? "true" : "false"
             case .null: return ""
-            case .array, .object: throw Failure("'\(key)' must be a value or a list of values")
+            case .array, .object: throw DocumentError("", "'\(key)' must be a value or a list of values")
             }
         }
-        let document = try YAMLDocument.parse(text)
-        guard case .object = document else { throw Failure("must be a mapping of settings") }
+        let document = try YAMLDocument.parse(DocumentFile.bytes(path))
+        guard case .object = document else { throw DocumentError("", "must be a mapping of settings") }
         try walk(document, "")
         return found
-    }
-
-    private static func reason(_ error: any Error) -> String {
-        if let error = error as? DocumentError {
-            return error.problems.map { "\($0.pointer) \($0.detail)" }.joined(separator: "; ")
-        }
-        if error is Failure { return "\(error)" }
-        return "cannot be read: \(error.localizedDescription)"
     }
 
     /// The nearest setting's name, when one is near.
