@@ -20,9 +20,10 @@ package struct CallerLimits: Sendable {
 
     package init() {}
 
+    /// Whether a caller is not limited; one behind a proxy that does not say who it is never is, whatever the proxy's address.
     func isExempt(_ address: String) -> Bool {
-        guard let exempt, let parsed = NetworkAddress(address) else { return false }
-        return exempt.contains(parsed)
+        guard let exempt, let parsed = NetworkAddress(address), exempt.contains(parsed) else { return false }
+        return !(proxies?.contains(parsed) ?? false)
     }
 }
 
@@ -43,6 +44,8 @@ extension CoordinatorAPI {
                 legacy: Self.field("X-Forwarded-For", request),
                 proxies: proxies
             )
+        } else if limits.isExempt(request.remoteAddress), Self.field("X-Forwarded-For", request) != nil {
+            requestLog.noteProxy(request.remoteAddress)
         }
         guard let limiter = limits.address, !limits.isExempt(request.remoteAddress) else { return }
         try charge(limiter, Self.party(request.remoteAddress), scope: "address")

@@ -17,7 +17,7 @@ extension CoordinatorAPI {
                 return try await eventPage(request, after: after ?? 0, run: run)
             }
             // Before the stream: once that has begun its status is 200, whatever happens.
-            let subscription = try await coordinator.subscribe()
+            let subscription = try await coordinator.subscribe(token: Self.bearer(request))
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],

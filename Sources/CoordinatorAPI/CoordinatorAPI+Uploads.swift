@@ -23,9 +23,18 @@ extension CoordinatorAPI {
         try Self.requireBulkType(request)
         // Before it takes room from others.
         guard (request.body.contentLength ?? 0) <= terms.byteLimit else { throw BodySpool.tooLarge(terms.byteLimit) }
-        let lease = try uploads.take(request.body.contentLength ?? terms.byteLimit)
+        let lease = try uploads.take(
+            request.body.contentLength ?? terms.byteLimit,
+            for: terms.assignmentID,
+            until: terms.deadline
+        )
         defer { lease.release() }
-        let file = try await BodySpool.receive(request, path: terms.spoolPath, byteLimit: terms.byteLimit)
+        let file = try await BodySpool.receive(
+            request,
+            path: terms.spoolPath,
+            byteLimit: terms.byteLimit,
+            lease: lease
+        )
         defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
         return try await judge(file, terms, client: client)
     }
@@ -142,7 +151,7 @@ extension CoordinatorAPI {
         guard start <= terms.byteLimit, (length ?? 0) <= terms.byteLimit - start else {
             throw BodySpool.tooLarge(terms.byteLimit)
         }
-        let lease = try uploads.take(length ?? terms.byteLimit - start)
+        let lease = try uploads.take(length ?? terms.byteLimit - start, for: terms.assignmentID, until: terms.deadline)
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
         // What was being judged a moment ago may have been accepted meanwhile.

@@ -48,7 +48,11 @@ package struct CoordinatorAPI: Sendable {
         self.requestLog = requestLog
         self.limits = limits
         variants = ModelVariants(dataDirectory: coordinator.configuration.dataDirectory)
-        uploads = UploadBudget(byteLimit: coordinator.configuration.uploadByteLimit, metrics: coordinator.metrics)
+        uploads = UploadBudget(
+            byteLimit: coordinator.configuration.uploadByteLimit,
+            metrics: coordinator.metrics,
+            now: coordinator.configuration.now
+        )
         self.makeInitialModel = makeInitialModel
         self.baseLayout = baseLayout
         self.modelFiles = modelFiles

@@ -13,7 +13,7 @@ enum ErrorMapping {
         var headers: HTTPFields = [.contentType: "application/problem+json"]
         if problem.status == 503 { headers[.retryAfter] = String(Int.random(in: 2...8)) }
         if let limit = error as? RateLimitError {
-            headers[.retryAfter] = String(max(1, Int(limit.retryAfter.rounded(.up))))
+            headers[.retryAfter] = String(max(1, Int(min(86_400, limit.retryAfter.rounded(.up)))))
         }
         if let offset = error as? UploadOffsetError, let name = UploadField.offset {
             headers[name] = String(offset.expected)

@@ -2,6 +2,7 @@ import Coordination
 import HTTPServing
 import HTTPTypes
 package import Logging
+import Synchronization
 
 /// Where requests are logged, and from which time on they count as slow.
 package struct RequestLog: Sendable {
@@ -14,6 +15,19 @@ package struct RequestLog: Sendable {
     ) {
         self.logger = logger
         self.slowerThan = slowerThan
+    }
+
+    private final class Once: Sendable { let isDone = Atomic(false) }
+    private let proxyNote = Once()
+
+    /// Says once that a proxy seems to stand in front which is not named: all its callers would be without limits, and the
+    /// audit log would show its address for theirs.
+    func noteProxy(_ address: String) {
+        guard !proxyNote.isDone.exchange(true, ordering: .relaxed) else { return }
+        logger.warning(
+            "A proxy that behind_proxy does not name: rate limits and the audit log take its address for its callers'",
+            metadata: ["proxy.address": "\(address)"]
+        )
     }
 }
 

@@ -213,4 +213,31 @@ struct AccessTests {
         let rows = try await service.call("GET", "/v1/audit", token: service.admin).json["items"] as? [[String: Any]]
         #expect(rows?.count == 1 && rows?.first?["actor"] as? String == "open")
     }
+
+    /// A secret is replaced because it may have leaked: what the file held before ends.
+    @Test func anotherTextInATokenFileEndsTheOneBefore() async throws {
+        let service = try await Service()
+        let texts = (1...3).map { "a-secret-of-more-than-thirty-two-characters-\($0)" }
+        func status(_ token: String) async throws -> Int {
+            try await service.call("GET", "/v1/runs", token: token).status
+        }
+        for text in texts.prefix(2) {
+            // At every start of the server.
+            for _ in 0..<2 {
+                try await service.coordinator.ensureToken(text, role: .admin, name: "admin_token_file")
+            }
+        }
+        try await service.coordinator.ensureToken(texts[2], role: .viewer, name: "viewer_token_file")
+        #expect(try await [status(texts[0]), status(texts[1]), status(texts[2])] == [401, 200, 200])
+        #expect(try await status(service.admin) == 200)
+        // The same text for both would make a viewer of the administrator, or the other way round.
+        let error = await #expect(throws: CoordinationError.self) {
+            try await service.coordinator.ensureToken(texts[1], role: .viewer, name: "viewer_token_file")
+        }
+        #expect(error?.code == "token_in_use")
+        // A new text that the next start forgets is no rotation.
+        let rotated = try await service.post("/v1/tokens/current/rotate", token: texts[1])
+        #expect(rotated.status == 409 && rotated.code == "not_rotatable")
+        #expect(try await status(texts[1]) == 200)
+    }
 }

@@ -3,6 +3,8 @@ import CoordinatorAPI
 import Foundation
 import HTTPServing
 import HTTPTypes
+import Logging
+import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(1)))
@@ -82,6 +84,61 @@ struct CallerLimitsTests {
         let forged = (0..<2).map { ["X-Forwarded-For": "198.51.100.\($0)"] }
         #expect(try await call(router, from: "192.0.2.9", token: service.admin, forged[0]).status == 200)
         #expect(try await call(router, from: "192.0.2.9", token: service.admin, forged[1]).status == 429)
+    }
+
+    /// A proxy on this machine has an exempt address; whoever makes it unclear who calls does not get that by it.
+    @Test func whoeverHidesBehindAProxyIsNotExempt() async throws {
+        let service = try await Service()
+        let router = router(service) {
+            $0.address = limiter(3)
+            $0.exempt = NetworkList(["127.0.0.0/8", "192.0.2.0/24"])
+            $0.proxies = NetworkList(["127.0.0.1"])
+        }
+        for fields in [
+            ["Forwarded": "for=127.0.0.9", "X-Forwarded-For": "203.0.113.5"], ["X-Forwarded-For": "unknown"], [:],
+        ] {
+            #expect(try await call(router, from: "127.0.0.1", token: service.admin, fields).status == 200)
+        }
+        #expect(try await call(router, from: "127.0.0.1", token: service.admin).status == 429)
+        for _ in 0..<5 {
+            let known = ["X-Forwarded-For": "192.0.2.77"]
+            #expect(try await call(router, from: "127.0.0.1", token: service.admin, known).status == 200)
+            #expect(try await call(router, from: "127.0.0.2", token: service.admin).status == 200)
+        }
+    }
+
+    /// The usual mistake: a proxy on the same machine that nobody has named.
+    @Test func aProxyThatIsNotNamedIsNotedOnce() async throws {
+        let service = try await Service()
+        let lines = Mutex<[String]>([])
+        struct Collector: LogHandler {
+            var metadata: Logger.Metadata = [:]
+            var logLevel = Logger.Level.notice
+            let note: @Sendable (String) -> Void
+            subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+                get { metadata[key] }
+                set { metadata[key] = newValue }
+            }
+            func log(event: LogEvent) { note("\(event.level) \(event.message) \(event.metadata ?? [:])") }
+        }
+        let collector = Collector { line in lines.withLock { $0.append(line) } }
+        var limits = CallerLimits()
+        limits.exempt = NetworkList(["127.0.0.0/8"])
+        let router = CoordinatorAPI(
+            coordinator: service.coordinator,
+            isOpen: false,
+            requestLog: RequestLog(logger: Logger(label: "test") { _ in collector }),
+            limits: limits,
+            makeInitialModel: { _ in nil }
+        ).router()
+        let fields = ["X-Forwarded-For": "203.0.113.5"]
+        _ = try await call(router, from: "127.0.0.1", token: service.admin)
+        _ = try await call(router, from: "192.0.2.1", token: service.admin, fields)
+        #expect(lines.withLock { $0 } == [])
+        for _ in 0..<3 { _ = try await call(router, from: "127.0.0.1", token: service.admin, fields) }
+        let noted = lines.withLock { $0 }
+        #expect(noted.count == 1 && noted[0].hasPrefix("warning A proxy that behind_proxy does not name"), "\(noted)")
+        #expect(noted[0].contains("127.0.0.1") && !noted[0].contains("203.0.113.5"))
     }
 
     @Test func aClientIsLimitedWhereverItCallsFrom() async throws {

@@ -128,6 +128,41 @@ struct EventStreamTests {
         }
     }
 
+    /// Whoever loses the right to listen hears nothing more: a stream is one request that would otherwise last for days.
+    @Test(arguments: ["revoked", "rotated", "expired", "replaced after its grace"])
+    func aStreamEndsWithItsToken(_ fate: String) async throws {
+        let service = try await service()
+        let issued = try await service.post(
+            "/v1/tokens",
+            #"{"role": "viewer", "name": "screen", "expires_in_s": 3600}"#
+        ).json
+        let (id, token) = (try #require(issued["id"] as? String), try #require(issued["token"] as? String))
+        async let viewer = service.call("GET", "/v1/events", token: token)
+        async let administrator = service.call("GET", "/v1/events", token: service.admin)
+        try await wait(for: "two streams") { await service.coordinator.listenerCount == 2 }
+        _ = try await createRuns(service, 1)
+        switch fate {
+        case "revoked":
+            #expect(try await service.call("DELETE", "/v1/tokens/\(id)", token: service.admin).status == 204)
+        case "rotated": #expect(try await service.post("/v1/tokens/\(id)/rotate").status == 201)
+        case "expired": service.clock.advance(by: 3601)
+        default:
+            let rotated = try await service.post("/v1/tokens/\(id)/rotate", #"{"grace_period_s": 60}"#)
+            #expect(rotated.status == 201)
+            _ = try await createRuns(service, 1)
+            #expect(await service.coordinator.listenerCount == 2)
+            service.clock.advance(by: 61)
+            try await service.coordinator.tick()
+        }
+        _ = try await createRuns(service, 1)
+        // The server goes on: what ends the stream is its token.
+        let heard = ids(String(decoding: try await viewer.bytes, as: UTF8.self))
+        #expect(heard == (fate.hasSuffix("grace") ? [1, 2] : [1]))
+        #expect(await service.coordinator.listenerCount == 1)
+        await service.coordinator.stopServing()
+        #expect(ids(String(decoding: try await administrator.bytes, as: UTF8.self)).count == heard.count + 1)
+    }
+
     /// Whoever only knows `Retry-After` is spread as well: 300 clients for one place come within six seconds of their window.
     @Test func theMomentToComeAgainIsDrawnFromTheWindow() async throws {
         let service = try await Service()

@@ -350,6 +350,56 @@ struct UploadTests {
         #expect(metrics.value("martlet_uploads_in_flight_bytes") == 0)
     }
 
+    /// One client cannot take all of the room by uploads that it begins again and again: the newest has its place.
+    @Test(arguments: ["PUT", "PATCH"])
+    func anAssignmentHasRoomForOneUpload(_ method: String) async throws {
+        let service = try await Service { $0.uploadByteLimit = 2 * Self.file.count }
+        let (_, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        let fields = method == "PATCH" ? part(0, isLast: true) : [:]
+        let metrics = service.coordinator.metrics
+        var earlier: [(body: HeldBody, answer: Task<Service.Answer, any Error>)] = []
+        for _ in 0..<5 {
+            let body = HeldBody(contentLength: Self.file.count)
+            earlier.append((body, Task { try await service.call(method, url, token: token, body: body, fields) }))
+            await body.waitUntilRead()
+            #expect(metrics.value("martlet_uploads_in_flight_bytes") == Double(Self.file.count))
+        }
+        for (body, answer) in earlier.dropLast() {
+            body.continuation.yield(Self.file)
+            body.continuation.finish()
+            let late = try await answer.value
+            #expect(late.status == 409 && late.code == "upload_taken_over", "\(late)")
+        }
+        #expect(metrics.value("martlet_uploads_in_flight_bytes") == Double(Self.file.count))
+        let (body, answer) = try #require(earlier.last)
+        body.continuation.yield(Self.file)
+        body.continuation.finish()
+        #expect(try await answer.value.status == 200)
+        #expect(metrics.value("martlet_uploads_in_flight_bytes") == 0)
+        #expect(metrics.value("martlet_uploads_refused_total") ?? 0 == 0)
+    }
+
+    /// Who sends as slowly as is allowed loses its room when nobody wants the update any more.
+    @Test(arguments: ["PUT", "PATCH"])
+    func anUploadThatOutlivesItsRoundGivesItsRoomBack(_ method: String) async throws {
+        let service = try await Service()
+        let (_, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        let held = HeldBody(contentLength: Self.file.count)
+        let fields = method == "PATCH" ? part(0, isLast: true) : [:]
+        let answer = Task { try await service.call(method, url, token: token, body: held, fields) }
+        await held.waitUntilRead()
+        held.continuation.yield(Array(Self.file[..<40]))
+        await held.waitUntilRead()
+        service.clock.advance(by: 86_400)
+        held.continuation.yield(Array(Self.file[40..<41]))
+        let late = try await answer.value
+        held.continuation.finish()
+        #expect(late.status == 410 && late.code == "round_closed", "\(late)")
+        #expect(service.coordinator.metrics.value("martlet_uploads_in_flight_bytes") == 0)
+    }
+
     @Test func aloneAnUploadIsLetInWhateverItsSize() async throws {
         let service = try await Service { $0.uploadByteLimit = 1 }
         let (_, token, assignment) = try await service.assigned()

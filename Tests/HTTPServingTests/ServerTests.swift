@@ -63,6 +63,12 @@ private struct Probe {
             return ServerResponse(status: 204)
         }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
+        router.addImmediate("GET", "/hold") { _ in
+            // Whatever comes meanwhile comes to the loop at once.
+            Thread.sleep(forTimeInterval: 0.3)
+            return ServerResponse(status: 204)
+        }
+        router.addImmediate("GET", "/now") { _ in ServerResponse(status: 200, body: .bytes(Array("now".utf8))) }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
         server = HTTPServer(configuration: configuration, router: router, logger: Logger(label: "test"))
@@ -114,6 +120,15 @@ private struct Probe {
         }
     }
 
+    /// Sends the same bytes again and again on a thread of its own, until the peer goes or `isEnough` says so.
+    static func flood(_ socket: LoopbackSocket, _ bytes: [UInt8], until isEnough: @escaping @Sendable (Int) -> Bool) {
+        Thread {
+            var count = 0
+            while !isEnough(count), socket.write(bytes) { count += 1 }
+            socket.endWriting()
+        }.start()
+    }
+
     private static func blocking(_ port: Int, _ text: String, _ until: String) throws -> String {
         let socket = try LoopbackSocket(port: port)
         socket.write(Array(text.utf8))
@@ -135,6 +150,51 @@ struct ServerTests {
         let count = try #require(answer.range(of: "\r\n\r\n3HTTP"))
         #expect(a.upperBound < count.lowerBound && count.upperBound < b.lowerBound)
         #expect(answer.contains("mine-7"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    private final class Flag: Sendable { let value = Mutex(false) }
+
+    private static let manyAtOnce = Array(String(repeating: "GET /now HTTP/1.1\r\nHost: x\r\n\r\n", count: 1000).utf8)
+
+    /// Each was answered inside the answer of the one before: 1,300 of them ended the stack, and with it the process.
+    @Test func requestsInALongRowThatAreAnsweredAtOnceEndNothing() async throws {
+        let probe = try await Probe { $0.loopCount = 1 }
+        let socket = try LoopbackSocket(port: probe.port)
+        Probe.flood(socket, Self.manyAtOnce) { $0 == 8 }
+        let answers = await Probe.read(socket) { _ in false }
+        #expect(answers.components(separatedBy: "HTTP/1.1 200 OK").count == 8001)
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// Whoever sends requests faster than they can be answered does not keep the loop from others.
+    @Test func aConnectionThatNeverStopsAskingLeavesOthersTheirTurn() async throws {
+        let probe = try await Probe { $0.loopCount = 1 }
+        let socket = try LoopbackSocket(port: probe.port)
+        let isOver = Flag()
+        Probe.flood(socket, Self.manyAtOnce) { _ in isOver.value.withLock { $0 } }
+        async let end = Probe.isEnded(socket)
+        for _ in 0..<3 {
+            let answer = try await probe.exchange("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n", until: "hello x")
+            #expect(answer.hasSuffix("hello x"))
+        }
+        isOver.value.withLock { $0 = true }
+        #expect(await end)
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// Where a request and the end behind it are told of together, the end is not forgotten until the connection is idle for long.
+    @Test func aPeerThatAsksAndClosesAtOnceIsAnsweredAndLetGo() async throws {
+        let probe = try await Probe { $0.loopCount = 1 }
+        let holder = try LoopbackSocket(port: probe.port)
+        let socket = try LoopbackSocket(port: probe.port)
+        try await Probe.ask(socket)
+        holder.write(Array("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        try await Task.sleep(for: .milliseconds(100))
+        socket.write(Array("GET /now HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        socket.endWriting()
+        #expect(await Probe.read(socket) { String(decoding: $0, as: UTF8.self).hasSuffix("now") }.hasSuffix("now"))
+        #expect(await Probe.isEnded(socket))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

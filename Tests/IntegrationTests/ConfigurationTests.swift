@@ -57,9 +57,22 @@ struct ConfigurationTests {
         ] {
             #expect(result.output.contains(part), "\(part) in \(result.output)")
         }
+        // A misspelt variable must not leave a setting at its default in silence.
+        let misspelt = try check(
+            ["--data-dir", "x"],
+            environment: [
+                "MARTLET_TLS_CLIENT_CERTIFICATE": "required", "MARTLET_RATE_LIMIT": "1", "MARTLET_TOKEN": "t",
+            ]
+        )
+        #expect(misspelt.status != 0 && misspelt.output.contains("did you mean 'tls.client_certificates'?"))
+        #expect(misspelt.output.contains("MARTLET_RATE_LIMIT is not a setting's variable"))
+        #expect(!misspelt.output.contains("MARTLET_TOKEN"), "\(misspelt.output)")
         #expect(try check([]).output.contains("data_dir is needed"))
         #expect(try check(["--data-dir", "x", "--listen", "here"]).output.contains("listen must be HOST:PORT"))
         let open = try check(["--data-dir", "x", "--listen", "0.0.0.0:1", "--set", "insecure_no_auth=true"])
+        // A name that begins like a loopback address is somebody's name.
+        #expect(try check(["--data-dir", "x", "--listen", "127.0.0.example:1"]).output.contains("can be reached"))
+        #expect(try check(["--data-dir", "x", "--listen", "127.0.0.2:1"]).status == 0)
         #expect(open.status != 0 && open.output.contains("insecure_no_auth is for loopback addresses only"))
         let missing = try check(["--data-dir", "x", "--config", directory.path + "/none"])
         #expect(missing.output.contains("cannot read \(directory.path)/none: no such file"), "\(missing.output)")

@@ -55,11 +55,30 @@ extension Coordinator {
         return token
     }
 
-    /// Makes a given text a token of the role, unless it is one already.
+    /// The settings that name files with tokens; a token of such a file has the setting's name.
+    private static let tokenFileSettings: Set<String> = ["admin_token_file", "viewer_token_file"]
+
+    /// Makes a given text, the content of a file that a setting names, a token of the role.
+    ///
+    /// The text that the file held before ends with that: it may have been replaced because it leaked.
+    ///
+    /// - Throws: ``CoordinationError`` with code `token_in_use` where the text is a token of another kind already.
     package func ensureToken(_ text: String, role: StaffRole, name: String) throws {
         let hash = Secrets.sha256(Array(text.utf8))
-        guard tokens[hash]?.role != role.rawValue else { return }
-        try commit([.token(TokenRecord(hash: hash, role: role.rawValue, name: name, createdAt: now))])
+        if let other = tokens[hash], other.role != role.rawValue {
+            throw CoordinationError(
+                .conflict,
+                "token_in_use",
+                "\(name) holds the text of a token with the role \(other.role); give it one of its own"
+            )
+        }
+        var changes: [StoreChange] = tokens.values.filter {
+            $0.name == name && $0.createdBy == nil && $0.role == role.rawValue && $0.hash != hash
+        }.map { .deleteToken(hash: $0.hash) }
+        if tokens[hash] == nil {
+            changes.append(.token(TokenRecord(hash: hash, role: role.rawValue, name: name, createdAt: now)))
+        }
+        if !changes.isEmpty { try commit(changes) }
     }
 
     // MARK: - Tokens
@@ -128,6 +147,13 @@ extension Coordinator {
                 .conflict,
                 "not_rotatable",
                 "an enrollment token counts its uses; revoke it and make another one"
+            )
+        }
+        guard record.createdBy != nil || !Self.tokenFileSettings.contains(record.name ?? "") else {
+            throw CoordinationError(
+                .conflict,
+                "not_rotatable",
+                "the token is what \(record.name ?? "a file") holds; write another text there and start the server again"
             )
         }
         guard !isExpired(record) else {

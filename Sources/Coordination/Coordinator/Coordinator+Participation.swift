@@ -14,6 +14,8 @@ package struct UploadTerms: Sendable {
     /// Where it lies while it is judged.
     package var judgedPath: String
     package var byteLimit: Int
+    /// Until when its bytes may come.
+    package var deadline: Date
     package var layout: ParameterLayout
     package var baseSHA256: String
     /// `delta`, `weights` or `gradient`.
@@ -428,6 +430,8 @@ extension Coordinator {
                 encoding.byteLimit(parameterCount: layout.parameterCount, tensorCount: layout.tensors.count)
                     + (64 << 10) + SafetensorsHeader.headerByteLimit
             ),
+            // Who repeats what was accepted hears so after the deadline as well, and has an hour to say it.
+            deadline: record.state == .accepted ? now.addingTimeInterval(3600) : record.deadline,
             layout: layout,
             baseSHA256: run.versions[record.baseVersion].sha256,
             kind: run.specification.training.submit,

@@ -151,7 +151,9 @@ package actor Coordinator {
         switch change {
         case .population(let record): populations[record.id] = record
         case .token(let record): tokens[record.hash] = record
-        case .deleteToken(let hash): tokens[hash] = nil
+        case .deleteToken(let hash):
+            tokens[hash] = nil
+            endStreamsWithoutToken()
         case .client(let record):
             if let before = clients[record.id] { clientStateCounts[before.populationId]?[before.state]? -= 1 }
             clientStateCounts[record.populationId, default: [:]][record.state, default: 0] += 1

@@ -4,10 +4,12 @@ import WireFormat
 extension Coordinator {
     /// Joins the stream of events; its queue holds `configuration.eventQueueLimit` of them.
     ///
-    /// The place is free again when the stream has ended, or nobody holds the subscription any more.
+    /// The place is free again when the stream has ended, or nobody holds the subscription any more. The stream ends when the
+    /// token that opened it is revoked, rotated or expires.
     ///
+    /// - Parameter token: The caller's; `nil` on a server without tokens.
     /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
-    package func subscribe() throws -> EventSubscription {
+    package func subscribe(token: String? = nil) throws -> EventSubscription {
         guard journal.subscribers.count < configuration.eventListenerLimit else {
             throw CoordinationError(
                 .unavailable,
@@ -21,7 +23,7 @@ extension Coordinator {
         )
         let id = journal.nextSubscriber
         journal.nextSubscriber += 1
-        journal.subscribers[id] = continuation
+        journal.subscribers[id] = .init(stream: continuation, tokenHash: token.map { Secrets.sha256(Array($0.utf8)) })
         continuation.onTermination = { [weak self] _ in Task { await self?.unsubscribe(id) } }
         return EventSubscription(headID: journal.lastID, firstID: journal.firstID, live: stream)
     }
@@ -110,6 +112,7 @@ extension Coordinator {
 
     /// Writes what was gathered, drops what is too old, and shows listeners that the stream lives; called by the tick.
     func publishPending() throws {
+        endStreamsWithoutToken()
         var writer = EventWriter(firstID: journal.lastID + 1, time: now)
         for id in journal.progressWaiting.sorted() where journal.mayTellProgress(run: id, at: now) {
             guard let run = runs[id], let round = run.round else { continue }
@@ -138,7 +141,14 @@ extension Coordinator {
     func told(_ rows: [EventRow]) {
         guard let last = rows.last else { return }
         journal.lastID = last.id
+        endStreamsWithoutToken()
         for row in rows { journal.publish(.event(row)) }
+    }
+
+    /// Whoever lost the right to listen hears nothing more.
+    func endStreamsWithoutToken() {
+        let now = now
+        journal.endStreams { hash in tokens[hash].map { $0.expiresAt.map { $0 >= now } ?? true } ?? false }
     }
 
     private func addClients(_ population: String, _ counts: [String: Int], to writer: inout EventWriter) {

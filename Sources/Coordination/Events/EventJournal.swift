@@ -13,13 +13,20 @@ struct EventJournal: Sendable {
     /// The newest event's id, and the oldest one's that is still kept.
     var lastID = 0
     var firstID = 1
-    var subscribers: [Int: AsyncStream<EventSignal>.Continuation] = [:]
+    var subscribers: [Int: Subscriber] = [:]
     var nextSubscriber = 0
     var lastKeepAlive = Date.distantPast
     private var progressTold: [String: Date] = [:]
     private(set) var progressWaiting: Set<String> = []
     private var clientsTold: [String: Date] = [:]
     private(set) var clientsWaiting: Set<String> = []
+
+    /// Who listens, and by what right.
+    struct Subscriber: Sendable {
+        var stream: AsyncStream<EventSignal>.Continuation
+        /// The hash of the token that opened the stream; `nil` on a server without tokens.
+        var tokenHash: String?
+    }
 
     /// Whether a change of counters may be told now; if not it is noted for later.
     mutating func mayTellProgress(run: String, at time: Date) -> Bool {
@@ -51,15 +58,24 @@ struct EventJournal: Sendable {
     /// Hands an event to every listener; one that is too slow to take it loses its stream, and comes back by its last id.
     mutating func publish(_ signal: EventSignal) {
         for (id, listener) in subscribers {
-            if case .enqueued = listener.yield(signal) { continue }
-            listener.finish()
+            if case .enqueued = listener.stream.yield(signal) { continue }
+            listener.stream.finish()
+            subscribers[id] = nil
+        }
+    }
+
+    /// Ends the streams whose token does not count any more.
+    mutating func endStreams(unless counts: (_ tokenHash: String) -> Bool) {
+        for (id, listener) in subscribers {
+            guard let hash = listener.tokenHash, !counts(hash) else { continue }
+            listener.stream.finish()
             subscribers[id] = nil
         }
     }
 
     /// Ends every stream.
     mutating func close() {
-        for listener in subscribers.values { listener.finish() }
+        for listener in subscribers.values { listener.stream.finish() }
         subscribers = [:]
     }
 }

@@ -12,14 +12,24 @@ import Glibc
 enum BodySpool {
     /// Streams the body and checks its digest; on any error the file is gone again.
     ///
+    /// - Parameters:
+    ///   - request: Whose body it is.
+    ///   - path: The file, which must not exist.
+    ///   - byteLimit: The largest size it may have.
+    ///   - lease: Room for an update's bytes; without it they stop coming.
     /// - Returns: The file, on its way to the disk; whoever acknowledges it waits with ``SyncQueue`` first.
-    static func receive(_ request: ServerRequest, path: String, byteLimit: Int) async throws -> SpoolFile {
+    static func receive(
+        _ request: ServerRequest,
+        path: String,
+        byteLimit: Int,
+        lease: UploadBudget.Lease? = nil
+    ) async throws -> SpoolFile {
         let length = request.body.contentLength
         if let length, length > byteLimit { throw tooLarge(byteLimit) }
         let expected = try ContentDigest.contentDigest(of: request)
         let file = try SpoolFile(path: path, expectedByteCount: length)
         do {
-            let sink = LimitedSink(file, byteLimit: byteLimit)
+            let sink = LimitedSink(file, byteLimit: byteLimit, lease: lease)
             try await request.body.receive(into: sink)
             let file = sink.written
             if let expected, try expected != file.digest() { throw ContentDigest.mismatch("Content-Digest") }
@@ -36,20 +46,23 @@ enum BodySpool {
     }
 }
 
-/// Refuses the byte after the last one allowed; has the file until it is asked for it.
+/// Refuses the byte after the last one allowed, and all of them once there is no room for them; has the file until it is asked for it.
 final class LimitedSink: BodySink {
     private let file: Mutex<SpoolFile>
     private let byteLimit: Int
+    private let lease: UploadBudget.Lease?
 
-    init(_ file: SpoolFile, byteLimit: Int) {
+    init(_ file: SpoolFile, byteLimit: Int, lease: UploadBudget.Lease?) {
         self.file = Mutex(file)
         self.byteLimit = byteLimit
+        self.lease = lease
     }
 
     /// The file; nothing may be written afterwards.
     var written: SpoolFile { file.withLock { $0 } }
 
     func write(_ bytes: UnsafeRawBufferPointer) throws {
+        try lease?.check()
         try file.withLock { file in
             guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
             try file.write(bytes)

@@ -116,6 +116,7 @@ final class PartialUpload: BodySink {
         // Whoever takes the upload over waits for this lock: afterwards no byte of this request is written.
         try state.withLock { state in
             guard !state.isOver, let file = state.file else { throw Self.takenOver }
+            try state.lease?.check()
             guard file.byteCount + bytes.count <= state.byteLimit else { throw BodySpool.tooLarge(state.byteLimit) }
             try file.write(bytes)
         }
@@ -179,7 +180,5 @@ final class PartialUpload: BodySink {
         }
     }
 
-    private static var takenOver: CoordinationError {
-        CoordinationError(.conflict, "upload_taken_over", "another request goes on with this upload")
-    }
+    private static var takenOver: CoordinationError { UploadBudget.takenOver }
 }

@@ -90,24 +90,25 @@ package struct NetworkList: Sendable {
 package enum ForwardedAddress {
     /// The nearest address that no trusted proxy has, read from the right: what stands further left can be forged.
     ///
+    /// A proxy writes one of the two fields, and most hand on the other as its sender wrote it. Where both are there and
+    /// name different callers, one of them is forged and nobody can tell which: the caller is not known.
+    ///
     /// - Parameters:
     ///   - peer: Who is at the other end of the connection.
-    ///   - forwarded: The `Forwarded` field (RFC 7239); it goes before the other.
+    ///   - forwarded: The `Forwarded` field (RFC 7239).
     ///   - legacy: The `X-Forwarded-For` field.
     ///   - proxies: The only ones whose word counts.
-    /// - Returns: The address as text; the peer's own when it is not a trusted proxy.
+    /// - Returns: The address as text; the peer's own when it is not a trusted proxy, or does not say for whom it speaks.
     package static func client(peer: String, forwarded: String?, legacy: String?, proxies: NetworkList) -> String {
         guard !proxies.isEmpty, let address = NetworkAddress(peer), proxies.contains(address) else { return peer }
-        let chain: [String]
-        if let forwarded {
-            chain = forwarded.split(separator: ",").map { element in
-                let pairs = element.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }
-                let value = pairs.first { $0.lowercased().hasPrefix("for=") }?.dropFirst(4) ?? ""
-                return value.trimmingCharacters(in: CharacterSet(charactersIn: "\""))
-            }
-        } else {
-            chain = (legacy ?? "").split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+        let named = [forwarded.map(elements), legacy.map(entries)].compactMap { $0 }.map { chain in
+            nearest(in: chain, peer: peer, proxies)
         }
+        guard let first = named.first, named.allSatisfy({ $0 == first }) else { return peer }
+        return first
+    }
+
+    private static func nearest(in chain: [String], peer: String, _ proxies: NetworkList) -> String {
         var nearest = peer
         for entry in chain.reversed() {
             // A hidden or garbled hop ends what can be known.
@@ -116,5 +117,17 @@ package enum ForwardedAddress {
             guard proxies.contains(hop) else { return nearest }
         }
         return nearest
+    }
+
+    private static func elements(_ forwarded: String) -> [String] {
+        forwarded.split(separator: ",").map { element in
+            let pairs = element.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }
+            let value = pairs.first { $0.lowercased().hasPrefix("for=") }?.dropFirst(4) ?? ""
+            return value.trimmingCharacters(in: CharacterSet(charactersIn: "\""))
+        }
+    }
+
+    private static func entries(_ legacy: String) -> [String] {
+        legacy.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
     }
 }

@@ -78,7 +78,7 @@ extension HTTPConnection {
             guard canRead else { return nil }
             switch channel.read(into: loop.scratch) {
             case .moved(let count):
-                if count < loop.scratch.count && channel.shortReadMeansDrained { canRead = false }
+                noteRead(count)
                 input += UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count])
             case .blocked(let readiness):
                 if readiness == .readable { canRead = false }

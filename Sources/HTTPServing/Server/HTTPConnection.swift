@@ -174,11 +174,21 @@ final class HTTPConnection: @unchecked Sendable {
 
     // MARK: - The machine
 
+    /// Reads, and requests that are answered at once, before others have their turn.
+    private static let turnLength = 64
+
     /// Does what can be done without waiting.
+    ///
+    /// Who sends requests faster than they are answered has a share of the loop and no more: after `turnLength` of them the
+    /// other connections have their turn.
     func advance() {
+        var turn = 0
         while true {
             switch state {
-            case .head: guard takeRequest() else { return }
+            case .head:
+                guard turn < Self.turnLength else { return loop.submit { [self] in advance() } }
+                turn += 1
+                guard takeRequest() else { return }
             case .handling:
                 feedBodyWaiter()
                 return flushOutput()
@@ -208,7 +218,7 @@ final class HTTPConnection: @unchecked Sendable {
             guard canRead else { return false }
             switch channel.read(into: loop.scratch) {
             case .moved(let count):
-                if count < loop.scratch.count && channel.shortReadMeansDrained { canRead = false }
+                noteRead(count)
                 return parse(UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count]), isBuffered: false)
             case .blocked(let readiness): return block(readiness)
             case .ended, .failed:
@@ -220,7 +230,7 @@ final class HTTPConnection: @unchecked Sendable {
             guard canRead else { return false }
             switch channel.read(into: loop.scratch) {
             case .moved(let count):
-                if count < loop.scratch.count && channel.shortReadMeansDrained { canRead = false }
+                noteRead(count)
                 input += UnsafeRawBufferPointer(rebasing: loop.scratch[0..<count])
             case .blocked(let readiness): return block(readiness)
             case .ended, .failed:
@@ -248,6 +258,7 @@ final class HTTPConnection: @unchecked Sendable {
             }
             let wasEmpty = input.count == inputStart
             keep(rest, isBuffered: isBuffered, from: inputStart + start)
+            compactInput()
             searched = input.count
             if wasEmpty && !input.isEmpty { deadline = loop.now + configuration.headTimeout.nanoseconds }
             return canRead
@@ -269,14 +280,16 @@ final class HTTPConnection: @unchecked Sendable {
 
     private func keep(_ rest: UnsafeRawBufferPointer, isBuffered: Bool, from start: Int) {
         if isBuffered {
+            // Requests that came together are not moved to the front one after the other: that would copy all of them each time.
             inputStart = start
-            compactInput()
+            if inputStart == input.count { compactInput() }
         } else {
             input = Array(rest)
             inputStart = 0
         }
     }
 
+    /// Moves what has not been used to the front.
     func compactInput() {
         if inputStart == input.count {
             input.removeAll(keepingCapacity: input.capacity <= 4096)
@@ -302,13 +315,15 @@ final class HTTPConnection: @unchecked Sendable {
         request.remoteAddress = remoteAddress
         request.peerKey = channel.peerKey
         state = .handling
-        if let response = router.handleImmediately(&request) { return answer(response, to: head) }
+        // `advance` goes on from here, in its loop: calls within calls would end the stack, and with it the server.
+        if let response = router.handleImmediately(&request) { return beginAnswer(response, to: head) }
         let (router, loop) = (router, loop)
         handler = Task { [request] in
             let response = await router.handle(request)
             loop.submit {
                 self.handler = nil
-                self.answer(response, to: head)
+                self.beginAnswer(response, to: head)
+                self.advance()
             }
         }
         // Who sent several requests at once may have gone before this one's turn.
@@ -322,12 +337,17 @@ final class HTTPConnection: @unchecked Sendable {
         case .length(let count) where count <= input.count - inputStart && !owesContinue:
             let bytes = Array(input[inputStart..<(inputStart + count)])
             inputStart += count
-            compactInput()
+            if inputStart == input.count { compactInput() }
             decoder = BodyDecoder(.none)
             return MemoryBody(bytes)
         case .length(let count): return ConnectionBody(connection: self, contentLength: count)
         case .chunked: return ConnectionBody(connection: self, contentLength: nil)
         }
+    }
+
+    /// A read that had space to spare was the last one for now, unless the peer's end is behind it: no event will tell of that again.
+    func noteRead(_ count: Int) {
+        if count < loop.scratch.count && channel.shortReadMeansDrained && !peerHasClosed { canRead = false }
     }
 
     private func block(_ readiness: ChannelResult.Readiness) -> Bool {
@@ -386,7 +406,7 @@ final class HTTPConnection: @unchecked Sendable {
         send(response, isHead: false, keepAlive: false, inChunks: false) { [self] in linger() }
     }
 
-    private func answer(_ response: ServerResponse, to head: RequestHead) {
+    private func beginAnswer(_ response: ServerResponse, to head: RequestHead) {
         guard case .handling = state else { return }
         let isFinished = decoder.isDone || (!owesContinue && isSmallEnoughToDrain(head.framing))
         let endsByClosing = head.isVersion10 && response.body.byteCount == nil
@@ -406,7 +426,6 @@ final class HTTPConnection: @unchecked Sendable {
                 linger()
             }
         }
-        advance()
     }
 
     private func isSmallEnoughToDrain(_ framing: RequestHead.Framing) -> Bool {

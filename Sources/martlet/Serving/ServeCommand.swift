@@ -78,7 +78,9 @@ struct ServeCommand: AsyncParsableCommand {
         let server = HTTPServer(configuration: http, router: gate.router, logger: logger)
         let actualPort = try await server.start()
         let coordinator = try await recover(plan, metrics, logger)
-        try await prepareTokens(coordinator, plan, logger)
+        do { try await prepareTokens(coordinator, plan, logger) } catch let error as CoordinationError {
+            throw ValidationError(error.message)
+        }
         let api = CoordinatorAPI(
             coordinator: coordinator,
             isOpen: plan.isOpen,
@@ -158,7 +160,11 @@ struct ServeCommand: AsyncParsableCommand {
         guard let path = plan.viewerTokenFile else { return }
         if let data = FileManager.default.contents(atPath: path) {
             let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-            guard text.utf8.count >= 32 else { throw ValidationError("viewer_token_file \(path) holds no token") }
+            guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
+                throw ValidationError(
+                    "viewer_token_file \(path) must hold one token of at least 32 printable characters"
+                )
+            }
             return try await coordinator.ensureToken(text, role: .viewer, name: "viewer_token_file")
         }
         let token = Secrets.token()

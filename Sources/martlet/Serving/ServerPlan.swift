@@ -123,7 +123,8 @@ struct ServerPlan: Sendable {
     }
 
     static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || host == "::1" || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
+        // Numbers only: 127.0.0.example is somebody's name.
+        host == "localhost" || host == "::1" || NetworkAddress(host)?.party.hasPrefix("127.") ?? false
     }
 
     private static func address(_ text: String) -> (String, Int)? {
@@ -134,7 +135,7 @@ struct ServerPlan: Sendable {
         return host.isEmpty ? nil : (host, port)
     }
 
-    /// A secret from its file; everyone else's eyes are a problem worth naming.
+    /// A secret from its file, without the line break at its end.
     private static func secret(_ path: String) -> Result<String, Failure> {
         guard let data = FileManager.default.contents(atPath: path) else {
             return .failure(Failure("\(path) cannot be read"))

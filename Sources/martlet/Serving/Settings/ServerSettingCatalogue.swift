@@ -8,7 +8,7 @@ extension SettingDefinition {
             "admin_token_file",
             .path,
             "",
-            "Holds an administrator's token that is to be valid, such as a Docker secret; without it one is made at first start."
+            "Holds an administrator's token that is to be valid, such as a Docker secret, instead of the one it held before; without it one is made at first start."
         ),
         .init(
             "viewer_token_file",

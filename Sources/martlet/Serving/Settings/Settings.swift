@@ -58,6 +58,15 @@ struct Settings: Sendable {
             guard let value = environment[definition.variable] else { continue }
             values[definition.key] = (value, .environment(definition.variable))
         }
+        // What is misspelt must not pass: MARTLET_TLS_CLIENT_CERTIFICATE=required would demand nothing.
+        let known = Set(SettingDefinition.all.map(\.variable))
+        for name in environment.keys.sorted() where !known.contains(name) {
+            guard let section = Self.sections.first(where: { name.hasPrefix("MARTLET_\($0.uppercased())_") }) else {
+                continue
+            }
+            let key = section + "." + name.dropFirst("MARTLET_\(section)_".count).lowercased()
+            problems.append("\(name) is not a setting's variable\(Self.suggestion(for: key))")
+        }
         for (key, value, flag) in flags {
             guard definitions[key] != nil else {
                 problems.append("\(flag): '\(key)' is not a setting\(Self.suggestion(for: key))")
@@ -88,6 +97,11 @@ struct Settings: Sendable {
     }
 
     // MARK: -
+
+    /// What stands before the dot of settings' names.
+    private static let sections = Set(
+        SettingDefinition.all.compactMap { $0.key.contains(".") ? String($0.key.prefix { $0 != "." }) : nil }
+    ).sorted()
 
     /// The file's settings with their dotted names.
     private static func read(_ path: String) throws -> [(String, String)] {
