@@ -150,8 +150,15 @@ def attack(url):
                 break
             time.sleep(0.02)
 
+    def pipelining(rng):
+        peer = connect()
+        requests = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 5000
+        peer.sendall(requests + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while peer.recv(1 << 16):
+            pass
+
     def attacker(index):
-        kind = [slowloris, oversized, garbage, guessing][index % 4]
+        kind = [slowloris, oversized, garbage, guessing, pipelining][index % 5]
         rng = random.Random(index)
         while True:
             try:
