@@ -25,6 +25,9 @@ enum ErrorMapping {
         return response
     }
 
+    /// So many wrong fields are named at a time: a document of nothing else would have an answer many times its size.
+    private static let problemLimit = 100
+
     /// Whether the error is the server's own fault.
     static func isInternal(_ error: any Error) -> Bool { document(of: error).status == 500 }
 
@@ -50,9 +53,9 @@ enum ErrorMapping {
                 status: 422,
                 detail: error.problems.count == 1
                     ? (first.map { $0.pointer.isEmpty ? "it \($0.detail)" : "\($0.pointer) \($0.detail)" } ?? "")
-                    : "\(error.problems.count) fields are wrong; see errors",
+                    : "\(error.problems.count) fields are wrong; see errors\(error.problems.count > problemLimit ? ", the first \(problemLimit)" : "")",
                 code: "invalid_document",
-                errors: error.problems
+                errors: Array(error.problems.prefix(problemLimit))
             )
         case let error as SafetensorsError:
             return ProblemDocument(

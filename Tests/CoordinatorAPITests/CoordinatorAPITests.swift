@@ -28,6 +28,36 @@ struct CoordinatorAPITests {
         #expect(described == served, "\(described.symmetricDifference(served))")
     }
 
+    /// A repaired text would be another document than the one that was sent.
+    @Test func textThatIsNoUTF8IsNoDocument() async throws {
+        let service = try await Service()
+        let bytes = Array("name: ".utf8) + [0xFF, 0xC0, 0xAF]
+        for type in ["application/yaml", "application/json"] {
+            let body = type == "application/yaml" ? bytes : Array(#"{"name": ""#.utf8) + [0xFF] + Array("\"}".utf8)
+            let answer = try await service.call(
+                "POST",
+                "/v1/populations",
+                token: service.admin,
+                body,
+                ["Content-Type": type]
+            )
+            #expect(answer.status == 422 && answer.code == "invalid_document", "\(answer)")
+        }
+    }
+
+    /// A document of wrong fields only has an answer that is no longer than it is.
+    @Test func noMoreThanAHundredWrongFieldsAreNamed() async throws {
+        let service = try await Service()
+        for count in [99, 100, 101, 20_000] {
+            let fields = (0..<count).map { "\"\($0)\":0" }.joined(separator: ",")
+            let answer = try await service.post("/v1/tokens", #"{"role": "viewer", "name": "n", \#(fields)}"#)
+            let errors = try #require(answer.json["errors"] as? [Any])
+            #expect(answer.status == 422 && errors.count == min(count, 100))
+            let detail = try #require(answer.json["detail"] as? String)
+            #expect(detail.hasPrefix("\(count) fields are wrong") && detail.contains("the first 100") == (count > 100))
+        }
+    }
+
     @Test func answersHaveTheDescribedFields() async throws {
         let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/../../openapi.yaml"
         let document = try #require(

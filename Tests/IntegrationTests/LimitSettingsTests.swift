@@ -118,4 +118,70 @@ struct LimitSettingsTests {
         #expect(lines.count == (isSlow ? 1 : 0), "\(lines)")
         #expect(lines.allSatisfy { $0.contains(#""level":"warning""#) && $0.contains(#""request.id":"slow-1""#) })
     }
+
+    /// Without descriptors new connections wait, those that are there are served, and everything goes on when there are some.
+    @Test func withoutFileDescriptorsNewConnectionsWait() throws {
+        let directory = try TemporaryDirectory()
+        let log = directory.path + "/log"
+        let server = try ServerProcess.start(
+            dataDirectory: directory.path + "/data",
+            ["--set", "log.format=json"],
+            log: log
+        )
+        defer { server.stop(SIGTERM) }
+        let port = try #require(Int(server.url.split(separator: ":").last ?? ""))
+        let request = Array("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".utf8)
+        func answer(_ socket: LoopbackSocket) -> String {
+            String(decoding: socket.read { $0.count > 20 }, as: UTF8.self)
+        }
+        let old = try LoopbackSocket(port: port)
+        old.write(request)
+        #expect(status(answer(old)) == "200")
+        let id = server.process.processIdentifier
+        func allow(_ count: Int) throws {
+            let change = try server.run("/usr/bin/env", ["prlimit", "--pid", String(id), "--nofile=\(count):"])
+            try #require(change.status == 0, "\(change.output)")
+        }
+        try allow(3)
+        let waiting = try LoopbackSocket(port: port)
+        waiting.write(request)
+        for _ in 0..<20 {
+            old.write(request)
+            #expect(status(answer(old)) == "200")
+        }
+        var lines: [Substring] = []
+        for _ in 0..<200 where lines.isEmpty {
+            Thread.sleep(forTimeInterval: 0.05)
+            lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n").filter {
+                $0.contains("no more open files")
+            }
+        }
+        #expect(lines.count == 1 && lines.allSatisfy { $0.contains(#""level":"warning""#) }, "\(lines)")
+        try allow(512)
+        #expect(status(answer(waiting)) == "200")
+    }
+
+    /// Whatever is in a value, a line of the log is one object, and shows no terminal anything but text.
+    @Test func aLineOfTheLogIsOneObjectWhateverIsInIt() throws {
+        let directory = try TemporaryDirectory()
+        let name = "a\n{\"level\":\"error\"}\r\t\u{1B}[2J\u{8}\u{7F}\u{9B}31m\\\"é"
+        let data = directory.path + "/" + name
+        let server = try ServerProcess.start(
+            dataDirectory: data,
+            ["--set", "log.format=json"],
+            log: directory.path + "/log"
+        )
+        server.stop(SIGTERM)
+        let bytes = try Data(contentsOf: URL(fileURLWithPath: directory.path + "/log"))
+        let paths = try bytes.split(separator: 10).map { line in
+            let object = try JSONSerialization.jsonObject(with: line) as? [String: String]
+            #expect(object?["level"] == "notice", "\(String(decoding: line, as: UTF8.self))")
+            return object?["path"]
+        }
+        #expect(paths.contains(data + "/admin-token"), "\(paths)")
+        let controls = String(decoding: bytes, as: UTF8.self).unicodeScalars.filter {
+            $0.value < 32 && $0 != "\n" || (127...159).contains($0.value)
+        }
+        #expect(controls.isEmpty)
+    }
 }

@@ -8,6 +8,7 @@ extension Coordinator {
     /// token that opened it is revoked, rotated or expires.
     ///
     /// - Parameter token: The caller's; `nil` on a server without tokens.
+    /// - Returns: What has been stored, and what comes.
     /// - Throws: ``CoordinationError`` with code `too_many_listeners`.
     package func subscribe(token: String? = nil) throws -> EventSubscription {
         guard journal.subscribers.count < configuration.eventListenerLimit else {

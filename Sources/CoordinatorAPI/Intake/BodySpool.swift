@@ -18,6 +18,8 @@ enum BodySpool {
     ///   - byteLimit: The largest size it may have.
     ///   - lease: Room for an update's bytes; without it they stop coming.
     /// - Returns: The file, on its way to the disk; whoever acknowledges it waits with ``SyncQueue`` first.
+    /// - Throws: ``CoordinationError`` where it is too large, nobody waits for it any more, its digest is another one or the
+    ///   disk refuses it; what the body throws.
     static func receive(
         _ request: ServerRequest,
         path: String,

@@ -58,6 +58,7 @@ final class UploadBudget: Sendable {
     ///   - byteCount: The body's size, or the most that it can be.
     ///   - assignment: Whose update it is.
     ///   - deadline: When the room is given to others.
+    /// - Returns: The room.
     /// - Throws: ``CoordinationError`` with code `uploads_full` when the bytes do not fit; answered as 503 with
     ///   `Retry-After`.
     func take(_ byteCount: Int, for assignment: String, until deadline: Date) throws -> Lease {

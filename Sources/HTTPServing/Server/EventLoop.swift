@@ -23,6 +23,14 @@ final class EventLoop: @unchecked Sendable {
         var isStopped = false
     }
 
+    private struct Listener {
+        var descriptor: Int32
+        var accept: (Int32) -> Void
+        var exhausted: () -> Void
+        /// Not watched until the next sweep.
+        var isPaused = false
+    }
+
     let queue: DispatchQueue
     /// Space for reading heads, and for whatever is thrown away.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 64)
@@ -36,7 +44,7 @@ final class EventLoop: @unchecked Sendable {
     private let inbox = Mutex(Inbox())
     private var connections: [UInt64: HTTPConnection] = [:]
     private var nextID: UInt64 = 16
-    private var listener: (descriptor: Int32, accept: (Int32) -> Void)?
+    private var listener: Listener?
     private var nextSweep = 0
     private var identifierState = UInt64.random(in: 0...UInt64.max)
     private var dateSecond = 0
@@ -88,16 +96,24 @@ final class EventLoop: @unchecked Sendable {
     // MARK: - On the queue
 
     /// Accepts connections from a listening socket until ``stopListening()``.
-    func listen(_ descriptor: Int32, accept: @escaping (Int32) -> Void) {
-        listener = (descriptor, accept)
+    ///
+    /// `exhausted` is called when there is no descriptor for the next one, which then waits in the system's queue.
+    func listen(_ descriptor: Int32, accept: @escaping (Int32) -> Void, exhausted: @escaping () -> Void) {
+        listener = Listener(descriptor: descriptor, accept: accept, exhausted: exhausted)
         _ = martlet_epoll_add(poll, descriptor, Self.listenerID, 0)
     }
 
     func stopListening() {
         guard let listener else { return }
-        _ = martlet_epoll_remove(poll, listener.descriptor)
+        if !listener.isPaused { _ = martlet_epoll_remove(poll, listener.descriptor) }
         close(listener.descriptor)
         self.listener = nil
+    }
+
+    private func resumeListening() {
+        guard let listener, listener.isPaused else { return }
+        self.listener?.isPaused = false
+        _ = martlet_epoll_add(poll, listener.descriptor, Self.listenerID, 0)
     }
 
     func add(_ connection: HTTPConnection) {
@@ -157,6 +173,7 @@ final class EventLoop: @unchecked Sendable {
             if now >= nextSweep {
                 nextSweep = now + 250_000_000
                 forEachConnection { $0.sweep(now: now) }
+                resumeListening()
             }
         }
         forEachConnection { $0.fail(.shutDown) }
@@ -169,7 +186,7 @@ final class EventLoop: @unchecked Sendable {
             var count: UInt64 = 0
             _ = read(wakeUp, &count, 8)
         case Self.listenerID:
-            if let listener { Self.acceptPending(listener.descriptor).forEach(listener.accept) }
+            acceptPending()
         case let id:
             connections[id]?.ready(
                 isReadable: martlet_event_is_readable(event) != 0,
@@ -181,22 +198,23 @@ final class EventLoop: @unchecked Sendable {
     }
 
     /// Takes up to 64 connections that wait.
-    private static func acceptPending(_ descriptor: Int32) -> [Int32] {
-        var sockets: [Int32] = []
-        while sockets.count < 64 {
-            let socket = accept(descriptor, nil, nil)
+    private func acceptPending() {
+        guard let listener else { return }
+        for _ in 0..<64 {
+            let socket = accept(listener.descriptor, nil, nil)
             guard socket >= 0 else {
-                // Out of descriptors: leave the rest in the backlog for a moment instead of spinning.
-                if errno == EMFILE || errno == ENFILE { usleep(20_000) }
-                break
+                guard [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno) else { return }
+                // Who waits there would be told of again and again: those who have a connection go on undisturbed meanwhile.
+                _ = martlet_epoll_remove(poll, listener.descriptor)
+                self.listener?.isPaused = true
+                return listener.exhausted()
             }
             _ = fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK)
             _ = fcntl(socket, F_SETFD, FD_CLOEXEC)
             var on: Int32 = 1
             setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
-            sockets.append(socket)
+            listener.accept(socket)
         }
-        return sockets
     }
 
     static func monotonicNow() -> Int {

@@ -38,7 +38,9 @@ package actor HTTPServer {
         self.loops = loops
         for loop in loops { loop.start() }
         let acceptor = Acceptor(loops: loops, table: table, configuration: configuration, router: router)
-        loops[0].submit { [first = loops[0]] in first.listen(descriptor) { acceptor.take($0) } }
+        loops[0].submit { [first = loops[0], events = configuration.events] in
+            first.listen(descriptor, accept: { acceptor.take($0) }, exhausted: { events.refused("files", "") })
+        }
         return port
     }
 

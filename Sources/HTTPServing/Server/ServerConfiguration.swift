@@ -43,7 +43,8 @@ package struct ServerConfiguration: Sendable {
 package struct ServerEvents: Sendable {
     /// A connection was opened (1) or closed (-1).
     package var connections: @Sendable (Int) -> Void = { _ in }
-    /// A connection was turned away, or ended to make room: `limit`, `address` or `shed`.
+    /// A connection was turned away, or ended to make room: `limit`, `address` or `shed`; or some wait, because there are no
+    /// more file descriptors: `files`, without an address.
     package var refused: @Sendable (_ reason: String, _ address: String) -> Void = { _, _ in }
     /// A request could not be understood.
     package var malformed: @Sendable (MalformedRequest) -> Void = { _ in }

@@ -12,10 +12,16 @@ struct ConnectionEvents {
     /// Lines are at `info`, as requests are: whoever attacks must not fill the log.
     var server: ServerEvents {
         let (metrics, logger) = (metrics, logger)
+        let isFirstInAMinute = RateLimiter(.init(perSecond: 1.0 / 60, burst: 1), capacity: 1)
         var events = ServerEvents()
         events.connections = { metrics.add("martlet_http_connections", Double($0)) }
         events.refused = { reason, address in
             metrics.add("martlet_http_connections_refused_total", 1, ["reason": reason])
+            guard reason != "files" else {
+                // It is seen four times a second while it lasts.
+                guard isFirstInAMinute.take("files") == nil else { return }
+                return logger.warning("New connections wait: the system allows no more open files")
+            }
             logger.info(
                 "A connection was turned away",
                 metadata: ["reason": "\(reason)", "client.address": "\(address)"]

@@ -22,8 +22,9 @@ enum DescriptorLimit {
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// As many connections as there are descriptors for: a server that has run out of them could turn nobody away.
+    /// As many connections as there are descriptors for, the file that each may send or receive included: a server that has
+    /// run out of them could turn nobody away, and take no update.
     static func connections(wanted: Int, descriptors: Int) -> Int {
-        min(wanted, max(descriptors / 2, descriptors - reserve))
+        min(wanted, max(descriptors / 4, (descriptors - reserve) / 2))
     }
 }
