@@ -33,6 +33,25 @@ struct MetricsTests {
         )
     }
 
+    /// A rate or an increase of a series that begins with its first event does not see that event, and a sum over no series
+    /// is not 0 but nothing: rules that wait for it would wait for ever.
+    @Test func whatRulesWaitForIsThereBeforeItHappens() {
+        let text = MetricsRegistry.server().exposition()
+        for line in [
+            "martlet_rounds_total{outcome=\"abandoned\"} 0", "martlet_rounds_total{outcome=\"committed\"} 0",
+            "martlet_updates_total{outcome=\"accepted\"} 0", "martlet_updates_total{outcome=\"rejected\"} 0",
+            "martlet_store_commit_failures_total 0", "martlet_authentication_failures_total 0",
+            "martlet_http_connections_refused_total{reason=\"limit\"} 0", "martlet_http_timeouts_total 0",
+            "martlet_rate_limited_total{scope=\"guesses\"} 0", "martlet_uploads_refused_total 0",
+        ] {
+            #expect(text.contains(line + "\n"), "\(line)")
+        }
+        #expect(
+            !text.contains("tls_certificate_expiry_timestamp_seconds 0"),
+            "a server without a certificate has no end of one"
+        )
+    }
+
     @Test func aRunIsSeenInTheMetrics() async throws {
         let service = try await Service()
         let (run, token, assignment) = try await service.assigned()

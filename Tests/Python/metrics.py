@@ -129,7 +129,7 @@ def a_private_run(service, meter):
     wait_until("no bytes on their way", lambda: meter.take() and meter.value("martlet_uploads_in_flight_bytes") == 0)
     assert meter.value("martlet_spool_files") > 0 and meter.value("martlet_spool_bytes") > 0, "one update waits in the spool"
     service.deliver(*work[1])
-    wait_until("a round", lambda: meter.take() and 'martlet_rounds_total{outcome="committed"}' in meter.last.get("martlet_rounds_total", {}))
+    wait_until("a round", lambda: meter.take() and meter.last["martlet_rounds_total"]['martlet_rounds_total{outcome="committed"}'])
     assert meter.value("martlet_aggregations_running") == 0
     # A bad update.
     client, assignment = clients[3], service.assignment(clients[3])
@@ -219,14 +219,18 @@ def main(binary):
     with tempfile.TemporaryDirectory() as directory:
         secure = tls(binary, directory)
     moved = meter.moved | secure.moved
-    samples = {name: {**last.get(name, {}), **secure.last.get(name, {})} for name in meter.defined}
+    # Series that are there from the start are 0 where only the other server moved them.
+    both = [last, secure.last]
+    samples = {name: {series: next((one[name][series] for one in both if one.get(name, {}).get(series)), 0)
+                      for series in {*last.get(name, {}), *secure.last.get(name, {})}} for name in meter.defined}
     wrong = sorted(name for name in meter.defined if not samples[name])
     assert not wrong, f"defined and without a value: {wrong}"
     still = sorted(meter.defined - moved - CONSTANT)
     assert not still, f"never moved: {still}"
     zero = sorted(name for name in CONSTANT if not all(value > 0 for value in samples[name].values()))
     assert not zero, f"must be above zero: {zero}"
-    unlabelled = sorted(name for name, label in LABELLED.items() if not any(label in series for series in samples[name]))
+    unlabelled = sorted(name for name, label in LABELLED.items()
+                        if not any(label in series and value for series, value in samples[name].items()))
     assert not unlabelled, f"without the label that tells things apart: {unlabelled}"
     left = {series: value for name in ("limit", "spent", "reserved", "remaining")
             for series, value in samples["martlet_privacy_epsilon_" + name].items() if "keyboards" in series}

@@ -4,21 +4,52 @@ extension MetricsRegistry {
         MetricsRegistry(rounds + privacy + storage + http + process)
     }
 
+    /// A series without labels, there from the start.
+    private static let one: [KeyValuePairs<String, String>] = [[:]]
+
+    /// A series for each value of a label, there from the start.
+    private static func each(_ label: String, _ values: [String]) -> [KeyValuePairs<String, String>] {
+        values.map { [label: $0] }
+    }
+
     private static let rounds: [Definition] = [
-        .init("martlet_rounds_total", .counter, "Round attempts that ended, by outcome (committed, abandoned)."),
+        .init(
+            "martlet_rounds_total",
+            .counter,
+            "Round attempts that ended, by outcome (committed, abandoned).",
+            initial: each("outcome", [RoundPhase.committed, .abandoned].map(\.rawValue))
+        ),
         .init("martlet_round_duration_seconds", .histogram(durationBounds), "From a round's opening to its end."),
-        .init("martlet_updates_total", .counter, "Assignments that ended, by outcome."),
+        .init(
+            "martlet_updates_total",
+            .counter,
+            "Assignments that ended, by outcome.",
+            initial: each(
+                "outcome",
+                [AssignmentState.accepted, .rejected, .failed, .expired, .superseded].map(\.rawValue)
+            )
+        ),
         .init("martlet_update_refusals_total", .counter, "Rejected updates and reported failures, by code."),
-        .init("martlet_update_bytes_total", .counter, "Bytes of accepted updates."),
-        .init("martlet_uploads_in_flight_bytes", .gauge, "Declared bytes of updates that are on their way in."),
-        .init("martlet_uploads_refused_total", .counter, "Updates turned away because too many were on their way."),
+        .init("martlet_update_bytes_total", .counter, "Bytes of accepted updates.", initial: one),
+        .init(
+            "martlet_uploads_in_flight_bytes",
+            .gauge,
+            "Declared bytes of updates that are on their way in.",
+            initial: one
+        ),
+        .init(
+            "martlet_uploads_refused_total",
+            .counter,
+            "Updates turned away because too many were on their way.",
+            initial: one
+        ),
         .init("martlet_checkins_total", .counter, "Check-ins answered, by outcome."),
         .init(
             "martlet_aggregation_seconds",
             .histogram(durationBounds),
             "Seconds of aggregation by phase (fold, noise, total)."
         ),
-        .init("martlet_aggregations_running", .gauge, "Aggregations in progress."),
+        .init("martlet_aggregations_running", .gauge, "Aggregations in progress.", initial: one),
         .init("martlet_clients", .gauge, "Clients, by population and state."),
         .init("martlet_runs", .gauge, "Runs, by state."),
         .init("martlet_assignments_open", .gauge, "Assignments whose update is awaited."),
@@ -35,7 +66,7 @@ extension MetricsRegistry {
 
     private static let storage: [Definition] = [
         .init("martlet_store_commit_duration_seconds", .histogram(latencyBounds), "A transaction, its sync included."),
-        .init("martlet_store_commit_failures_total", .counter, "Transactions that failed."),
+        .init("martlet_store_commit_failures_total", .counter, "Transactions that failed.", initial: one),
         .init("martlet_sqlite_bytes", .gauge, "Size of the database's files (database, wal)."),
         .init("martlet_spool_files", .gauge, "Updates that wait for their round's end, and uploads in progress."),
         .init("martlet_spool_bytes", .gauge, "Their size."),
@@ -50,20 +81,46 @@ extension MetricsRegistry {
             .histogram(latencyBounds),
             "From a request's head to its answer's head, by route."
         ),
-        .init("martlet_http_received_bytes_total", .counter, "Declared bytes of request bodies."),
-        .init("martlet_http_sent_bytes_total", .counter, "Declared bytes of answers' bodies."),
+        .init("martlet_http_received_bytes_total", .counter, "Declared bytes of request bodies.", initial: one),
+        .init("martlet_http_sent_bytes_total", .counter, "Declared bytes of answers' bodies.", initial: one),
         .init("martlet_http_requests_in_flight", .gauge, "Requests whose handler has not answered yet."),
         .init("martlet_http_connections", .gauge, "Open connections."),
-        .init("martlet_http_connections_refused_total", .counter, "Connections turned away, by reason."),
-        .init("martlet_http_malformed_requests_total", .counter, "Requests that could not be understood, by status."),
-        .init("martlet_http_timeouts_total", .counter, "Connections ended because the peer was too slow."),
+        .init(
+            "martlet_http_connections_refused_total",
+            .counter,
+            "Connections turned away, by reason.",
+            initial: each("reason", ["address", "limit", "shed"])
+        ),
+        .init(
+            "martlet_http_malformed_requests_total",
+            .counter,
+            "Requests that could not be understood, by status.",
+            initial: each("status", ["400"])
+        ),
+        .init(
+            "martlet_http_timeouts_total",
+            .counter,
+            "Connections ended because the peer was too slow.",
+            initial: one
+        ),
         .init(
             "martlet_authentication_failures_total",
             .counter,
-            "Requests with a missing, unknown, expired or revoked token."
+            "Requests with a missing, unknown, expired or revoked token.",
+            initial: one
         ),
-        .init("martlet_rate_limited_total", .counter, "Requests refused by a rate limit, by scope (address, client)."),
-        .init("martlet_tls_handshakes_total", .counter, "TLS handshakes, by outcome."),
+        .init(
+            "martlet_rate_limited_total",
+            .counter,
+            "Requests refused by a rate limit, by scope (address, client, guesses).",
+            initial: each("scope", ["address", "client", "guesses"])
+        ),
+        .init(
+            "martlet_tls_handshakes_total",
+            .counter,
+            "TLS handshakes, by outcome.",
+            initial: each("outcome", ["done", "failed"])
+        ),
         .init(
             "martlet_tls_certificate_expiry_timestamp_seconds",
             .gauge,

@@ -16,11 +16,20 @@ package final class MetricsRegistry: Sendable {
         package var name: String
         package var kind: Kind
         package var help: String
+        /// The label sets that are there with 0 before anything was counted: a rate sees a series' first event only where
+        /// the series was there before it.
+        package var initial: [KeyValuePairs<String, String>]
 
-        package init(_ name: String, _ kind: Kind, _ help: String) {
+        package init(
+            _ name: String,
+            _ kind: Kind,
+            _ help: String,
+            initial: [KeyValuePairs<String, String>] = []
+        ) {
             self.name = name
             self.kind = kind
             self.help = help
+            self.initial = initial
         }
     }
 
@@ -54,6 +63,9 @@ package final class MetricsRegistry: Sendable {
         families = Mutex(
             Dictionary(definitions.map { ($0.name, Family(definition: $0)) }, uniquingKeysWith: { first, _ in first })
         )
+        for definition in definitions {
+            for labels in definition.initial { add(definition.name, 0, labels) }
+        }
     }
 
     /// Adds to a counter or a gauge.
