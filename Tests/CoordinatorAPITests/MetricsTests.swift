@@ -43,6 +43,8 @@ struct MetricsTests {
             "martlet_store_commit_failures_total 0", "martlet_authentication_failures_total 0",
             "martlet_http_connections_refused_total{reason=\"limit\"} 0", "martlet_http_timeouts_total 0",
             "martlet_rate_limited_total{scope=\"guesses\"} 0", "martlet_uploads_refused_total 0",
+            "martlet_round_duration_seconds_bucket{le=\"+Inf\"} 0", "martlet_round_duration_seconds_count 0",
+            "martlet_aggregation_seconds_bucket{phase=\"noise\",le=\"1\"} 0",
         ] {
             #expect(text.contains(line + "\n"), "\(line)")
         }

@@ -19,7 +19,12 @@ extension MetricsRegistry {
             "Round attempts that ended, by outcome (committed, abandoned).",
             initial: each("outcome", [RoundPhase.committed, .abandoned].map(\.rawValue))
         ),
-        .init("martlet_round_duration_seconds", .histogram(durationBounds), "From a round's opening to its end."),
+        .init(
+            "martlet_round_duration_seconds",
+            .histogram(durationBounds),
+            "From a round's opening to its end.",
+            initial: one
+        ),
         .init(
             "martlet_updates_total",
             .counter,
@@ -47,7 +52,8 @@ extension MetricsRegistry {
         .init(
             "martlet_aggregation_seconds",
             .histogram(durationBounds),
-            "Seconds of aggregation by phase (fold, noise, total)."
+            "Seconds of aggregation by phase (fold, noise, publish, total).",
+            initial: each("phase", ["fold", "noise", "publish", "total"])
         ),
         .init("martlet_aggregations_running", .gauge, "Aggregations in progress.", initial: one),
         .init("martlet_clients", .gauge, "Clients, by population and state."),

@@ -64,7 +64,12 @@ package final class MetricsRegistry: Sendable {
             Dictionary(definitions.map { ($0.name, Family(definition: $0)) }, uniquingKeysWith: { first, _ in first })
         )
         for definition in definitions {
-            for labels in definition.initial { add(definition.name, 0, labels) }
+            for labels in definition.initial {
+                update(definition.name, labels) { series, definition in
+                    guard case .histogram(let bounds) = definition.kind else { return }
+                    series.counts = Array(repeating: 0, count: bounds.count + 1)
+                }
+            }
         }
     }
 
