@@ -48,10 +48,9 @@ extension Service {
     /// Serves the routes; the n-th connection breaks after `breaks[n]` bytes in a direction, those after the last one never.
     func serve(
         breaking direction: BreakingChannel.Direction,
-        after breaks: [Int],
-        port: Int = 0
+        after breaks: [Int]
     ) async throws -> (server: HTTPServer, port: Int) {
-        var configuration = ServerConfiguration(host: "127.0.0.1", port: port)
+        var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         let remaining = Mutex(breaks)
         configuration.makeChannel = { descriptor in
             let next = remaining.withLock { $0.isEmpty ? nil : $0.removeFirst() }

@@ -74,9 +74,8 @@ struct ResumableClientTests {
         let file = try update(in: service.directory)
         let (server, port) = try await service.serve(breaking: .reading, after: [1_500_000])
         let once = RetryPolicy(attemptLimit: 1, sleep: { _ in }, uniform: { 0 })
-        let address = "http://127.0.0.1:\(port)\(url)"
         await #expect(throws: ClientError.self) {
-            try await upload(address, token, file).send(over: CurlTransport(), retry: once)
+            try await upload("http://127.0.0.1:\(port)\(url)", token, file).send(over: CurlTransport(), retry: once)
         }
         await server.shutdown(gracePeriod: .seconds(5))
         let path = service.directory.path + "/spool/\(id).partial"
@@ -86,8 +85,8 @@ struct ResumableClientTests {
         var status = stat()
         #expect(stat(path, &status) == 0 && Int(status.st_blocks) * 512 < arrived + 200_000)
         let restarted = try await service.restarted()
-        let (second, _) = try await restarted.serve(breaking: .reading, after: [], port: port)
-        var rest = upload(address, token, file)
+        let (second, newPort) = try await restarted.serve(breaking: .reading, after: [])
+        var rest = upload("http://127.0.0.1:\(newPort)\(url)", token, file)
         rest.isRepeated = true
         #expect(try await rest.send(over: CurlTransport(), retry: retry).status == 200)
         // Only the rest was sent.

@@ -10,11 +10,7 @@ Usage: faults.py MARTLET DIRECTORY ROUNDS SEED CALM|FAULTY none|central   one jo
 import json, os, random, shutil, signal, socket, struct, subprocess, sys, threading, time
 import http.client
 
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from service import held_port
 
 
 def safetensors(values, examples):
@@ -33,7 +29,8 @@ class Job:
         self.counts = {"kills": 0, "cuts": 0, "drops": 0, "repeats": 0, "unavailable": 0}
         self.lock = threading.Lock()
         self.done = threading.Event()
-        self.port = free_port()
+        self.held = held_port()
+        self.port = self.held.getsockname()[1]
         self.process = None
         # Requests until the next death, and the word that it is due: a fast machine has as many deaths as a slow one.
         self.death_in = self.chance.randrange(20, 50)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -22,6 +23,15 @@ def safetensors(values, metadata=None, name="w", shape=(2, 2)):
     return struct.pack("<Q", len(text)) + text + struct.pack(f"<{len(values)}f", *values)
 
 
+def held_port():
+    """A socket that keeps a free port of 127.0.0.1 from everybody but servers of ours, which may stop and come back: it is bound but
+    does not listen, and they, too, set SO_REUSEADDR."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
 class Refused(Exception):
     def __init__(self, status, body):
         super().__init__(f"{status}: {body}")
@@ -38,7 +48,7 @@ class Service:
         self.arguments = list(arguments)
         self.log = log
         self.directory = directory or tempfile.mkdtemp(prefix="martlet-service-")
-        self.address = None
+        self.held = held_port()
         self.start()
 
     def __enter__(self):
@@ -52,11 +62,12 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self):
         """Starts the server, on the address that it had before."""
-        listen = self.address.split("//")[1] if self.address else "127.0.0.1:0"
+        listen = f"127.0.0.1:{self.held.getsockname()[1]}"
         self.process = subprocess.Popen(
             [*self.wrapper, self.binary, "serve", "--data-dir", self.directory, "--listen", listen, *self.arguments],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
