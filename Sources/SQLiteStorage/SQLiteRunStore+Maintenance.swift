@@ -58,7 +58,8 @@ package struct SQLiteInspection {
                         "notice",
                         "schema_old",
                         "an older version of Martlet wrote this database",
-                        remedy: "nothing: the next start of the server brings it up to date"
+                        remedy:
+                            "nothing: the next start of the server brings it up to date; a backup made before it can be gone back to"
                     )
                 )
             }
@@ -66,12 +67,19 @@ package struct SQLiteInspection {
         }
     }
 
-    /// The whole state; `nil` while the schema is not this program's.
+    /// The whole state; `nil` where a newer version wrote the database.
+    ///
+    /// An older version's is copied to a file that only this connection knows, and brought up to date there.
     package func state() throws -> StoredState? {
-        try queue.read { database in
-            guard try SchemaMigrations.migrator.hasCompletedMigrations(database) else { return nil }
-            return try SQLiteRunStore.load(database)
-        }
+        let migrator = SchemaMigrations.migrator
+        if try queue.read({ try migrator.hasBeenSuperseded($0) }) { return nil }
+        if try queue.read({ try migrator.hasCompletedMigrations($0) }) { return try queue.read(SQLiteRunStore.load) }
+        let copy = try DatabaseQueue(path: "")
+        try queue.backup(to: copy)
+        try migrator.migrate(copy)
+        let state = try copy.read(SQLiteRunStore.load)
+        try copy.close()
+        return state
     }
 
     /// Copies the database page by page, consistent as of one moment.

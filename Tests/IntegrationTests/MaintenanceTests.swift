@@ -61,8 +61,13 @@ struct MaintenanceTests {
         for name in try FileManager.default.contentsOfDirectory(atPath: data) where name != "ledger.head" {
             try FileManager.default.removeItem(atPath: data + "/" + name)
         }
+        // It is a volume: the directory itself stays.
+        try FileManager.default.createDirectory(atPath: data + "/lost+found", withIntermediateDirectories: false)
+        let volume = try FileManager.default.attributesOfItem(atPath: data)[.systemFileNumber] as? Int
         let restored = try command("restore", backup, "--data-dir", data + "//")
         #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
+        #expect(try FileManager.default.attributesOfItem(atPath: data)[.systemFileNumber] as? Int == volume)
+        #expect(!FileManager.default.fileExists(atPath: data + "/.restoring"))
         #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
         #expect(try command("doctor", "--data-dir", data, "--deep").status == 0)
         let admin = server.token
@@ -206,6 +211,87 @@ struct MaintenanceTests {
         let start = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
         #expect(start.status != 0 && start.output.contains("martlet doctor"), "\(start.output)")
         #expect(try command("doctor", "--data-dir", directory.path).output.contains("holds no martlet.sqlite"))
+    }
+
+    /// Changes a database beside the program, as another version would.
+    private func change(_ database: String, _ sql: String) throws {
+        let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.executescript(sys.argv[2]); d.close()"
+        let changed = try ServerProcess.capture("/usr/bin/env", ["python3", "-c", script, database, sql])
+        try #require(changed.status == 0, "\(changed.output)")
+    }
+
+    /// Every table and row, as SQL.
+    private func contents(_ database: String) throws -> String {
+        let script = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).iterdump(), sep='\\n')"
+        return try ServerProcess.capture("/usr/bin/env", ["python3", "-c", script, database]).output
+    }
+
+    /// What a newer version wrote is left as it is by every command of this one, and each says what to do.
+    @Test func aNewerVersionsDirectoryAndItsBackupAreLeftAlone() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let backup = directory.path + "/backup"
+        let server = try ServerProcess.start(dataDirectory: data)
+        _ = try server.martlet("population", "create", "p", "--epsilon", "8")
+        #expect(try command("backup", backup, "--data-dir", data).status == 0)
+        server.stop(SIGTERM)
+        for path in [data, backup] {
+            try change(
+                path + "/martlet.sqlite",
+                "INSERT INTO grdb_migrations VALUES ('of the future'); ALTER TABLE run ADD COLUMN future TEXT"
+            )
+        }
+        let before = try contents(data + "/martlet.sqlite")
+        try #require(before.contains("of the future"))
+        let start = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
+        #expect(start.status != 0 && start.output.contains("newer version of Martlet"), "\(start.output)")
+        #expect(start.output.contains("restore a backup made before the upgrade"), "\(start.output)")
+        let copy = try command("backup", directory.path + "/copy", "--data-dir", data)
+        #expect(copy.status != 0 && copy.output.contains("with that version's martlet"), "\(copy.output)")
+        #expect(!FileManager.default.fileExists(atPath: directory.path + "/copy"))
+        let sick = try command("doctor", "--data-dir", data)
+        #expect(sick.status == 1 && sick.output.contains("run that version"), "\(sick.output)")
+        let restored = try command("restore", backup, "--data-dir", directory.path + "/other")
+        #expect(restored.status != 0 && restored.output.contains("with the version that made it"), "\(restored.output)")
+        #expect(!restored.output.contains("damaged"), "\(restored.output)")
+        #expect(!FileManager.default.fileExists(atPath: directory.path + "/other"))
+        #expect(try contents(data + "/martlet.sqlite") == before, "nothing was changed")
+    }
+
+    /// The last backup is often older than the program: files and ledger are checked as in one of today.
+    @Test func anOlderVersionsBackupIsCheckedAndRestoredWhole() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let backup = directory.path + "/backup"
+        var server = try ServerProcess.start(dataDirectory: data)
+        let token = try startRun(server, directory.path)
+        for index in 0..<3 { try participate(server, directory.path, token, index) }
+        #expect(try server.martlet("run", "watch", try runID(server)).output.contains("1/1"))
+        let admin = server.token
+        server.stop(SIGTERM)
+        try change(
+            data + "/martlet.sqlite",
+            "ALTER TABLE model_version DROP COLUMN clipping_norm; "
+                + "DELETE FROM grdb_migrations WHERE identifier = 'model versions: clipping norm'"
+        )
+        let made = try command("backup", backup, "--data-dir", data)
+        #expect(made.status == 0 && !made.output.contains(" 0 ledger rows"), "\(made.output)")
+        let old = try command("doctor", "--data-dir", backup, "--deep")
+        #expect(old.status == 0 && old.output.contains("an older version"), "\(old.output)")
+        let other = directory.path + "/other"
+        let restored = try command("restore", backup, "--data-dir", other, "--ledger-head", data + "/ledger.head")
+        #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
+        server = try ServerProcess.start(dataDirectory: other, token: admin)
+        defer { server.stop(SIGTERM) }
+        let population = try server.martlet("population", "show", "p", "--json").output
+        #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+        // A file that is not what was written is found in an old backup, too.
+        let blobs = try #require(FileManager.default.enumerator(atPath: backup + "/blobs")).compactMap { $0 as? String }
+        let blob = backup + "/blobs/" + (try #require(blobs.first { $0.count > 60 }))
+        try FileManager.default.removeItem(atPath: blob)
+        try Data("torn".utf8).write(to: URL(fileURLWithPath: blob))
+        let refused = try command("restore", backup, "--data-dir", directory.path + "/third")
+        #expect(refused.status != 0 && refused.output.contains("damaged"), "\(refused.output)")
     }
 
     /// A limit on the size of files acts as a full disk does; it is lifted from outside, as when space returns.

@@ -203,6 +203,9 @@ struct TLSTests {
             result.output.contains("(tls_self_signed)") && result.output.contains("self-signed"),
             "\(result.output)"
         )
+        let plain = ["MARTLET_URL": server.url.replacing("https:", with: "http:")]
+        let misled = try server.run(ServerProcess.binary, ["population", "show"], environment: plain)
+        #expect(misled.status != 0 && misled.output.contains("this port speaks HTTPS"), "\(misled.output)")
     }
 
     @Test func aHangUpReadsTheCertificateAgain() throws {

@@ -145,6 +145,25 @@ package struct BlobStore: Sendable {
         try renameDurably(partial, to: URL(fileURLWithPath: target).path)
     }
 
+    /// Moves what a finished directory holds into one that is there already, such as a volume, once it is on the disk.
+    ///
+    /// - Parameters:
+    ///   - partial: The finished directory, on the same file system; it is gone afterwards.
+    ///   - target: The directory that takes its files.
+    ///   - last: The file whose presence says that all is there.
+    /// - Throws: ``CoordinationError`` with code `storage_failed` when something cannot be moved or synced.
+    package static func publishContents(of partial: String, in target: String, last: String) throws {
+        let descriptor = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw failure("cannot open", partial) }
+        defer { close(descriptor) }
+        guard martlet_sync_file_system(descriptor) == 0 else { throw failure("cannot sync", partial) }
+        let names = try FileManager.default.contentsOfDirectory(atPath: partial).sorted()
+        for name in names.filter({ $0 != last }) + names.filter({ $0 == last }) {
+            try renameDurably(partial + "/" + name, to: URL(fileURLWithPath: target + "/" + name).path)
+        }
+        try FileManager.default.removeItem(atPath: partial)
+    }
+
     private static func syncDirectory(of target: String) throws {
         let parent = open((target as NSString).deletingLastPathComponent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard parent >= 0 else { throw failure("cannot open the directory of", target) }

@@ -58,7 +58,9 @@ struct BackupCommand: ParsableCommand {
             try linkSpool(source.path, to: partial)
             let copied = try SQLiteInspection(path: partial + "/martlet.sqlite")
             guard let state = try copied.state() else {
-                throw ValidationError("the database is of an older version: start the server once, then back up")
+                throw ValidationError(
+                    "a newer version of Martlet wrote this database: back it up with that version's martlet"
+                )
             }
             try copied.close()
             // What the optimiser remembers and the control variate belong to a version: without them no next round.

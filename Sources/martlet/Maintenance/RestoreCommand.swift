@@ -23,7 +23,8 @@ struct RestoreCommand: ParsableCommand {
 
     @Argument(help: "A backup made by martlet backup.") var source: String
     @Option(
-        help: "The data directory to make; must not exist, be empty, or hold nothing but ledger.head.",
+        help:
+            "The data directory to make; must not exist, be empty (a new volume, say), or hold nothing but ledger.head.",
         transform: DataDirectory.withoutSlash
     )
     var dataDir: String
@@ -41,24 +42,34 @@ struct RestoreCommand: ParsableCommand {
         let backup = DataDirectory(path: source)
         try backup.requireDatabase()
         let present = (try? FileManager.default.contentsOfDirectory(atPath: dataDir)) ?? []
-        guard present.allSatisfy({ $0 == "ledger.head" }) else {
+        guard present.allSatisfy({ Self.expected.contains($0) }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
         }
         let errors = backup.findings(isDeep: true).filter { $0.severity == "error" }
         guard errors.isEmpty else {
             for finding in errors { print("error  \(finding.message)") }
+            guard !errors.contains(where: { $0.code == "schema_too_new" }) else {
+                throw ValidationError(
+                    "this version cannot read the backup; restore it with the version that made it. Nothing was written"
+                )
+            }
             throw ValidationError("the backup is damaged; nothing was written")
         }
-        let known = ledgerHead ?? (present.isEmpty ? nil : dataDir + "/ledger.head")
+        let known = ledgerHead ?? (present.contains("ledger.head") ? dataDir + "/ledger.head" : nil)
         let ledger = try self.ledger(of: backup)
-        let partial = dataDir + ".partial"
+        // A directory that is there stays: it may be a volume, which cannot be renamed, in a place where nothing can be made.
+        let isThere = FileManager.default.fileExists(atPath: dataDir)
+        let partial = isThere ? dataDir + "/" + Self.unfinished : dataDir + ".partial"
         try? FileManager.default.removeItem(atPath: partial)
         let standing: String
         do {
             try copyAll(to: partial)
             standing = try placeLedgerHead(known, of: ledger, in: partial)
-            if FileManager.default.fileExists(atPath: dataDir) { try FileManager.default.removeItem(atPath: dataDir) }
-            try BlobStore.publishDirectory(partial, as: dataDir)
+            if isThere {
+                try BlobStore.publishContents(of: partial, in: dataDir, last: "martlet.sqlite")
+            } else {
+                try BlobStore.publishDirectory(partial, as: dataDir)
+            }
         } catch {
             try? FileManager.default.removeItem(atPath: partial)
             throw error
@@ -66,6 +77,11 @@ struct RestoreCommand: ParsableCommand {
         print("restored \(dataDir) as of \(backup.manifest?.createdAt ?? "an unknown time")")
         if !ledger.rows.isEmpty { print(standing) }
     }
+
+    /// What a restore that was interrupted leaves.
+    private static let unfinished = ".restoring"
+    /// What may lie in the directory to make.
+    private static let expected: Set<String> = ["ledger.head", "lost+found", unfinished]
 
     private func ledger(of backup: DataDirectory) throws -> PrivacyLedger {
         let inspection = try SQLiteInspection(path: backup.database)

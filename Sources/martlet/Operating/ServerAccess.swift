@@ -44,7 +44,8 @@ struct ServerAccess: ParsableArguments {
         guard (200..<300).contains(response.status) else {
             let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
             var text =
-                problem.map { "\($0.title): \($0.detail) (\($0.code))" } ?? "the server answered \(response.status)"
+                problem.map { "\($0.title): \($0.detail) (\($0.code))" }
+                ?? "the server answered \(response.status)\(Self.note(in: response.body))"
             for field in problem?.errors ?? [] where !field.pointer.isEmpty {
                 text += "\n  \(field.pointer): \(field.detail)"
             }
@@ -56,6 +57,13 @@ struct ServerAccess: ParsableArguments {
             )
         }
         return response.body
+    }
+
+    /// What an answer that is no problem document says in a line of plain text, such as "this port speaks HTTPS".
+    private static func note(in body: Data) -> String {
+        let text = String(decoding: body.prefix(200), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7f } && !text.hasPrefix("<")
+        return isPlain ? ": \(text)" : ""
     }
 
     private static let whereToLook = """
