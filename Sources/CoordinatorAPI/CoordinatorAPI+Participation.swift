@@ -1,6 +1,6 @@
 import Coordination
 import Foundation
-import HTTPServing
+package import HTTPServing
 import HTTPTypes
 import StrictJSON
 import WireFormat
@@ -102,7 +102,7 @@ extension CoordinatorAPI {
     }
 
     /// The seconds of `Prefer: wait=N`, 60 at most.
-    private static func wait(_ request: ServerRequest) -> Duration {
+    package static func wait(_ request: ServerRequest) -> Duration {
         guard let name = HTTPField.Name("Prefer"), let value = request.headers[name],
             let part = value.split(separator: ",").map({ $0.trimmingCharacters(in: .whitespaces) })
                 .first(where: { $0.hasPrefix("wait=") }), let seconds = Int(part.dropFirst(5)), seconds > 0

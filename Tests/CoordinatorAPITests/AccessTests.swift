@@ -240,4 +240,19 @@ struct AccessTests {
         #expect(rotated.status == 409 && rotated.code == "not_rotatable")
         #expect(try await status(texts[1]) == 200)
     }
+
+    /// Keys are remembered for as long as their clients.
+    @Test func keysOfRegistrationsAreShort() async throws {
+        let service = try await Service()
+        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        let made = try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 2}"#)
+        let enrollment = try #require(made.json["token"] as? String)
+        for (count, status) in [(200, 201), (201, 400), (10_000, 400)] {
+            let fields = ["Idempotency-Key": String(repeating: "k", count: count)]
+            let answer = try await service.call("POST", "/v1/clients", token: enrollment, [], fields)
+            #expect(answer.status == status, "\(count)")
+        }
+        // What was refused has used nothing up.
+        #expect(try await service.post("/v1/clients", token: enrollment).status == 201)
+    }
 }

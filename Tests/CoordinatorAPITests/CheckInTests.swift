@@ -39,6 +39,17 @@ struct CheckInTests {
         return (try #require(answer["client_id"] as? String), try #require(answer["token"] as? String))
     }
 
+    /// Nobody holds a connection for longer than a minute by asking for it.
+    @Test func aWaitIsOneOfUpToAMinute() throws {
+        for (text, seconds) in [
+            ("wait=30", 30), ("wait=60", 60), ("wait=61", 60), ("wait=9223372036854775807", 60),
+            ("respond-async, wait=7", 7),
+            ("wait=99999999999999999999", 0), ("wait=-1", 0), ("wait=0", 0), ("wait=1.5", 0), ("wait=", 0), ("", 0),
+        ] {
+            #expect(CoordinatorAPI.wait(try request(nil, "{}", ["Prefer": text])) == .seconds(seconds), "\(text)")
+        }
+    }
+
     @Test func withoutWorkTheAnswerComesAtOnceAndIsTheSame() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)

@@ -8,8 +8,15 @@ import Testing
 
 /// A server on a free port with a few routes, and a raw socket to talk to it.
 private struct Probe {
+    /// Holds the loop that has taken `GET /hold` while it is closed; knows how often `GET /now` was answered.
+    final class Gate: Sendable {
+        let isClosed = Mutex(true)
+        let nowCount = Mutex(0)
+    }
+
     let server: HTTPServer
     let port: Int
+    let gate = Gate()
     /// More than a peer's system takes by itself.
     static let largeByteCount = 64 << 20
     private static let directory = Result { try TemporaryDirectory() }
@@ -63,12 +70,18 @@ private struct Probe {
             return ServerResponse(status: 204)
         }
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
-        router.addImmediate("GET", "/hold") { _ in
+        router.addImmediate("GET", "/hold") { [gate] _ in
             // Whatever comes meanwhile comes to the loop at once.
-            Thread.sleep(forTimeInterval: 0.3)
+            for _ in 0..<10_000 where gate.isClosed.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.001) }
             return ServerResponse(status: 204)
         }
-        router.addImmediate("GET", "/now") { _ in ServerResponse(status: 200, body: .bytes(Array("now".utf8))) }
+        router.addImmediate("GET", "/so-far") { [gate] _ in
+            ServerResponse(status: 200, body: .bytes(Array("after \(gate.nowCount.withLock { $0 })".utf8)))
+        }
+        router.addImmediate("GET", "/now") { [gate] _ in
+            gate.nowCount.withLock { $0 += 1 }
+            return ServerResponse(status: 200, body: .bytes(Array("now".utf8)))
+        }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         change(&configuration)
         server = HTTPServer(configuration: configuration, router: router, logger: Logger(label: "test"))
@@ -153,8 +166,6 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    private final class Flag: Sendable { let value = Mutex(false) }
-
     private static let manyAtOnce = Array(String(repeating: "GET /now HTTP/1.1\r\nHost: x\r\n\r\n", count: 1000).utf8)
 
     /// Each was answered inside the answer of the one before: 1,300 of them ended the stack, and with it the process.
@@ -167,34 +178,46 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    /// Whoever sends requests faster than they can be answered does not keep the loop from others.
-    @Test func aConnectionThatNeverStopsAskingLeavesOthersTheirTurn() async throws {
+    /// A connection to whose loop nothing comes until the gate is opened.
+    private func hold(_ probe: Probe) async throws -> LoopbackSocket {
+        let holder = try LoopbackSocket(port: probe.port)
+        try await Probe.ask(holder)
+        holder.write(Array("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
+        try await Task.sleep(for: .milliseconds(100))
+        return holder
+    }
+
+    /// Who sends a thousand requests at once has no thousand turns before somebody else has one.
+    @Test func aConnectionThatAsksForMuchLeavesOthersTheirTurn() async throws {
         let probe = try await Probe { $0.loopCount = 1 }
-        let socket = try LoopbackSocket(port: probe.port)
-        let isOver = Flag()
-        Probe.flood(socket, Self.manyAtOnce) { _ in isOver.value.withLock { $0 } }
-        async let end = Probe.isEnded(socket)
-        for _ in 0..<3 {
-            let answer = try await probe.exchange("GET /hello/x HTTP/1.1\r\nHost: x\r\n\r\n", until: "hello x")
-            #expect(answer.hasSuffix("hello x"))
-        }
-        isOver.value.withLock { $0 = true }
-        #expect(await end)
+        let (greedy, other) = (try LoopbackSocket(port: probe.port), try LoopbackSocket(port: probe.port))
+        for socket in [greedy, other] { try await Probe.ask(socket) }
+        let holder = try await hold(probe)
+        // 37,000 bytes: the system takes them, whoever reads.
+        greedy.write(Self.manyAtOnce)
+        other.write(Array("GET /so-far HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".utf8))
+        probe.gate.isClosed.withLock { $0 = false }
+        let answer = await Probe.read(other) { _ in false }
+        let count = try #require(answer.firstMatch(of: /after ([0-9]+)/).flatMap { Int($0.1) }, "\(answer)")
+        #expect(count <= 100)
+        greedy.endWriting()
+        #expect(await Probe.read(greedy) { _ in false }.components(separatedBy: "HTTP/1.1 200 OK").count == 1001)
+        withExtendedLifetime(holder) {}
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
     /// Where a request and the end behind it are told of together, the end is not forgotten until the connection is idle for long.
     @Test func aPeerThatAsksAndClosesAtOnceIsAnsweredAndLetGo() async throws {
         let probe = try await Probe { $0.loopCount = 1 }
-        let holder = try LoopbackSocket(port: probe.port)
         let socket = try LoopbackSocket(port: probe.port)
         try await Probe.ask(socket)
-        holder.write(Array("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
-        try await Task.sleep(for: .milliseconds(100))
+        let holder = try await hold(probe)
         socket.write(Array("GET /now HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
         socket.endWriting()
+        probe.gate.isClosed.withLock { $0 = false }
         #expect(await Probe.read(socket) { String(decoding: $0, as: UTF8.self).hasSuffix("now") }.hasSuffix("now"))
         #expect(await Probe.isEnded(socket))
+        withExtendedLifetime(holder) {}
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -216,6 +239,9 @@ struct ServerTests {
         #expect(wanted.hasPrefix("HTTP/1.1 100 Continue"))
         let refused = try await probe.exchange("POST /refuse HTTP/1.1\r\n" + head, until: "never")
         #expect(refused.hasPrefix("HTTP/1.1 403") && refused.contains("Connection: close"))
+        // An older peer would take the interim answer for the last one.
+        let old = try await probe.exchange("POST /count HTTP/1.0\r\n" + head + "abc", until: "never")
+        #expect(old.hasPrefix("HTTP/1.1 200") && old.hasSuffix("\r\n\r\n3"), "\(old)")
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -260,6 +286,17 @@ struct ServerTests {
         let head = try await probe.exchange("HEAD /hello/abc" + tail, until: "never")
         #expect(head.contains("Content-Length: 9") && head.hasSuffix("\r\n\r\n"))
         #expect(try await probe.exchange("GARBAGE\r\n\r\n", until: "never").hasPrefix("HTTP/1.1 400"))
+        // What a path takes can be asked, and what the server knows as a whole.
+        for (start, status, allow) in [
+            ("DELETE /hello/x", "405", "GET, HEAD, OPTIONS"), ("OPTIONS /hello/x", "204", "GET, HEAD, OPTIONS"),
+            ("OPTIONS /refuse", "204", "OPTIONS, POST"),
+            ("OPTIONS *", "204", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        ] {
+            let answer = try await probe.exchange(start + tail, until: "never")
+            #expect(answer.hasPrefix("HTTP/1.1 \(status)") && answer.contains("\r\nAllow: \(allow)\r\n"), "\(answer)")
+        }
+        #expect(try await probe.exchange("GET *" + tail, until: "never").hasPrefix("HTTP/1.1 400"))
+        #expect(try await probe.exchange("OPTIONS /nothing" + tail, until: "never").hasPrefix("HTTP/1.1 404"))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

@@ -138,6 +138,11 @@ struct AttackTests {
             "401 unauthorized",
             log: answered
         ),
+        .init(
+            "5,000 requests in a row, and garbage",
+            String(repeating: "HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n", count: 5000) + "GARBAGE\r\n\r\n",
+            "400 bad_request"
+        ),
         .init("binary garbage", String(repeating: "\u{1}\u{7F}\u{80}", count: 300) + "\r\n\r\n", "400 bad_request"),
         .init("TLS to a plain port", "\u{16}\u{3}\u{1}\u{0}\u{0}\r\n\r\n", "400 bad_request"),
     ]
@@ -172,7 +177,8 @@ struct AttackTests {
                 String(decoding: attack.bytes, as: UTF8.self).replacing("TOKEN", with: server.token).utf8
             )
             let logged = try Data(contentsOf: URL(fileURLWithPath: log)).count
-            let answers = try exchange(port, attack, count: 4)
+            // Answers of long rows fill what the system keeps for a reader: one at a time is read while it is sent.
+            let answers = try exchange(port, attack, count: attack.bytes.count > 1 << 17 ? 1 : 4)
             for answer in answers {
                 #expect(try Self.statusAndCode(answer) == attack.answer, "\(attack.name): \(answer.prefix(400))")
             }
@@ -248,7 +254,9 @@ struct AttackTests {
 
     /// Status and code of an answer with a problem document; empty where there is no answer.
     private static func statusAndCode(_ answer: String) throws -> String {
-        guard !answer.isEmpty else { return "" }
+        // After those of other requests on the same connection.
+        guard let start = answer.ranges(of: /HTTP\/1\.1 [0-9]{3}/).last?.lowerBound else { return "" }
+        let answer = answer[start...]
         let code = answer.firstMatch(of: /"code":"([a-z_]+)"/).map { String($0.1) } ?? "no code"
         #expect(answer.hasPrefix("HTTP/1.1 ") && answer.contains("application/problem+json"))
         return answer.dropFirst("HTTP/1.1 ".count).prefix(3) + " " + code
@@ -262,6 +270,11 @@ struct AttackTests {
     /// What several connections at once are answered.
     private func exchange(_ port: Int, _ attack: Attack, count: Int) throws -> [String] {
         let sockets = try (0..<count).map { _ in try LoopbackSocket(port: port) }
+        if count == 1 {
+            let socket = sockets[0]
+            Thread { socket.write(attack.bytes) }.start()
+            return [String(decoding: socket.read { $0.last == 125 }, as: UTF8.self)]
+        }
         var listening = sockets.filter { $0.write(attack.bytes) }
         for _ in 0..<(attack.repeats.isEmpty ? 0 : 100) { listening = listening.filter { $0.write(attack.repeats) } }
         return sockets.map { socket in

@@ -104,7 +104,8 @@ struct ConfigurationTests {
 
             Some bounds have no setting: a chunk's size line has 1 KiB at most, a body's trailer 8 KiB; of a body that nobody wants 64 KiB are
             thrown away before the connection ends; `/metrics` keeps 2,000 series of one name; a listener of events that is 512 behind
-            loses its stream and resumes by id; `variants/` holds 32 files.
+            loses its stream and resumes by id; `variants/` holds 32 files; `Prefer: wait` waits for 60 seconds at most; an `Idempotency-Key`
+            has 200 bytes at most; of wrong fields 100 are named; a connection has 64 answers before others have their turn.
 
             """
         let path = ServerProcess.repository + "/docs/settings.md"

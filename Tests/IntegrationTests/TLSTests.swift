@@ -208,6 +208,41 @@ struct TLSTests {
         #expect(misled.status != 0 && misled.output.contains("this port speaks HTTPS"), "\(misled.output)")
     }
 
+    /// A server that offers nothing newer than TLS 1.1, which OpenSSL's own command still does.
+    @Test func theClientSpeaksNoOldVersion() throws {
+        let authority = try Authority()
+        try authority.issue("old")
+        for (version, code) in [("-tls1_1", "(tls_old_version)"), ("-tls1_2", "")] {
+            let old = Process()
+            old.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            old.arguments =
+                ["openssl", "s_server", version, "-cipher", "ALL:@SECLEVEL=0", "-accept", "127.0.0.1:0", "-www"]
+                + ["-cert", authority.path("old.pem"), "-key", authority.path("old.key")]
+            let output = Pipe()
+            (old.standardOutput, old.standardError) = (output, FileHandle.nullDevice)
+            try old.run()
+            defer {
+                kill(old.processIdentifier, SIGKILL)
+                old.waitUntilExit()
+            }
+            var text = ""
+            while text.firstMatch(of: /ACCEPT [0-9.]+:[0-9]+\n/) == nil {
+                let block = output.fileHandleForReading.availableData
+                if block.isEmpty { break }
+                text += String(decoding: block, as: UTF8.self)
+            }
+            let port = try #require(text.firstMatch(of: /ACCEPT [0-9.]+:([0-9]+)\n/)?.1, "\(text)")
+            let result = try ServerProcess.capture(
+                ServerProcess.binary,
+                ["population", "show", "--server", "https://127.0.0.1:\(port)"],
+                environment: ["MARTLET_CA_FILE": authority.path("ca.pem"), "MARTLET_TOKEN": "t"]
+            )
+            #expect(result.status != 0)
+            // The newer one is heard, though what it says is no answer of ours.
+            #expect(code.isEmpty ? !result.output.contains("(tls_") : result.output.contains(code), "\(result.output)")
+        }
+    }
+
     @Test func aHangUpReadsTheCertificateAgain() throws {
         let authority = try Authority()
         try authority.issue("first")

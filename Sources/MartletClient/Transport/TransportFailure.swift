@@ -16,12 +16,24 @@ enum TransportFailure {
         case CURLE_SSL_CACERT_BADFILE:
             return refused("tls_failed", "the file of trusted authorities cannot be read: \(detail)")
         case CURLE_SSL_CERTPROBLEM: return refused("tls_failed", "the client's certificate cannot be used: \(detail)")
+        case CURLE_SSL_CONNECT_ERROR where isOldVersion(detail):
+            return refused(
+                "tls_old_version",
+                "\(host) speaks no TLS of version 1.2 or newer, and nothing older is safe; its operator must update it"
+            )
         case CURLE_SSL_CONNECT_ERROR, CURLE_SSL_CIPHER, CURLE_SSL_ENGINE_NOTFOUND:
             return refused("tls_failed", "no secure connection to \(host): \(detail)")
         default:
             let reason = detail.isEmpty ? String(cString: curl_easy_strerror(result)) : detail
             return ClientError(code: "network", message: "no answer from \(url): \(reason)")
         }
+    }
+
+    /// Whether the two sides have no version of TLS in common, from OpenSSL's words.
+    private static func isOldVersion(_ detail: String) -> Bool {
+        let text = detail.lowercased()
+        return text.contains("alert protocol version") || text.contains("unsupported protocol")
+            || text.contains("wrong ssl version")
     }
 
     /// What is wrong with the server's certificate, from OpenSSL's words.
