@@ -84,6 +84,7 @@ package struct SQLiteInspection {
 
     /// Copies the database page by page, consistent as of one moment.
     package func backUp(to path: String) throws {
+        OwnerOnlyFile.make(path)
         let target = try DatabaseQueue(path: path)
         try queue.backup(to: target)
         try target.close()

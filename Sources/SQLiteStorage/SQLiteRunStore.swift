@@ -28,6 +28,7 @@ package final class SQLiteRunStore: RunStore {
         var configuration = Configuration()
         configuration.busyMode = .timeout(patienceSeconds)
         configuration.foreignKeysEnabled = true
+        OwnerOnlyFile.make(path)
         let pool = try DatabasePool(path: path, configuration: configuration)
         // A pool sets NORMAL when it turns to the log, after anything that its configuration says: a committed transaction
         // would then survive the end of the process, and not that of the machine.

@@ -127,7 +127,7 @@ struct CallerLimitsTests {
         let router = CoordinatorAPI(
             coordinator: service.coordinator,
             isOpen: false,
-            requestLog: RequestLog(logger: Logger(label: "test") { _ in collector }),
+            requestLog: RequestLog(logger: Logger(label: "test") { _ in collector }, slowerThan: .seconds(3600)),
             limits: limits,
             makeInitialModel: { _ in nil }
         ).router()

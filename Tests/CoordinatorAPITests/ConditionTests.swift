@@ -214,6 +214,10 @@ struct ConditionTests {
             let part = try await service.call("GET", target, token: token, [], [name: value, "Range": "bytes=0-3"])
             #expect(part.status == (status == 200 ? 206 : status), "\(name): \(value): \(part.status)")
         }
+        for range in ["bytes=0-3", "bytes=99999-"] {
+            let whole = try await service.call("HEAD", target, token: token, [], ["Range": range])
+            #expect(whole.status == 200 && whole.headers[.contentRange] == nil, "ranges are for GET: \(range)")
+        }
         let head = try await service.call("HEAD", target, token: token)
         #expect(head.status == 200 && head.headers[.eTag] == tag)
     }

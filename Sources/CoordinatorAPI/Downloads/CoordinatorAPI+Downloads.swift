@@ -65,7 +65,8 @@ extension CoordinatorAPI {
         if let name = ContentDigest.representationField { headers[name] = ContentDigest.text(hexadecimal: sha256) }
         let path = path ?? coordinator.blobs.path(sha256: sha256)
         let rangeStillMeant = request.headers[.ifRange].map { $0 == tag } ?? true
-        if let field = request.headers[.range], rangeStillMeant {
+        // Ranges are GET's alone (RFC 9110 section 14.2): HEAD speaks of the whole file.
+        if request.method == "GET", let field = request.headers[.range], rangeStillMeant {
             switch ByteRange.parse(field, byteCount: byteCount) {
             case .whole: break
             case .unsatisfiable:
