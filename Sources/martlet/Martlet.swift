@@ -44,4 +44,10 @@ struct Martlet: AsyncParsableCommand {
             BackupCommand.self, RestoreCommand.self, DoctorCommand.self,
         ]
     )
+
+    /// On the main thread and before there are others: whichever thread has asked for memory has an arena of its own already.
+    @MainActor static func main() async {
+        if CommandLine.arguments.dropFirst().first == "serve" { MemoryArenas.limit() }
+        await main(nil)
+    }
 }

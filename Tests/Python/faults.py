@@ -32,8 +32,9 @@ class Job:
         self.held = held_port()
         self.port = self.held.getsockname()[1]
         self.process = None
-        # Requests until the next death, and the word that it is due: a fast machine has as many deaths as a slow one.
-        self.death_in = self.chance.randrange(20, 50)
+        # Requests until the next death, and the word that it is due: a fast machine has as many deaths as a slow one. Who asks in vain for
+        # work, or a server that is starting, is not counted: where that takes longer than so many questions, the job would never end.
+        self.death_in = self.chance.randrange(10, 30)
         self.death_due = threading.Event()
 
     # The server
@@ -71,17 +72,17 @@ class Job:
     # Requests
 
     def raw(self, method, path, token, body, kind, counted=False):
-        if counted:
-            with self.lock:
-                self.death_in -= 1
-                if self.death_in == 0:
-                    self.death_in = self.chance.randrange(20, 50)
-                    self.death_due.set()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request(method, path, body=body, headers={"Authorization": "Bearer " + token, "Content-Type": kind})
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
+        if counted and answer.status in (200, 201):
+            with self.lock:
+                self.death_in -= 1
+                if self.death_in == 0:
+                    self.death_in = self.chance.randrange(10, 30)
+                    self.death_due.set()
         return answer.status, data
 
     def cut(self, method, path, token, body, kind):

@@ -16,7 +16,6 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var options: ServerOptions
 
     func run() async throws {
-        MemoryArenas.limit()
         let plan: ServerPlan
         do {
             plan = try ServerPlan(try options.settings())
