@@ -141,6 +141,24 @@ def a_private_run(service, meter):
     return run
 
 
+def a_long_aggregation(service, meter):
+    """A million numbers with noise take long enough to be met at work."""
+    model = safetensors([0.0] * 1_000_000, shape=(1_000_000,))
+    service.population("elaborate")
+    run = service.call("POST", "/v1/runs", {
+        "population": "elaborate", "rounds": 1, "model": {"architecture": "external"},
+        "cohort": {"goal": 1, "minimum": 1, "over_selection": 1.0, "report_timeout_s": 600},
+        "privacy": {"mode": "central", "noise_multiplier": 20},
+    })["id"]
+    service.call("PUT", f"/v1/runs/{run}/model", model, kind="application/vnd.safetensors")
+    service.call("POST", f"/v1/runs/{run}/start", {})
+    [client] = service.clients(1, "elaborate")
+    url = service.assignment(client)["update_url"]
+    service.call("PUT", url, model, token=client, kind="application/vnd.safetensors")
+    wait_until("an aggregation is met at work", lambda: meter.take() and meter.value("martlet_aggregations_running") == 1)
+    wait_until("an aggregation ends", lambda: meter.take() and meter.value("martlet_aggregations_running") == 0)
+
+
 def hostile_callers(service, meter):
     # Guesses from an address that has one free.
     for expected in (b"401", b"429"):
@@ -213,6 +231,7 @@ def main(binary):
     with Service(binary, arguments=arguments) as service:
         meter = Meter(lambda: metrics_of(service))
         a_private_run(service, meter)
+        a_long_aggregation(service, meter)
         hostile_callers(service, meter)
         a_full_disk(service, meter)
         last = meter.take()

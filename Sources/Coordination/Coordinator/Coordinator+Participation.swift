@@ -142,7 +142,7 @@ extension Coordinator {
 
     private enum CheckInDecision {
         case away(CheckInResponse)
-        case work(RunState, RoundRecord)
+        case work(run: String, RoundRecord)
     }
 
     private func checkInNow(client id: String, _ request: CheckInRequest) throws -> CheckInResponse {
@@ -159,9 +159,9 @@ extension Coordinator {
         case .work(let run, let round):
             guard var client = clients[id] else { return away("no_open_slot", .init(minS: 5, maxS: 30)) }
             nextRunTurn += 1
-            let (assignment, changes) = try newAssignment(for: id, in: run, round: round)
+            let (assignment, changes) = try newAssignment(for: id, in: runState(run), round: round)
             client.state = "active"
-            try drive(run: run.record.id, [.assigned], with: [.client(client)] + changes)
+            try drive(run: run, [.assigned], with: [.client(client)] + changes)
             return CheckInResponse(assignment: try body(of: assignment))
         }
     }
@@ -186,7 +186,7 @@ extension Coordinator {
         for runID in inFairOrder(candidates) {
             guard let run = runs[runID], let round = run.round else { continue }
             guard let refusal = refusal(of: client, run: run, exampleCount: request.numExamples) else {
-                return .work(run, round)
+                return .work(run: runID, round)
             }
             if refusal == .choosing { offer(id, run: runID) }
             refusals.append((refusal, run))
@@ -484,33 +484,36 @@ extension Coordinator {
             return receipt(record)
         }
         try requireWanted(record)
-        guard let run = runs[record.runId], let round = run.round, run.counts(record) else {
+        // Not the run itself: a copy of it would copy its lists when they change.
+        guard let specification = runs[record.runId]?.specification, let round = runs[record.runId]?.round,
+            runs[record.runId]?.counts(record) == true
+        else {
             // In mode `buffered`, between two versions or while one is measured: the next buffer opens after that.
             throw CoordinationError(.unavailable, "round_opening", "the next round is about to open; send it again")
         }
-        let isFile = !record.isEvaluation || run.specification.hasPrivateEvaluation
+        let isFile = !record.isEvaluation || specification.hasPrivateEvaluation
         if isFile {
             try BlobStore.renameDurably(update.path, to: blobs.spoolPath(id + ".update"))
         }
         var speed = clients[client]
         speed?.noteWork(seconds: now.timeIntervalSince(record.createdAt), update.metrics)
         var update = update
-        if run.specification.privacy.mode != "none",
-            record.isEvaluation || run.specification.aggregation.weighting != "examples"
+        if specification.privacy.mode != "none",
+            record.isEvaluation || specification.aggregation.weighting != "examples"
         {
             // A count of examples is a release of its own; where it decides nothing it is not kept.
             update.exampleCount = 1
         }
-        if run.specification.privacy.mode == "none", !update.metrics.isEmpty {
+        if specification.privacy.mode == "none", !update.metrics.isEmpty {
             record.metrics = Self.document(update.metrics)
         }
-        if run.terms(of: round).isBuffered { record.countedRound = round.number }
+        if RoundTerms(specification, isEvaluation: round.isEvaluation).isBuffered { record.countedRound = round.number }
         let effects = try apply(
             .accepted(sha256: update.sha256, bytes: update.byteCount, examples: update.exampleCount),
             to: &record
         )
         var stored = changes(of: record, effects)
-        if let speed, speed != clients[client], measuresSpeed(run) { stored.append(.client(speed)) }
+        if let speed, speed != clients[client], measuresSpeed(specification) { stored.append(.client(speed)) }
         try drive(run: record.runId, effects.roundEvents, with: stored)
         noteSeen(client)
         do {
@@ -522,8 +525,8 @@ extension Coordinator {
         return receipt(record)
     }
 
-    private func measuresSpeed(_ run: RunState) -> Bool {
-        run.specification.cohort.tiers > 1 || run.specification.cohort.targetSeconds > 0
+    private func measuresSpeed(_ specification: RunSpecification) -> Bool {
+        specification.cohort.tiers > 1 || specification.cohort.targetSeconds > 0
     }
 
     /// Notes that an update was refused for its contents; the slot is free again.

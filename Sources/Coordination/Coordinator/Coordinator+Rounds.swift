@@ -82,13 +82,39 @@ extension Coordinator {
 
     // MARK: - Driving the machines
 
-    /// Feeds events to a run's open round, stores what changed with `others` in one transaction, and does what follows.
-    func drive(run id: String, _ events: [RoundEvent], with others: [StoreChange] = []) throws {
-        guard let run = runs[id], var round = run.round else { return }
-        let before = round
+    /// What events come to, before anything has happened.
+    private struct Step {
         var effects: [RoundEffect] = []
+        var changes: [StoreChange] = []
+        /// How long the ledger was before what the step charges.
+        var ledgerCount = 0
+        /// Accepted assignments whose updates are given up.
+        var accepted: [String] = []
+    }
+
+    /// Feeds events to a run's open round, stores what changed with `others` in one transaction, and does what follows.
+    ///
+    /// Nothing may hold a copy of the run meanwhile: its lists of clients would be copied too, for every assignment.
+    func drive(run id: String, _ events: [RoundEvent], with others: [StoreChange] = []) throws {
+        guard let step = try step(run: id, events, others) else { return }
+        if !step.changes.isEmpty { try commit(step.changes, ledgerCount: step.ledgerCount) }
+        for effect in step.effects {
+            switch effect {
+            case .aggregate: startAggregation(run: id)
+            case .discard: forget(run: id, spooled: step.accepted)
+            case .draw: try drawCohort(run: id)
+            case .freed: wakeForWork()
+            case .history: break
+            }
+        }
+    }
+
+    private func step(run id: String, _ events: [RoundEvent], _ others: [StoreChange]) throws -> Step? {
+        guard let run = runs[id], var round = run.round else { return nil }
+        let before = round
+        var step = Step(changes: others)
         do throws(RoundError) {
-            for event in events { effects += try round.apply(event, at: now, terms: run.terms(of: round)) }
+            for event in events { step.effects += try round.apply(event, at: now, terms: run.terms(of: round)) }
         } catch {
             throw error.refusal
         }
@@ -98,34 +124,23 @@ extension Coordinator {
                 if record.state == .accepted { round.count(tier: record.tier, accepted: true) }
             }
         }
-        var changes = others
-        if round != before { changes.append(.round(round)) }
-        let ledgerCount = ledger.rows.count
-        var accepted: [String] = []
-        for effect in effects {
+        if round != before { step.changes.append(.round(round)) }
+        step.ledgerCount = ledger.rows.count
+        for effect in step.effects {
             switch effect {
             case .history(let state, let cause):
-                changes.append(
+                step.changes.append(
                     history(id, round: round.number, attempt: round.attempt, state: state.rawValue, cause: cause)
                 )
-            case .aggregate: changes += superseding(run, code: "round_full")
+            case .aggregate: step.changes += superseding(run, code: "round_full")
             case .discard:
-                changes += superseding(run, code: "round_closed")
-                changes += try settlement(of: run, round: round, from: before.phase)
-                accepted = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
+                step.changes += superseding(run, code: "round_closed")
+                step.changes += try settlement(of: run, round: round, from: before.phase)
+                step.accepted = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
             case .draw, .freed: break
             }
         }
-        if !changes.isEmpty { try commit(changes, ledgerCount: ledgerCount) }
-        for effect in effects {
-            switch effect {
-            case .aggregate: startAggregation(run: id)
-            case .discard: forget(run: id, spooled: accepted)
-            case .draw: try drawCohort(run: id)
-            case .freed: wakeForWork()
-            case .history: break
-            }
-        }
+        return step
     }
 
     func apply(_ event: AssignmentEvent, to record: inout AssignmentRecord) throws -> [AssignmentEffect] {
