@@ -7,7 +7,7 @@ import Yams
 package enum YAMLDocument {
     /// Parses one document, which must be UTF-8.
     ///
-    /// - Throws: ``DocumentError``, as for text.
+    /// - Throws: `DocumentError`, as for text.
     package static func parse(_ bytes: [UInt8]) throws -> JSONValue {
         guard let text = String(validating: bytes, as: UTF8.self) else {
             // The longest beginning that is text ends in the line that is none.
@@ -23,7 +23,7 @@ package enum YAMLDocument {
 
     /// Parses one document.
     ///
-    /// - Throws: ``DocumentError`` with the pointer "" for text that is no YAML, or that has aliases: ten lines of them can
+    /// - Throws: `DocumentError` with the pointer "" for text that is no YAML, or that has aliases: ten lines of them can
     ///   stand for gigabytes.
     package static func parse(_ text: String) throws -> JSONValue {
         if let name = alias(in: text) {

@@ -8,7 +8,7 @@ package enum JSONValue: Sendable, Equatable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    /// Reads JSON text, as ``JSONParser`` says.
+    /// Reads JSON text: what RFC 8259 calls JSON and nothing else.
     ///
     /// - Throws: ``JSONError`` with the place of the first byte that is wrong.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
