@@ -176,7 +176,7 @@ extension Coordinator {
         return IssuedToken(token: token, view: view(renewed))
     }
 
-    private func isExpired(_ record: TokenRecord) -> Bool { record.expiresAt.map { $0 < now } ?? false }
+    func isExpired(_ record: TokenRecord) -> Bool { record.expiresAt.map { $0 < now } ?? false }
 
     /// The newest record with the id: the other ones are old texts of it.
     private func tokenRecord(_ id: String) throws -> TokenRecord {

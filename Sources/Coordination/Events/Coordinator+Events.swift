@@ -148,8 +148,7 @@ extension Coordinator {
 
     /// Whoever lost the right to listen hears nothing more.
     func endStreamsWithoutToken() {
-        let now = now
-        journal.endStreams { hash in tokens[hash].map { $0.expiresAt.map { $0 >= now } ?? true } ?? false }
+        journal.endStreams { hash in tokens[hash].map { !isExpired($0) } ?? false }
     }
 
     private func addClients(_ population: String, _ counts: [String: Int], to writer: inout EventWriter) {
