@@ -182,22 +182,14 @@ struct OptimizerAndRobustnessTests {
         for (index, client) in clients.prefix(2).enumerated() {
             let assignment = try #require(try await Bench.assignment(coordinator, client))
             #expect(assignment.updateTensors == joint && assignment.control == nil)
-            let terms = try await coordinator.beginUpdate(assignment: assignment.id, client: client)
             let update = ControlVariates.join(
                 model: ParameterVector(layout: Bench.layout, values: [1, 1, 1, 1]),
                 control: [Float](repeating: Float(index + 1), count: 4)
             )
-            let data = SafetensorsWriter.encode(update)
-            try data.write(to: URL(fileURLWithPath: terms.spoolPath))
             _ = try await coordinator.finishUpdate(
                 assignment: assignment.id,
                 client: client,
-                ReceivedUpdate(
-                    path: terms.spoolPath,
-                    sha256: Secrets.sha256(data),
-                    byteCount: data.count,
-                    exampleCount: 1
-                )
+                Bench.received(coordinator, client, assignment.id, update)
             )
         }
         _ = try await Bench.untilSettled(coordinator, run)

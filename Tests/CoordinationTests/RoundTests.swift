@@ -106,6 +106,23 @@ struct Bench: Sendable {
         return try await coordinator.finishUpdate(assignment: id, client: client, update)
     }
 
+    /// What intake has once a body has come in by these terms.
+    static func written(
+        _ data: Data,
+        by terms: UploadTerms,
+        examples: Int = 1,
+        metrics: [String: Double] = [:]
+    ) throws -> ReceivedUpdate {
+        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+        return ReceivedUpdate(
+            path: terms.spoolPath,
+            sha256: Secrets.sha256(data),
+            byteCount: data.count,
+            exampleCount: examples,
+            metrics: metrics
+        )
+    }
+
     /// Writes an update as intake would, and leaves it to the caller.
     static func received(
         _ coordinator: Coordinator,
@@ -115,14 +132,7 @@ struct Bench: Sendable {
         examples: Int = 1
     ) async throws -> ReceivedUpdate {
         let terms = try await coordinator.beginUpdate(assignment: id, client: client)
-        let data = SafetensorsWriter.encode(vector)
-        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
-        return ReceivedUpdate(
-            path: terms.spoolPath,
-            sha256: Secrets.sha256(data),
-            byteCount: data.count,
-            exampleCount: examples
-        )
+        return try written(SafetensorsWriter.encode(vector), by: terms, examples: examples)
     }
 
     /// Waits for the background arithmetic.

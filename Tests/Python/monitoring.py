@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from service import Refused, Service, safetensors
+from service import Refused, Service, held_port
 
 DOCKER = os.path.join(os.path.dirname(__file__), "..", "..", "docker")
 UNITS = {"short", "s", "bytes", "Bps"}
@@ -65,7 +64,8 @@ def dashboard():
 
 class Prometheus:
     def __init__(self, program, directory, target, token):
-        port = free_port()
+        self.held = held_port()
+        port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         configuration = text("prometheus", "prometheus.yml")
         for old, new in (("server:8080", target), ("/scrape/token", token), ("15s", "1s"),
@@ -101,12 +101,7 @@ class Prometheus:
         self.process.terminate()
         self.process.wait(20)
         self.log.close()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        self.held.close()
 
 
 def wait_until(claim, condition, seconds=40):

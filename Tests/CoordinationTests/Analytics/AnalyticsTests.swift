@@ -59,16 +59,13 @@ struct AnalyticsTests {
                 let model = try SafetensorsFile(path: path).readAll()
                 let answer = try DeviceTrainer(texts: texts).train(model: model, instructions: told)
                 #expect(answer.delta.layout == (work.updateTensors ?? work.tensors))
-                let data = SafetensorsWriter.encode(answer.delta)
-                try data.write(to: URL(fileURLWithPath: terms.spoolPath))
                 _ = try await coordinator.finishUpdate(
                     assignment: work.id,
                     client: client,
-                    ReceivedUpdate(
-                        path: terms.spoolPath,
-                        sha256: Secrets.sha256(data),
-                        byteCount: data.count,
-                        exampleCount: answer.exampleCount
+                    Bench.written(
+                        SafetensorsWriter.encode(answer.delta),
+                        by: terms,
+                        examples: answer.exampleCount
                     )
                 )
             }

@@ -139,20 +139,11 @@ struct AdaptivePlanTests {
                 continue
             }
             let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
-            let data = try WireCoding.encode(
-                EvaluationResult(numExamples: 10, metrics: ["tokens": 10, "hit1": 10])
-            )
-            try data.write(to: URL(fileURLWithPath: terms.spoolPath))
+            let result = EvaluationResult(numExamples: 10, metrics: ["tokens": 10, "hit1": 10])
             _ = try await coordinator.finishUpdate(
                 assignment: work.id,
                 client: client,
-                ReceivedUpdate(
-                    path: terms.spoolPath,
-                    sha256: Secrets.sha256(data),
-                    byteCount: data.count,
-                    exampleCount: 10,
-                    metrics: ["tokens": 10, "hit1": 10]
-                )
+                Bench.written(WireCoding.encode(result), by: terms, examples: 10, metrics: result.metrics)
             )
         }
         try await wait(for: "the end of the aggregation") {

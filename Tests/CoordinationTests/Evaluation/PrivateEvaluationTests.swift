@@ -53,18 +53,10 @@ struct PrivateEvaluationTests {
             numExamples: 10,
             metrics: ["nll": 30, "loss_tokens": 10, "tokens": 10, "hit1": 10 * top1]
         )
-        let data = try WireCoding.encode(result)
-        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
         return try await coordinator.finishUpdate(
             assignment: id,
             client: client,
-            ReceivedUpdate(
-                path: terms.spoolPath,
-                sha256: Secrets.sha256(data),
-                byteCount: data.count,
-                exampleCount: 10,
-                metrics: result.metrics
-            )
+            Bench.written(WireCoding.encode(result), by: terms, examples: 10, metrics: result.metrics)
         )
     }
 

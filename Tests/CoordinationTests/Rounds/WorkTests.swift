@@ -130,15 +130,8 @@ struct WorkTests {
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
-        let terms = try await bench.coordinator.beginUpdate(assignment: id, client: clients[0])
-        let data = SafetensorsWriter.encode(ParameterVector(layout: Bench.layout, values: [1, 1, 1, 1]))
-        try data.write(to: URL(fileURLWithPath: terms.spoolPath))
-        let update = ReceivedUpdate(
-            path: terms.spoolPath,
-            sha256: Secrets.sha256(data),
-            byteCount: data.count,
-            exampleCount: 1
-        )
+        let ones = ParameterVector(layout: Bench.layout, values: [1, 1, 1, 1])
+        let update = try await Bench.received(bench.coordinator, clients[0], id, ones)
         let view = try await bench.coordinator.perform { coordinator in
             _ = try coordinator.finishUpdate(assignment: id, client: clients[0], update)
             return try coordinator.cancelRun(run)
