@@ -8,11 +8,27 @@ let features: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+// What an app can leave out, with all that it brings: `.package(url: …, from: …, traits: [])`.
+let curl = TargetDependencyCondition.when(traits: ["Curl"])
+let openBLAS = TargetDependencyCondition.when(traits: ["OpenBLAS"])
+let builtInModels = TargetDependencyCondition.when(traits: ["BuiltInModels"])
+let server = TargetDependencyCondition.when(traits: ["Server"])
+
 let package = Package(
     name: "martlet",
+    platforms: [.macOS(.v15), .iOS(.v18), .tvOS(.v18), .watchOS(.v11), .visionOS(.v2)],
     products: [
         .executable(name: "martlet", targets: ["martlet"]),
         .library(name: "MartletClient", targets: ["MartletClient"]),
+        .library(name: "MartletURLSession", targets: ["MartletURLSession"]),
+        .library(name: "MartletTesting", targets: ["MartletTesting"]),
+    ],
+    traits: [
+        .trait(name: "Curl", description: "CurlTransport, over the system's libcurl"),
+        .trait(name: "OpenBLAS", description: "matrix products of the system's OpenBLAS in place of Martlet's own"),
+        .trait(name: "BuiltInModels", description: "the built-in models, tokenisers and readers of data files"),
+        .trait(name: "Server", description: "the server and the commands, with SQLite and YAML"),
+        .default(enabledTraits: ["Curl", "OpenBLAS", "BuiltInModels", "Server"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -28,10 +44,12 @@ let package = Package(
         .systemLibrary(name: "CCurl"),
         .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "COpenSSL"),
+        .target(name: "CLibrary", swiftSettings: features),
         .target(name: "StrictJSON", swiftSettings: features),
-        .target(name: "Tensors", dependencies: ["StrictJSON"], swiftSettings: features),
+        .target(name: "Tensors", dependencies: ["CLibrary", "StrictJSON"], swiftSettings: features),
         .target(name: "CKernels"),
-        .target(name: "UpdateCompression", dependencies: ["CKernels", "Tensors"], swiftSettings: features),
+        .target(name: "UpdateCompression", dependencies: ["CKernels", "CLibrary", "Tensors"], swiftSettings: features),
+        .target(name: "TrainerInterface", dependencies: ["Tensors"], swiftSettings: features),
         .target(
             name: "WireFormat",
             dependencies: ["StrictJSON", "Tensors", "UpdateCompression"],
@@ -51,6 +69,14 @@ let package = Package(
             swiftSettings: features
         ),
         .target(
+            name: "SecureAggregation",
+            dependencies: [
+                "DifferentialPrivacy", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
+            ],
+            swiftSettings: features
+        ),
+        .target(
             name: "Coordination",
             dependencies: [
                 "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors", "UpdateCompression",
@@ -61,14 +87,16 @@ let package = Package(
         ),
         .target(
             name: "SQLiteStorage",
-            dependencies: ["Coordination", .product(name: "GRDB", package: "GRDB.swift")],
+            dependencies: [
+                "Coordination", "WireFormat", .product(name: "GRDB", package: "GRDB.swift", condition: server),
+            ],
             swiftSettings: features
         ),
         .target(
             name: "HTTPServing",
             dependencies: [
                 "CEpoll",
-                "COpenSSL", .product(name: "HTTPTypes", package: "swift-http-types"),
+                "COpenSSL", .product(name: "HTTPTypes", package: "swift-http-types", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -78,19 +106,36 @@ let package = Package(
             dependencies: [
                 "Coordination", "HTTPServing", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
+                .product(name: "HTTPTypes", package: "swift-http-types", condition: server),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Yams", package: "Yams", condition: server),
             ],
             exclude: ["Pages"],
             swiftSettings: features,
             plugins: ["EmbedText"]
         ),
-        .target(name: "LocalTraining", dependencies: ["CBLAS", "CKernels", "Tensors"], swiftSettings: features),
+        .target(
+            name: "LocalTraining",
+            dependencies: [
+                .target(name: "CBLAS", condition: openBLAS), "CKernels", "StrictJSON", "Tensors", "TrainerInterface",
+            ],
+            swiftSettings: features
+        ),
         .target(
             name: "MartletClient",
             dependencies: [
-                "CCurl", "DifferentialPrivacy", "LocalTraining", "StrictJSON", "Tensors", "UpdateCompression",
-                "WireFormat",
+                .target(name: "CCurl", condition: curl), "CKernels", "CLibrary", "DifferentialPrivacy",
+                .target(name: "LocalTraining", condition: builtInModels), "StrictJSON", "Tensors", "TrainerInterface",
+                "UpdateCompression", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features
+        ),
+        .target(name: "MartletURLSession", dependencies: ["MartletClient"], swiftSettings: features),
+        .target(
+            name: "MartletTesting",
+            dependencies: [
+                "MartletClient", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
@@ -101,7 +146,7 @@ let package = Package(
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -111,11 +156,40 @@ let package = Package(
             dependencies: [
                 "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
                 "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
+            swiftSettings: features
+        ),
+        .executableTarget(
+            name: "FaultJob",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "Tests/FaultJob",
+            exclude: ["faults.c"],
+            swiftSettings: features
+        ),
+        .testTarget(
+            name: "SnippetTests",
+            dependencies: ["MartletClient", "MartletTesting", "MartletURLSession"],
+            swiftSettings: features
+        ),
+        .testTarget(
+            name: "SecureAggregationTests",
+            dependencies: [
+                "DifferentialPrivacy", "SecureAggregation", "Tensors",
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            resources: [.copy("Fixtures")],
             swiftSettings: features
         ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
@@ -128,12 +202,14 @@ let package = Package(
                 "TestSupport", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
+            exclude: ["Fixtures"],
             swiftSettings: features
         ),
         .testTarget(
             name: "SQLiteStorageTests",
             dependencies: [
-                "Coordination", "SQLiteStorage", "TestSupport", .product(name: "GRDB", package: "GRDB.swift"),
+                "Coordination", "SQLiteStorage", "TestSupport", "WireFormat",
+                .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             resources: [.copy("Fixtures")],
@@ -149,24 +225,25 @@ let package = Package(
         ),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["LocalTraining", "Tensors", "TestSupport", "martlet"],
+            dependencies: ["FaultJob", "LocalTraining", "Tensors", "TestSupport", "martlet"],
             swiftSettings: features
         ),
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "DifferentialPrivacy", "LocalTraining", "MartletClient", "StrictJSON", "Tensors", "TestSupport",
-                "UpdateCompression",
-                "WireFormat",
-                .product(name: "Crypto", package: "swift-crypto"),
+                "DifferentialPrivacy", "LocalTraining", "MartletClient", "MartletTesting", "MartletURLSession",
+                "StrictJSON", "Tensors",
+                "TestSupport", "UpdateCompression", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "StrictJSON", "Tensors",
-                "TestSupport",
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
+                "StrictJSON", "Tensors", "TestSupport",
                 "UpdateCompression", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),
@@ -182,13 +259,17 @@ let package = Package(
         ),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
         .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
-        .testTarget(name: "WireFormatTests", dependencies: ["StrictJSON", "WireFormat"], swiftSettings: features),
+        .testTarget(
+            name: "WireFormatTests",
+            dependencies: ["StrictJSON", "Tensors", "WireFormat"],
+            swiftSettings: features
+        ),
         .testTarget(
             name: "CoordinatorAPITests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "StrictJSON",
-                "Tensors",
-                "TestSupport", "UpdateCompression", "WireFormat",
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
@@ -197,7 +278,7 @@ let package = Package(
         ),
         .testTarget(
             name: "DifferentialPrivacyTests",
-            dependencies: ["DifferentialPrivacy", .product(name: "Crypto", package: "swift-crypto")],
+            dependencies: ["DifferentialPrivacy", "Tensors", .product(name: "Crypto", package: "swift-crypto")],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),
@@ -214,7 +295,7 @@ let package = Package(
         ),
         .testTarget(
             name: "LocalTrainingTests",
-            dependencies: ["LocalTraining", "Tensors"],
+            dependencies: ["CBLAS", "CKernels", "LocalTraining", "StrictJSON", "Tensors"],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),

@@ -35,6 +35,13 @@ static inline CURLcode martlet_set_callback(CURL *handle, CURLoption option, mar
     return curl_easy_setopt(handle, option, value);
 }
 
+// Called at least once a second while a transfer is under way; any other value than 0 ends it.
+static inline CURLcode martlet_set_progress(CURL *handle, curl_xferinfo_callback value, void *context) {
+    curl_easy_setopt(handle, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(handle, CURLOPT_XFERINFODATA, context);
+    return curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, value);
+}
+
 static inline CURLcode martlet_get_long(CURL *handle, CURLINFO info, long *value) {
     return curl_easy_getinfo(handle, info, value);
 }

@@ -104,6 +104,21 @@ INLINE void decode_piece(float *restrict values, const martlet_row *row, size_t 
 VECTOR_CLONES
 void martlet_decode(float *values, const martlet_row *row, size_t count) { decode_piece(values, row, 0, count); }
 
+// Values `start` and on of a row, multiplied by its factor: where they lie, or in `space`.
+INLINE const float *scaled_piece(float *restrict space, const martlet_row *row, size_t start, size_t count) {
+    const double factor = row->factor;
+    if (row->kind == MARTLET_F32) {
+        const float *restrict values = (const float *)row->data + start;
+        if (factor == 1) return values;
+        for (size_t i = 0; i < count; i++) space[i] = (float)((double)values[i] * factor);
+        return space;
+    }
+    decode_piece(space, row, start, count);
+    if (factor != 1)
+        for (size_t i = 0; i < count; i++) space[i] = (float)((double)space[i] * factor);
+    return space;
+}
+
 // MARK: - Folding
 
 // Values of a row that are worked on at a time: eight rows of them and their sums fit the first cache.
@@ -194,16 +209,30 @@ int64_t martlet_fold(int64_t *sums, const martlet_row *rows, size_t row_count, s
             const size_t length = count - start < piece_count ? count - start : piece_count;
             const float *values[group_count];
             for (int j = 0; j < n; j++) {
-                const martlet_row *each = &rows[row + (size_t)j];
-                values[j] = (const float *)each->data + start;
-                if (each->kind == MARTLET_F32) continue;
-                decode_piece(space[j], each, start, length);
-                values[j] = space[j];
+                values[j] = scaled_piece(space[j], &rows[row + (size_t)j], start, length);
             }
             int64_t wrong = fold_group(sums + start, values, weights, n, length, scale, bound);
             if (wrong >= 0) return (int64_t)row + wrong;
         }
         row += (size_t)n;
+    }
+    return -1;
+}
+
+// Row by row, since what is slow is the sums: twice as long, and added with carry.
+VECTOR_CLONES
+int64_t martlet_fold_wide(void *sums, const martlet_row *rows, size_t row_count, size_t count, double scale,
+                          double bound) {
+    __int128 *wide = sums;
+    float space[piece_count];
+    for (size_t start = 0; start < count; start += piece_count) {
+        const size_t length = count - start < piece_count ? count - start : piece_count;
+        for (size_t row = 0; row < row_count; row++) {
+            const float *values = scaled_piece(space, &rows[row], start, length);
+            if (!(float_of_bits(largest_magnitude(values, length)) <= bound)) return (int64_t)row;
+            const __int128 weight = rows[row].weight;
+            for (size_t i = 0; i < length; i++) wide[start + i] += rounded((double)values[i] * scale) * weight;
+        }
     }
     return -1;
 }
@@ -246,6 +275,12 @@ void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, dou
         for (size_t i = 0; i < means_piece; i++) quotients[i] = (double)piece[i] * step / denominator;
         memcpy(means + start, quotients, length * 8);
     }
+}
+
+VECTOR_CLONES
+void martlet_wide_to_means(double *means, const void *sums, size_t count, double step, double denominator) {
+    const __int128 *wide = sums;
+    for (size_t i = 0; i < count; i++) means[i] = (double)wide[i] * step / denominator;
 }
 
 VECTOR_CLONES

@@ -11,6 +11,9 @@ package struct CallerLimits: Sendable {
     package var client: RateLimiter?
     /// Requests of one address that showed no valid token.
     package var guesses: RateLimiter?
+    /// New tokens in place of old ones of one caller, repeats of one registration, and changes that a client makes to its own name,
+    /// labels and capabilities: each is a transaction that everybody waits for, whatever address it comes from, and nobody needs many.
+    package var renewals: RateLimiter? = RateLimiter(.init(perSecond: 1, burst: 10))
     /// Addresses that are not limited.
     package var exempt: NetworkList?
     /// The largest body other than models and updates.
@@ -29,7 +32,12 @@ package struct CallerLimits: Sendable {
 
 /// Too many requests; the answer says when to come again.
 struct RateLimitError: Error {
-    var scope: String
+    /// By what requests are counted.
+    enum Scope: String {
+        case address, guesses, client, renewals
+    }
+
+    var scope: Scope
     var retryAfter: Double
 }
 
@@ -48,24 +56,30 @@ extension CoordinatorAPI {
             requestLog.noteProxy(request.remoteAddress)
         }
         guard let limiter = limits.address, !limits.isExempt(request.remoteAddress) else { return }
-        try charge(limiter, Self.party(request.remoteAddress), scope: "address")
+        try charge(limiter, Self.party(request.remoteAddress), scope: .address)
     }
 
     /// Counts a request without a valid token.
     func noteGuess(_ request: ServerRequest) throws {
         guard let limiter = limits.guesses, !limits.isExempt(request.remoteAddress) else { return }
-        try charge(limiter, Self.party(request.remoteAddress), scope: "guesses")
+        try charge(limiter, Self.party(request.remoteAddress), scope: .guesses)
     }
 
     /// Counts a client's request.
     func noteClient(_ id: String, _ request: ServerRequest) throws {
         guard let limiter = limits.client, !limits.isExempt(request.remoteAddress) else { return }
-        try charge(limiter, id, scope: "client")
+        try charge(limiter, id, scope: .client)
     }
 
-    private func charge(_ limiter: RateLimiter, _ key: String, scope: String) throws {
+    /// Counts a request that costs a transaction, such as a new token in place of one that there is.
+    func noteRenewal(_ key: String) throws {
+        guard let limiter = limits.renewals else { return }
+        try charge(limiter, key, scope: .renewals)
+    }
+
+    private func charge(_ limiter: RateLimiter, _ key: String, scope: RateLimitError.Scope) throws {
         guard let wait = limiter.take(key) else { return }
-        coordinator.metrics.add("martlet_rate_limited_total", 1, ["scope": scope])
+        coordinator.metrics.add("martlet_rate_limited_total", 1, ["scope": scope.rawValue])
         throw RateLimitError(scope: scope, retryAfter: wait)
     }
 

@@ -1,6 +1,7 @@
 import Coordination
 import HTTPServing
 import HTTPTypes
+import WireFormat
 
 /// Who calls, and whether they may.
 extension CoordinatorAPI {

@@ -12,12 +12,11 @@ extension CoordinatorAPI {
                 }
                 return value
             }
-            var view = try await coordinator.vocabulary(
-                run: request.parameters["run"] ?? "",
-                version: request.parameters["version"] ?? "",
-                minimumCount: minimum
-            )
-            guard try request.choice("format", of: ["json", "txt"]) == "json" else {
+            let version = try await model(request)
+            try await verify(version)
+            let source = try await coordinator.vocabularySource(run: version.run, version: String(version.version))
+            var view = try await DiskQueue.run { try source.vocabulary(minimumCount: minimum) }
+            if try request.choice("format", default: WordsFormat.json) == .txt {
                 // One word a line: what `martlet run create --vocabulary` takes.
                 let text = view.items.map { Self.line($0.word) + "\n" }.joined()
                 return ServerResponse(
@@ -33,6 +32,10 @@ extension CoordinatorAPI {
             view.items = Array(view.items[start..<end])
             return try Self.json(view)
         }
+    }
+
+    private enum WordsFormat: String, CaseIterable {
+        case json, txt
     }
 
     /// A word as a line of a vocabulary file.

@@ -15,9 +15,13 @@ extension CoordinatorAPI {
                 version: version,
                 round: version.version == 0
                     ? nil : try await coordinator.round(run: version.run, number: version.version),
-                population: try await coordinator.population(run.population)
+                population: try await coordinator.population(run.population),
+                claim: try await coordinator.claim(run: version.run, version: version.version),
+                bases: try await bases(of: run)
             )
             let base = await coordinator.baseModel(of: run.specification)
+            try await verify(version)
+            if let base { try await verify(base.sha256, "the model file that the version builds on") }
             let files =
                 [
                     ArchiveFile(name: "card.md", content: .bytes(Data(card.text.utf8))),
@@ -51,5 +55,25 @@ extension CoordinatorAPI {
                 }
             )
         }
+    }
+
+    /// What a run's models build on, and what those do.
+    private func bases(of run: RunView) async throws -> [ModelCard.Base] {
+        var bases: [ModelCard.Base] = []
+        var next = run.specification.model.base
+        // A base was there before its run: there is no circle, and no model builds on so many.
+        while let base = next, let version = base.version, bases.count < 16 {
+            let run = try await coordinator.run(base.run)
+            bases.append(
+                .init(
+                    run: run,
+                    version: version,
+                    population: try await coordinator.population(run.population),
+                    claim: try await coordinator.claim(run: base.run, version: version)
+                )
+            )
+            next = run.specification.model.base
+        }
+        return bases
     }
 }

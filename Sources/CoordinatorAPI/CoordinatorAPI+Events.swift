@@ -18,9 +18,12 @@ extension CoordinatorAPI {
             }
             // Before the stream: once that has begun its status is 200, whatever happens.
             let subscription = try await coordinator.subscribe(token: Self.bearer(request))
+            var headers: HTTPFields = [.contentType: "text/event-stream", .cacheControl: "no-store"]
+            // A proxy that gathers answers (nginx by default) would keep events to itself.
+            if let name = HTTPField.Name("X-Accel-Buffering") { headers[name] = "no" }
             return ServerResponse(
                 status: 200,
-                headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
+                headers: headers,
                 body: .stream { send in try await self.stream(subscription, after: after, run: run, to: send) }
             )
         }
@@ -47,7 +50,8 @@ extension CoordinatorAPI {
             // Dropped by now, or of another life of this database: the caller must read everything anew.
             let first = subscription.firstID
             last = last > subscription.headID ? subscription.headID : first - 1
-            try await send(Array("id: \(last)\nevent: reset\ndata: {\"first\":\(first)}\n\n".utf8))
+            let data = JSONText.object([("first", String(first))])
+            try await send(Array("id: \(last)\nevent: reset\ndata: \(data)\n\n".utf8))
         }
         while last < subscription.headID {
             let rows = try await coordinator.events(after: last, limit: 500, run: run)

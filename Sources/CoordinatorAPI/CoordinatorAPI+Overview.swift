@@ -8,7 +8,7 @@ extension CoordinatorAPI {
     func addOverviewRoutes(to router: inout Router) {
         router.add("GET", "/v1/overview") { request in
             guard let role = try await principal(request).staffRole else { throw Self.forbidden }
-            return try Self.json(await coordinator.overview(role: role.rawValue))
+            return try Self.json(await coordinator.overview(role: role))
         }
         router.add("POST", "/v1/runs/{run}/models/{version}/metrics") { request in
             try await requireOperator(request)

@@ -2,7 +2,9 @@ import Coordination
 import Foundation
 package import HTTPServing
 import HTTPTypes
+import Logging
 import StrictJSON
+import UpdateCompression
 import WireFormat
 
 extension CoordinatorAPI {
@@ -15,7 +17,8 @@ extension CoordinatorAPI {
             guard (key?.utf8.count ?? 1) <= 200 else {
                 throw ParseFailure(status: 400, detail: "Idempotency-Key may have at most 200 bytes")
             }
-            let body = try RegistrationRequest.read(await Self.document(request))
+            if let key { try noteRenewal("registration " + hash + key) }
+            let body = try RegistrationRequest.read(await Self.clientDocument(request))
             let registered = try await coordinator.register(
                 enrollmentTokenHash: hash,
                 body,
@@ -27,11 +30,12 @@ extension CoordinatorAPI {
         router.add("POST", "/v1/checkins", immediately: { try checkInAtOnce($0) }, otherwise: { try await checkIn($0) })
         router.add("GET", "/v1/assignments/{assignment}") { request in
             let client = try await requireClient(request)
-            return try Self.json(await coordinator.assignment(request.parameters["assignment"] ?? "", client: client))
+            let id = request.parameters["assignment"] ?? ""
+            return try Self.json(await namingVariant(coordinator.assignment(id, client: client)))
         }
         router.add("POST", "/v1/assignments/{assignment}/heartbeat") { request in
             let client = try await requireClient(request)
-            let body = try HeartbeatRequest.read(await Self.document(request))
+            let body = try HeartbeatRequest.read(await Self.clientDocument(request))
             return try Self.json(
                 await coordinator.heartbeat(
                     assignment: request.parameters["assignment"] ?? "",
@@ -42,7 +46,7 @@ extension CoordinatorAPI {
         }
         router.add("POST", "/v1/assignments/{assignment}/failure") { request in
             let client = try await requireClient(request)
-            let report = try FailureReport.read(await Self.document(request))
+            let report = try FailureReport.read(await Self.clientDocument(request))
             try await coordinator.reportFailure(
                 assignment: request.parameters["assignment"] ?? "",
                 client: client,
@@ -66,13 +70,42 @@ extension CoordinatorAPI {
 
     private func checkIn(_ request: ServerRequest) async throws -> ServerResponse {
         let client = try await requireClient(request)
-        let body = try CheckInRequest.read(await Self.document(request))
-        let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request))
-        return try answer.hasAssignment ? assigned(answer) : away(answer)
+        let body = try CheckInRequest.read(await Self.clientDocument(request))
+        let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request)) {
+            try noteRenewal("client " + client)
+        }
+        return try answer.hasAssignment ? await assigned(answer) : away(answer)
+    }
+
+    /// Names hash and size of the file that an assignment's model is fetched as, where that is one in fewer bits.
+    ///
+    /// The client takes nothing else for it. Where it cannot be made, the client is sent to the F32 file.
+    private func namingVariant(_ assignment: AssignmentBody) async -> AssignmentBody {
+        guard let encoding = assignment.model.encoding.map(UpdateEncoding.init), encoding != .f32
+        else {
+            return assignment
+        }
+        var assignment = assignment
+        let sha256 = assignment.model.sha256
+        do {
+            let file = try await variant(of: sha256, "the model file that an assignment names", as: encoding)
+            assignment.model.encodedSha256 = file.sha256
+            assignment.model.encodedBytes = file.byteCount
+        } catch {
+            requestLog.logger.warning(
+                "A model could not be written in fewer bits",
+                metadata: ["model.sha256": "\(sha256)", "error": "\(error)"]
+            )
+            assignment.model.encoding = nil
+            assignment.model.url = String(assignment.model.url.prefix { $0 != "?" })
+        }
+        return assignment
     }
 
     /// Apart from the wait, which would keep space for what this needs.
-    @inline(never) private func assigned(_ answer: CheckInResponse) throws -> ServerResponse {
+    @inline(never) private func assigned(_ given: CheckInResponse) async throws -> ServerResponse {
+        var answer = given
+        if let assignment = given.assignment { answer.assignment = await namingVariant(assignment) }
         coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": "assigned"])
         return try Self.created(answer, at: "/v1/assignments/\(answer.assignment?.id ?? "")")
     }

@@ -1,5 +1,6 @@
 import Coordination
 import HTTPServing
+import HTTPTypes
 import WireFormat
 
 extension CoordinatorAPI {
@@ -20,7 +21,38 @@ extension CoordinatorAPI {
         router.add("POST", "/v1/ledger/acknowledgement") { request in
             try await requireAdmin(request)
             let body = try AcknowledgementRequest.read(await Self.document(request))
-            return try Self.json(await coordinator.acknowledgeRollback(reason: body.reason))
+            return try Self.json(
+                await coordinator.acknowledgeRollback(reason: body.reason, lostHeads: body.lostHeads)
+            )
+        }
+        router.add("GET", "/v1/populations/{population}/ledger/links") { request in
+            let bytes = try await coordinator.ledgerLinks(
+                population: request.parameters["population"] ?? "",
+                after: try request.integer("from", default: 0, in: 0...ServerRequest.greatestNumber),
+                client: try await ledgerReader(request)
+            )
+            return ServerResponse(
+                status: 200,
+                headers: [.contentType: "application/octet-stream"],
+                body: .bytes(bytes)
+            )
+        }
+        router.add("GET", "/v1/populations/{population}/ledger/acknowledgements") { request in
+            try Self.json(
+                await coordinator.ledgerAcknowledgements(
+                    population: request.parameters["population"] ?? "",
+                    client: try await ledgerReader(request)
+                )
+            )
+        }
+    }
+
+    /// The client that asks, whose population it has to be; `nil` for staff.
+    private func ledgerReader(_ request: ServerRequest) async throws -> String? {
+        switch try await principal(request) {
+        case .staff: nil
+        case .client(let id): id
+        default: throw Self.forbidden
         }
     }
 }

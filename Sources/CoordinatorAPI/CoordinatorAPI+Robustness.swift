@@ -9,12 +9,16 @@ extension CoordinatorAPI {
         router.add("GET", "/v1/runs/{run}/models/{version}/optimizer") { request in
             try await requireViewer(request)
             let version = try await model(request)
-            return try companion(version.optimizerSha256, "the optimizer remembers nothing after this version", request)
+            return try await companion(
+                version.optimizerSha256,
+                "the optimizer remembers nothing after this version",
+                request
+            )
         }
         router.add("GET", "/v1/runs/{run}/models/{version}/control") { request in
             try await requireReader(request)
             let version = try await model(request)
-            return try companion(version.controlSha256, "this version has no control variate", request)
+            return try await companion(version.controlSha256, "this version has no control variate", request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}/updates") { request in
             try await requireViewer(request)
@@ -39,8 +43,15 @@ extension CoordinatorAPI {
         }
     }
 
-    private func companion(_ sha256: String?, _ absence: String, _ request: ServerRequest) throws -> ServerResponse {
+    private func companion(
+        _ sha256: String?,
+        _ absence: String,
+        _ request: ServerRequest
+    ) async throws
+        -> ServerResponse
+    {
         guard let sha256 else { throw CoordinationError(.notFound, "not_found", absence) }
+        try await verify(sha256, "a file that belongs to the version")
         let attributes = try FileManager.default.attributesOfItem(atPath: coordinator.blobs.path(sha256: sha256))
         return try bulk(sha256: sha256, byteCount: attributes[.size] as? Int ?? 0, request)
     }

@@ -9,16 +9,12 @@ extension CoordinatorAPI {
     func addRunRoutes(to router: inout Router) {
         router.add("POST", "/v1/runs") { request in
             try await requireOperator(request)
-            let specification = try RunSpecification.read(await Self.document(request))
+            let specification = try RunSpecification.read(await Self.document(request), architectures: architectures)
             let model = try makeInitialModel(specification.model)
             if let base = try baseLayout(specification.model) {
                 try await coordinator.checkBase(of: specification, against: base)
             }
-            let dryRun = request.query["dry_run"] ?? "false"
-            guard ["true", "false"].contains(dryRun) else {
-                throw ParseFailure(status: 400, detail: "dry_run must be true or false")
-            }
-            guard dryRun == "false" else {
+            guard try !request.flag("dry_run") else {
                 return try Self.json(await coordinator.planRun(specification, initialModel: model))
             }
             let run = try await coordinator.createRun(specification, initialModel: model)
@@ -26,7 +22,8 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs") { request in
             try await requireViewer(request)
-            return try Self.list(await coordinator.listRuns(), request)
+            let (limit, cursor) = try request.page()
+            return try Self.list(await coordinator.listRuns(from: cursor ?? 0, limit: limit))
         }
         router.add("GET", "/v1/runs/{run}") { request in
             try await requireViewer(request)
@@ -40,12 +37,16 @@ extension CoordinatorAPI {
             try await requireViewer(request)
             let after = try request.integer("after", default: 0, in: 0...ServerRequest.greatestNumber)
             let before = try request.integer("before", default: Int.max, in: 0...ServerRequest.greatestNumber)
-            let rounds = try await coordinator.rounds(
-                run: request.parameters["run"] ?? "",
-                in: after + 1..<max(after + 1, before),
-                last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber)
+            let (limit, cursor) = try request.page()
+            return try Self.list(
+                await coordinator.rounds(
+                    run: request.parameters["run"] ?? "",
+                    in: after + 1..<max(after + 1, before),
+                    last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber),
+                    from: cursor ?? 0,
+                    limit: limit
+                )
             )
-            return try Self.list(rounds, request)
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}") { request in
             try await requireViewer(request)
@@ -57,29 +58,23 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/rounds/{round}/history") { request in
             try await requireViewer(request)
-            let rows = try await coordinator.roundHistory(
-                run: request.parameters["run"] ?? "",
-                number: try Self.roundNumber(request),
-                assignments: try request.choice("assignments", of: ["false", "true"]) == "true"
-            )
-            return try Self.list(rows.map(HistoryView.init), request)
+            return try await history(request, number: try Self.roundNumber(request))
         }
         router.add("GET", "/v1/runs/{run}/evaluations") { request in
             try await requireViewer(request)
-            let evaluations = try await coordinator.evaluations(
-                run: request.parameters["run"] ?? "",
-                last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber)
+            let (limit, cursor) = try request.page()
+            return try Self.list(
+                await coordinator.evaluations(
+                    run: request.parameters["run"] ?? "",
+                    last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber),
+                    from: cursor ?? 0,
+                    limit: limit
+                )
             )
-            return try Self.list(evaluations, request)
         }
         router.add("GET", "/v1/runs/{run}/evaluations/{round}/history") { request in
             try await requireViewer(request)
-            let rows = try await coordinator.roundHistory(
-                run: request.parameters["run"] ?? "",
-                number: -(try Self.roundNumber(request)),
-                assignments: try request.choice("assignments", of: ["false", "true"]) == "true"
-            )
-            return try Self.list(rows.map(HistoryView.init), request)
+            return try await history(request, number: -(try Self.roundNumber(request)))
         }
         router.add("GET", "/v1/runs/{run}/curves") { request in
             try await requireViewer(request)
@@ -88,11 +83,13 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/runs/{run}/metrics") { request in
             try await requireViewer(request)
-            let rounds = try await coordinator.rounds(run: request.parameters["run"] ?? "").filter {
-                $0.state == "committed"
-            }
+            let run = request.parameters["run"] ?? ""
             let type = AcceptField(request.headers[.accept]).best(of: ["application/json", "text/csv"])
-            guard type == "text/csv" else { return try Self.list(rounds, request) }
+            guard type == "text/csv" else {
+                let (limit, cursor) = try request.page()
+                return try Self.list(await coordinator.committedRounds(run: run, from: cursor ?? 0, limit: limit))
+            }
+            let rounds = try await coordinator.committedRounds(run: run)
             let columns = Set(rounds.flatMap { MetricColumn.all(in: $0.metrics) }).sorted()
             var text = "round,attempt,accepted,rejected,failed,expired,bytes_up,seconds,epsilon,model_sha256"
             text += columns.map { "," + $0.title }.joined() + "\n"
@@ -100,11 +97,24 @@ extension CoordinatorAPI {
                 let epsilon = round.epsilon.map { "\($0)" } ?? ""
                 text +=
                     "\(round.number),\(round.attempt),\(round.accepted),\(round.rejected),\(round.failed),\(round.expired),"
-                text += "\(round.bytesUp),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")"
+                text += "\(round.bytesUp.map(String.init) ?? ""),\(round.seconds),\(epsilon),\(round.modelSha256 ?? "")"
                 text += columns.map { ",\(round.metrics?[$0.source]?[$0.name].map { "\($0)" } ?? "")" }.joined() + "\n"
             }
             return ServerResponse(status: 200, headers: [.contentType: "text/csv"], body: .bytes(Array(text.utf8)))
         }
+    }
+
+    /// A page of what happened in a round.
+    private func history(_ request: ServerRequest, number: Int) async throws -> ServerResponse {
+        let (limit, cursor) = try request.page()
+        let rows = try await coordinator.roundHistory(
+            run: request.parameters["run"] ?? "",
+            number: number,
+            assignments: try request.flag("assignments"),
+            from: cursor ?? 0,
+            limit: limit
+        )
+        return try Self.list(Listing(items: rows.map(HistoryView.init), next: rows.next))
     }
 
     /// Changes a run's state for an operator.
@@ -130,19 +140,23 @@ extension CoordinatorAPI {
                 byteLimit: coordinator.configuration.modelByteLimit
             )
             defer { try? FileManager.default.removeItem(atPath: path) }
+            try await DiskQueue.run { try ModelAdmission.check(path) }
             try await SyncQueue.shared.sync(received)
             return try Self.json(
                 await coordinator.putInitialModel(
                     run: run,
                     spoolFile: path,
-                    sha256: Secrets.hexadecimal(try received.digest())
+                    sha256: try received.digest().hexadecimal
                 ),
                 status: 201
             )
         }
         router.add("GET", "/v1/runs/{run}/models") { request in
             try await requireViewer(request)
-            return try Self.list(await coordinator.models(run: request.parameters["run"] ?? ""), request)
+            let (limit, cursor) = try request.page()
+            return try Self.list(
+                await coordinator.models(run: request.parameters["run"] ?? "", from: cursor ?? 0, limit: limit)
+            )
         }
         router.add("GET", "/v1/runs/{run}/models/{version}") { request in
             try await requireReader(request)
@@ -185,7 +199,7 @@ extension CoordinatorAPI {
 private struct MetricColumn: Hashable, Comparable {
     var source: String
     var name: String
-    var title: String { source == "held-out" ? name : name + "." + source }
+    var title: String { source == MetricsReport.heldOut ? name : name + "." + source }
 
     static func all(in metrics: [String: [String: Double]]?) -> [MetricColumn] {
         (metrics ?? [:]).flatMap { source, values in values.keys.map { MetricColumn(source: source, name: $0) } }
@@ -194,7 +208,7 @@ private struct MetricColumn: Hashable, Comparable {
     static func < (left: Self, right: Self) -> Bool { (left.source, left.name) < (right.source, right.name) }
 }
 
-private struct HistoryView: Encodable {
+private struct HistoryView: Encodable, Sendable {
     var attempt: Int
     var at: String
     var state: String

@@ -14,6 +14,7 @@ extension CoordinatorAPI {
                 return ServerResponse(status: 304, headers: headers)
             }
             headers[.contentType] = "application/json"
+            if let name = ContentDigest.representationField { headers[name] = ContentDigest.text(hexadecimal: sha256) }
             return ServerResponse(status: 200, headers: headers, body: .bytes(Array(document)))
         }
     }

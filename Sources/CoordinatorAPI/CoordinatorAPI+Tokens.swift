@@ -4,6 +4,9 @@ import HTTPServing
 import WireFormat
 
 extension CoordinatorAPI {
+    /// What stands for the id of the token that a request comes with.
+    private static let currentToken = "current"
+
     func addTokenRoutes(to router: inout Router) {
         router.add("POST", "/v1/tokens") { request in
             let creator = try await require(.admin, request)
@@ -13,34 +16,36 @@ extension CoordinatorAPI {
         }
         router.add("GET", "/v1/tokens") { request in
             try await requireAdmin(request)
-            return try Self.list(await coordinator.listTokens(), request)
+            let (limit, cursor) = try request.page()
+            return try Self.list(await coordinator.listTokens(after: cursor ?? 0, limit: limit))
         }
         router.add("GET", "/v1/tokens/{token}") { request in
             let id = request.parameters["token"] ?? ""
-            guard id == "current" else {
+            guard id == Self.currentToken else {
                 try await requireAdmin(request)
                 return try Self.tagged(await coordinator.token(id), request)
             }
             guard try await principal(request) != .open, let token = try Self.bearer(request) else {
-                return try Self.json(TokenView(id: "open", role: "admin", createdAt: Date().wireTimestamp))
+                return try Self.json(TokenView(id: "open", role: .admin, createdAt: Date().wireTimestamp))
             }
             return try Self.tagged(await coordinator.token(presented: token), request)
         }
         router.add("POST", "/v1/tokens/{token}/rotate") { request in
             let id = request.parameters["token"] ?? ""
             let caller = try await principal(request)
-            if id == "current" {
+            if id == Self.currentToken {
                 guard caller != .open, let token = try Self.bearer(request) else {
                     throw CoordinationError(.notFound, "not_found", "no token was sent")
                 }
-                let body = try TokenRotationRequest.read(await Self.document(request))
+                try noteRenewal(caller.key)
+                let body = try TokenRotationRequest.read(await Self.clientDocument(request))
                 let issued = try await change(request, of: { try $0.token(presented: token) }) {
                     try $0.rotateToken(presented: token, gracePeriod: body.gracePeriodS)
                 }
                 return try Self.json(issued, status: 201)
             }
             try await requireAdmin(request)
-            let body = try TokenRotationRequest.read(await Self.document(request))
+            let body = try TokenRotationRequest.read(await Self.clientDocument(request))
             let issued = try await change(request, of: { try $0.token(id) }) {
                 try $0.rotateToken(id, gracePeriod: body.gracePeriodS)
             }
@@ -63,9 +68,11 @@ extension CoordinatorAPI {
 
     private static func auditQuery(_ request: ServerRequest) throws -> AuditQuery {
         let (limit, before) = try request.page(limit: 100)
-        let outcome = request.query["outcome"]
-        guard outcome == nil || outcome == "done" || outcome == "refused" else {
-            throw ParseFailure(status: 400, detail: "outcome must be done or refused")
+        let outcome = try request.query["outcome"].map { text in
+            guard let outcome = AuditOutcome(rawValue: text) else {
+                throw ParseFailure(status: 400, detail: "outcome must be done or refused")
+            }
+            return outcome
         }
         let since = try request.query["since"].map { text in
             let plain = try? Date.ISO8601FormatStyle().parse(text)
@@ -97,11 +104,11 @@ private struct AuditRowView: Encodable {
     var at: String
     var actor: String
     var actorName: String?
-    var role: String
+    var role: StaffRole
     var address: String
     var action: String
     var target: String
-    var outcome: String
+    var outcome: AuditOutcome
     var code: String?
     var requestId: String
 

@@ -3,14 +3,40 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import StrictJSON
+import Tensors
 import WireFormat
 
 /// How updates come in: whole by `PUT`, or by `PATCH` in as many parts as the network makes of them.
 extension CoordinatorAPI {
     func addUploadRoutes(to router: inout Router) {
-        router.add("PUT", "/v1/assignments/{assignment}/update") { try await putUpdate($0) }
+        router.add("PUT", "/v1/assignments/{assignment}/update") { request in
+            try await whileUploading(request) { try await putUpdate(request) }
+        }
         router.add("HEAD", "/v1/assignments/{assignment}/update") { try await uploadState($0) }
-        router.add("PATCH", "/v1/assignments/{assignment}/update") { try await appendToUpdate($0) }
+        router.add("PATCH", "/v1/assignments/{assignment}/update") { request in
+            try await whileUploading(request) { try await appendToUpdate(request) }
+        }
+    }
+
+    /// Keeps the assignment's lease while a request brings bytes; when it ends, however it does, a new lease begins.
+    ///
+    /// The connection itself is held to the least rate, so a client that vanishes in the middle costs its place no longer than
+    /// one that vanishes elsewhere.
+    private func whileUploading(
+        _ request: ServerRequest,
+        _ body: () async throws -> ServerResponse
+    ) async throws -> ServerResponse {
+        let id = Self.assignment(request)
+        let client = try await requireClient(request)
+        let isOpen = await coordinator.beginUploadRequest(assignment: id, client: client)
+        do {
+            let response = try await body()
+            if isOpen { await coordinator.endUploadRequest(assignment: id) }
+            return response
+        } catch {
+            if isOpen { await coordinator.endUploadRequest(assignment: id) }
+            throw error
+        }
     }
 
     // MARK: - In one request
@@ -18,14 +44,20 @@ extension CoordinatorAPI {
     /// Spool and hash, check, sync, then one transaction; refused uploads leave no trace but the count of refusals.
     private func putUpdate(_ request: ServerRequest) async throws -> ServerResponse {
         let client = try await requireClient(request)
-        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        let terms = try await coordinator.beginUpdate(
+            assignment: Self.assignment(request),
+            client: client,
+            digest: ContentDigest.contentDigest(of: request)
+        )
         if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
         try Self.requireBulkType(request)
+        if let length = request.body.contentLength { try await requirePlannedLength(length, terms, client: client) }
         // Before it takes room from others.
         guard (request.body.contentLength ?? 0) <= terms.byteLimit else { throw BodySpool.tooLarge(terms.byteLimit) }
         let lease = try uploads.take(
             request.body.contentLength ?? terms.byteLimit,
             for: terms.assignmentID,
+            run: terms.runID,
             until: terms.deadline
         )
         defer { lease.release() }
@@ -39,19 +71,36 @@ extension CoordinatorAPI {
         return try await judge(file, terms, client: client)
     }
 
+    /// Refuses what has not the length that everybody's update has in a private run: a length that depends on data tells of
+    /// them.
+    ///
+    /// Nothing is looked at before but the length, so that the answer tells no more than the length did.
+    private func requirePlannedLength(_ byteCount: Int, _ terms: UploadTerms, client: String) async throws {
+        guard terms.accepted == nil, let planned = terms.plannedByteCount, byteCount != planned else { return }
+        let code = "length_mismatch"
+        try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
+        throw CoordinationError(
+            .unprocessable,
+            code,
+            "what a client sends in this private run has \(planned) bytes (update_bytes of the assignment) whatever is in "
+                + "it, and not \(byteCount): pad with spaces the header of a safetensors file, or the end of a JSON document"
+        )
+    }
+
     /// Checks a complete update and counts it.
     private func judge(_ file: SpoolFile, _ terms: UploadTerms, client: String) async throws -> ServerResponse {
-        let sha256 = Secrets.hexadecimal(try file.digest())
-        if let accepted = terms.acceptedSHA256, accepted != sha256 { throw Self.updateDiffers }
+        let sha256 = try file.digest().hexadecimal
+        if terms.accepted != nil { return try await repeated(terms, sha256, file.byteCount, client: client) }
+        try await requirePlannedLength(file.byteCount, terms, client: client)
         let admitted: UpdateAdmission.Admitted
         do {
             // The disk works while the values are looked at.
             admitted = try await DiskQueue.run { try UpdateAdmission.check(terms.spoolPath, terms) }
         } catch {
+            // A disk that fails says nothing about the update.
+            if let failure = StorageFailure(error) { throw failure.error }
             let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
-            if terms.acceptedSHA256 == nil {
-                try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
-            }
+            try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
             throw error
         }
         try await SyncQueue.shared.sync(file)
@@ -63,10 +112,27 @@ extension CoordinatorAPI {
                 sha256: sha256,
                 byteCount: file.byteCount,
                 exampleCount: admitted.exampleCount,
-                metrics: admitted.metrics
+                metrics: admitted.metrics,
+                squaredNorm: admitted.squaredNorm
             )
         )
         return try Self.json(receipt)
+    }
+
+    /// Answers an update for an assignment that has one already: its bytes are compared where anything is left to compare.
+    private func repeated(
+        _ terms: UploadTerms,
+        _ sha256: String,
+        _ byteCount: Int,
+        client: String
+    ) async throws -> ServerResponse {
+        try Self.json(
+            await coordinator.finishUpdate(
+                assignment: terms.assignmentID,
+                client: client,
+                ReceivedUpdate(path: terms.spoolPath, sha256: sha256, byteCount: byteCount, exampleCount: 1)
+            )
+        )
     }
 
     /// Makes the sums of a private evaluation a durable file: they wait for the noise outside the database.
@@ -98,7 +164,17 @@ extension CoordinatorAPI {
             throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
         }
         let bytes = try await request.body.collect(limit: request.documentByteLimit)
-        let result = try EvaluationResult.read(JSONValue.parse(bytes))
+        if terms.accepted != nil {
+            return try await repeated(terms, Secrets.sha256(bytes), bytes.count, client: client)
+        }
+        try await requirePlannedLength(bytes.count, terms, client: client)
+        var result = try EvaluationResult.read(JSONValue.parse(bytes), isPrivate: !terms.releasedMetrics.isEmpty)
+        if terms.judgesMetrics {
+            if let fault = MetricSums.implausible(result.metrics, exampleCount: result.numExamples) {
+                throw CoordinationError(.unprocessable, "metrics_implausible", "the sums cannot be: \(fault)")
+            }
+            result.metrics = MetricSums.counted(result.metrics)
+        }
         if !terms.releasedMetrics.isEmpty { try await keep(bytes, of: result, terms) }
         defer { if !terms.releasedMetrics.isEmpty { try? FileManager.default.removeItem(atPath: terms.spoolPath) } }
         let receipt = try await coordinator.finishUpdate(
@@ -122,14 +198,22 @@ extension CoordinatorAPI {
     /// Whoever asks has given up an earlier request, which writes no more afterwards.
     private func uploadState(_ request: ServerRequest) async throws -> ServerResponse {
         let client = try await requireClient(request)
-        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        let terms = try await coordinator.beginUpdate(
+            assignment: Self.assignment(request),
+            client: client,
+            isReceiving: false
+        )
         if let receipt = terms.accepted { return Self.complete(receipt) }
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
         // What was being judged a moment ago may have been accepted meanwhile.
-        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client)
+        let now = try await coordinator.beginUpdate(
+            assignment: terms.assignmentID,
+            client: client,
+            isReceiving: false
+        )
         if let receipt = now.accepted { return Self.complete(receipt) }
-        var response = Self.progress(offset: session.offset)
+        var response = Self.progress(offset: try session.offset())
         if let name = UploadField.limit { response.headers[name] = "max-size=\(terms.byteLimit)" }
         return response
     }
@@ -142,7 +226,11 @@ extension CoordinatorAPI {
         let part = try ContentDigest.contentDigest(of: request)
         let whole = try ContentDigest.representationDigest(of: request)
         try Self.requirePartType(request)
-        let terms = try await coordinator.beginUpdate(assignment: Self.assignment(request), client: client)
+        let terms = try await coordinator.beginUpdate(
+            assignment: Self.assignment(request),
+            client: client,
+            digest: whole
+        )
         guard !terms.isEvaluation else {
             throw ParseFailure(status: 415, detail: "this is an evaluation: PUT its sums as application/json")
         }
@@ -151,13 +239,19 @@ extension CoordinatorAPI {
         guard start <= terms.byteLimit, (length ?? 0) <= terms.byteLimit - start else {
             throw BodySpool.tooLarge(terms.byteLimit)
         }
-        let lease = try uploads.take(length ?? terms.byteLimit - start, for: terms.assignmentID, until: terms.deadline)
+        let lease = try uploads.take(
+            length ?? terms.byteLimit - start,
+            for: terms.assignmentID,
+            run: terms.runID,
+            until: terms.deadline
+        )
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
         // What was being judged a moment ago may have been accepted meanwhile.
-        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client)
+        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client, digest: whole)
         if let receipt = now.accepted { return try Self.again(receipt, whole) }
-        guard start == session.offset else { throw UploadOffsetError(expected: session.offset, provided: start) }
+        let arrived = try session.offset()
+        guard start == arrived else { throw UploadOffsetError(expected: arrived, provided: start) }
         try session.open(at: start, byteCount: length, byteLimit: terms.byteLimit, lease: lease)
         let sink = DigestingSink(session, isHashed: part != nil)
         do {
@@ -171,7 +265,15 @@ extension CoordinatorAPI {
             try session.truncate(to: start)
             throw ContentDigest.mismatch("Content-Digest")
         }
-        guard isLast else { return Self.progress(offset: try await session.sync()) }
+        guard isLast else {
+            do {
+                return Self.progress(offset: try await session.sync())
+            } catch {
+                // They are not held here: the client sends all again.
+                if Self.mayHaveLostBytes(error) { try session.truncate(to: 0) }
+                throw error
+            }
+        }
         return try await finish(session, terms, client: client, whole: whole)
     }
 
@@ -192,7 +294,7 @@ extension CoordinatorAPI {
             try? FileManager.default.removeItem(atPath: terms.judgedPath)
             return response
         } catch {
-            if (error as? CoordinationError)?.kind == .unavailable {
+            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error) {
                 // Nothing is wrong with the bytes: the client need not send them again.
                 session.putBack(terms.judgedPath)
             } else {
@@ -200,6 +302,12 @@ extension CoordinatorAPI {
             }
             throw error
         }
+    }
+
+    /// Whether bytes that arrived may not be in the file: a disk that has failed to sync once says that a second try succeeded.
+    private static func mayHaveLostBytes(_ error: any Error) -> Bool {
+        guard let failure = StorageFailure(error) else { return false }
+        return [.sync, .write].contains(failure.action) && failure.role != .database
     }
 
     // MARK: - Fields
@@ -218,9 +326,10 @@ extension CoordinatorAPI {
     }
 
     private static func complete(_ receipt: UpdateReceipt) -> ServerResponse {
+        // 0 where nothing is known about the update any more: a client that sends anything hears that it was accepted.
         var response = progress(offset: receipt.bytes)
         if let name = UploadField.complete { response.headers[name] = "?1" }
-        if let name = ContentDigest.representationField {
+        if receipt.compared != false, let name = ContentDigest.representationField {
             response.headers[name] = ContentDigest.text(hexadecimal: receipt.sha256)
         }
         return response
@@ -228,7 +337,12 @@ extension CoordinatorAPI {
 
     /// The answer to bytes of an update that was accepted already.
     private static func again(_ receipt: UpdateReceipt, _ whole: [UInt8]?) throws -> ServerResponse {
-        guard let whole, Secrets.hexadecimal(whole) == receipt.sha256 else { throw updateDiffers }
+        if receipt.compared == false {
+            var receipt = receipt
+            receipt.sha256 = whole?.hexadecimal ?? ""
+            return try json(receipt)
+        }
+        guard let whole, whole.hexadecimal == receipt.sha256 else { throw updateDiffers }
         return try json(receipt)
     }
 

@@ -11,6 +11,8 @@ package struct CoordinatorAPI: Sendable {
     let coordinator: Coordinator
     let isOpen: Bool
     let makeInitialModel: @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    /// The names of models that run files may give; `nil`: any.
+    let architectures: [String]?
     let baseLayout: @Sendable (RunSpecification.Model) throws -> ParameterLayout?
     let modelFiles: ModelFiles
     /// The files of a model's directory, from its weights and those of the base that it names.
@@ -30,6 +32,7 @@ package struct CoordinatorAPI: Sendable {
     ///   - requestLog: Where requests are logged.
     ///   - limits: How often callers may ask.
     ///   - makeInitialModel: The first version of a built-in architecture; the server itself links no trainer.
+    ///   - architectures: The names of models that run files may give; absent: any.
     ///   - baseLayout: The tensors of the other model that a built-in architecture builds on.
     ///   - modelFiles: What a model's archive holds beside its card and specification.
     package init(
@@ -38,6 +41,7 @@ package struct CoordinatorAPI: Sendable {
         requestLog: RequestLog = RequestLog(),
         limits: CallerLimits = CallerLimits(),
         makeInitialModel: @escaping @Sendable (RunSpecification.Model) throws -> ParameterVector?,
+        architectures: [String]? = nil,
         baseLayout: @escaping @Sendable (RunSpecification.Model) throws -> ParameterLayout? = { _ in nil },
         modelFiles: @escaping ModelFiles = { _, weights, _ in
             [ArchiveFile(name: "model.safetensors", content: .file(path: weights))]
@@ -54,6 +58,7 @@ package struct CoordinatorAPI: Sendable {
             now: coordinator.configuration.now
         )
         self.makeInitialModel = makeInitialModel
+        self.architectures = architectures
         self.baseLayout = baseLayout
         self.modelFiles = modelFiles
     }
@@ -61,7 +66,10 @@ package struct CoordinatorAPI: Sendable {
     /// Every route of the API.
     package func router() -> Router {
         var router = Router(errorHandler: ErrorMapping.response)
-        router.admit = admit
+        router.admit = { request in
+            try admit(&request)
+            try Self.requireIdentity(request)
+        }
         router.around = { request, handler in try await audited(request) { try await negotiated($0, handler) } }
         router.observe = observed
         router.inFlight = { [metrics = coordinator.metrics] in
@@ -95,7 +103,7 @@ package struct CoordinatorAPI: Sendable {
         router.add("GET", "/healthz", immediately: { Self.takesJSON($0) ? healthy : nil }, otherwise: { _ in healthy })
         router.add("GET", "/readyz") { _ in
             try await coordinator.checkStorage()
-            return try Self.json(["status": "ready"])
+            return try Self.json(["status": "ready", "ledger_record": await coordinator.ledgerRecordState])
         }
         router.add("GET", "/metrics") { request in
             try await requireViewer(request)
@@ -116,7 +124,8 @@ package struct CoordinatorAPI: Sendable {
         }
         router.add("GET", "/v1/populations") { request in
             try await requireViewer(request)
-            return try Self.list(await coordinator.listPopulations(), request)
+            let (limit, cursor) = try request.page()
+            return try Self.list(await coordinator.listPopulations(from: cursor ?? 0, limit: limit))
         }
         router.add("GET", "/v1/populations/{population}") { request in
             try await requireViewer(request)
@@ -124,19 +133,26 @@ package struct CoordinatorAPI: Sendable {
         }
         router.add("GET", "/v1/populations/{population}/ledger") { request in
             try await requireViewer(request)
-            if request.query["format"] == "audit" {
-                return try Self.json(await coordinator.ledgerAudit(population: request.parameters["population"] ?? ""))
+            let population = request.parameters["population"] ?? ""
+            switch try request.choice("format", default: LedgerFormat.json) {
+            case .audit: return try Self.json(await coordinator.ledgerAudit(population: population))
+            case .json:
+                let (limit, cursor) = try request.page()
+                let rows = try await coordinator.ledgerRows(population: population, from: cursor ?? 0, limit: limit)
+                return try Self.list(Listing(items: rows.map(LedgerRowView.init), next: rows.next))
+            case .jsonl: break
             }
-            let rows = try await coordinator.ledgerRows(population: request.parameters["population"] ?? "")
-                .map(LedgerRowView.init)
-            guard try request.choice("format", of: ["json", "jsonl"]) == "jsonl" else {
-                return try Self.list(rows, request)
-            }
+            let first = try await coordinator.ledgerRows(population: population, limit: 1000)
             return ServerResponse(
                 status: 200,
                 headers: [.contentType: "application/jsonl"],
                 body: .stream { send in
-                    for row in rows { try await send(Array(try WireCoding.encode(row)) + [10]) }
+                    var part = first
+                    while true {
+                        for row in part { try await send(Array(try WireCoding.encode(LedgerRowView(row))) + [10]) }
+                        guard let next = part.next else { return }
+                        part = try await coordinator.ledgerRows(population: population, from: next, limit: 1000)
+                    }
                 }
             )
         }
@@ -152,18 +168,23 @@ package struct CoordinatorAPI: Sendable {
         }
         router.add("GET", "/v1/clients") { request in
             try await requireViewer(request)
-            return try Self.list(await coordinator.listClients(), request)
+            let (limit, cursor) = try request.page()
+            return try Self.list(await coordinator.listClients(from: cursor ?? 0, limit: limit))
         }
         router.add("GET", "/v1/clients/{client}") { request in
             let id = request.parameters["client"] ?? ""
             let caller = try await principal(request)
             guard caller.staffRole != nil || caller == .client(id: id) else { throw Self.forbidden }
-            return try Self.tagged(await coordinator.client(id), request)
+            return try Self.tagged(await coordinator.clientView(id), request)
         }
         router.add("PATCH", "/v1/clients/{client}") { request in
             let id = request.parameters["client"] ?? ""
-            if try await principal(request) != .client(id: id) { try await requireOperator(request) }
-            let body = try ClientChange.read(await Self.document(request))
+            if try await principal(request) == .client(id: id) {
+                try noteRenewal("client " + id)
+            } else {
+                try await requireOperator(request)
+            }
+            let body = try ClientChange.read(await Self.clientDocument(request))
             return try Self.json(
                 await change(request, of: { try $0.client(id) }) { try $0.changeClient(id, body) }
             )
@@ -177,6 +198,24 @@ package struct CoordinatorAPI: Sendable {
     }
 
     // MARK: - Bodies
+
+    /// The most bytes of a document that clients send again and again: a check-in that names 1,000 runs has half of them.
+    static let clientDocumentBytes = 64 << 10
+
+    /// A document of a client: as small as what clients say, since they are many.
+    static func clientDocument(_ request: ServerRequest) async throws -> JSONValue {
+        var request = request
+        request.documentByteLimit = min(request.documentByteLimit, clientDocumentBytes)
+        return try await document(request)
+    }
+
+    /// Refuses a body in another coding before anything is done with the request: no route reads one, and an assignment whose
+    /// update comes like that lives on.
+    private static func requireIdentity(_ request: ServerRequest) throws {
+        guard let coding = request.headers[.contentEncoding] else { return }
+        let names = coding.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces).lowercased() }
+        guard names.allSatisfy({ $0.isEmpty || $0 == "identity" }) else { throw ContentCodingError(coding: coding) }
+    }
 
     static func document(_ request: ServerRequest) async throws -> JSONValue {
         let type = (request.headers[.contentType] ?? "application/json").prefix { $0 != ";" }
@@ -206,17 +245,19 @@ package struct CoordinatorAPI: Sendable {
     }
 
     /// A page of items; the cursor is the position after the last item shown.
-    static func list<Item: Encodable>(_ items: [Item], _ request: ServerRequest) throws -> ServerResponse {
+    static func list<Item: Encodable & Sendable>(_ items: [Item], _ request: ServerRequest) throws -> ServerResponse {
         let (limit, cursor) = try request.page()
-        // A cursor beyond the end of a list that has shrunk gives the end.
-        let start = min(cursor ?? 0, items.count)
-        let end = min(items.count, start + limit)
-        return try json(Page(items: Array(items[start..<end]), nextCursor: end < items.count ? String(end) : nil))
+        return try list(Listing(items, from: cursor ?? 0, limit: limit))
+    }
+
+    /// A page that was cut out where the list is.
+    static func list<Item: Encodable>(_ page: Listing<Item>) throws -> ServerResponse {
+        try json(Page(items: page.items, nextCursor: page.next.map(String.init)))
     }
 }
 
 /// A charge as it is shown; with `created_at` in milliseconds an outsider can compute the chain of hashes again.
-private struct LedgerRowView: Encodable {
+private struct LedgerRowView: Encodable, Sendable {
     var sequence: Int
     var populationId: String
     var runId: String
@@ -228,20 +269,36 @@ private struct LedgerRowView: Encodable {
     var createdAt: String
     var previousHash: String
     var rowHash: String
+    var format: Int
+    var populationNumber: Int?
+    var populationPreviousHash: String?
 
     init(_ row: LedgerRow) {
+        format = row.format
+        populationNumber = row.populationNumber
+        populationPreviousHash = row.populationPreviousHash
         sequence = row.sequence
         populationId = row.populationId
         runId = row.runId
         round = row.round
         attempt = row.attempt
-        state = row.state
+        state = row.state.rawValue
         event = row.event
         epsilonAfter = row.epsilonAfter
         createdAt = row.createdAt.wireTimestamp
         previousHash = row.previousHash
         rowHash = row.rowHash
     }
+}
+
+/// A body that is compressed, or coded in another way.
+struct ContentCodingError: Error {
+    var coding: String
+}
+
+/// How a population's ledger is shown.
+private enum LedgerFormat: String, CaseIterable {
+    case json, jsonl, audit
 }
 
 /// One page of a list.

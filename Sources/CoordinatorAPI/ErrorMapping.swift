@@ -1,6 +1,7 @@
 import Coordination
 import HTTPServing
 import HTTPTypes
+import StrictJSON
 import Tensors
 import WireFormat
 
@@ -18,15 +19,13 @@ enum ErrorMapping {
         if let offset = error as? UploadOffsetError, let name = UploadField.offset {
             headers[name] = String(offset.expected)
         }
+        if error is ContentCodingError { headers[.acceptEncoding] = "identity" }
         if let condition = error as? PreconditionError { headers[.eTag] = condition.tag }
         if problem.status == 401 { headers[.wwwAuthenticate] = "Bearer" }
         var response = ServerResponse(status: problem.status, headers: headers, body: .bytes(bytes))
         response.problemCode = problem.code
         return response
     }
-
-    /// So many wrong fields are named at a time: a document of nothing else would have an answer many times its size.
-    private static let problemLimit = 100
 
     /// Whether the error is the server's own fault.
     static func isInternal(_ error: any Error) -> Bool { document(of: error).status == 500 }
@@ -36,9 +35,12 @@ enum ErrorMapping {
 
     private static func document(of error: any Error) -> ProblemDocument {
         switch error {
+        case SafetensorsError.inputOutput(let path, let code):
+            return document(of: StorageFailure(.read, path: path, code: code).error)
         case let error as CoordinationError:
             let (status, title) = status(of: error.kind)
             return ProblemDocument(title: title, status: status, detail: error.message, code: error.code)
+        case let failure as StoreFailure: return document(of: failure.error)
         case is RecoveringError:
             return ProblemDocument(
                 title: "Not available now",
@@ -53,9 +55,11 @@ enum ErrorMapping {
                 status: 422,
                 detail: error.problems.count == 1
                     ? (first.map { $0.pointer.isEmpty ? "it \($0.detail)" : "\($0.pointer) \($0.detail)" } ?? "")
-                    : "\(error.problems.count) fields are wrong; see errors\(error.problems.count > problemLimit ? ", the first \(problemLimit)" : "")",
+                    : error.problems.count > DocumentError.countLimit
+                        ? "more than \(DocumentError.countLimit) fields are wrong; see errors for some of them"
+                        : "\(error.problems.count) fields are wrong; see errors",
                 code: "invalid_document",
-                errors: Array(error.problems.prefix(problemLimit))
+                errors: Array(error.problems.prefix(DocumentError.countLimit))
             )
         case let error as SafetensorsError:
             return ProblemDocument(
@@ -79,11 +83,19 @@ enum ErrorMapping {
                     + "read it again and decide anew",
                 code: "precondition_failed"
             )
+        case let error as ContentCodingError:
+            return ProblemDocument(
+                title: ReasonPhrase.of(415),
+                status: 415,
+                detail: "the body has Content-Encoding '\(error.coding.prefix(40))'; send it as it is, without that "
+                    + "field: updates are made smaller by the run's training.encoding",
+                code: "unsupported_media_type"
+            )
         case let limit as RateLimitError:
             return ProblemDocument(
                 title: "Too many requests",
                 status: 429,
-                detail: "this \(limit.scope == "client" ? "client" : "address") asks too often; see Retry-After",
+                detail: "this \(limit.scope == .client ? "client" : "address") asks too often; see Retry-After",
                 code: "rate_limited"
             )
         case is ConnectionError:
@@ -102,6 +114,7 @@ enum ErrorMapping {
                 code: code(of: failure.status)
             )
         default:
+            if let failure = StorageFailure(error) { return document(of: failure.error) }
             return ProblemDocument(
                 title: "Internal error",
                 status: 500,

@@ -18,12 +18,32 @@ extension ServerRequest {
     }
 
     /// One of a closed set of words; the first where it is absent.
-    func choice(_ name: String, of allowed: [String]) throws(ParseFailure) -> String {
-        guard let text = query[name] else { return allowed.first ?? "" }
-        guard allowed.contains(text) else {
-            throw ParseFailure(status: 400, detail: "\(name) must be one of \(allowed.joined(separator: ", "))")
+    func choice<Word: RawRepresentable & CaseIterable>(
+        _ name: String,
+        default fallback: Word
+    ) throws(ParseFailure) -> Word where Word.RawValue == String {
+        try choice(name, among: Array(Word.allCases), default: fallback)
+    }
+
+    /// One of some words of a closed set.
+    func choice<Word: RawRepresentable>(
+        _ name: String,
+        among allowed: [Word],
+        default fallback: Word
+    ) throws(ParseFailure) -> Word where Word.RawValue == String {
+        guard let text = query[name] else { return fallback }
+        guard let word = allowed.first(where: { $0.rawValue == text }) else {
+            let words = allowed.map(\.rawValue).joined(separator: ", ")
+            throw ParseFailure(status: 400, detail: "\(name) must be one of \(words)")
         }
-        return text
+        return word
+    }
+
+    /// A parameter that is `true` or `false`; absent: `false`.
+    func flag(_ name: String) throws(ParseFailure) -> Bool {
+        guard let text = query[name] else { return false }
+        guard let value = Bool(text) else { throw ParseFailure(status: 400, detail: "\(name) must be true or false") }
+        return value
     }
 
     /// The `limit` and `cursor` of a list.

@@ -66,6 +66,7 @@ extension CoordinatorAPI {
 
     /// Logs what the answer does not say: errors that are the server's own fault.
     func noteFailure(_ error: any Error, _ request: ServerRequest) {
+        if let failure = StorageFailure(error) { coordinator.storage.note(failure) }
         guard ErrorMapping.isInternal(error) else { return }
         requestLog.logger.error(
             "A request failed inside the server",

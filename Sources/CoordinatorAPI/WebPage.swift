@@ -33,7 +33,8 @@ enum WebPage {
     }
 
     private static let dashboardScript = [
-        EmbeddedText.dashboardWordsJs, EmbeddedText.dashboardConnectionJs, EmbeddedText.dashboardHistoryJs,
+        EmbeddedText.dashboardWordsJs, PageVocabulary.script, EmbeddedText.dashboardConnectionJs,
+        EmbeddedText.dashboardHistoryJs,
         EmbeddedText.dashboardChartsJs,
         EmbeddedText.dashboardPartsJs, EmbeddedText.dashboardTableJs, EmbeddedText.dashboardTermsJs,
         EmbeddedText.dashboardVocabularyJs,
@@ -59,7 +60,7 @@ enum WebPage {
         for item in (field ?? "").lowercased().split(separator: ",") {
             let parts = item.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }
             let quality = parts.dropFirst().first { $0.hasPrefix("q=") }.flatMap { Double($0.dropFirst(2)) } ?? 1
-            guard let tag = parts.first?.prefix(2), tag == "zh" || tag == "en", quality > best.weight else { continue }
+            guard let tag = parts.first?.prefix(2), ["zh", "en"].contains(tag), quality > best.weight else { continue }
             best = (String(tag), quality)
         }
         return best.language

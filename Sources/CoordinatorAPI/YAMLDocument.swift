@@ -9,6 +9,11 @@ package enum YAMLDocument {
     ///
     /// - Throws: `DocumentError`, as for text.
     package static func parse(_ bytes: [UInt8]) throws -> JSONValue {
+        if bytes.starts(with: [0xFE, 0xFF]) || bytes.starts(with: [0xFF, 0xFE]) {
+            throw DocumentError("", "is UTF-16 by its first bytes: save it as UTF-8")
+        }
+        // The mark of UTF-8 at the beginning is no part of the text.
+        let bytes = bytes.starts(with: [0xEF, 0xBB, 0xBF]) ? Array(bytes.dropFirst(3)) : bytes
         guard let text = String(validating: bytes, as: UTF8.self) else {
             // The longest beginning that is text ends in the line that is none.
             let line =
@@ -30,7 +35,7 @@ package enum YAMLDocument {
             throw DocumentError("", "has the alias *\(name): aliases are not taken, write out what it stands for")
         }
         do {
-            guard let root = try Yams.compose(yaml: text) else { return .object([:]) }
+            guard let root = try Yams.compose(yaml: text, resolver) else { return .object([:]) }
             return try convert(root, depth: 0)
         } catch let error as DocumentError {
             throw error
@@ -55,7 +60,7 @@ package enum YAMLDocument {
     private static func convert(_ node: Node, depth: Int) throws -> JSONValue {
         guard depth < 64 else { throw DocumentError("", "is not valid YAML: nested deeper than 64 levels") }
         switch node {
-        case .scalar(let text): return try scalar(node.any, written: text)
+        case .scalar(let text): return try scalar(text, node.tag)
         case .sequence(let sequence): return .array(try sequence.map { try convert($0, depth: depth + 1) })
         case .mapping(let mapping):
             var fields: [String: JSONValue] = [:]
@@ -74,21 +79,54 @@ package enum YAMLDocument {
         }
     }
 
-    /// A scalar as JSON would have it: numbers by the same rule, and what JSON has no kind for (dates, bytes) as it is written.
-    private static func scalar(_ value: Any, written: Node.Scalar) throws -> JSONValue {
-        switch value {
-        case let boolean as Bool: return .boolean(boolean)
-        case let integer as Int: return JSONValue(Double(integer))
-        case let number as Double: return try finite(number, written)
-        case is NSNull: return .null
-        default:
-            // An integer of more than 64 bits comes back as text, and is a number in JSON.
-            let isWhole = written.tag == Tag(.int) && written.string.wholeMatch(of: /[-+]?[1-9][0-9]*/) != nil
-            if isWhole, let number = Double(written.string) {
-                return try finite(number, written)
+    /// The core schema of YAML 1.2 (section 10.3.2), which is JSON's kinds and no others: `yes`, `010` as eight, `1:30` and `1_000`
+    /// were YAML 1.1's.
+    private static let resolver: Resolver = {
+        let rules: [(Tag.Name, String)] = [
+            (.null, "^(~|null|Null|NULL|)$"), (.bool, "^(true|True|TRUE|false|False|FALSE)$"),
+            (.int, "^([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+            (.float, #"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"#),
+        ]
+        return rules.reduce(Resolver.basic) { resolver, rule in
+            guard let next = try? resolver.appending(rule.0, rule.1) else {
+                preconditionFailure("the patterns of the core schema are regular expressions")
             }
-            return .string(written.string)
+            return next
         }
+    }()
+
+    /// A scalar as JSON would have it: numbers by the same rule, and what JSON has no kind for (dates, bytes) as it is written.
+    private static func scalar(_ written: Node.Scalar, _ tag: Tag) throws -> JSONValue {
+        let text = written.string
+        switch tag {
+        case Tag(.null) where ["", "~"].contains(text) || text.lowercased() == "null": return .null
+        case Tag(.bool) where ["true", "false"].contains(text.lowercased()):
+            return .boolean(text.lowercased() == "true")
+        case Tag(.int), Tag(.float):
+            guard let number = number(text) else { return .string(text) }
+            return try finite(number, written)
+        default: return .string(text)
+        }
+    }
+
+    /// The number that a text is in the core schema; `nil` where it is none.
+    private static func number(_ text: String) -> Double? {
+        for (prefix, radix) in [("0o", 8), ("0x", 16)] where text.hasPrefix(prefix) {
+            let digits = text.dropFirst(2)
+            guard !digits.isEmpty, digits.allSatisfy(\.isHexDigit) else { return nil }
+            return UInt64(digits, radix: radix).map { Double($0) }
+        }
+        let sign = text.hasPrefix("-") ? -1.0 : 1
+        let plain = text.hasPrefix("-") || text.hasPrefix("+") ? text.dropFirst() : text[...]
+        switch plain.lowercased() {
+        case ".inf": return sign * .infinity
+        case ".nan": return .nan
+        default: break
+        }
+        // Double would take more: hexadecimal fractions, `infinity`, `nan(1)`.
+        let isDecimal = plain.utf8.allSatisfy { (48...57).contains($0) || [43, 45, 46, 69, 101].contains($0) }
+        guard isDecimal, let value = Double(plain.hasPrefix(".") ? "0" + plain : String(plain)) else { return nil }
+        return sign * value
     }
 
     private static func finite(_ number: Double, _ written: Node.Scalar) throws -> JSONValue {

@@ -12,6 +12,13 @@ public enum PrivacyError: Error, Equatable, Sendable {
     case unsupportedEvent(event: String, accountant: String)
     /// No noise in the searched range meets the target.
     case unreachableTarget(epsilon: Double, delta: Double)
+    /// The answer takes more arithmetic than a question may.
+    case tooCostly(cells: Int, limit: Int)
+}
+
+extension PrivacyError {
+    /// Whether the question was refused for what its answer takes.
+    public var isTooCostly: Bool { if case .tooCostly = self { true } else { false } }
 }
 
 extension PrivacyError: CustomStringConvertible {
@@ -27,8 +34,16 @@ extension PrivacyError: CustomStringConvertible {
             "the \(accountant) accountant has no sound rule for the event \(event)"
         case .unreachableTarget(let epsilon, let delta):
             "no noise multiplier up to 1e6 meets epsilon \(epsilon) at delta \(delta)"
+        case .tooCostly(let cells, let limit):
+            "it takes too much arithmetic by loss distributions, \(Self.millions(cells)) million cells where \(Self.millions(limit)) "
+                + "million are allowed: give the noise multiplier in place of a target, fewer rounds, or another accountant"
         }
     }
+}
+
+extension PrivacyError {
+    /// Millions with one digit after the point.
+    private static func millions(_ cells: Int) -> Double { (Double(cells) / 100_000).rounded(.up) / 10 }
 }
 
 /// Range checks shared by mechanisms and accountants.
@@ -45,9 +60,16 @@ enum Require {
         }
     }
 
+    /// A noise multiplier or a scale for which curves are computed.
+    static func noise(_ name: String, _ value: Double) throws(PrivacyError) {
+        guard value >= 1e-4, value <= 1e12 else {
+            throw .invalidParameter(name: name, value: value, allowed: "1e-4 to 1e12")
+        }
+    }
+
     static func samplingRate(_ value: Double) throws(PrivacyError) {
-        guard value > 0, value <= 1 else {
-            throw .invalidParameter(name: "sampling_rate", value: value, allowed: "more than 0 and at most 1")
+        guard value >= 1e-15, value <= 1 else {
+            throw .invalidParameter(name: "sampling_rate", value: value, allowed: "1e-15 to 1")
         }
     }
 }

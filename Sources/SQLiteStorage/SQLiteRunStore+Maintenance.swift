@@ -8,25 +8,25 @@ package struct SQLiteInspection {
 
     /// Opens a database without changing it.
     ///
-    /// - Throws: The database's error, such as for a file that is no database.
+    /// - Throws: `StoreFailure`, such as for a file that is no database.
     package init(path: String) throws {
         var configuration = Configuration()
         configuration.readonly = true
         configuration.busyMode = .timeout(10)
-        queue = try DatabaseQueue(path: path, configuration: configuration)
+        queue = try StoreFailure.naming { try DatabaseQueue(path: path, configuration: configuration) }
     }
 
     /// What SQLite's own checks say, and whether the schema is this program's.
     package func findings() throws -> [Finding] {
-        try queue.read { database in
+        try read { database in
             var findings: [Finding] = []
             let integrity = try String.fetchAll(database, sql: "PRAGMA integrity_check(20)")
             if integrity == ["ok"] {
-                findings.append(Finding("ok", "database", "SQLite finds its file whole"))
+                findings.append(Finding(.ok, "database", "SQLite finds its file whole"))
             } else {
                 findings += integrity.map {
                     Finding(
-                        "error",
+                        .error,
                         "database_damaged",
                         "SQLite: \($0)",
                         remedy: "restore the last backup: martlet restore"
@@ -36,7 +36,7 @@ package struct SQLiteInspection {
             let orphans = try Row.fetchAll(database, sql: "PRAGMA foreign_key_check")
             findings += orphans.prefix(20).map {
                 Finding(
-                    "error",
+                    .error,
                     "row_orphaned",
                     "a row refers to one that is not there: \($0)",
                     remedy: "restore a backup"
@@ -46,8 +46,8 @@ package struct SQLiteInspection {
             if try migrator.hasBeenSuperseded(database) {
                 findings.append(
                     Finding(
-                        "error",
-                        "schema_too_new",
+                        .error,
+                        Finding.schemaTooNew,
                         "a newer version of Martlet wrote this database",
                         remedy: "run that version, or restore a backup made before the upgrade"
                     )
@@ -55,7 +55,7 @@ package struct SQLiteInspection {
             } else if try !migrator.hasCompletedMigrations(database) {
                 findings.append(
                     Finding(
-                        "notice",
+                        .notice,
                         "schema_old",
                         "an older version of Martlet wrote this database",
                         remedy:
@@ -72,24 +72,32 @@ package struct SQLiteInspection {
     /// An older version's is copied to a file that only this connection knows, and brought up to date there.
     package func state() throws -> StoredState? {
         let migrator = SchemaMigrations.migrator
-        if try queue.read({ try migrator.hasBeenSuperseded($0) }) { return nil }
-        if try queue.read({ try migrator.hasCompletedMigrations($0) }) { return try queue.read(SQLiteRunStore.load) }
-        let copy = try DatabaseQueue(path: "")
-        try queue.backup(to: copy)
-        try migrator.migrate(copy)
-        let state = try copy.read(SQLiteRunStore.load)
-        try copy.close()
-        return state
+        if try read({ try migrator.hasBeenSuperseded($0) }) { return nil }
+        if try read({ try migrator.hasCompletedMigrations($0) }) { return try read(SQLiteRunStore.load) }
+        return try StoreFailure.naming {
+            let copy = try DatabaseQueue(path: "")
+            try queue.backup(to: copy)
+            try migrator.migrate(copy)
+            let state = try copy.read(SQLiteRunStore.load)
+            try copy.close()
+            return state
+        }
     }
 
     /// Copies the database page by page, consistent as of one moment.
     package func backUp(to path: String) throws {
         OwnerOnlyFile.make(path)
-        let target = try DatabaseQueue(path: path)
-        try queue.backup(to: target)
-        try target.close()
+        try StoreFailure.naming {
+            let target = try DatabaseQueue(path: path)
+            try queue.backup(to: target)
+            try target.close()
+        }
     }
 
     /// Lets go of the file.
     package func close() throws { try queue.close() }
+
+    private func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
+        try StoreFailure.naming { try queue.read { try StoreFailure.named($0, body) } }
+    }
 }

@@ -1,10 +1,26 @@
 package import Coordination
 import Foundation
 import GRDB
+import Synchronization
+import WireFormat
 
 /// The durable store: one SQLite database in WAL mode with `synchronous = FULL`.
+///
+/// Each transaction writes its number. After one that failed the database is opened again and the number says whether it is stored:
+/// what a failed sync leaves of the write-ahead log may be a whole transaction.
 package final class SQLiteRunStore: RunStore {
-    private let pool: DatabasePool
+    private struct State: Sendable {
+        /// Absent while the database cannot be opened again.
+        var pool: DatabasePool?
+        /// The number of the last transaction that is known to be stored.
+        var mark: Int
+        /// Whether the one after it may be stored.
+        var isInDoubt = false
+    }
+
+    private let path: String
+    private let patienceSeconds: Double
+    private let state: Mutex<State>
 
     /// Opens or creates the database and brings its schema up to date.
     ///
@@ -14,32 +30,34 @@ package final class SQLiteRunStore: RunStore {
     ///   - path: The database file; `-wal` and `-shm` files appear beside it.
     ///   - patienceSeconds: How long a transaction waits for another process that holds the database. The coordinator
     ///     answers nobody meanwhile, so it is short.
-    /// - Throws: `StoreFailure` when it cannot be opened, checked or migrated; `CoordinationError` with code
-    ///   `database_damaged` or `schema_too_new`.
+    /// - Throws: `StoreFailure` when it is damaged, or cannot be opened or migrated; `CoordinationError` with code
+    ///   `schema_too_new`.
     package init(path: String, patienceSeconds: Double = 2) throws {
-        do {
-            pool = try Self.open(path: path, patienceSeconds: patienceSeconds)
-        } catch let error as DatabaseError {
-            throw StoreFailure(error)
+        let (pool, mark) = try StoreFailure.naming {
+            let pool = try Self.open(path: path, patienceSeconds: patienceSeconds)
+            return (pool, try pool.read { try Self.mark($0) })
         }
+        self.path = path
+        self.patienceSeconds = patienceSeconds
+        state = Mutex(State(pool: pool, mark: mark))
     }
 
-    static func open(path: String, patienceSeconds: Double) throws -> DatabasePool {
+    /// Opens the file; its pages and its schema are not looked at again where this process had it open before (`isKnown`).
+    static func open(path: String, patienceSeconds: Double, isKnown: Bool = false) throws -> DatabasePool {
         var configuration = Configuration()
         configuration.busyMode = .timeout(patienceSeconds)
         configuration.foreignKeysEnabled = true
-        OwnerOnlyFile.make(path)
+        // What is deleted or overwritten leaves no trace in free pages.
+        configuration.prepareDatabase { try $0.execute(sql: "PRAGMA secure_delete = ON") }
+        if !isKnown { OwnerOnlyFile.make(path) }
         let pool = try DatabasePool(path: path, configuration: configuration)
         // A pool sets NORMAL when it turns to the log, after anything that its configuration says: a committed transaction
         // would then survive the end of the process, and not that of the machine.
         try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
+        guard !isKnown else { return pool }
         let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
         guard problems == ["ok"] else {
-            throw CoordinationError(
-                .unavailable,
-                "database_damaged",
-                "SQLite finds \(path) damaged: \(problems.joined(separator: "; "))"
-            )
+            throw StoreFailure(.damaged, detail: problems.joined(separator: "; "), action: .read)
         }
         let migrator = SchemaMigrations.migrator
         // An older program would read a newer schema wrongly, or write rows that the newer program cannot read.
@@ -50,88 +68,176 @@ package final class SQLiteRunStore: RunStore {
                 "\(path) was written by a newer version of Martlet; run that version, or restore a backup made before the upgrade"
             )
         }
+        let mustForget = try pool.read { database in
+            try database.tableExists("assignment")
+                && !migrator.appliedMigrations(database).contains(SchemaMigrations.privacyMigration)
+        }
+        if mustForget {
+            let spool = URL(fileURLWithPath: path).deletingLastPathComponent().appendingPathComponent("spool").path
+            let before = migrator.migrations.prefix { $0 != SchemaMigrations.privacyMigration }
+            if let last = before.last { try migrator.migrate(pool, upTo: last) }
+            try pool.read { try SchemaMigrations.writeReceipts($0, spool: spool) }
+        }
         try migrator.migrate(pool)
+        if mustForget {
+            // Earlier versions deleted without overwriting: pages that are free, and the log, are written anew.
+            try pool.vacuum()
+            try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+        }
         return pool
     }
 
-    package func commit(_ changes: [StoreChange]) throws {
-        do {
-            try write(changes)
-        } catch let error as DatabaseError {
-            throw StoreFailure(error)
-        }
+    private static func mark(_ database: Database) throws -> Int {
+        try Int.fetchOne(database, sql: "SELECT value FROM store_mark") ?? 0
     }
 
-    private func write(_ changes: [StoreChange]) throws {
-        try pool.write { database in
-            for change in changes {
-                switch change {
-                case .population(let record): try record.upsert(database)
-                case .token(let record): try record.upsert(database)
-                case .deleteToken(let hash): _ = try TokenRecord.deleteOne(database, key: hash)
-                case .client(let record): try record.upsert(database)
-                case .run(let record): try record.upsert(database)
-                case .round(let record): try record.upsert(database)
-                case .assignment(let record): try record.upsert(database)
-                case .modelVersion(let record): try record.upsert(database)
-                case .modelMetrics(let record): try record.upsert(database)
-                case .ledger(let row): try row.insert(database)
-                case .history(let row): try row.insert(database)
-                case .audit(let row): try row.insert(database)
-                case .event(let row): try row.insert(database)
-                case .deleteEvents(let id):
-                    try database.execute(sql: "DELETE FROM event WHERE id <= ?", arguments: [id])
-                case .updateScore(let record): try record.upsert(database)
-                }
+    package func commit(_ changes: [StoreChange]) throws {
+        try state.withLock { state in
+            guard let pool = state.pool, !state.isInDoubt else {
+                throw StoreFailure(.unsettled, detail: "a failed transaction is not settled yet")
+            }
+            do {
+                try Self.write(changes, number: state.mark + 1, pool)
+                state.mark += 1
+            } catch let error as StoreFailure {
+                // Whoever holds the database let it not even begin.
+                state.isInDoubt = error.cause != .locked
+                throw error
             }
         }
     }
 
-    package func load() throws -> StoredState { try pool.read { try Self.load($0) } }
+    package func wasLastCommitStored() throws -> Bool {
+        try state.withLock { state in
+            guard state.isInDoubt else { return false }
+            // The last connection that closes writes the log into the database, without what failed; where it cannot, the
+            // next one reads the log as after a crash.
+            if let pool = state.pool { try? pool.close() }
+            state.pool = nil
+            guard access(path, F_OK) == 0 else {
+                throw StoreFailure(.refused, detail: "the database is not there", code: errno, action: .open)
+            }
+            return try StoreFailure.naming {
+                let pool = try Self.open(path: path, patienceSeconds: patienceSeconds, isKnown: true)
+                let found = try pool.read { try Self.mark($0) }
+                guard found == state.mark || found == state.mark + 1 else {
+                    throw StoreFailure(.damaged, detail: "it holds transaction \(found) and not \(state.mark)")
+                }
+                // What is believed now may be in the log's cached pages only: it is written to the database and waited for.
+                if found > state.mark {
+                    _ = try pool.writeWithoutTransaction { try $0.checkpoint(.truncate) }
+                }
+                let isStored = found > state.mark
+                state = State(pool: pool, mark: found)
+                return isStored
+            }
+        }
+    }
+
+    func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
+        guard let pool = state.withLock({ $0.pool }) else {
+            throw StoreFailure(.other, detail: "the database is not open", action: .read)
+        }
+        return try StoreFailure.naming { try pool.read { try StoreFailure.named($0, body) } }
+    }
+
+    private static func write(_ changes: [StoreChange], number: Int, _ pool: DatabasePool) throws(StoreFailure) {
+        let failure = pool.writeWithoutTransaction { database -> StoreFailure? in
+            do {
+                try StoreFailure.named(database) { database in
+                    try database.inTransaction(.immediate) {
+                        try write(changes, database)
+                        try database.execute(sql: "UPDATE store_mark SET value = ?", arguments: [number])
+                        return .commit
+                    }
+                }
+                return nil
+            } catch {
+                return (error as? StoreFailure) ?? StoreFailure(.other, detail: "\(error)")
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    private static func write(_ changes: [StoreChange], _ database: Database) throws {
+        for change in changes {
+            switch change {
+            case .population(let record): try record.upsert(database)
+            case .token(let record): try record.upsert(database)
+            case .deleteToken(let hash): _ = try TokenRecord.deleteOne(database, key: hash)
+            case .client(let record): try record.upsert(database)
+            case .run(let record): try record.upsert(database)
+            case .round(let record): try record.upsert(database)
+            case .assignment(let record): try record.upsert(database)
+            case .modelVersion(let record): try record.upsert(database)
+            case .modelMetrics(let record): try record.upsert(database)
+            case .ledger(let row): try row.insert(database)
+            case .history(let row): try row.insert(database)
+            case .audit(let row): try row.insert(database)
+            case .event(let row): try row.insert(database)
+            case .deleteEvents(let id):
+                try database.execute(sql: "DELETE FROM event WHERE id <= ?", arguments: [id])
+            case .updateScore(let record): try record.upsert(database)
+            }
+        }
+    }
+
+    package func load() throws -> StoredState { try read { try Self.load($0) } }
 
     static func load(_ database: Database) throws -> StoredState {
         var state = StoredState()
-        state.populations = try PopulationRecord.fetchAll(database)
-        state.tokens = try TokenRecord.fetchAll(database)
-        state.clients = try ClientRecord.fetchAll(database)
-        state.runs = try RunRecord.fetchAll(database)
-        state.rounds = try RoundRecord.order(sql: "rowid").fetchAll(database)
-        state.assignments = try AssignmentRecord.fetchAll(database)
-        state.modelVersions = try ModelVersionRecord.order(sql: "run_id, version").fetchAll(database)
-        state.phaseChanges = try HistoryRow.filter(sql: "round > 0 AND state IN ('reporting', 'aggregating')")
-            .order(sql: "rowid").fetchAll(database)
-        state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
-        state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
-        if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),
-            let last = try Int.fetchOne(database, sql: "SELECT max(id) FROM event")
-        {
-            state.eventRange = (first, last)
-        }
+        try loadSmallTables(database, into: &state)
+        state.tokens = try tokens(database)
+        state.clients = try clients(database)
+        state.assignments = try assignments(database)
         return state
     }
 
     package func assignment(_ id: String) throws -> AssignmentRecord? {
-        try pool.read { try AssignmentRecord.fetchOne($0, key: id) }
+        try read { try AssignmentRecord.fetchOne($0, key: id) }
     }
 
-    package func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
-        try pool.read { database in
+    package func history(
+        run: String,
+        round: Int,
+        assignments: Bool,
+        from place: Int,
+        limit: Int
+    ) throws -> [HistoryRow] {
+        try read { database in
             try HistoryRow.filter(
-                sql: "run_id = ? AND round = ? AND (?3 OR assignment_id IS NULL)",
-                arguments: [run, round, assignments]
-            ).order(sql: "rowid")
-                .fetchAll(database)
+                sql: "run_id = ? AND round = ?" + (assignments ? "" : " AND assignment_id IS NULL"),
+                arguments: [run, round]
+            ).order(sql: "rowid").limit(limit, offset: place).fetchAll(database)
+        }
+    }
+
+    package func participations(clients: [String]) throws -> [ParticipationRecord] {
+        try read { database in
+            var records: [ParticipationRecord] = []
+            // A statement takes so many parameters.
+            for start in stride(from: 0, to: clients.count, by: 500) {
+                let part = clients[start..<min(clients.count, start + 500)]
+                let marks = Array(repeating: "?", count: part.count).joined(separator: ",")
+                let rows = try Row.fetchCursor(
+                    database,
+                    sql: "SELECT * FROM participation WHERE client_id IN (\(marks))",
+                    arguments: StatementArguments(part)
+                )
+                while let row = try rows.next() { records.append(ParticipationRecord(row)) }
+            }
+            return records
         }
     }
 
     package func recentHistory(limit: Int) throws -> [HistoryRow] {
-        try pool.read {
+        try read {
             try HistoryRow.filter(sql: "assignment_id IS NULL").order(sql: "rowid DESC").limit(limit).fetchAll($0)
         }
     }
 
     package func events(after id: Int, limit: Int, run: String?) throws -> [EventRow] {
-        try pool.read { database in
+        try read { database in
             try EventRow.filter(sql: "id > ? AND (?2 IS NULL OR run_id = ?2)", arguments: [id, run]).order(sql: "id")
                 .limit(limit).fetchAll(database)
         }
@@ -144,42 +250,27 @@ extension SQLiteRunStore {
         if let before = query.before { request = request.filter(sql: "sequence < ?", arguments: [before]) }
         if let actor = query.actor { request = request.filter(sql: "actor = ?", arguments: [actor]) }
         if let action = query.action { request = request.filter(sql: "action = ?", arguments: [action]) }
-        if let outcome = query.outcome { request = request.filter(sql: "outcome = ?", arguments: [outcome]) }
+        if let outcome = query.outcome { request = request.filter(sql: "outcome = ?", arguments: [outcome.rawValue]) }
         if let since = query.since {
             request = request.filter(sql: "at >= ?", arguments: [since.timeIntervalSince1970])
         }
-        return try pool.read { try request.fetchAll($0) }
+        return try read { try request.fetchAll($0) }
     }
 }
 
 extension SQLiteRunStore {
     package func updateScores(run: String, round: Int) throws -> [UpdateScoreRecord] {
-        try pool.read { database in
+        try read { database in
             try UpdateScoreRecord.filter(sql: "run_id = ? AND round = ?", arguments: [run, round])
                 .order(sql: "attempt DESC, norm DESC, assignment_id").fetchAll(database)
         }
     }
 
     package func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord] {
-        try pool.read { database in
+        try read { database in
             try UpdateScoreRecord.filter(sql: "client_id = ?", arguments: [client]).order(sql: "rowid DESC")
                 .limit(limit).fetchAll(database)
         }
-    }
-}
-
-extension StoreFailure {
-    fileprivate init(_ error: DatabaseError) {
-        let cause: Cause =
-            switch error.resultCode {
-            case .SQLITE_BUSY, .SQLITE_LOCKED: .locked
-            case .SQLITE_FULL: .full
-            case .SQLITE_CORRUPT, .SQLITE_NOTADB: .damaged
-            // A file that may not grow, by quota or limit, fails to be written.
-            case .SQLITE_IOERR where error.extendedResultCode == .SQLITE_IOERR_WRITE: .full
-            default: .other
-            }
-        self.init(cause, detail: error.message ?? "\(error.resultCode)")
     }
 }
 

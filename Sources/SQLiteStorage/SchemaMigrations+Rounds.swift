@@ -17,4 +17,24 @@ extension SchemaMigrations {
         ALTER TABLE assignment ADD COLUMN metrics TEXT;
         ALTER TABLE history ADD COLUMN assignment_id TEXT;
         """
+
+    /// A client may be given work again in the same attempt: the table is made anew, as SQLite cannot change a constraint.
+    static let turns = """
+        CREATE TABLE assignment_next (
+            id TEXT PRIMARY KEY NOT NULL, run_id TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            client_id TEXT NOT NULL REFERENCES client (id), state TEXT NOT NULL, code TEXT, created_at DOUBLE NOT NULL,
+            deadline DOUBLE NOT NULL, update_sha256 TEXT, update_bytes INTEGER, example_count INTEGER,
+            lease_until DOUBLE, progress DOUBLE, ended_at DOUBLE, tier INTEGER, max_steps INTEGER, counted_round INTEGER,
+            metrics TEXT, turn INTEGER NOT NULL DEFAULT 1,
+            UNIQUE (run_id, round, attempt, client_id, turn),
+            FOREIGN KEY (run_id, round, attempt) REFERENCES round (run_id, number, attempt));
+        INSERT INTO assignment_next (
+                id, run_id, round, attempt, client_id, state, code, created_at, deadline, update_sha256, update_bytes,
+                example_count, lease_until, progress, ended_at, tier, max_steps, counted_round, metrics)
+            SELECT id, run_id, round, attempt, client_id, state, code, created_at, deadline, update_sha256, update_bytes,
+                example_count, lease_until, progress, ended_at, tier, max_steps, counted_round, metrics
+            FROM assignment ORDER BY rowid;
+        DROP TABLE assignment;
+        ALTER TABLE assignment_next RENAME TO assignment;
+        """
 }

@@ -48,6 +48,50 @@ enum SchemaMigrations {
         migrator.registerMigration("model versions: clipping norm") { database in
             try database.execute(sql: "ALTER TABLE model_version ADD COLUMN clipping_norm DOUBLE")
         }
+        migrator.registerMigration("assignments: turns in an attempt") { database in
+            try database.execute(sql: turns)
+        }
+        migrator.registerMigration("scale: participations counted, indexes of what is looked for") { database in
+            try database.execute(sql: countedAssignments)
+        }
+        migrator.registerMigration("rounds: clients that were held to a bound") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE round ADD COLUMN capped_weights INTEGER;
+                    ALTER TABLE round ADD COLUMN weight_cap INTEGER;
+                    ALTER TABLE round ADD COLUMN capped_norms INTEGER;
+                    ALTER TABLE round ADD COLUMN norm_bound DOUBLE;
+                    """
+            )
+        }
+        migrator.registerMigration("privacy ledger: numbers and hashes of populations") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE privacy_charge ADD COLUMN format INTEGER NOT NULL DEFAULT 1;
+                    ALTER TABLE privacy_charge ADD COLUMN population_number INTEGER;
+                    ALTER TABLE privacy_charge ADD COLUMN population_previous_hash TEXT;
+                    """
+            )
+        }
+        migrator.registerMigration("clients: generation of their state") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE client ADD COLUMN state_generation INTEGER;
+                    ALTER TABLE client ADD COLUMN state_generation_said INTEGER;
+                    """
+            )
+        }
+        migrator.registerMigration("store: number of the last transaction") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE store_mark (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), value INTEGER NOT NULL);
+                    INSERT INTO store_mark (id, value) VALUES (1, 0);
+                    """
+            )
+        }
+        migrator.registerMigration(privacyMigration) { database in
+            try database.execute(sql: forgettingWhatWasNotNoised)
+        }
         return migrator
     }
 

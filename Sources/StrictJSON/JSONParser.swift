@@ -2,7 +2,8 @@
 ///
 /// Two readers that understand one document differently are a way around whichever of them checks it. So what the standard leaves
 /// open is refused here: names that come twice in an object, lone surrogates, numbers that no double holds, a byte order
-/// mark, text in anything but UTF-8. Nesting has a bound, so that no document exhausts the stack.
+/// mark, text in anything but UTF-8. Nesting and the number of values have
+/// bounds, so that no document exhausts the stack or the memory.
 struct JSONParser {
     /// The deepest nesting that is read.
     static let depthLimit = 64
@@ -10,8 +11,10 @@ struct JSONParser {
     private let bytes: [UInt8]
     private var position = 0
     private var depth = 0
+    private let valueLimit: Int
+    private var valueCount = 0
 
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
+    init(_ bytes: [UInt8], valueLimit: Int) { (self.bytes, self.valueLimit) = (bytes, valueLimit) }
 
     /// The one value that the text must be.
     mutating func document() throws(JSONError) -> JSONValue {
@@ -24,6 +27,10 @@ struct JSONParser {
 
     private mutating func value() throws(JSONError) -> JSONValue {
         guard let byte = current else { throw unexpected("a value") }
+        valueCount += 1
+        guard valueCount <= valueLimit else {
+            throw failure("there are more than \(valueLimit) values", at: position)
+        }
         switch byte {
         case UInt8(ascii: "{"): return try object()
         case UInt8(ascii: "["): return try array()
@@ -48,9 +55,13 @@ struct JSONParser {
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw unexpected("':'") }
             skipSpace()
-            guard fields.updateValue(try value(), forKey: name) == nil else {
-                throw failure("the name \(name.prefix(60).debugDescription) comes twice in one object", at: start)
+            // A dictionary takes names for equal that look alike; to RFC 8259 they are two when their code points differ.
+            if let place = fields.index(forKey: name) {
+                let isSame = fields[place].key.utf8.elementsEqual(name.utf8)
+                let twice = isSame ? "comes twice" : "comes twice, written with different code points,"
+                throw failure("the name \(name.prefix(60).debugDescription) \(twice) in one object", at: start)
             }
+            fields[name] = try value()
             skipSpace()
             if take(UInt8(ascii: "}")) { return leave(.object(fields)) }
             guard take(UInt8(ascii: ",")) else { throw unexpected("',' or '}'") }

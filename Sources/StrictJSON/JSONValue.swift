@@ -8,11 +8,17 @@ package enum JSONValue: Sendable, Equatable {
     case array([JSONValue])
     case object([String: JSONValue])
 
+    /// Values of one document, at most: as a tree small ones need ten times as much memory as their text.
+    package static let countLimit = 4_000_000
+
     /// Reads JSON text: what RFC 8259 calls JSON and nothing else.
     ///
+    /// - Parameters:
+    ///   - bytes: The text.
+    ///   - countLimit: Values that it may hold, those inside others included.
     /// - Throws: ``JSONError`` with the place of the first byte that is wrong.
-    package init(parsing bytes: [UInt8]) throws(JSONError) {
-        var parser = JSONParser(bytes)
+    package init(parsing bytes: [UInt8], countLimit: Int = Self.countLimit) throws(JSONError) {
+        var parser = JSONParser(bytes, valueLimit: countLimit)
         self = try parser.document()
     }
 

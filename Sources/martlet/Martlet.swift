@@ -1,6 +1,10 @@
 import ArgumentParser
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// The one binary: server, clients, operator's tools.
 @main
 struct Martlet: AsyncParsableCommand {
@@ -48,6 +52,27 @@ struct Martlet: AsyncParsableCommand {
     /// On the main thread and before there are others: whichever thread has asked for memory has an arena of its own already.
     @MainActor static func main() async {
         if CommandLine.arguments.dropFirst().first == "serve" { MemoryArenas.limit() }
-        await main(nil)
+        await runToTheEnd()
+    }
+
+    /// Runs the command that the arguments name; its library would print an error's words as they are.
+    private static func runToTheEnd() async {
+        do {
+            var command = try await asyncParseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch {
+            let error: any Error = error is DecodingError ? Failure(error) : error
+            let code = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if !message.isEmpty {
+                if code.isSuccess { print(message) } else { printError(message) }
+            }
+            fflush(nil)
+            Glibc.exit(code.rawValue)
+        }
     }
 }

@@ -48,7 +48,7 @@ struct CurveTests {
             let up = try #require(curve("bytes_up"))
             #expect(curves.totals.bytesUp == Int(up.reduce(0) { $0 + $1[1] }))
             #expect(try await coordinator.run(run).bestVersion == 2)
-            #expect(try await coordinator.overview(role: "viewer").runs.first?.bestVersion == 2)
+            #expect(try await coordinator.overview(role: .viewer).runs.first?.bestVersion == 2)
             #expect(try await coordinator.models(run: run).filter(\.isBest).map(\.version) == [2])
         }
     }

@@ -63,15 +63,10 @@ struct EventTests {
 
     @Test func aListenerHearsWhatHappensAndASlowOneLosesItsStream() async throws {
         let bench = try await Bench(.memory)
-        var configuration = CoordinatorConfiguration(dataDirectory: bench.directory.path)
-        configuration.now = { [clock = bench.clock] in clock.now }
-        configuration.eventQueueLimit = 3
-        configuration.eventListenerLimit = 2
-        let coordinator = try await Coordinator(
-            configuration: configuration,
-            store: bench.store,
-            logger: .init(label: "test")
-        )
+        let coordinator = try await bench.restarted {
+            $0.eventQueueLimit = 3
+            $0.eventListenerLimit = 2
+        }
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let listener = try await coordinator.subscribe()
         let slow = try await coordinator.subscribe()
@@ -93,16 +88,20 @@ struct EventTests {
         #expect(await iterator.next() == nil)
     }
 
+    @Test func oneTokenHasAQuarterOfTheStreams() async throws {
+        let bench = try await Bench(.memory)
+        let coordinator = try await bench.restarted { $0.eventListenerLimit = 12 }
+        var held: [EventSubscription] = []
+        for _ in 0..<3 { held.append(try await coordinator.subscribe(token: "one")) }
+        let error = await #expect(throws: CoordinationError.self) { try await coordinator.subscribe(token: "one") }
+        #expect(error?.code == "too_many_listeners" && error?.message.contains("3 streams") == true)
+        held.append(try await coordinator.subscribe(token: "another"))
+        #expect(await coordinator.listenerCount == 4 && held.count == 4)
+    }
+
     @Test func oldEventsAreDropped() async throws {
         let bench = try await Bench(.memory)
-        var configuration = CoordinatorConfiguration(dataDirectory: bench.directory.path)
-        configuration.now = { [clock = bench.clock] in clock.now }
-        configuration.eventRetention = 20
-        let coordinator = try await Coordinator(
-            configuration: configuration,
-            store: bench.store,
-            logger: .init(label: "test")
-        )
+        let coordinator = try await bench.restarted { $0.eventRetention = 20 }
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         for _ in 0..<50 { _ = try await coordinator.createRun(try Bench.specification(), initialModel: nil) }
         try await coordinator.tick()

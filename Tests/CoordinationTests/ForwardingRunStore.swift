@@ -7,10 +7,14 @@ protocol ForwardingRunStore: RunStore {
 
 extension ForwardingRunStore {
     func commit(_ changes: [StoreChange]) throws { try inner.commit(changes) }
+    func wasLastCommitStored() throws -> Bool { try inner.wasLastCommitStored() }
     func load() throws -> StoredState { try inner.load() }
+    func participations(clients: [String]) throws -> [ParticipationRecord] {
+        try inner.participations(clients: clients)
+    }
     func assignment(_ id: String) throws -> AssignmentRecord? { try inner.assignment(id) }
-    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
-        try inner.history(run: run, round: round, assignments: assignments)
+    func history(run: String, round: Int, assignments: Bool, from place: Int, limit: Int) throws -> [HistoryRow] {
+        try inner.history(run: run, round: round, assignments: assignments, from: place, limit: limit)
     }
     func recentHistory(limit: Int) throws -> [HistoryRow] { try inner.recentHistory(limit: limit) }
     func audit(_ query: AuditQuery) throws -> [AuditRow] { try inner.audit(query) }

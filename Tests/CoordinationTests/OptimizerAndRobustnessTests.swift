@@ -52,7 +52,7 @@ struct OptimizerAndRobustnessTests {
         let coordinator = bench.coordinator
         try await round(coordinator, run, clients, [0.1, 0.1, 0.1, 20])
         let shown = try await coordinator.round(run: run, number: 1)
-        #expect(shown.state == "committed" && shown.excluded == 1 && shown.accepted == 4)
+        #expect(shown.state == .committed && shown.excluded == 1 && shown.accepted == 4)
         let model = try await Bench.model(coordinator, run)
         #expect(abs(model[0] - 0.1) < 1e-6)
         let scores = try await coordinator.updateScores(run: run, round: 1)
@@ -79,7 +79,7 @@ struct OptimizerAndRobustnessTests {
         let coordinator = bench.coordinator
         try await round(coordinator, run, clients, [0.1, -3, 25])
         let rounds = try await coordinator.rounds(run: run)
-        #expect(rounds[0].state == "abandoned" && rounds[0].attempt == 1)
+        #expect(rounds[0].state == .abandoned && rounds[0].attempt == 1)
         #expect(rounds[0].reason?.contains("stood out") == true, "\(String(describing: rounds[0].reason))")
     }
 
@@ -90,7 +90,7 @@ struct OptimizerAndRobustnessTests {
         let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 4), clients: 4)
         try await round(bench.coordinator, run, clients, [1, 1, 1, -20])
         let shown = try await bench.coordinator.round(run: run, number: 1)
-        #expect(shown.state == "committed" && shown.excluded == 1)
+        #expect(shown.state == .committed && shown.excluded == 1)
         #expect(abs(try await Bench.model(bench.coordinator, run)[0] - 1) < 1e-6)
         let scores = try await bench.coordinator.updateScores(run: run, round: 1)
         #expect(scores.filter { !$0.counted }.map(\.client) == [clients[3]])
@@ -111,7 +111,7 @@ struct OptimizerAndRobustnessTests {
         for attempt in 1...4 {
             try await round(coordinator, run, clients, [0.1, 0.1, 20])
             let shown = try #require(try await coordinator.rounds(run: run).last)
-            #expect(shown.attempt == attempt && shown.state == "abandoned")
+            #expect(shown.attempt == attempt && shown.state == .abandoned)
             if attempt == 2 { coordinator = try await bench.restarted() }
             let waiting = try await coordinator.run(run).waitingFor
             let seconds = 1 << (attempt - 1)
@@ -132,7 +132,7 @@ struct OptimizerAndRobustnessTests {
             }
         }
         let view = try await coordinator.run(run)
-        #expect(view.state == "failed" && view.reason?.contains("attempts_exhausted") == true)
+        #expect(view.state == .failed && view.reason?.contains("attempts_exhausted") == true)
         let cause = try #require(try await coordinator.roundHistory(run: run, number: 0).last?.cause)
         #expect(cause.contains("failed in 4 attempts") && cause.contains("stood out"), "\(cause)")
     }
@@ -157,7 +157,7 @@ struct OptimizerAndRobustnessTests {
 
     @Test func weightsAndGradientsGiveTheSameModelAsDeltas() async throws {
         var models: [[Float]] = []
-        for (submit, sign) in [("delta", Float(1)), ("weights", 1), ("gradient", -1)] {
+        for (submit, sign) in [(Submission.delta, Float(1)), (.weights, 1), (.gradient, -1)] {
             let bench = try await Bench(.memory)
             let extra = #", "training": {"submit": "\#(submit)"}"#
             let (run, clients) = try await bench.startRun(try Bench.specification(extra))
@@ -202,6 +202,60 @@ struct OptimizerAndRobustnessTests {
         #expect(control.layout == Bench.layout && control.values == [0.75, 0.75, 0.75, 0.75])
         let next = try #require(try await Bench.assignment(coordinator, clients[2]))
         #expect(next.control?.sha256 == version.controlSha256)
+    }
+
+    /// Names that could be taken for control variates would mix up the two halves.
+    @Test func scaffoldRefusesModelsWithNamesOfControlVariates() async throws {
+        let bench = try await Bench(.memory)
+        _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
+        let specification = try Bench.specification(#", "training": {"algorithm": "scaffold"}"#, goal: 2)
+        for names in [["scaffold_control/w"], ["w", "scaffold_control/w"], ["scaffold_control/"]] {
+            let layout = ParameterLayout(names.map { .init(name: $0, shape: [2]) })
+            let model = SafetensorsWriter.encode(ParameterVector(zeros: layout))
+            let run = try await bench.coordinator.createRun(specification, initialModel: nil).id
+            let path = bench.directory.path + "/spool/first"
+            try model.write(to: URL(fileURLWithPath: path))
+            let refusal = await refusal {
+                try await bench.coordinator.putInitialModel(
+                    run: run,
+                    spoolFile: path,
+                    sha256: Secrets.sha256(Array(model))
+                )
+            }
+            #expect(refusal?.code == "tensor_mismatch" && refusal?.message.contains("rename it") == true)
+            // Nor where the model comes another way.
+            let other = try await bench.coordinator.createRun(
+                specification,
+                initialModel: ParameterVector(zeros: layout)
+            ).id
+            #expect(
+                await CoordinationTests.refusal { try await bench.coordinator.startRun(other) }?.code
+                    == "tensor_mismatch"
+            )
+        }
+    }
+
+    /// A client of mode `local` that does not clip counts for as much as an honest one with its noise at most.
+    @Test(arguments: ["gaussian", "laplace"])
+    func anUpdateThatIsNotClippedIsHeldToPublicTermsInModeLocal(_ mechanism: String) async throws {
+        let bench = try await Bench(.memory)
+        let privacy =
+            #"{"mode": "local", "mechanism": "\#(mechanism)", "noise_multiplier": 1, "clipping": {"norm": 0.01}}"#
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(#", "privacy": \#(privacy)"#, goal: 2),
+            budget: BudgetSpecification(epsilon: 100, delta: 1e-5),
+            clients: 2
+        )
+        for (client, value) in zip(clients, [Float(30), 0.01]) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: value)
+        }
+        #expect(try await Bench.untilSettled(bench.coordinator, run).state == .completed)
+        let model = try await Bench.model(bench.coordinator, run)
+        // C + 2Cz(√4 + 7), and for Laplace noise C + 2Cz(2√4 + 64); half of it is the mean's.
+        let bound: Float = mechanism == "laplace" ? 0.01 + 0.02 * 68 : 0.01 + 0.02 * 9
+        let norm = model.reduce(Float(0)) { $0 + $1 * $1 }.squareRoot()
+        #expect(norm < bound / 2 + 0.3 && norm > bound / 4, "\(norm)")
     }
 
     /// A device asks what became of an accepted update: open, abandoned, or a model version; also after a restart.

@@ -38,7 +38,7 @@ struct OverviewStateTests {
             #expect(round.phaseSeconds == ["selecting": 7, "reporting": 5, "aggregating": 0])
             #expect(round.refusals == ["not_finite": 1])
             #expect(round.metrics == ["held-out": ["accuracy": 0.5]])
-            let overview = try await coordinator.overview(role: "viewer")
+            let overview = try await coordinator.overview(role: .viewer)
             #expect(overview.runs.first?.metrics == ["held-out": ["accuracy": 0.5]])
             #expect(overview.problems.contains { $0.code == "updates_refused:not_finite" && $0.count == 1 })
         }
@@ -56,7 +56,7 @@ struct OverviewStateTests {
             budget: BudgetSpecification(epsilon: 5, delta: 1e-5)
         )
         func codes() async throws -> [String: Int?] {
-            let problems = try await bench.coordinator.overview(role: "viewer").problems
+            let problems = try await bench.coordinator.overview(role: .viewer).problems
             return Dictionary(problems.map { ($0.code, $0.count) }) { first, _ in first }
         }
         let first = try await codes()
@@ -78,12 +78,12 @@ struct OverviewStateTests {
         record.quarantineReason = "round 1: too long"
         try bench.store.commit([.client(record)])
         let coordinator = try await bench.restarted()
-        let overview = try await coordinator.overview(role: "viewer")
+        let overview = try await coordinator.overview(role: .viewer)
         #expect(overview.clients.byState["quarantined"] == 1)
         #expect(overview.problems.contains { $0.code == "clients_quarantined" && $0.count == 1 })
         try await coordinator.releaseClient(enrolled[1])
         bench.clock.advance(by: 2)
-        #expect(try await coordinator.overview(role: "viewer").problems.isEmpty)
+        #expect(try await coordinator.overview(role: .viewer).problems.isEmpty)
     }
 
     @Test func clientsAreCountedByStateAndTier() async throws {
@@ -105,7 +105,7 @@ struct OverviewStateTests {
         _ = try #require(try await Bench.assignment(bench.coordinator, client))
         try await bench.coordinator.revokeClient(client)
         bench.clock.advance(by: 1)
-        let clients = try await bench.coordinator.overview(role: "viewer").clients
+        let clients = try await bench.coordinator.overview(role: .viewer).clients
         #expect(clients.total == 6 && clients.working == 0)
         #expect(clients.byState == ["revoked": 1, "registered": 5])
         let tiers = clients.byTier.filter { Int($0.key) != nil }

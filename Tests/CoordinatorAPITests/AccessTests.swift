@@ -5,6 +5,7 @@ import HTTPServing
 import HTTPTypes
 import TestSupport
 import Testing
+import WireFormat
 
 @Suite(.timeLimit(.minutes(1)))
 struct AccessTests {
@@ -113,6 +114,48 @@ struct AccessTests {
         service.clock.advance(by: 11)
         let late = try await service.post("/v1/tokens/\(id)/rotate")
         #expect(late.status == 409 && late.code == "token_expired")
+    }
+
+    /// However often either text is rotated: the one that was presented and the newest work, and nothing older is kept.
+    @Test func rotationNeverLeavesMoreThanTwoTexts() async throws {
+        let service = try await Service()
+        let (_, first, _) = try await service.assigned()
+        func status(_ text: String) async throws -> Int {
+            try await service.call("GET", "/v1/tokens/current", token: text).status
+        }
+        func stored() throws -> Int { try service.store.load().tokens.count { $0.role == .client } }
+        var newest: [String] = []
+        for _ in 0..<5 {
+            let answer = try await service.post(
+                "/v1/tokens/current/rotate",
+                token: first,
+                #"{"grace_period_s": 1000}"#
+            )
+            newest.append(try #require(answer.json["token"] as? String))
+            service.clock.advance(by: 100)
+        }
+        for text in newest.dropLast() { #expect(try await status(text) == 401) }
+        let last = try #require(newest.last)
+        for text in [first, last] { #expect(try await status(text) == 200) }
+        #expect(try stored() == 2)
+        // The old text ends when its first grace period does; the newest one has no end of its own.
+        service.clock.advance(by: 600)
+        #expect(try await status(first) == 401)
+        #expect(try await status(last) == 200)
+        // Along the chain it is the same.
+        var text = last
+        for _ in 0..<3 {
+            let answer = try await service.post("/v1/tokens/current/rotate", token: text, #"{"grace_period_s": 9000}"#)
+            let next = try #require(answer.json["token"] as? String)
+            for each in [text, next] { #expect(try await status(each) == 200) }
+            text = next
+        }
+        #expect(try stored() == 2)
+        // What has expired is removed by itself, from the database too.
+        service.clock.advance(by: 20_000)
+        try await service.coordinator.tick()
+        #expect(try stored() == 1)
+        #expect(try await status(text) == 200)
     }
 
     @Test func theLastAdministratorStays() async throws {
@@ -254,5 +297,34 @@ struct AccessTests {
         }
         // What was refused has used nothing up.
         #expect(try await service.post("/v1/clients", token: enrollment).status == 201)
+    }
+
+    /// A proxy that repeats a registration does not cost the client its token; what nobody has used makes room.
+    @Test func aRepeatedRegistrationEndsTheTokenBeforeWhenItsOwnIsUsed() async throws {
+        let service = try await Service()
+        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String
+        )
+        func register() async throws -> String {
+            let answer = try await service.call("POST", "/v1/clients", token: enrollment, [], ["Idempotency-Key": "k"])
+            return try #require(answer.json["token"] as? String)
+        }
+        func status(_ token: String) async throws -> Int {
+            try await service.post("/v1/checkins", token: token).status
+        }
+        let first = try await register()
+        #expect(try await status(first) == 200)
+        let second = try await register()
+        // The client may never have seen the second answer.
+        #expect(try await status(first) == 200)
+        let third = try await register()
+        #expect(try await status(first) == 200)
+        #expect(try await status(second) == 401)
+        #expect(try await status(third) == 200)
+        #expect(try await status(first) == 401)
+        #expect(try await status(third) == 200)
+        let clients = try await service.call("GET", "/v1/clients", token: service.admin)
+        #expect(String(decoding: clients.bytes, as: UTF8.self).components(separatedBy: "clt_").count == 2)
     }
 }

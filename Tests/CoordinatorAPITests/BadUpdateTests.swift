@@ -25,7 +25,8 @@ struct BadUpdateTests {
     private static func plain(_ change: (inout [Float]) -> Void = { _ in }) -> [UInt8] {
         var values = values
         change(&values)
-        return Array(SafetensorsWriter.encode(ParameterVector(layout: layout, values: values)))
+        let update = ParameterVector(layout: layout, values: values)
+        return Array(SafetensorsWriter.encode(update, metadata: Service.base(layout)))
     }
 
     /// An update of an encoding, with some bytes of its sections overwritten.
@@ -40,7 +41,7 @@ struct BadUpdateTests {
             UpdateEncoder.encode(
                 ParameterVector(layout: layout, values: values),
                 as: encoding,
-                metadata: [:],
+                metadata: Service.base(layout),
                 seed: 4,
                 residual: &residual
             )
@@ -185,7 +186,8 @@ struct BadUpdateTests {
         func good(_ factor: Float) -> [UInt8] {
             var residual: [Float] = []
             let update = ParameterVector(layout: layout, values: values.map { $0 * factor })
-            return Array(UpdateEncoder.encode(update, as: encoding, metadata: [:], seed: 9, residual: &residual))
+            let base = Service.base(layout)
+            return Array(UpdateEncoder.encode(update, as: encoding, metadata: base, seed: 9, residual: &residual))
         }
         func send(_ token: String, _ url: String, _ factor: Float) async throws {
             let answer = try await service.call("PUT", url, token: token, good(factor))

@@ -30,16 +30,20 @@ struct CallerLimitsTests {
         _ router: Router,
         from address: String,
         token: String?,
-        _ fields: [String: String] = [:]
+        _ fields: [String: String] = [:],
+        method: String = "GET",
+        _ target: String = "/v1/runs",
+        body: String? = nil
     ) async throws -> ServerResponse {
         var headers: HTTPFields = [:]
         if let token { headers[.authorization] = "Bearer \(token)" }
+        if body != nil { headers[.contentType] = "application/json" }
         for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
         var request = try ServerRequest(
-            method: "GET",
-            rawTarget: "/v1/runs",
+            method: method,
+            rawTarget: target,
             headers: headers,
-            body: MemoryBody([]),
+            body: MemoryBody(Array((body ?? "").utf8)),
             requestID: "r"
         )
         request.remoteAddress = address
@@ -69,6 +73,103 @@ struct CallerLimitsTests {
         for index in 0..<4 { statuses.append(try await call(router, from: "192.0.2.1", token: "mlt_\(index)").status) }
         #expect(statuses == [401, 401, 429, 429])
         #expect(try await call(router, from: "192.0.2.1", token: service.admin).status == 200)
+    }
+
+    /// Each is a transaction for which everybody waits; so they are few, from whatever address, and for nobody else.
+    @Test func renewalsOfOneCallerAreFew() async throws {
+        let service = try await Service()
+        let (_, client, _) = try await service.assigned()
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 9}"#).json["token"] as? String
+        )
+        let router = router(service) {
+            $0.renewals = limiter(2)
+            $0.exempt = NetworkList(["127.0.0.0/8"])
+        }
+        var (token, statuses) = (client, [Int]())
+        for _ in 0..<4 {
+            let answer = try await call(
+                router,
+                from: "127.0.0.1",
+                token: token,
+                method: "POST",
+                "/v1/tokens/current/rotate"
+            )
+            statuses.append(answer.status)
+            if answer.status == 429 { #expect(answer.headers[.retryAfter] == "2") }
+            if case .bytes(let bytes) = answer.body, answer.status == 201 {
+                let fields = try JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any]
+                token = try #require(fields?["token"] as? String)
+            }
+        }
+        #expect(statuses == [201, 201, 429, 429])
+        // Nothing but renewals is held up, and nobody else's.
+        #expect(try await call(router, from: "127.0.0.1", token: token).status == 403)
+        let other = try await call(
+            router,
+            from: "127.0.0.1",
+            token: service.admin,
+            method: "POST",
+            "/v1/tokens/current/rotate"
+        )
+        #expect(other.status == 201)
+        // A registration that is repeated is one, by its key.
+        for (key, expected) in [("a", 201), ("a", 201), ("a", 429), ("b", 201)] {
+            let answer = try await call(
+                router,
+                from: "127.0.0.1",
+                token: enrollment,
+                ["Idempotency-Key": key],
+                method: "POST",
+                "/v1/clients"
+            )
+            #expect(answer.status == expected, "\(key)")
+        }
+        #expect(service.coordinator.metrics.value("martlet_rate_limited_total", ["scope": "renewals"]) == 3)
+    }
+
+    /// What a client says again and again, each time otherwise, costs a bounded number of transactions, for which everybody waits.
+    @Test(arguments: [
+        ("POST", "/v1/assignments/{assignment}/heartbeat", [#"{"phase": "training"}"#, #"{"phase": "uploading"}"#]),
+        ("POST", "/v1/assignments/{assignment}/heartbeat", [#"{"progress": 0.1}"#, #"{"progress": 0.2}"#, "{}"]),
+        (
+            "POST", "/v1/checkins",
+            [#"{"capabilities": {"memory_bytes": 1}}"#, #"{"capabilities": {"memory_bytes": 2}}"#, "{}"]
+        ),
+        ("PATCH", "/v1/clients/{client}", [#"{"name": "a"}"#, #"{"name": "b"}"#]),
+        ("PATCH", "/v1/clients/{client}", [#"{"labels": {"site": "a"}}"#, #"{"labels": {"site": "b"}}"#]),
+        ("POST", "/v1/tokens/current/rotate", ["{}"]),
+        ("POST", "/v1/assignments/{assignment}/failure", [#"{"code": "training_failed"}"#, #"{"code": "no_data"}"#]),
+        ("GET", "/v1/assignments/{assignment}", [""]),
+    ])
+    func oneClientCostsFewTransactions(_ method: String, _ route: String, _ bodies: [String]) async throws {
+        let service = try await Service()
+        let (_, token, assignment) = try await service.assigned()
+        guard case .client(let client) = try await service.coordinator.principal(token: token) else { return }
+        let target = route.replacing("{assignment}", with: assignment["id"] as? String ?? "")
+            .replacing("{client}", with: client)
+        let router = router(service) { $0.renewals = limiter(10) }
+        func commits() throws -> Int {
+            let name = "martlet_store_commit_duration_seconds_count "
+            let line = service.coordinator.metrics.exposition().split(separator: "\n").first { $0.hasPrefix(name) }
+            return try #require(line.flatMap { Int($0.dropFirst(name.count)) })
+        }
+        let before = try commits()
+        var statuses: Set<Int> = []
+        for index in 0..<60 {
+            let body = bodies[index % bodies.count]
+            let answer = try await call(
+                router,
+                from: "192.0.2.1",
+                token: token,
+                method: method,
+                target,
+                body: body.isEmpty ? nil : body
+            )
+            statuses.insert(answer.status)
+        }
+        #expect(try commits() - before <= 12, "\(statuses)")
+        #expect(statuses.isSubset(of: [200, 201, 204, 401, 409, 410, 429]), "\(statuses)")
     }
 
     @Test func onlyANamedProxySpeaksForOthers() async throws {

@@ -25,14 +25,30 @@ private final class CountingTransport: Transport {
     }
 }
 
+/// libcurl, with the bytes of updates.
+private final class RecordingTransport: Transport {
+    private let curl = CurlTransport()
+    let updates = Mutex<[Data]>([])
+
+    func send(_ request: TransportRequest) async throws -> TransportResponse {
+        if case .file(let path, _) = request.body, let data = FileManager.default.contents(atPath: path) {
+            updates.withLock { $0.append(data) }
+        }
+        return try await curl.send(request)
+    }
+}
+
 /// A trainer made of closures.
 private struct ScriptedTrainer: LocalTrainer {
+    var canRehearse: Bool { true }
     var training: @Sendable (TrainingInstructions) throws -> Void = { _ in }
     var metrics = TrainingMetrics()
 
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         try training(instructions)
-        return TrainingResult(delta: model, exampleCount: 3, stepCount: 1)
+        var result = TrainingResult(delta: model, exampleCount: 3, stepCount: 1)
+        result.metrics.custom = metrics.custom
+        return result
     }
 
     func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics { metrics }
@@ -73,7 +89,7 @@ struct ClientLifeTests {
         _ enrollment: String,
         _ directory: String,
         _ trainer: ScriptedTrainer,
-        _ transport: CountingTransport
+        _ transport: any Transport
     ) throws -> FederatedClient {
         FederatedClient(
             server: url,
@@ -226,6 +242,40 @@ struct ClientLifeTests {
         await server.shutdown(gracePeriod: .seconds(5))
     }
 
+    /// Metrics of an app's own go from its trainer to the server's curves, where the run file names them; nothing of a private run's
+    /// training does.
+    @Test(arguments: [true, false])
+    func metricsOfAnAppAreMeansOverExamples(_ isPrivate: Bool) async throws {
+        let service = try await Service()
+        let privacy =
+            isPrivate
+            ? #", "privacy": {"mode": "local", "noise_multiplier": 1, "clipping": {"norm": 1}}, "aggregation": {"weighting": "uniform"}"#
+            : #", "metrics": ["pearson"], "evaluation": {"every": 1, "cohort_goal": 1}"#
+        let (run, url, enrollment, server) = try await serve(
+            service,
+            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
+            extra: privacy,
+            population: isPrivate ? #"{"name": "p", "budget": {"epsilon": 1000, "delta": 1e-6}}"# : #"{"name": "p"}"#
+        )
+        var metrics = TrainingMetrics()
+        (metrics.tokens, metrics.custom) = (3, ["pearson": 1.5, "undeclared": 4])
+        let (recorder, state) = (RecordingTransport(), service.directory.path + "/c")
+        let client = try client(url, enrollment, state, ScriptedTrainer(metrics: metrics), recorder)
+        #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+        let sent = recorder.updates.withLock { String(decoding: $0.joined(), as: UTF8.self) }
+        #expect(sent.contains("pearson") != isPrivate)
+        if !isPrivate {
+            #expect(try await client.participateOnce(waitSeconds: 5) == .accepted(run: run, round: 1))
+            try await service.waitForEnd(of: run)
+            let model = try await service.call("GET", "/v1/runs/\(run)/models/1", token: service.admin).json
+            let measured = model["metrics"] as? [String: [String: Double]]
+            #expect(measured?["federated"]?["pearson"] == 0.5, "\(model)")
+            #expect(measured?["training"]?["pearson"] == 0.5, "\(model)")
+            #expect(measured?.values.contains { $0["undeclared"] != nil } == false)
+        }
+        await server.shutdown(gracePeriod: .seconds(5))
+    }
+
     /// With central privacy only sums for what is published leave the device, the server takes nothing less, and the device
     /// counts what it costs.
     @Test func aPrivateVersionIsMeasuredWithNoiseAndCharged() async throws {
@@ -254,12 +304,14 @@ struct ClientLifeTests {
         #expect((work?["release"] as? [String: Any])?["metrics"] as? [String] == ["top1"])
         var answers: [Service.Answer] = []
         for sums in [#"{"nll": 1, "tokens": 8}"#, #"{"hit1": 8, "tokens": 8}"#, #"{"hit1": 8, "tokens": 8}"#] {
+            let document = Array(#"{"num_examples": 8, "metrics": \#(sums)}"#.utf8)
+            let room = try #require(work?["update_bytes"] as? Int) - document.count
             answers.append(
                 try await service.call(
                     "PUT",
                     updateURL,
                     token: token,
-                    Array(#"{"num_examples": 8, "metrics": \#(sums)}"#.utf8),
+                    document + [UInt8](repeating: 0x20, count: room),
                     ["Content-Type": "application/json"]
                 )
             )
@@ -290,7 +342,7 @@ struct ClientLifeTests {
             let url = try #require(assignment?["update_url"] as? String, "the place is free again")
             let update = SafetensorsWriter.encode(
                 ParameterVector(zeros: Service.layout),
-                metadata: ["num_examples": String(examples)]
+                metadata: Service.base(Service.layout, ["num_examples": String(examples)])
             )
             answers.append(
                 try await service.call(

@@ -1,3 +1,4 @@
+import Coordination
 import Crypto
 import Foundation
 import HTTPServing
@@ -6,6 +7,8 @@ import Tensors
 import TestSupport
 import Testing
 import UpdateCompression
+
+@testable import CoordinatorAPI
 
 @Suite(.timeLimit(.minutes(1)))
 struct DownloadTests {
@@ -66,6 +69,88 @@ struct DownloadTests {
         #expect(plain.bytes == Array(SafetensorsWriter.encode(Self.model)))
         let unknown = try await service.call("GET", url + "?encoding=int4", token: service.admin)
         #expect(unknown.status == 400)
+    }
+
+    /// The digest in the answer's head is a promise about its bytes.
+    @Test(arguments: ["", "?encoding=f16"], ["missing", "damaged"])
+    func aModelThatIsNotWhatWasWrittenIsNotServed(_ query: String, _ fault: String) async throws {
+        let (first, url) = try await served()
+        let answer = try await first.call("GET", url, token: first.admin)
+        let tag = try #require(answer.headers[.eTag])
+        let path = first.coordinator.blobs.path(sha256: String(tag.dropFirst().dropLast()))
+        var bytes = answer.bytes
+        // Known to the process that has written it; the next one looks, before anybody asks.
+        if fault == "missing" {
+            try FileManager.default.removeItem(atPath: path)
+        } else {
+            bytes[bytes.count - 1] ^= 1
+            try Data(bytes).write(to: URL(fileURLWithPath: path))
+        }
+        let service = try await first.restarted()
+        let refused = try await service.call("GET", url + query, token: service.admin)
+        #expect(refused.status == 503 && refused.code == "model_" + fault, "\(refused.status) \(refused.code)")
+        #expect(refused.headers[.retryAfter] != nil)
+        #expect(!String(decoding: refused.bytes, as: UTF8.self).contains(service.directory.path))
+        let overview = try await service.call("GET", "/v1/overview", token: service.admin)
+        #expect(String(decoding: overview.bytes, as: UTF8.self).contains("model_" + fault))
+        try Data(answer.bytes).write(to: URL(fileURLWithPath: path))
+        let restored = try await service.call("GET", url, token: service.admin)
+        #expect(restored.status == 200 && restored.bytes == answer.bytes)
+    }
+
+    /// A variant of an earlier process is a cache: what is wrong with it is made again.
+    @Test func aDamagedVariantIsMadeAgain() async throws {
+        let (first, url) = try await served()
+        let answer = try await first.call("GET", url + "?encoding=f16", token: first.admin)
+        let directory = first.directory.path + "/variants"
+        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: directory).first)
+        var bytes = answer.bytes
+        bytes[bytes.count - 1] ^= 1
+        try Data(bytes).write(to: URL(fileURLWithPath: directory + "/" + name))
+        let service = try await first.restarted()
+        let again = try await service.call("GET", url + "?encoding=f16", token: service.admin)
+        #expect(again.status == 200 && again.bytes == answer.bytes)
+    }
+
+    /// One caller that goes through old versions takes no place of what devices need, and few others.
+    @Test func whatNobodyNeedsTakesNoPlaceOfWhatDevicesDo() async throws {
+        let directory = try TemporaryDirectory()
+        let variants = ModelVariants(dataDirectory: directory.path)
+        func model(_ value: Float) throws -> (path: String, sha256: String) {
+            let vector = ParameterVector(layout: Self.layout, values: Self.model.values.map { min(1, $0) * value })
+            let bytes = SafetensorsWriter.encode(vector)
+            let path = directory.path + "/\(value)"
+            try bytes.write(to: URL(fileURLWithPath: path))
+            return (path, SHA256.hash(data: bytes).map { String(format: "%02x", $0) }.joined())
+        }
+        let base = try model(1000)
+        let needed = try await variants.file(of: base.sha256, at: base.path, as: .f16)
+        var stamps: [Date?] = []
+        for index in 0..<40 {
+            let old = try model(Float(index + 1))
+            _ = try await variants.file(of: old.sha256, at: old.path, as: .f16, isNeeded: false)
+            stamps.append(
+                try FileManager.default.attributesOfItem(atPath: needed.path)[.modificationDate] as? Date
+            )
+        }
+        #expect(Set(stamps).count == 1)
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path + "/variants")
+        #expect(names.count == 1 + ModelVariants.otherLimit)
+        // At the same time few are made, and the others told to come again.
+        let later = try (100..<120).map { try model(Float($0)) }
+        let refused = await withTaskGroup(of: Bool.self) { group in
+            for old in later {
+                group.addTask {
+                    do {
+                        _ = try await variants.file(of: old.sha256, at: old.path, as: .int8, isNeeded: false)
+                        return false
+                    } catch { return (error as? CoordinationError)?.code == "model_being_checked" }
+                }
+            }
+            return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
+        }
+        #expect(refused <= 20 - ModelVariants.waitingLimit)
+        #expect(FileManager.default.fileExists(atPath: needed.path))
     }
 
     @Test(arguments: ["f16", "int8"])

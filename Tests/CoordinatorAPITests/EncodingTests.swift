@@ -17,7 +17,7 @@ struct EncodingTests {
         let body = UpdateEncoder.encode(
             ParameterVector(layout: Service.layout, values: values),
             as: encoding,
-            metadata: ["num_examples": "3"],
+            metadata: Service.base(Service.layout, ["num_examples": "3"]),
             seed: 5,
             residual: &residual
         )
@@ -58,7 +58,7 @@ struct EncodingTests {
                 UpdateEncoder.encode(
                     ParameterVector(layout: Service.layout, values: [1, -2, 0.5, 4]),
                     as: sent,
-                    metadata: [:],
+                    metadata: Service.base(),
                     seed: 5,
                     residual: &residual
                 )

@@ -58,10 +58,7 @@ struct MetricsTests {
         let service = try await Service()
         let (run, token, assignment) = try await service.assigned()
         let url = try #require(assignment["update_url"] as? String)
-        let good = Array(
-            SafetensorsWriter.encode(ParameterVector(layout: Service.layout, values: [1, 2, 3, 4]))
-        )
-        let bad = Array(SafetensorsWriter.encode(ParameterVector(layout: Service.layout, values: [1, 2, 3, .nan])))
+        let (good, bad) = (Service.update([1, 2, 3, 4]), Service.update([1, 2, 3, .nan]))
         #expect(try await service.call("PUT", url, token: token, good).status == 200)
         let enrollment = try #require(
             try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String

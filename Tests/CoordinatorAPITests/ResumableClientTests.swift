@@ -9,6 +9,7 @@ import MartletClient
 import Tensors
 import TestSupport
 import Testing
+import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -22,18 +23,20 @@ struct ResumableClientTests {
     private func update(in directory: TemporaryDirectory) throws -> (path: String, sha256: Data) {
         var generator = Xoshiro256StarStar(seed: 3)
         let values = (0..<Self.layout.parameterCount).map { _ in Float.random(in: -1...1, using: &generator) }
-        let bytes = SafetensorsWriter.encode(ParameterVector(layout: Self.layout, values: values))
+        let update = ParameterVector(layout: Self.layout, values: values)
+        let bytes = SafetensorsWriter.encode(update, metadata: Service.base(Self.layout))
         let path = directory.path + "/update.safetensors"
         try bytes.write(to: URL(fileURLWithPath: path))
         return (path, Data(SHA256.hash(data: bytes)))
     }
 
     private func upload(_ url: String, _ token: String, _ file: (path: String, sha256: Data)) -> ResumableUpload {
-        ResumableUpload(
+        let assignment = url.split(separator: "/").dropLast().last.map(String.init) ?? ""
+        return ResumableUpload(
             url: url,
             headers: ["Authorization": "Bearer \(token)"],
             path: file.path,
-            sha256: file.sha256.base64EncodedString(),
+            expected: ExpectedReceipt(assignment: assignment, sha256: file.sha256.base64EncodedString()),
             isRepeated: false
         )
     }
@@ -54,14 +57,14 @@ struct ResumableClientTests {
         let patient = RetryPolicy(attemptLimit: 8, sleep: { _ in }, uniform: { 0 })
         let answer = try await upload("http://127.0.0.1:\(port)\(url)", token, file)
             .send(over: CurlTransport(), retry: patient)
-        #expect(answer.status == 200, "\(String(decoding: answer.body, as: UTF8.self))")
+        #expect(answer.state.is(.accepted))
         let round = try await service.call("GET", "/v1/runs/\(run)/rounds/1", token: service.admin).json
         #expect(round["accepted"] as? Int == 1)
         // A client that lost the answer asks, and gets the receipt without sending the update again.
         var again = upload("http://127.0.0.1:\(port)\(url)", token, file)
         again.isRepeated = true
         let before = service.coordinator.metrics.value("martlet_http_received_bytes_total") ?? 0
-        #expect(try await again.send(over: CurlTransport(), retry: retry).status == 200)
+        #expect(try await again.send(over: CurlTransport(), retry: retry) == answer)
         #expect(service.coordinator.metrics.value("martlet_http_received_bytes_total") == before)
         await server.shutdown(gracePeriod: .seconds(5))
     }
@@ -90,7 +93,7 @@ struct ResumableClientTests {
         let (second, newPort) = try await restarted.serve(breaking: .reading, after: [])
         var rest = upload("http://127.0.0.1:\(newPort)\(url)", token, file)
         rest.isRepeated = true
-        #expect(try await rest.send(over: CurlTransport(), retry: retry).status == 200)
+        #expect(try await rest.send(over: CurlTransport(), retry: retry).state.is(.accepted))
         // Only the rest was sent.
         let size = try #require(try FileManager.default.attributesOfItem(atPath: file.path)[.size] as? Int)
         #expect(restarted.coordinator.metrics.value("martlet_http_received_bytes_total") == Double(size - arrived))
@@ -106,7 +109,7 @@ struct ResumableClientTests {
         let (server, port) = try await service.serve(breaking: .reading, after: [])
         var upload = upload("http://127.0.0.1:\(port)\(url)", token, file)
         upload.isRepeated = true
-        #expect(try await upload.send(over: CurlTransport(), retry: retry).status == 200)
+        #expect(try await upload.send(over: CurlTransport(), retry: retry).state.is(.accepted))
         await server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -115,22 +118,26 @@ struct ResumableClientTests {
         let (_, token, _) = try await service.assigned(layout: Self.layout)
         let file = try update(in: service.directory)
         let (server, port) = try await service.serve(breaking: .reading, after: [])
-        let unknown = try await upload("http://127.0.0.1:\(port)/v1/assignments/asg_x/update", token, file)
-            .send(over: CurlTransport(), retry: retry)
-        #expect(unknown.status == 404)
+        let unknown = await #expect(throws: ClientError.self) {
+            try await upload("http://127.0.0.1:\(port)/v1/assignments/asg_x/update", token, file)
+                .send(over: CurlTransport(), retry: retry)
+        }
+        #expect(unknown?.status == 404 && unknown?.code == "not_found")
         await server.shutdown(gracePeriod: .seconds(5))
         var router = Router { error, _ in ServerResponse(status: (error as? ParseFailure)?.status ?? 500) }
-        router.add("PUT", "/old") { request in
+        router.add("PUT", "/asg_old/update") { request in
             var count = 0
             while let block = try await request.body.read() { count += block.count }
-            return ServerResponse(status: 200, body: .bytes(Array("\(count)".utf8)))
+            let sha256 = file.sha256.map { String(format: "%02x", $0) }.joined()
+            let receipt = UpdateReceipt(assignment: "asg_old", state: .accepted, sha256: sha256, bytes: count)
+            return ServerResponse(status: 200, body: .bytes(Array(try WireCoding.encode(receipt))))
         }
         let configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         let old = HTTPServer(configuration: configuration, router: router, logger: Logger(label: "test"))
-        let answer = try await upload("http://127.0.0.1:\(try await old.start())/old", token, file)
+        let answer = try await upload("http://127.0.0.1:\(try await old.start())/asg_old/update", token, file)
             .send(over: CurlTransport(), retry: retry)
         let size = try #require(try FileManager.default.attributesOfItem(atPath: file.path)[.size] as? Int)
-        #expect(answer.status == 200 && String(decoding: answer.body, as: UTF8.self) == "\(size)")
+        #expect(answer.byteCount == size)
         await old.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -177,7 +184,7 @@ struct ResumableClientTests {
         let service = try await Service()
         let (run, token, assignment) = try await service.assigned()
         let url = try #require(assignment["update_url"] as? String)
-        let body = Array(SafetensorsWriter.encode(ParameterVector(layout: Service.layout, values: [1, 2, 3, 4])))
+        let body = Service.update([1, 2, 3, 4])
         let (server, port) = try await service.serve(breaking: .reading, after: [])
         func head(_ count: Int, offset: Int = 0) -> [UInt8] {
             let part = method == "PATCH" ? "Upload-Offset: \(offset)\r\nUpload-Complete: ?1\r\n" : ""

@@ -107,11 +107,30 @@ struct Service {
             bytes = collected.withLock { $0 }
         case .file(let path, let range): bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path))[range])
         }
-        return Answer(status: response.status, headers: response.headers, bytes: bytes)
+        let answer = Answer(status: response.status, headers: response.headers, bytes: bytes)
+        if answer.status >= 400, response.headers[.contentType] == "application/problem+json" {
+            let statuses = ProblemCodes.described[answer.code]
+            #expect(
+                statuses?.contains(answer.status) == true,
+                "openapi.yaml does not describe \(answer.code) with status \(answer.status): \(method) \(target)"
+            )
+        }
+        return answer
     }
 
     func post(_ target: String, token: String? = nil, _ json: String = "{}") async throws -> Answer {
         try await call("POST", target, token: token ?? admin, Array(json.utf8))
+    }
+
+    /// What the metadata of an update of the first round names: the hash of the model of zeros.
+    static func base(_ layout: ParameterLayout = Self.layout, _ others: [String: String] = [:]) -> [String: String] {
+        let model = SafetensorsWriter.encode(ParameterVector(zeros: layout))
+        return ["base": Secrets.sha256(model)].merging(others) { _, other in other }
+    }
+
+    /// An update of the first round with these values.
+    static func update(_ values: [Float], _ others: [String: String] = [:]) -> [UInt8] {
+        Array(SafetensorsWriter.encode(ParameterVector(layout: layout, values: values), metadata: base(layout, others)))
     }
 
     /// Waits until a run is no longer running.

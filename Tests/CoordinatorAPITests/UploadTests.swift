@@ -61,12 +61,7 @@ private struct HeldBody: RequestBody {
 
 @Suite(.timeLimit(.minutes(1)))
 struct UploadTests {
-    private static let file: [UInt8] = Array(
-        SafetensorsWriter.encode(
-            ParameterVector(layout: Service.layout, values: [1, 2, 3, 4]),
-            metadata: ["num_examples": "3"]
-        )
-    )
+    private static let file = Service.update([1, 2, 3, 4], ["num_examples": "3"])
     private static func digest(_ bytes: [UInt8]) -> String {
         "sha-256=:\(Data(SHA256.hash(data: bytes)).base64EncodedString()):"
     }
@@ -148,6 +143,28 @@ struct UploadTests {
         #expect(try await service.call("PATCH", url, token: token, Array(Self.file[sent...]), fields).status == 200)
         let other = try await service.call("PATCH", url, token: token, [0], part(0, isLast: true, whole: [0]))
         #expect(other.status == 409 && other.code == "update_differs")
+    }
+
+    /// A file that cannot be looked at is not one that is not there: the client would begin anew, over what was acknowledged.
+    @Test func anUploadWhoseSizeCannotBeReadIsNotAtZero() async throws {
+        let service = try await Service()
+        let (_, token, assignment) = try await service.assigned()
+        let url = try #require(assignment["update_url"] as? String)
+        let id = try #require(assignment["id"] as? String)
+        let path = service.directory.path + "/spool/\(id).partial"
+        try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: path)
+        let state = try await service.call("HEAD", url, token: token)
+        #expect(state.status == 503)
+        let part = try await service.call(
+            "PATCH",
+            url,
+            token: token,
+            Array(Self.file),
+            part(0, isLast: true, whole: Self.file)
+        )
+        #expect(part.status == 503 && part.code == "storage_failed", "\(part.json)")
+        try FileManager.default.removeItem(atPath: path)
+        #expect(try await service.call("HEAD", url, token: token).status == 204)
     }
 
     @Test func aStopWhileACompleteUploadIsJudgedLosesNothing() async throws {
@@ -264,8 +281,7 @@ struct UploadTests {
         let service = try await Service()
         let (_, token, assignment) = try await service.assigned()
         let url = try #require(assignment["update_url"] as? String)
-        let layout = Service.layout
-        let bad = Array(SafetensorsWriter.encode(ParameterVector(layout: layout, values: [1, 2, 3, .nan])))
+        let bad = Service.update([1, 2, 3, .nan])
         _ = try await service.call("PATCH", url, token: token, Array(bad[..<60]), part(0, isLast: false))
         let answer = try await service.call("PATCH", url, token: token, Array(bad[60...]), part(60, isLast: true))
         #expect(answer.status == 422 && answer.code == "not_finite")
@@ -398,6 +414,85 @@ struct UploadTests {
         held.continuation.finish()
         #expect(late.status == 410 && late.code == "round_closed", "\(late)")
         #expect(service.coordinator.metrics.value("martlet_uploads_in_flight_bytes") == 0)
+    }
+
+    /// 22 members of a cohort begin uploads and send a byte now and then: as long as others wait, the slowest give way.
+    ///
+    /// What they sent stays, and each of them may go on and be counted.
+    @Test func drippingClientsDoNotLockOthersOut() async throws {
+        let size = Self.file.count
+        let service = try await Service { $0.uploadByteLimit = 21 * size + size / 2 }
+        let clients = try await cohort(service, 24)
+        let fields = part(0, isLast: true)
+        var drips: [(body: HeldBody, answer: Task<Service.Answer, any Error>)] = []
+        for client in clients.prefix(21) {
+            let body = HeldBody(contentLength: size)
+            let answer = Task { try await service.call("PATCH", client.url, token: client.token, body: body, fields) }
+            drips.append((body, answer))
+            // It asks for more: what came before has been written.
+            await body.waitUntilRead()
+            body.continuation.yield([Self.file[0]])
+            await body.waitUntilRead()
+        }
+        // The next one has no room, drips it or not.
+        let last = PiecedBody([Self.file], contentLength: size)
+        let refused = try await service.call("PATCH", clients[21].url, token: clients[21].token, body: last, fields)
+        #expect(refused.code == "uploads_full" && last.readCount == 0)
+        let honest = clients[22]
+        let early = try await service.call("PUT", honest.url, token: honest.token, Self.file)
+        #expect(early.status == 503 && early.code == "uploads_full")
+        service.clock.advance(by: 31)
+        for honest in clients.suffix(2) {
+            #expect(try await service.call("PUT", honest.url, token: honest.token, Self.file).status == 200)
+        }
+        let metrics = service.coordinator.metrics
+        let ended = try #require(metrics.value("martlet_uploads_given_way_total"))
+        #expect(ended > 0 && ended < 6)
+        // Who lost its room hears so with its next byte, keeps what it sent, and goes on from there.
+        var lost: [Int] = []
+        for index in 0..<21 {
+            drips[index].body.continuation.yield([Self.file[1]])
+            drips[index].body.continuation.finish()
+            let answer = try await drips[index].answer.value
+            if answer.code == "uploads_full" { lost.append(index) }
+        }
+        #expect(Double(lost.count) == ended)
+        for index in lost {
+            let client = clients[index]
+            #expect(try await offset(service.call("HEAD", client.url, token: client.token)) == 1)
+            let fields = part(1, isLast: true, whole: Self.file)
+            let answer = try await service.call(
+                "PATCH",
+                client.url,
+                token: client.token,
+                Array(Self.file[1...]),
+                fields
+            )
+            #expect(answer.status == 200, "\(answer)")
+        }
+        #expect(metrics.value("martlet_uploads_in_flight_bytes") == 0)
+    }
+
+    /// Clients with an assignment each, of one round that waits for all of them.
+    private func cohort(_ service: Service, _ count: Int) async throws -> [(token: String, url: String)] {
+        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        let specification = """
+            {"population": "p", "rounds": 1, "model": {"architecture": "external"},
+             "cohort": {"goal": \(count), "minimum": 1, "over_selection": 1, "report_timeout_s": 86400}}
+            """
+        let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
+        #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)
+        #expect(try await service.post("/v1/runs/\(run)/start").status == 200)
+        let made = try await service.post("/v1/populations/p/enrollment-tokens", "{\"max_uses\": \(count)}")
+        let enrollment = try #require(made.json["token"] as? String)
+        var clients: [(token: String, url: String)] = []
+        for _ in 0..<count {
+            let token = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+            let work = try await service.post("/v1/checkins", token: token).json["assignment"] as? [String: Any]
+            clients.append((token, try #require(work?["update_url"] as? String)))
+        }
+        return clients
     }
 
     @Test func aloneAnUploadIsLetInWhateverItsSize() async throws {

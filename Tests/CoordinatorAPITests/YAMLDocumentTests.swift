@@ -22,6 +22,27 @@ struct YAMLDocumentTests {
         #expect(try YAMLDocument.parse(document) == JSONValue.parse(Array(document.utf8)))
     }
 
+    /// The core schema of YAML 1.2: what YAML 1.1 read as other numbers and as truth values is not.
+    @Test(arguments: [
+        ("010", "10"), ("-010", "-10"), ("+7", "7"), ("0o17", "15"), ("0x1F", "31"), ("1:30", "\"1:30\""),
+        ("1_000", "\"1_000\""), ("0b11", "\"0b11\""), ("017e1", "170"), (".5", "0.5"), ("1.", "1"), ("yes", "\"yes\""),
+        ("no", "\"no\""), ("on", "\"on\""), ("Off", "\"Off\""), ("y", "\"y\""), ("True", "true"), ("FALSE", "false"),
+        ("Null", "null"), ("0x1p4", "\"0x1p4\""), ("0o8", "\"0o8\""), ("infinity", "\"infinity\""),
+        ("190:20:30.15", "\"190:20:30.15\""), ("!!str 12", "\"12\""), ("12e03", "12000"), ("=", "\"=\""),
+    ])
+    func plainScalarsAreThoseOfTheCoreSchema(_ text: String, _ json: String) throws {
+        let expected = try JSONValue.parse(Array("{\"a\": \(json), \"b\": [\(json)]}".utf8))
+        #expect(try YAMLDocument.parse("a: \(text)\nb: [\(text)]\n") == expected)
+    }
+
+    @Test func marksOfAnEncodingAreUnderstoodOrNamed() throws {
+        #expect(try YAMLDocument.parse([0xEF, 0xBB, 0xBF] + Array("a: 1".utf8)) == .object(["a": .integer(1)]))
+        for bytes: [UInt8] in [[0xFF, 0xFE, 0x61, 0], [0xFE, 0xFF, 0, 0x61]] {
+            let error = #expect(throws: DocumentError.self) { try YAMLDocument.parse(bytes) }
+            #expect(error?.problems.first?.detail == "is UTF-16 by its first bytes: save it as UTF-8")
+        }
+    }
+
     @Test func whatJSONHasNoKindForIsTextOrRefused() throws {
         let dated = try YAMLDocument.parse("a: 2026-11-25\nb: !!binary eA==\nc: ~\n")
         #expect(dated == .object(["a": .string("2026-11-25"), "b": .string("eA=="), "c": .null]))

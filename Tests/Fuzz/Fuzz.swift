@@ -9,6 +9,23 @@ import Glibc
 /// The number of the case that runs now, for the line that a trap leaves.
 nonisolated(unsafe) private var currentCase = 0
 
+/// The case that took longest so far, by the time of the processor: other processes do not count.
+private struct SlowestCase {
+    private var number = 0
+    private var start = clock()
+    private(set) var found = (number: 0, seconds: 0.0)
+
+    mutating func begin(_ next: Int) {
+        end()
+        (number, start) = (next, clock())
+    }
+
+    mutating func end() {
+        let seconds = Double(clock() - start) / Double(CLOCKS_PER_SEC)
+        if seconds > found.seconds { found = (number, seconds) }
+    }
+}
+
 /// Says which case a trap came from, and lets the process die of it.
 private func reportCase(_ number: Int32) {
     var line: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0, 0)
@@ -53,15 +70,19 @@ struct Fuzz: AsyncParsableCommand {
                 throw ValidationError("there is no target '\(name)'")
             }
             let start = ContinuousClock.now
+            var slowest = SlowestCase()
             do {
                 let report = try await FuzzRunner.run(target, cases: first..<(first + cases), seed: seed) {
                     currentCase = $0
+                    slowest.begin($0)
                 }
+                slowest.end()
                 let seconds = (ContinuousClock.now - start) / .seconds(1)
                 let rate = Int(Double(report.cases) / max(seconds, 1e-9))
                 print(
                     "{\"target\":\"\(name)\",\"seed\":\(seed),\"first\":\(first),\"cases\":\(report.cases),"
-                        + "\"taken\":\(report.taken),\"seconds\":\(Int(seconds)),\"cases_per_second\":\(rate)}"
+                        + "\"taken\":\(report.taken),\"seconds\":\(Int(seconds)),\"cases_per_second\":\(rate),"
+                        + "\"slowest_case\":\(slowest.found.number),\"slowest_cpu_s\":\(slowest.found.seconds)}"
                 )
                 fflush(nil)
             } catch let finding as FuzzFinding {

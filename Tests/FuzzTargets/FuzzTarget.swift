@@ -44,7 +44,7 @@ package enum FuzzRunner {
     package static let targets: [any FuzzTarget.Type] = [
         HTTPTarget.self, JSONTarget.self, SafetensorsTarget.self, RunFileTarget.self, YAMLTarget.self,
         EligibilityTarget.self,
-        UpdateFileTarget.self, UploadTarget.self,
+        UpdateFileTarget.self, UploadTarget.self, PlanTarget.self, LedgerTarget.self, HostileServerTarget.self,
     ]
 
     /// What a series of cases came to.

@@ -92,7 +92,10 @@ package struct UploadTarget: FuzzTarget {
         file = Array(
             SafetensorsWriter.encode(
                 ParameterVector(layout: Self.layout, values: [1, 2, 3, generator.nextUniform()]),
-                metadata: ["num_examples": "3"]
+                metadata: [
+                    "num_examples": "3",
+                    "base": Secrets.sha256(SafetensorsWriter.encode(ParameterVector(zeros: Self.layout))),
+                ]
             )
         )
         if generator.oneIn(3) { file[generator.nextIndex(below: file.count)] ^= 0x80 }

@@ -61,6 +61,15 @@ struct ParserTests {
         }
     }
 
+    /// Chunks of one byte are gathered: the handler is woken as often as for one chunk.
+    @Test func smallChunksAreGathered() throws {
+        var decoder = BodyDecoder(.chunked)
+        var buffer = Array((String(repeating: "1\r\na\r\n", count: 5000) + "0\r\n\r\nNEXT").utf8)
+        #expect(try decoder.take(from: &buffer, limit: 4000).count == 4000)
+        #expect(try decoder.take(from: &buffer, limit: 4000).count == 1000)
+        #expect(decoder.isDone && String(decoding: buffer, as: UTF8.self) == "NEXT")
+    }
+
     @Test(arguments: [
         "x\r\n", "-1\r\n", "+5\r\nhello\r\n", "5\r\nhelloX\r\n", "5\nhello", "FFFFFFFFFFFFFFFFF\r\n", "\r\n",
     ])

@@ -54,6 +54,16 @@ private struct Probe {
             try await Task.sleep(for: .seconds(1))
             return ServerResponse(status: 200, body: .bytes(Array("thought".utf8)))
         }
+        // A file that is not there, and one that is shorter than the answer says.
+        router.add("GET", "/gone") { _ in
+            ServerResponse(status: 200, body: .file(path: try Self.directory.get().path + "/none", range: 0..<9))
+        }
+        router.add("GET", "/cut") { _ in
+            ServerResponse(
+                status: 200,
+                body: .file(path: try Self.largeFile.get(), range: 1..<(Self.largeByteCount + 1))
+            )
+        }
         router.add("GET", "/large") { _ in
             ServerResponse(status: 200, body: .bytes([UInt8](repeating: 120, count: Self.largeByteCount)))
         }
@@ -163,6 +173,50 @@ struct ServerTests {
         let count = try #require(answer.range(of: "\r\n\r\n3HTTP"))
         #expect(a.upperBound < count.lowerBound && count.upperBound < b.lowerBound)
         #expect(answer.contains("mine-7"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// The head is a promise: the file is opened, and its size looked at, before it goes.
+    @Test(arguments: ["/gone", "/cut"])
+    func aFileThatCannotBeReadIsNoAnswerOf200(_ path: String) async throws {
+        let probe = try await Probe()
+        let answer = try await probe.exchange(
+            "GET \(path) HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            until: "storage_failed"
+        )
+        #expect(answer.hasPrefix("HTTP/1.1 503 ") && answer.lowercased().contains("retry-after"), "\(answer)")
+        #expect(answer.contains("storage_failed"))
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// A simple client sends all of a large body before it reads: the refusal is not lost to a reset.
+    @Test func aClientThatSendsAllOfARefusedBodyBeforeItReadsFindsTheAnswer() async throws {
+        let probe = try await Probe()
+        let length = 24 << 20
+        for field in ["Content-Length: \(length)", "Transfer-Encoding: chunked"] {
+            let socket = try LoopbackSocket(port: probe.port)
+            socket.write(Array("PUT /nowhere HTTP/1.1\r\nHost: x\r\n\(field)\r\n\r\n".utf8))
+            let isChunked = field.hasPrefix("T")
+            if isChunked { socket.write(Array(String(length, radix: 16).utf8) + [13, 10]) }
+            let block = [UInt8](repeating: 120, count: 1 << 20)
+            for index in 0..<length / block.count {
+                try #require(socket.write(block), "\(field): the connection was reset after \(index) MiB")
+            }
+            let answer = await Probe.read(socket) { _ in false }
+            #expect(answer.hasPrefix("HTTP/1.1 404 ") && answer.lowercased().contains("connection: close"), "\(answer)")
+        }
+        await probe.server.shutdown(gracePeriod: .seconds(5))
+    }
+
+    /// What is read for nothing ends, however long the client goes on.
+    @Test func whatFollowsARefusalIsReadForAWhileOnly() async throws {
+        let probe = try await Probe { $0.lingerTimeout = .milliseconds(200) }
+        let socket = try LoopbackSocket(port: probe.port)
+        socket.write(Array("PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n".utf8))
+        let block = [UInt8](repeating: 120, count: 1 << 16)
+        var count = 0
+        while count < 1 << 20, socket.write(block) { count += 1 }
+        #expect(count < 1 << 20, "64 GiB were taken")
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 

@@ -45,6 +45,9 @@ struct AttackTests {
             "\(name): &\(name) [" + [String](repeating: "*\(before)", count: 9).joined(separator: ",") + "]\n"
         }.joined()
 
+    private static let unknownFields = "{" + (0..<20_000).map { "\"field\($0)\":0" }.joined(separator: ",") + "}"
+    private static let turningName = #"{"name": "a\u202eb"}"#
+
     private static let attacks: [Attack] = [
         .init("two lengths", post("Content-Length: 3\r\nContent-Length: 4\r\n"), "400 bad_request"),
         .init("length and chunks", post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), "400 bad_request"),
@@ -128,6 +131,24 @@ struct AttackTests {
             post(
                 "Content-Type: application/yaml\r\nContent-Length: \(aliases.utf8.count)\r\nAuthorization: Bearer TOKEN\r\n",
                 aliases
+            ),
+            "422 invalid_document",
+            log: answered
+        ),
+        .init(
+            "a document of 20,000 unknown fields",
+            post(
+                "Content-Length: \(unknownFields.utf8.count)\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n",
+                unknownFields
+            ),
+            "422 invalid_document",
+            log: answered
+        ),
+        .init(
+            "a name that turns the line it is in",
+            post(
+                "Content-Length: \(turningName.utf8.count)\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n",
+                turningName
             ),
             "422 invalid_document",
             log: answered

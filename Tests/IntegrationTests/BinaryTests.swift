@@ -39,8 +39,15 @@ struct ServerProcess {
         return ServerProcess(process: process, url: url, token: token.trimmingCharacters(in: .whitespacesAndNewlines))
     }
 
+    /// Sends a signal and waits for the end; a server that does not stop is killed, and fails its test instead of holding it up.
     func stop(_ signal: Int32) {
         kill(process.processIdentifier, signal)
+        let end = ContinuousClock.now + .seconds(45)
+        while process.isRunning, ContinuousClock.now < end { usleep(5000) }
+        if process.isRunning {
+            Issue.record("the server did not stop within 45 s of signal \(signal)")
+            kill(process.processIdentifier, SIGKILL)
+        }
         process.waitUntilExit()
     }
 

@@ -52,11 +52,24 @@ struct ConfigurationTests {
         #expect(result.status != 0)
         for part in [
             "\(file): 'limits.head_byte' is not a setting; did you mean 'limits.head_bytes'?",
-            "limits.head_fields (\(file)) must be a whole number from 8 to 1000, not '7'",
+            "limits.head_fields (\(file)) must be a whole number from 24 to 1000, not '7'",
             "log.level (MARTLET_LOG_LEVEL) must be one of", "limits.idle_timeout_s (--set) must be a number",
         ] {
             #expect(result.output.contains(part), "\(part) in \(result.output)")
         }
+        // Limits under which the client's own requests could not work.
+        for (setting, words) in [
+            ("limits.document_bytes=32KiB", "limits.document_bytes (--set) must be"),
+            ("limits.head_bytes=1KiB", "limits.head_bytes (--set) must be"),
+            ("limits.least_bytes_per_s=100000000", "limits.least_bytes_per_s (--set) must be"),
+            ("rate.client_burst=5", "rate.client_burst must be at least 20"),
+            ("rate.address_burst=5", "rate.address_burst must be at least 20"),
+        ] {
+            let result = try check(["--data-dir", "x", "--set", setting])
+            #expect(result.status != 0 && result.output.contains(words), "\(setting): \(result.output)")
+        }
+        let unlimited = try check(["--data-dir", "x", "--set", "rate.client_burst=5", "--set", "rate.client_per_s=0"])
+        #expect(unlimited.status == 0, "\(unlimited.output)")
         // A misspelt variable must not leave a setting at its default in silence.
         let misspelt = try check(
             ["--data-dir", "x"],
@@ -67,6 +80,28 @@ struct ConfigurationTests {
         #expect(misspelt.status != 0 && misspelt.output.contains("did you mean 'tls.client_certificates'?"))
         #expect(misspelt.output.contains("MARTLET_RATE_LIMIT is not a setting's variable"))
         #expect(!misspelt.output.contains("MARTLET_TOKEN"), "\(misspelt.output)")
+        for (name, suggestion) in [
+            ("MARTLET_PORT", "did you mean MARTLET_LISTEN, which is HOST:PORT?"),
+            ("MARTLET_DATADIR", "did you mean MARTLET_DATA_DIR?"), ("MARTLET_LISTN", "did you mean MARTLET_LISTEN?"),
+            ("MARTLET_LISTEN_ADDRESS", "did you mean MARTLET_LISTEN, which is HOST:PORT?"),
+            ("MARTLET_TOKENS", "did you mean MARTLET_TOKEN?"),
+            ("MARTLET_SOMETHING_ELSE", "'martlet config check' shows"),
+        ] {
+            let result = try check(["--data-dir", "x"], environment: [name: "8080"])
+            #expect(result.status != 0, "\(name)")
+            #expect(result.output.contains("\(name) is not a setting's variable; \(suggestion)"), "\(result.output)")
+        }
+        // What Kubernetes and Docker put there for a service of this name, other commands' variables, and tests'.
+        let others = try check(
+            ["--data-dir", "x"],
+            environment: [
+                "MARTLET_PORT": "tcp://10.0.0.7:8080", "MARTLET_SERVICE_HOST": "10.0.0.7",
+                "MARTLET_PORT_8080_TCP": "tcp://10.0.0.7:8080", "MARTLET_PORT_8080_TCP_ADDR": "10.0.0.7",
+                "MARTLET_SERVICE_PORT": "8080", "MARTLET_URL": "http://x", "MARTLET_CA_FILE": "x",
+                "MARTLET_TEST_PYTHON": "x", "MARTLET_FAULT_POINTS": "3", "MARTLET_SLOW_TESTS": "1",
+            ]
+        )
+        #expect(others.status == 0, "\(others.output)")
         #expect(try check([]).output.contains("data_dir is needed"))
         #expect(try check(["--data-dir", "x", "--listen", "here"]).output.contains("listen must be HOST:PORT"))
         let open = try check(["--data-dir", "x", "--listen", "0.0.0.0:1", "--set", "insecure_no_auth=true"])

@@ -11,7 +11,7 @@ struct DashboardTests {
         "life_of_a_run", "the_server_dies_and_comes_back", "a_server_that_is_starting", "tokens_and_roles",
         "an_expired_token_at_a_button", "a_server_without_tokens", "unknown_runs_and_trouble", "two_languages",
         "accessible_in_both_themes", "a_long_run_stays_small", "terms_of_private_runs",
-        "words_of_an_analytics_run",
+        "words_of_an_analytics_run", "a_failing_disk",
     ])
     func thePageInABrowser(_ scenario: String) throws {
         try PythonScript.expectSuccess("dashboard.py", [scenario])

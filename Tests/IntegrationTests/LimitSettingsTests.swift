@@ -12,10 +12,10 @@ struct LimitSettingsTests {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(
             dataDirectory: directory.path,
-            ["--set", "limits.document_bytes=2KiB"]
+            ["--set", "limits.document_bytes=64KiB"]
         )
         defer { server.stop(SIGTERM) }
-        for (size, expected) in [(2048, "201"), (2049, "413")] {
+        for (size, expected) in [(65536, "201"), (65537, "413")] {
             for fields in [["-H", "Expect:"], ["-H", "Expect:", "-H", "Transfer-Encoding: chunked"]] {
                 let name = "p\(size)-\(fields.count)"
                 let document = "{\"name\": \"\(name)\"}"
@@ -35,7 +35,7 @@ struct LimitSettingsTests {
         }
         // What was refused left nothing.
         let list = try server.curl(server.url + "/v1/populations")
-        #expect(list.contains("p2048-2") && list.contains("p2048-4") && !list.contains("p2049"), "\(list)")
+        #expect(list.contains("p65536-2") && list.contains("p65536-4") && !list.contains("p65537"), "\(list)")
     }
 
     /// One listener more than the setting allows is refused before its stream begins, and has its place when one has gone.

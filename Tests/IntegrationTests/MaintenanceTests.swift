@@ -9,16 +9,17 @@ struct MaintenanceTests {
         try ServerProcess.capture(ServerProcess.binary, arguments)
     }
 
-    private func startRun(_ server: ServerProcess, _ directory: String) throws -> String {
+    private func startRun(_ server: ServerProcess, _ directory: String, isPrivate: Bool = true) throws -> String {
         let runFile = directory + "/run.yaml"
         try """
         population: p
         model: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 4, hidden_dim: 8}}
         rounds: 1
-        cohort: {goal: 3, minimum: 3, over_selection: 1.0, max_participations: 1}
-        privacy: {mode: central, noise_multiplier: 1}
+        cohort: {goal: 3, minimum: 3, over_selection: 1.0, max_participations: \(isPrivate ? 1 : 0)}
+        privacy: \(isPrivate ? "{mode: central, noise_multiplier: 1}" : "{mode: none}")
         """.write(toFile: runFile, atomically: true, encoding: .utf8)
-        _ = try server.martlet("population", "create", "p", "--epsilon", "8")
+        let budget = isPrivate ? ["--epsilon", "8"] : []
+        _ = try server.run(ServerProcess.binary, ["population", "create", "p"] + budget)
         let created = try server.martlet("run", "create", runFile, "--start", "--json")
         try #require(created.status == 0, "\(created.output)")
         try "good morning, see you at the station.\n".write(
@@ -44,12 +45,13 @@ struct MaintenanceTests {
         #expect(client.output.contains("accepted"), "\(client.output)")
     }
 
+    /// Everything is lost but the names; the server of the restored directory goes on where the backup was made.
     @Test func aBackupOfARunningServerRestoresToARunThatGoesOn() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
         var server = try ServerProcess.start(dataDirectory: data)
-        let token = try startRun(server, directory.path)
+        let token = try startRun(server, directory.path, isPrivate: false)
         try participate(server, directory.path, token, 0)
         let made = try command("backup", backup + "/", "--data-dir", data)
         #expect(made.status == 0 && made.output.contains("1 updates of open rounds"), "\(made.output)")
@@ -57,15 +59,14 @@ struct MaintenanceTests {
         let health = try command("doctor", "--data-dir", data, "--deep")
         #expect(health.status == 0 && health.output.contains("a server is using the directory"), "\(health.output)")
         server.stop(SIGKILL)
-        // The database is lost, its ledger's second record is not.
-        for name in try FileManager.default.contentsOfDirectory(atPath: data) where name != "ledger.head" {
+        for name in try FileManager.default.contentsOfDirectory(atPath: data) {
             try FileManager.default.removeItem(atPath: data + "/" + name)
         }
         // It is a volume: the directory itself stays.
         try FileManager.default.createDirectory(atPath: data + "/lost+found", withIntermediateDirectories: false)
         let volume = try FileManager.default.attributesOfItem(atPath: data)[.systemFileNumber] as? Int
         let restored = try command("restore", backup, "--data-dir", data + "//")
-        #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
+        #expect(restored.status == 0 && restored.output.contains("restored \(data) as of"), "\(restored.output)")
         #expect(try FileManager.default.attributesOfItem(atPath: data)[.systemFileNumber] as? Int == volume)
         #expect(!FileManager.default.fileExists(atPath: data + "/.restoring"))
         #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
@@ -73,11 +74,59 @@ struct MaintenanceTests {
         let admin = server.token
         server = try ServerProcess.start(dataDirectory: data, token: admin)
         defer { server.stop(SIGTERM) }
+        let run = try runID(server)
+        // The update that the backup holds counts: two more make the round.
         for index in 1..<3 { try participate(server, directory.path, token, index) }
-        let watched = try server.martlet("run", "watch", try runID(server))
-        #expect(watched.output.contains("1/1"), "\(watched.output)")
-        let population = try server.martlet("population", "show", "p", "--json").output
-        #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+        #expect(try server.martlet("run", "watch", run).output.contains("1/1"))
+        let round = try server.curl(server.url + "/v1/runs/\(run)/rounds/1")
+        #expect(round.contains("\"attempt\":1") && round.contains("\"accepted\":3"), "\(round)")
+    }
+
+    /// Updates of a private run are in no backup: the attempt that waited for them is given up and stays charged, since the lost server
+    /// may have published it, and the run goes on with another one.
+    @Test func aRestoredPrivateRunAbandonsItsOpenAttemptAndKeepsItsCharge() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let backup = directory.path + "/backup"
+        var server = try ServerProcess.start(dataDirectory: data)
+        let token = try startRun(server, directory.path)
+        try participate(server, directory.path, token, 0)
+        let made = try command("backup", backup, "--data-dir", data)
+        #expect(made.status == 0 && made.output.contains("0 updates of open rounds"), "\(made.output)")
+        server.stop(SIGKILL)
+        // The database is lost, its ledger's second record is not.
+        for name in try FileManager.default.contentsOfDirectory(atPath: data) where name != "ledger.head" {
+            try FileManager.default.removeItem(atPath: data + "/" + name)
+        }
+        let restored = try command("restore", backup, "--data-dir", data)
+        #expect(restored.status == 0 && restored.output.contains("the second record agrees"), "\(restored.output)")
+        let admin = server.token
+        server = try ServerProcess.start(dataDirectory: data, token: admin)
+        defer { server.stop(SIGTERM) }
+        let run = try runID(server)
+        let history = try server.curl(server.url + "/v1/runs/\(run)/rounds/1/history")
+        #expect(history.contains("1 acknowledged updates were missing or damaged after a stop"), "\(history)")
+        func states() throws -> [String] {
+            try server.curl(server.url + "/v1/populations/p/ledger?format=jsonl").split(separator: "\n").compactMap {
+                line in
+                line.contains("\"run_id\":\"\(run)\"")
+                    ? line.split(separator: "\"state\":\"").last?.split(separator: "\"").first.map(String.init) : nil
+            }
+        }
+        let restoredStates = try states()
+        #expect(restoredStates.contains("committed"), "\(restoredStates)")
+        // The next attempt opens by itself, a while after the one that failed.
+        var round = ""
+        for _ in 0..<600 where !(round.contains("\"attempt\":2") && round.contains("\"state\":\"selecting\"")) {
+            usleep(200_000)
+            round = try server.curl(server.url + "/v1/runs/\(run)/rounds/1")
+        }
+        try #require(round.contains("\"attempt\":2"), "\(round)")
+        for index in 1..<4 { try participate(server, directory.path, token, index) }
+        #expect(try server.martlet("run", "watch", run).output.contains("1/1"))
+        let charges = try states()
+        // What the lost server may have published is a charge of its own, in no run's cap; then the attempt that was made here.
+        #expect(charges == ["reserved", "released", "committed", "reserved", "committed"])
     }
 
     @Test func anOldBackupIsNoticedAndWhatItForgotIsChargedAgain() throws {
@@ -119,8 +168,8 @@ struct MaintenanceTests {
         )
         #expect(answer.contains("HTTP/1.1 200"), "\(answer)")
         let population = try server.martlet("population", "show", "p", "--json").output
-        // The release that the backup does not know is charged; the round that is open in it is reserved beside it.
-        #expect(population.contains("\"spent_epsilon\":4.37"), "\(population)")
+        // The release that the backup does not know is charged; the attempt that was open in it is given up and keeps its charge.
+        #expect(population.contains("\"spent_epsilon\":6.57"), "\(population)")
         #expect(try command("doctor", "--data-dir", data).status == 0)
     }
 
@@ -200,7 +249,8 @@ struct MaintenanceTests {
             "/usr/bin/timeout",
             ["60", ServerProcess.binary, "serve", "--data-dir", data, "--listen", "127.0.0.1:0"]
         )
-        #expect(damaged.status != 0 && damaged.output.contains("damaged"), "\(damaged.output)")
+        #expect(damaged.status != 0 && damaged.output.contains("cannot be used"), "\(damaged.output)")
+        #expect(damaged.output.contains("the database is damaged"), "\(damaged.output)")
         #expect(damaged.output.contains("martlet restore"), "\(damaged.output)")
         #expect(try Data(contentsOf: URL(fileURLWithPath: database)) == torn, "nothing was changed")
         // A database that is none.
@@ -211,6 +261,56 @@ struct MaintenanceTests {
         let start = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
         #expect(start.status != 0 && start.output.contains("martlet doctor"), "\(start.output)")
         #expect(try command("doctor", "--data-dir", directory.path).output.contains("holds no martlet.sqlite"))
+    }
+
+    /// A disk that is not mounted, and a database that was removed or never filled: each beside what says that there was one.
+    @Test(arguments: ["blobs", "second record", "second record elsewhere", "empty file"])
+    func aLostDatabaseDoesNotStartEmpty(_ evidence: String) throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        let elsewhere = evidence == "second record elsewhere"
+        let head = elsewhere ? directory.path + "/other/ledger.head" : data + "/ledger.head"
+        try FileManager.default.createDirectory(atPath: directory.path + "/other", withIntermediateDirectories: false)
+        let setting = elsewhere ? ["--set", "ledger_head=" + head] : []
+        let server = try ServerProcess.start(dataDirectory: data, setting)
+        _ = try startRun(server, directory.path)
+        server.stop(SIGTERM)
+        let kept: Set =
+            switch evidence {
+            case "blobs": ["blobs", "admin-token"]
+            case "second record": ["ledger.head"]
+            case "empty file": ["blobs", "spool", "ledger.head", "admin-token"]
+            default: []
+            }
+        for name in try FileManager.default.contentsOfDirectory(atPath: data) where !kept.contains(name) {
+            try FileManager.default.removeItem(atPath: data + "/" + name)
+        }
+        if evidence == "empty file" {
+            _ = FileManager.default.createFile(atPath: data + "/martlet.sqlite", contents: nil)
+        }
+        func names() throws -> [String] { try FileManager.default.subpathsOfDirectory(atPath: directory.path).sorted() }
+        let before = try names()
+        let arguments = ["serve", "--data-dir", data, "--listen", "127.0.0.1:0"] + setting
+        let refused = try ServerProcess.capture("/usr/bin/timeout", ["60", ServerProcess.binary] + arguments)
+        #expect(refused.status != 0 && refused.status != 124, "\(refused.output)")
+        #expect(
+            refused.output.contains("martlet.sqlite is gone") && refused.output.contains("--start-anew"),
+            "\(refused.output)"
+        )
+        #expect(refused.output.contains("martlet restore"), "\(refused.output)")
+        // Nothing was made, moved or overwritten, but for the lock that kept others away meanwhile.
+        #expect(try names().filter { !$0.hasSuffix("/lock") } == before.filter { !$0.hasSuffix("/lock") })
+        let sick = try command("doctor", "--data-dir", data, "--ledger-head", head)
+        #expect(sick.status == 1 && sick.output.contains("martlet.sqlite is gone"), "\(sick.output)")
+        // Who gives it up gets an empty server, and finds what said so under other names.
+        let anew = try ServerProcess.start(dataDirectory: data, setting + ["--start-anew"])
+        defer { anew.stop(SIGTERM) }
+        #expect(try anew.curl(anew.url + "/v1/populations").contains("\"items\":[]"))
+        #expect(try anew.curl(anew.url + "/v1/ledger").contains("\"alarm\"") == false)
+        let after = try names()
+        for name in before where name.hasSuffix("admin-token") || name.hasSuffix("ledger.head") {
+            #expect(after.contains { $0.hasPrefix(name + ".before-") }, "\(name): \(after)")
+        }
     }
 
     /// Changes a database beside the program, as another version would.
@@ -294,6 +394,14 @@ struct MaintenanceTests {
         #expect(refused.status != 0 && refused.output.contains("damaged"), "\(refused.output)")
     }
 
+    /// An answer about readiness is good for a second.
+    private func expectReadiness(_ status: String, of server: ServerProcess) throws {
+        for _ in 0..<50 where try !server.curl(server.url + "/readyz").contains("HTTP/1.1 \(status)") {
+            usleep(100_000)
+        }
+        #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 \(status)"))
+    }
+
     /// A limit on the size of files acts as a full disk does; it is lifted from outside, as when space returns.
     @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/prlimit"), "prlimit lifts the limit"))
     func aFullDiskRefusesClearlyAndWorkGoesOnWhenThereIsSpace() throws {
@@ -313,13 +421,17 @@ struct MaintenanceTests {
             arguments[3],
             server.url + "/v1/populations"
         )
-        #expect(full.contains("HTTP/1.1 503") && full.contains("the disk is full"), "\(full)")
+        #expect(full.contains("HTTP/1.1 503") && full.contains("storage_failed"), "\(full)")
+        // The limit by its name, and no fault of the disk.
+        #expect(full.contains("may not grow any more") && !full.contains("EIO"), "\(full)")
+        let shown = try server.curl(server.url + "/v1/overview")
+        #expect(shown.contains("\"storage_failed\"") && shown.contains("LimitFSIZE"), "\(shown)")
         #expect(full.lowercased().contains("retry-after"), "\(full)")
-        #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 503"))
+        try expectReadiness("503", of: server)
         #expect(try server.curl(server.url + "/v1/populations").contains("\"before\""))
         #expect(try server.run("/usr/bin/prlimit", ["--pid", pid, "--fsize=unlimited:"]).status == 0)
         #expect(try server.martlet("population", "create", "after").status == 0)
-        #expect(try server.curl(server.url + "/readyz").contains("HTTP/1.1 200"))
+        try expectReadiness("200", of: server)
         // The update that was acknowledged before counts, and the round goes on to its end.
         for index in 1..<3 { try participate(server, directory.path, token, index) }
         #expect(try server.martlet("run", "watch", try runID(server)).output.contains("1/1"))

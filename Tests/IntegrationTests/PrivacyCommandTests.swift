@@ -11,7 +11,7 @@ struct PrivacyCommandTests {
 
     @Test(arguments: [
         ("epsilon --noise-multiplier 1", "epsilon  4.37717809568"),
-        ("epsilon --noise-multiplier 1e-9", "by gaussian  inf"),
+        ("epsilon --noise-multiplier 1e-4", "by gaussian  50042647.9"),
         ("epsilon --laplace-scale 2 --rounds 10 --accountant basic", "epsilon  5.0"),
         ("epsilon --noise-multiplier 1 --rounds 10 --sampling-rate 0.01 --json", #""delta":1e-05,"epsilon_pld":"#),
         ("delta --epsilon 4 --noise-multiplier 1", "delta  4.7122412007"),
@@ -25,6 +25,7 @@ struct PrivacyCommandTests {
     @Test(arguments: [
         ("epsilon", "give either --noise-multiplier or --laplace-scale"),
         ("epsilon --noise-multiplier 0", "noise_multiplier is 0.0"),
+        ("epsilon --noise-multiplier 1e-9", "allowed is 1e-4 to 1e12"),
         ("epsilon --noise-multiplier nan", "noise_multiplier is nan"),
         ("epsilon --noise-multiplier 1 --delta 0", "delta is 0.0"),
         ("epsilon --noise-multiplier 1 --delta 1", "delta is 1.0"),
@@ -36,6 +37,8 @@ struct PrivacyCommandTests {
         ("calibrate --epsilon 4 --delta 1.5", "delta is 1.5"), ("calibrate --epsilon 4 --rounds 0", "--rounds must"),
         ("calibrate --epsilon 4 --sampling-rate 2", "sampling_rate is 2.0"),
         ("plan /nowhere.yaml", "cannot read /nowhere.yaml"),
+        ("plan /nowhere.yaml --parameters 9223372036854775807", "--parameters must be between 1 and 1099511627776"),
+        ("plan /nowhere.yaml --parameters 0", "--parameters must be between 1"),
         ("verify-ledger /nowhere.json", "cannot read /nowhere.json"),
         ("verify-ledger \(#filePath)", "neither a document of schema"),
         ("check-vectors /nowhere.json", "/nowhere.json cannot be read"),
@@ -43,6 +46,42 @@ struct PrivacyCommandTests {
     func refuses(_ arguments: String, _ expected: String) throws {
         let result = try Self.privacy(arguments)
         #expect(result.status != 0 && result.output.contains(expected), "\(result)")
+    }
+
+    /// Run files name the architectures of this program, of which only the module knows that has them.
+    @Test(arguments: [
+        ("gpt", "'gpt' is not one of cifg-lstm, decoder, tabular, tabular-statistics, external"),
+        ("votes", "analytics"),
+    ])
+    func anArchitectureOfNobodyIsRefusedByItsField(_ name: String, _ expected: String) throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/run.yaml"
+        try """
+        {population: p, rounds: 2, model: {architecture: \(name)}, cohort: {goal: 10},
+         privacy: {mode: central, noise_multiplier: 1}}
+        """.write(toFile: path, atomically: true, encoding: .utf8)
+        let result = try Self.privacy("plan \(path) --delta 1e-5")
+        #expect(result.status != 0 && result.output.contains("/model/architecture"), "\(result)")
+        #expect(result.output.contains(expected), "\(result)")
+    }
+
+    /// What takes more arithmetic than one question may is refused in words.
+    @Test func aPlanThatTakesTooMuchIsRefused() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/run.yaml"
+        try """
+        population: p
+        rounds: 1000000
+        model: {architecture: external}
+        cohort: {goal: 100, policy: poisson, sampling_rate: 0.01}
+        privacy: {mode: central, amplification: poisson, target: {epsilon: 500}}
+        """.write(toFile: path, atomically: true, encoding: .utf8)
+        let result = try Self.privacy("plan \(path) --epsilon 500 --parameters 1000")
+        #expect(
+            result.status != 0 && result.output.contains("it takes too much arithmetic by loss distributions"),
+            "\(result)"
+        )
+        #expect(result.output.contains("where 6.0 million are allowed"), "\(result)")
     }
 
     @Test func aFileThatHoldsNoVectorsDoesNotKeepTheOthersFromBeingJudged() throws {
@@ -136,9 +175,57 @@ struct PrivacyCommandTests {
         // Options take precedence over the file.
         let willing = try client(["--policy", poor, "--max-epsilon", "4.5"])
         #expect(willing.output.contains("accepted: round 1"), "\(willing)")
+        // A device that has taken part stays the client that it is, where its owner says so.
+        let loyal = try write("loyal.yaml", "may_register_again: false\nmax_epsilon: 100\n")
+        let (first, number) = (directory.path + "/client-\(devices)", devices)
+        devices = number - 1
+        let again = try client(["--policy", loyal, "--register-again"])
+        #expect(again.status != 0 && again.output.contains("may_register_again"), "\(again)")
+        #expect(FileManager.default.fileExists(atPath: first + "/credential.json"))
         let verified = try server.martlet("privacy", "verify-ledger", server.url, "--population", "p")
         #expect(verified.status == 0 && verified.output.contains("the ledger holds"), "\(verified)")
         #expect(verified.output.contains("by gaussian  epsilon 4.37"), "\(verified)")
+        // The head that this look ended with, and the one that the device keeps, hold the next one.
+        #expect(verified.output.contains("NOT PROVEN  that no rows were cut at the end"), "\(verified)")
+        let line = try #require(verified.output.split(separator: "\n").first { $0.hasPrefix("head  ") })
+        let head = String(line.dropFirst(6))
+        let kept = directory.path + "/client-\(devices)/ledger-head.json"
+        let held = try server.martlet(
+            "privacy",
+            "verify-ledger",
+            server.url,
+            "--population",
+            "p",
+            "--head",
+            head,
+            "--head",
+            kept
+        )
+        #expect(held.status == 0 && held.output.contains("proven  the document extends 2 heads"), "\(held)")
+        let forged = head.dropLast() + (head.hasSuffix("0") ? "1" : "0")
+        let other = try server.martlet(
+            "privacy",
+            "verify-ledger",
+            server.url,
+            "--population",
+            "p",
+            "--head",
+            String(forged)
+        )
+        #expect(other.status == 1 && other.output.contains("another ledger than the head's"), "\(other)")
+        let nothing = try server.martlet(
+            "privacy",
+            "verify-ledger",
+            server.url,
+            "--population",
+            "p",
+            "--head",
+            "pop_x:24"
+        )
+        #expect(
+            nothing.status != 0 && nothing.output.contains("neither POPULATION:NUMBER:HASH nor a file"),
+            "\(nothing)"
+        )
         let unnamed = try server.martlet("privacy", "verify-ledger", server.url)
         #expect(unnamed.status != 0 && unnamed.output.contains("--population"), "\(unnamed)")
     }

@@ -18,16 +18,29 @@ private final class ScriptedTransport: Transport {
         var path: String
         var headers: [String: String]
         var body: Data
+        /// The id of the assignment that was handed out last.
+        var assignment = ""
+
+        /// The server's receipt for these bytes.
+        var receipt: TransportResponse {
+            let sha256 = SHA256.hash(data: body).map { String(format: "%02x", $0) }.joined()
+            let receipt = UpdateReceipt(assignment: assignment, state: .accepted, sha256: sha256, bytes: body.count)
+            return TransportResponse(status: 200, body: (try? WireCoding.encode(receipt)) ?? Data())
+        }
     }
     typealias Answer = @Sendable (Call) throws -> TransportResponse?
 
     private let calls = Mutex<[Call]>([])
+    private let handedOut = Mutex("")
+    private static let assignmentCount = Atomic<Int>(0)
     private let answers: Mutex<[String: [Answer]]>
 
     /// Answers for `METHOD /path`; the last one is used again and again.
     init(_ answers: [String: [Answer]]) {
         self.answers = Mutex(answers)
     }
+
+    var lastAssignment: String { handedOut.withLock { $0 } }
 
     func made(_ key: String) -> [Call] { calls.withLock { $0.filter { "\($0.method) \($0.path)" == key } } }
 
@@ -39,18 +52,35 @@ private final class ScriptedTransport: Transport {
         case .file(let path, let offset):
             body = try Data(contentsOf: URL(fileURLWithPath: path)).dropFirst(offset)
         }
+        var path = request.url.replacing("http://server", with: "")
+        let asked = path.firstMatch(of: /asg_[0-9]+/).map { String($0.output) }
+        path.replace(/asg_[0-9]+/, with: "asg_1")
         let call = Call(
             method: request.method,
-            path: request.url.replacing("http://server", with: ""),
+            path: path,
             headers: request.headers,
-            body: body
+            body: body,
+            assignment: handedOut.withLock { $0 }
         )
         calls.withLock { $0.append(call) }
         let key = "\(call.method) \(call.path)"
         let answer = answers.withLock { table in
             (table[key]?.count ?? 0) > 1 ? table[key]?.removeFirst() : table[key]?.first
         }
-        guard let response = try answer?(call) else { throw ClientError(code: "network", message: "unreachable") }
+        guard var response = try answer?(call) else { throw ClientError(code: "network", message: "unreachable") }
+        if key == "POST /v1/checkins", response.status == 201 {
+            // Each time another assignment, as a server does it.
+            let id = "asg_\(Self.assignmentCount.add(1, ordering: .relaxed).newValue)"
+            handedOut.withLock { $0 = id }
+            let text = String(decoding: response.body, as: UTF8.self).replacing("\"asg_1\"", with: "\"\(id)\"")
+            response.body = Data(text.utf8)
+        }
+        if key == "GET /v1/assignments/asg_1", let asked {
+            let text = String(decoding: response.body, as: UTF8.self).replacing("\"asg_1\"", with: "\"\(asked)\"")
+            response.body = Data(text.utf8)
+        }
+        // A server names the file that it sends.
+        if let hash = request.fileSHA256, response.headers.isEmpty { response.headers["etag"] = "\"\(hash)\"" }
         if let destination = request.destination, response.status == 200 {
             try response.body.write(to: URL(fileURLWithPath: destination))
         }
@@ -60,6 +90,7 @@ private final class ScriptedTransport: Transport {
 
 /// Adds one to every parameter, and counts how often it was asked.
 private final class CountingTrainer: LocalTrainer {
+    var canRehearse: Bool { true }
     let count = Mutex(0)
     let told = Mutex<[TrainingInstructions]>([])
     let value: Float
@@ -106,8 +137,10 @@ struct FederatedClientTests {
         sha256: String? = nil,
         training: String = "{}",
         modelEncoding: String? = nil,
+        encodedFile: Data? = nil,
         clipping: String = #"{"norm": 0.5}"#,
-        measuring: [String]? = nil
+        measuring: [String]? = nil,
+        round: Int = 1
     ) throws -> Data {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
@@ -123,10 +156,16 @@ struct FederatedClientTests {
         var body = AssignmentBody(
             id: "asg_1",
             run: "run_1",
-            round: 1,
+            round: round,
             attempt: 1,
-            state: "assigned",
-            model: .init(version: 0, url: "/model", sha256: digest, bytes: file.count, encoding: modelEncoding),
+            state: .assigned,
+            model: .init(
+                version: 0,
+                url: "/model",
+                sha256: digest,
+                bytes: file.count,
+                encoding: modelEncoding.flatMap(ModelEncoding.init)
+            ),
             architecture: specification.model,
             training: specification.training,
             privacy: specification.privacy,
@@ -137,8 +176,12 @@ struct FederatedClientTests {
             deadline: "",
             deadlineInS: 60
         )
+        if let encodedFile {
+            body.model.encodedSha256 = SHA256.hash(data: encodedFile).map { String(format: "%02x", $0) }.joined()
+            body.model.encodedBytes = encodedFile.count
+        }
         if let measuring {
-            body.kind = "evaluate"
+            body.kind = .evaluate
             body.release = .init(metrics: measuring, lossBound: 10)
         }
         return try WireCoding.encode(CheckInResponse(assignment: body))
@@ -151,14 +194,16 @@ struct FederatedClientTests {
         clipping: String = #"{"norm": 0.5}"#,
         update: [ScriptedTransport.Answer]? = nil,
         committed: [Bool] = [],
-        measuring: [String]? = nil
+        measuring: [String]? = nil,
+        round: Int = 1
     ) throws -> ScriptedTransport {
         let checkIn = try assignment(
             mode: mode,
             sha256: sha256,
             training: training,
             clipping: clipping,
-            measuring: measuring
+            measuring: measuring,
+            round: round
         )
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
         let file = SafetensorsWriter.encode(model)
@@ -173,7 +218,7 @@ struct FederatedClientTests {
             "POST /v1/clients": [{ _ in TransportResponse(status: 201, body: registered) }],
             "POST /v1/checkins": [{ _ in TransportResponse(status: 201, body: checkIn) }],
             "GET /model": [{ _ in TransportResponse(status: 200, body: file) }],
-            "PUT /update": update ?? [{ _ in TransportResponse(status: 200) }],
+            "PUT /update": update ?? [{ $0.receipt }],
             "POST /v1/assignments/asg_1/failure": [{ _ in TransportResponse(status: 204) }],
         ])
     }
@@ -201,6 +246,16 @@ struct FederatedClientTests {
         )
     }
 
+    /// A refusal of the server's.
+    private func refusal(_ status: Int, _ code: String) throws -> TransportResponse {
+        let problem = ProblemDocument(title: "t", status: status, detail: "d", code: code)
+        return TransportResponse(
+            status: status,
+            headers: ["content-type": "application/problem+json"],
+            body: try WireCoding.encode(problem)
+        )
+    }
+
     /// The tensors that were uploaded, and their metadata.
     private func uploaded(_ transport: ScriptedTransport) throws -> [(vector: ParameterVector, kind: String?)] {
         try transport.made("PUT /update").map { call in
@@ -219,11 +274,8 @@ struct FederatedClientTests {
                 Array($0.bindMemory(to: Float.self))
             }
         }
-        let problem = Data(#"{"code": "round_closed", "title": "closed"}"#.utf8)
-        let refused = try transport(
-            training: #"{"encoding": "topk"}"#,
-            update: [{ _ in TransportResponse(status: 410, body: problem) }]
-        )
+        let refusal = try refusal(410, "round_closed")
+        let refused = try transport(training: #"{"encoding": "topk"}"#, update: [{ _ in refusal }])
         _ = try await client(refused, .init(value: 2)).participateOnce(waitSeconds: 0)
         #expect(residual() == nil)
         let accepted = try transport(training: #"{"encoding": "topk"}"#)
@@ -261,8 +313,9 @@ struct FederatedClientTests {
 
     @Test func scaffoldKeepsItsControlVariateOnceItsRoundIsCommitted() async throws {
         let training = #"{"algorithm": "scaffold", "local": {"learning_rate": 0.5}}"#
-        let refused: ScriptedTransport.Answer = { _ in TransportResponse(status: 410) }
-        let accepted: ScriptedTransport.Answer = { _ in TransportResponse(status: 200) }
+        let refusal = try refusal(410, "round_closed")
+        let refused: ScriptedTransport.Answer = { _ in refusal }
+        let accepted: ScriptedTransport.Answer = { $0.receipt }
         let transport = try transport(
             training: training,
             update: [refused, accepted],
@@ -283,14 +336,18 @@ struct FederatedClientTests {
         #expect(corrections == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
     }
 
-    /// How little data there is says something about them: under privacy only the code leaves.
-    @Test func whatAFailureSaysOfTheDataStaysUnderPrivacy() async throws {
+    /// Without privacy the server hears the rule, and nothing that was read from the data; with it, it hears nothing.
+    @Test func whatAFailureSaysOfTheDataStaysOnTheDevice() async throws {
         struct Poor: LocalTrainer {
+            var canRehearse: Bool { true }
             func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
-                throw LocalTrainingError.unusableData(reason: "3 characters are left")
+                throw LocalTrainingError.unusableData(
+                    reason: "row 7, column 'age': 'Jane Roe' is no number",
+                    rule: "column 'age' must hold numbers"
+                )
             }
         }
-        for (mode, says) in [("none", true), ("local", false), ("central", false)] {
+        for mode in ["none", "local", "central"] {
             let transport = try transport(mode: mode)
             let client = FederatedClient(
                 server: "http://server/",
@@ -300,9 +357,18 @@ struct FederatedClientTests {
                 transport: transport,
                 models: try ModelCache(directory: directory.path + "/models")
             )
-            #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "no_data"))
-            let report = try #require(transport.made("POST /v1/assignments/asg_1/failure").first)
-            #expect(String(decoding: report.body, as: UTF8.self).contains("3 characters") == says)
+            let outcome = try await client.participateOnce(waitSeconds: 0)
+            let reports = transport.made("POST /v1/assignments/asg_1/failure").map {
+                String(decoding: $0.body, as: UTF8.self)
+            }
+            guard mode == "none" else {
+                #expect(outcome == .accepted(run: "run_1", round: 1) && reports.isEmpty)
+                #expect(await client.lastShortfall == "row 7, column 'age': 'Jane Roe' is no number")
+                continue
+            }
+            #expect(outcome == .ended(code: "no_data") && reports.count == 1)
+            #expect(reports[0].contains("column 'age' must hold numbers"))
+            #expect(!reports[0].contains("Jane") && !reports[0].contains("row"))
         }
     }
 
@@ -355,7 +421,16 @@ struct FederatedClientTests {
         }
         #expect(waits.seconds.withLock { $0 } == [7, 7])
         // The next process finds the finished update and sends it before anything else.
-        let up = try transport(mode: "local")
+        let up = try transport(
+            mode: "local",
+            update: [
+                { call in
+                    var call = call
+                    call.assignment = down.lastAssignment
+                    return call.receipt
+                }
+            ]
+        )
         _ = try await client(up, trainer).participateOnce(waitSeconds: 0)
         let bodies = Set((down.made("PUT /update") + up.made("PUT /update").prefix(1)).map(\.body))
         #expect(down.made("PUT /update").count == 3 && bodies.count == 1)
@@ -363,8 +438,8 @@ struct FederatedClientTests {
     }
 
     @Test func permanentRefusalsEndTheAssignment() async throws {
-        let problem = try WireCoding.encode(ProblemDocument(title: "t", status: 410, detail: "d", code: "round_full"))
-        let transport = try transport(update: [{ _ in TransportResponse(status: 410, body: problem) }])
+        let refusal = try refusal(410, "round_full")
+        let transport = try transport(update: [{ _ in refusal }])
         #expect(try await client(transport).participateOnce(waitSeconds: 0) == .ended(code: "round_full"))
         #expect(transport.made("PUT /update").count == 1)
     }
@@ -386,9 +461,15 @@ struct FederatedClientTests {
             #expect(String(decoding: report.body, as: UTF8.self) == #"{"code":"privacy_refused"}"#)
         }
         // A noise multiplier of 2 costs 2.06 at delta 1e-5 the first time, and more than 2.5 the second.
-        let transport = try transport(mode: "local")
-        let strict = try client(transport, policy: .init(maxEpsilon: 2.5))
-        #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+        do {
+            let first = try transport(mode: "local")
+            let strict = try client(first, policy: .init(maxEpsilon: 2.5))
+            #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+            // The same version again is the same report, which costs nothing more.
+            #expect(try await strict.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
+            #expect(Set(first.made("PUT /update").map(\.body)).count == 1)
+        }
+        let strict = try client(try transport(mode: "local", round: 2), policy: .init(maxEpsilon: 2.5))
         #expect(try await strict.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
     }
 
@@ -399,9 +480,10 @@ struct FederatedClientTests {
         let transport = try transport(
             mode: "central",
             update: [
-                { _ in
-                    before.withLock { $0.append(FileManager.default.fileExists(atPath: ledger)) }
-                    return TransportResponse(status: 200)
+                { call in
+                    let events = try String(contentsOfFile: ledger, encoding: .utf8)
+                    before.withLock { $0.append(events.contains(call.assignment)) }
+                    return call.receipt
                 }
             ],
             measuring: ["loss"]
@@ -413,7 +495,8 @@ struct FederatedClientTests {
         #expect(before.withLock { $0 } == [true])
         let sent = try #require(transport.made("PUT /update").first).body
         let result = try EvaluationResult.read(JSONValue.parse(Array(sent)))
-        #expect(result.metrics["nll"] == 12 && result.metrics["hit1"] == nil)
+        // The rate that is published, as a sum over one example.
+        #expect(result.metrics == ["nll": 2, "loss_tokens": 1])
         #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
         #expect(trainer.count.withLock { $0 } == 1)
     }
@@ -437,6 +520,7 @@ struct FederatedClientTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: models) == [name])
     }
 
+    /// The hash that counts is that of the assignment: what the answer with the file says of itself counts for nothing.
     @Test func aModelInFewerBitsIsReadAndItsDigestIsDemanded() async throws {
         let path = directory.path + "/plain"
         let values: [Float] = [0.1, -3, 0.00001, 7]
@@ -445,23 +529,23 @@ struct FederatedClientTests {
         let collected = Mutex(Data())
         try ModelVariant.write(path, as: .f16) { bytes in collected.withLock { $0.append(contentsOf: bytes) } }
         let file = collected.withLock { $0 }
-        let digest = "sha-256=:\(Data(SHA256.hash(data: file)).base64EncodedString()):"
-        let checkIn = try assignment(mode: "none", modelEncoding: "f16")
+        let other = file.dropLast() + [file[file.count - 1] ^ 1]
+        let checkIn = try assignment(mode: "none", modelEncoding: "f16", encodedFile: file)
         let registered = try WireCoding.encode(RegistrationResponse(clientId: "clt_1", token: "secret"))
-        func transport(_ headers: [String: String]) -> ScriptedTransport {
+        func transport(_ file: Data) -> ScriptedTransport {
             ScriptedTransport([
                 "POST /v1/clients": [{ _ in TransportResponse(status: 201, body: registered) }],
                 "POST /v1/checkins": [{ _ in TransportResponse(status: 201, body: checkIn) }],
-                "GET /model": [{ _ in TransportResponse(status: 200, headers: headers, body: file) }],
-                "PUT /update": [{ _ in TransportResponse(status: 200) }],
+                "GET /model": [{ _ in TransportResponse(status: 200, body: file) }],
+                "PUT /update": [{ $0.receipt }],
+                "POST /v1/assignments/asg_1/failure": [{ _ in TransportResponse(status: 204) }],
             ])
         }
-        for headers in [[:], ["content-digest": "sha-256=:\(Data(count: 32).base64EncodedString()):"]] {
-            await #expect(throws: ClientError.self) {
-                try await client(transport(headers)).participateOnce(waitSeconds: 0)
-            }
+        for bad in [other, file + [0]] {
+            let outcome = try await client(transport(bad)).participateOnce(waitSeconds: 0)
+            #expect(outcome == .ended(code: "digest_mismatch"))
         }
-        let good = transport(["content-digest": digest])
+        let good = transport(file)
         for _ in 0..<2 {
             #expect(try await client(good).participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
         }
@@ -525,10 +609,12 @@ struct FederatedClientTests {
         let trainer = CountingTrainer()
         try Data("{".utf8).write(to: URL(fileURLWithPath: directory.path + "/ledger.json"))
         let transport = try transport(mode: "local")
-        #expect(
-            try await client(transport, trainer).participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused")
-        )
-        #expect(trainer.count.withLock { $0 } == 0)
+        let error = await #expect(throws: ClientError.self) {
+            try await client(transport, trainer).participateOnce(waitSeconds: 0)
+        }
+        #expect(error?.code == "state_damaged" && error?.message.contains("ledger.json") == true)
+        // The server is not asked: work that cannot be done is for others.
+        #expect(trainer.count.withLock { $0 } == 0 && transport.made("POST /v1/checkins").isEmpty)
     }
 
     @Test func theNormsBitGoesWithAnUpdateOfAnAdaptiveRunOnly() async throws {
@@ -547,8 +633,12 @@ struct FederatedClientTests {
     @Test func aModelWithAnotherDigestIsNotUsed() async throws {
         let trainer = CountingTrainer()
         let transport = try transport(sha256: String(repeating: "0", count: 64))
-        await #expect(throws: ClientError.self) { try await client(transport, trainer).participateOnce(waitSeconds: 0) }
+        #expect(
+            try await client(transport, trainer).participateOnce(waitSeconds: 0) == .ended(code: "digest_mismatch")
+        )
         #expect(trainer.count.withLock { $0 } == 0)
+        // The server's slot is free again.
+        #expect(transport.made("POST /v1/assignments/asg_1/failure").count == 1)
     }
 
     @Test func numericFailuresAreReportedAndNothingIsSent() async throws {

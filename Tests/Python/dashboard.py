@@ -2,6 +2,8 @@
 """The dashboard through a real server and a real browser. dashboard.py BINARY [SCENARIO ...]; without names, all."""
 
 import json
+import os
+import resource
 import sqlite3
 import sys
 import threading
@@ -342,6 +344,82 @@ def unknown_runs_and_trouble(service, browser):
     assert not page.errors, page.errors
 
 
+def a_failing_disk(service, browser):
+    """What the disk does stands on the page with its way out, each file by itself, and goes when it is mended."""
+    service.population()
+    runs = [service.run(), None]
+    # Another first model than the first run's, so that two files can be missed.
+    runs[1] = service.call("POST", "/v1/runs", {
+        "population": "keyboards", "rounds": 3, "model": {"architecture": "external"}, "cohort": {"goal": 2, "max_participations": 9},
+        "privacy": {"mode": "central", "noise_multiplier": 200},
+    })["id"]
+    service.call("PUT", f"/v1/runs/{runs[1]}/model", safetensors([1, 2, 3, 4]), kind="application/vnd.safetensors")
+    service.call("POST", f"/v1/runs/{runs[1]}/start", {})
+    page = browser.page()
+    sign_in(page, service)
+
+    def problems(words, count):
+        page.until(
+            f"[...document.querySelectorAll('.problems li')].filter(e => e.innerText.includes({json.dumps(words)})).length === {count}",
+            what=f"{count} problems that say {words!r}",
+        )
+
+    def weights(run):
+        try:
+            service.call("GET", f"/v1/runs/{run}/models/0/weights")
+        except Refused as refused:
+            return refused.status
+        except json.JSONDecodeError:
+            return 200
+        except UnicodeDecodeError:
+            return 200
+
+    hashes = [service.call("GET", f"/v1/runs/{run}/models/0")["sha256"] for run in runs]
+    paths = [os.path.join(service.directory, "blobs", sha256[:2], sha256) for sha256 in hashes]
+    assert hashes[0] != hashes[1]
+    for run, path in zip(runs, paths):
+        os.rename(path, path + ".away")
+        assert weights(run) == 503
+    problems("is missing: restore blobs/", 2)
+    os.rename(paths[1] + ".away", paths[1])
+    problems("is missing: restore blobs/", 1)
+    assert hashes[0] in text(page, ".problems"), text(page, ".problems")
+    os.rename(paths[0] + ".away", paths[0])
+    problems("is missing: restore blobs/", 0)
+    # Of the same length, in place.
+    content = open(paths[0], "rb").read()
+    with open(paths[0], "r+b") as file:
+        file.write(content[:-1] + bytes([content[-1] ^ 1]))
+    assert weights(runs[0]) == 503
+    problems("is not what was written: restore blobs/", 1)
+    with open(paths[0], "r+b") as file:
+        file.write(content)
+    problems("is not what was written", 0)
+
+    head = os.path.join(service.directory, "ledger.head")
+    os.rename(head, head + ".away")
+    os.mkdir(head)
+    service.call("PATCH", "/v1/populations/keyboards/budget", {"epsilon": 7})
+    problems("they go on by themselves, and lose nothing", 1)
+    os.rmdir(head)
+    os.rename(head + ".away", head)
+    problems("second record", 0)
+
+    limit = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        service.population("more", epsilon=None)
+        raise AssertionError("a transaction that cannot be stored must be refused")
+    except Refused as refused:
+        assert refused.status == 503, refused
+    problems("may not grow any more", 1)
+    problems("To do: raise the limit", 1)
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, limit)
+    service.population("more", epsilon=None)
+    problems("may not grow any more", 0)
+    assert not page.errors, page.errors
+
+
 def two_languages(service, browser):
     """Chinese by Accept-Language, English by a click, every word in both, nothing wider than a phone."""
     service.population()
@@ -451,7 +529,7 @@ def words_of_an_analytics_run(service, browser):
     assert "words: histogram" in text(page, ".terms") and "no differential privacy" in text(page, ".terms"), text(page, ".terms")
     for client, counts in zip(service.clients(2), ((0, 1, 1), (0, 0, 1))):
         work = service.assignment(client)
-        service.call("PUT", work["update_url"], safetensors(counts, name="counts", shape=[3]), client, "application/vnd.safetensors")
+        service.call("PUT", work["update_url"], safetensors(counts, {"base": work["model"]["sha256"]}, "counts", [3]), client, "application/vnd.safetensors")
     page.until("document.querySelectorAll('.words li').length === 2", what="the words that were found")
     assert text(page, ".words").split("\n") == ["yes", "2", "no", "1"], text(page, ".words")
     assert "1 candidates with a count under 1 are not shown" in text(page, "[data-view=words]"), text(page, "[data-view=words]")
@@ -495,7 +573,7 @@ def terms_of_private_runs(service, browser):
 
 SCENARIOS = [
     life_of_a_run, the_server_dies_and_comes_back, a_server_that_is_starting, tokens_and_roles, an_expired_token_at_a_button,
-    a_server_without_tokens, unknown_runs_and_trouble, two_languages, accessible_in_both_themes, a_long_run_stays_small,
+    a_server_without_tokens, unknown_runs_and_trouble, a_failing_disk, two_languages, accessible_in_both_themes, a_long_run_stays_small,
     terms_of_private_runs, words_of_an_analytics_run,
 ]
 

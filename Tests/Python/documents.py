@@ -2,7 +2,8 @@
 """Runs every command of the documents, in the order in which a reader meets them. documents.py BINARY [DOCUMENT ...]
 
 A document's ```sh blocks are one shell session in a directory of its own. A block that cannot run is marked
-```sh not-run: REASON. Commands anywhere else than in sh blocks are an error, and so is a link to nothing.
+```sh not-run: REASON. Commands anywhere else than in sh blocks are an error, and so is a link to nothing. The form of the
+documents is checked by document_rules.py.
 """
 
 import concurrent.futures
@@ -14,8 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import document_rules
+
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = re.compile(r"^\s*(\$ )?(martlet|curl|scripts/|docker|swift) ?")
+COMMANDS = re.compile(r"^\s*(\$ )?(martlet(?![.\w])|curl|scripts/|docker|swift) ?")
 # A session: a failing line ends it, what it started is stopped.
 PROLOGUE = """
 set -euo pipefail
@@ -109,26 +112,11 @@ def run(path, binary):
     return count
 
 
-def anchor(heading):
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
 def check_links():
     """Every relative link points to a file that is there, and to a heading that it has."""
-    count = 0
-    for path in [*documents(), ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md", *sorted((ROOT / "Examples").rglob("README.md"))]:
-        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if re.match(r"[a-z]+:", target):
-                continue
-            file, _, place = target.partition("#")
-            goal = (path.parent / file).resolve() if file else path
-            assert goal.exists(), f"{path.name} links to {target}, which is not there"
-            if place:
-                headings = {anchor(found) for found in re.findall(r"^#+ (.*)$", goal.read_text(), re.M)}
-                assert place in headings, f"{path.name} links to {target}; its headings are {sorted(headings)}"
-            count += 1
-    print(f"passed: {count} links")
+    findings = document_rules.broken_links(ROOT)
+    assert not findings, "\n".join(map(str, findings))
+    print(f"passed: links of {len(document_rules.linked_documents(ROOT))} documents")
 
 
 def main():

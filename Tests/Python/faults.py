@@ -13,10 +13,11 @@ import http.client
 from service import held_port
 
 
-def safetensors(values, examples):
-    header = json.dumps({"__metadata__": {"num_examples": str(examples)},
+def safetensors(values, examples, base="", size=0):
+    header = json.dumps({"__metadata__": {"num_examples": str(examples), "base": base},
                          "w": {"dtype": "F32", "shape": [len(values)], "data_offsets": [0, 4 * len(values)]}}).encode()
-    header += b" " * (-len(header) % 8)
+    # Private runs want one length of all.
+    header += b" " * max(-len(header) % 8, size - 8 - len(header) - 4 * len(values))
     return struct.pack("<Q", len(header)) + header + struct.pack(f"<{len(values)}f", *values)
 
 
@@ -160,12 +161,13 @@ class Job:
                 continue
             if assignment["kind"] == "evaluate":
                 sums = {"num_examples": 8, "metrics": {"nll": 16 + index, "tokens": 8, "hit1": 2, "hit3": 4}}
-                self.call("PUT", assignment["update_url"], token, json.dumps(sums).encode())
+                self.call("PUT", assignment["update_url"], token, json.dumps(sums).encode().ljust(assignment.get("update_bytes", 0)))
                 continue
             number = assignment["round"]
             # What this client would have trained in this round: the same whenever it is asked.
             values = random.Random(number * 100 + index)
-            update = safetensors([values.uniform(-1, 1) for _ in range(300)], 1 + index)
+            update = safetensors([values.uniform(-1, 1) for _ in range(300)], 1 + index, assignment["model"]["sha256"],
+                                 assignment.get("update_bytes", 0))
             self.call("PUT", assignment["update_url"], token, update, "application/vnd.safetensors")
 
     def work(self, point=None):

@@ -2,12 +2,14 @@
 
 Usage: metrics.py MARTLET
 
-Two servers, one with TLS, live through a private run, a refused update, slow and hostile callers and a full disk; the
+Three servers, one with TLS, live through a private run, a refused update, slow and hostile callers and a full disk; the
 metrics are read before, in between and after. Fails with the names of those that never changed, or have no value.
 """
 
+import os
 import re
 import resource
+import shutil
 import socket
 import ssl
 import subprocess
@@ -67,8 +69,8 @@ class Meter:
         return sum(self.last.get(name, {}).values())
 
 
-def wait_until(claim, condition):
-    end = time.monotonic() + 20
+def wait_until(claim, condition, seconds=20):
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, claim
         time.sleep(0.01)
@@ -98,7 +100,12 @@ def metrics_of(service):
     return text.split(b"\r\n\r\n", 1)[1].decode()
 
 
+# A name that makes an update too long for two of them to be on their way.
+LONG = "w" * 400
+
+
 def a_private_run(service, meter):
+    service.tensor = LONG
     service.population("keyboards")
     run = service.run(rounds=3, privacy={"mode": "central", "noise_multiplier": 20})
     clients = service.clients(4)
@@ -113,14 +120,13 @@ def a_private_run(service, meter):
     poll.close()
     wait_until("a long poll that hung up is not", lambda: meter.take() and meter.value("martlet_long_polls") == 0)
     # An update on its way, as many bytes as may be: another is told to come again.
-    padding = {"padding": "x" * 800}
-    body = safetensors([0.1] * 4, padding)
+    body = safetensors([0.1] * 4, {"base": work[0][1]["model"]["sha256"]}, service.tensor, size=work[0][1]["update_bytes"])
     slow = connect(service)
     slow.sendall(head("PUT", work[0][1]["update_url"], work[0][0],
                       f"Content-Type: application/vnd.safetensors\r\nContent-Length: {len(body)}\r\n") + body[:20])
     wait_until("bytes on their way", lambda: meter.take() and meter.value("martlet_uploads_in_flight_bytes") > 0)
     try:
-        service.deliver(*work[1], metadata=padding)
+        service.deliver(*work[1])
         raise AssertionError("an upload beyond limits.upload_bytes was taken")
     except Refused as refused:
         assert refused.status == 503 and "uploads_full" in refused.body, refused
@@ -141,6 +147,18 @@ def a_private_run(service, meter):
     return run
 
 
+def a_client_that_is_held(service, meter):
+    """Of two updates one is a hundred times as long and as heavy as the other."""
+    service.population("plain", epsilon=None)
+    service.run({
+        "population": "plain", "rounds": 1, "model": {"architecture": "external"},
+        "cohort": {"goal": 2, "minimum": 2, "over_selection": 1.0},
+    })
+    for client, value, examples in zip(service.clients(2, "plain"), (0.01, 1.0), (1, 100)):
+        service.deliver(client, service.assignment(client), [value] * 4, {"num_examples": str(examples)})
+    wait_until("a client is held", lambda: meter.take() and meter.value("martlet_updates_capped_total") == 2)
+
+
 def a_long_aggregation(service, meter):
     """A million numbers with noise take long enough to be met at work."""
     model = safetensors([0.0] * 1_000_000, shape=(1_000_000,))
@@ -153,8 +171,9 @@ def a_long_aggregation(service, meter):
     service.call("PUT", f"/v1/runs/{run}/model", model, kind="application/vnd.safetensors")
     service.call("POST", f"/v1/runs/{run}/start", {})
     [client] = service.clients(1, "elaborate")
-    url = service.assignment(client)["update_url"]
-    service.call("PUT", url, model, token=client, kind="application/vnd.safetensors")
+    work = service.assignment(client)
+    update = safetensors([0.0] * 1_000_000, {"base": work["model"]["sha256"]}, shape=(1_000_000,), size=work["update_bytes"])
+    service.call("PUT", work["update_url"], update, token=client, kind="application/vnd.safetensors")
     wait_until("an aggregation is met at work", lambda: meter.take() and meter.value("martlet_aggregations_running") == 1)
     wait_until("an aggregation ends", lambda: meter.take() and meter.value("martlet_aggregations_running") == 0)
 
@@ -199,6 +218,80 @@ def a_full_disk(service, meter):
     meter.take()
 
 
+def a_disk_that_refuses(service, meter):
+    """Directories in the places of files: what should be written there cannot be."""
+    service.population("patient")
+    run = service.run(population="patient", rounds=3)
+    clients = service.clients(2, "patient")
+    work = [(client, service.assignment(client)) for client in clients]
+    record = os.path.join(service.directory, "ledger.head")
+    os.rename(record, record + ".away")
+    os.mkdir(record)
+    service.call("PATCH", "/v1/populations/patient/budget", {"epsilon": 7})
+    wait_until("the second record is behind", lambda: meter.take() and meter.value("martlet_ledger_record_behind") == 1)
+    os.rmdir(record)
+    os.rename(record + ".away", record)
+    wait_until("the second record is kept", lambda: meter.take() and meter.value("martlet_ledger_record_behind") == 0)
+    obstacle = os.path.join(service.directory, "spool", f"{run}-1-1.result")
+    os.makedirs(obstacle + "/x")
+    for client, assignment in work:
+        service.deliver(client, assignment)
+    wait_until("a round waits for the disk", lambda: meter.take() and meter.value("martlet_rounds_stalled") == 1)
+    shutil.rmtree(obstacle)
+    wait_until("the round goes on", lambda: meter.take() and meter.value("martlet_rounds_stalled") == 0)
+    with open(record) as file:
+        text = file.read()
+    with open(record, "w") as file:
+        file.write(re.sub(r'"sequence":\d+', '"sequence":9999', text))
+    service.call("PATCH", "/v1/populations/patient/budget", {"epsilon": 6})
+    wait_until("the ledger's alarm", lambda: meter.take() and meter.value("martlet_ledger_alarm") == 1)
+    service.call("POST", "/v1/ledger/acknowledgement", {"reason": "a test"})
+    wait_until("the alarm is over", lambda: meter.take() and meter.value("martlet_ledger_alarm") == 0)
+
+
+class SlowUpload:
+    """An upload that takes all the room of a server and stands still: once it has had it for 30 s, another's turn comes."""
+
+    def __init__(self, binary):
+        # With a shorter time-out the upload would be ended for its silence alone.
+        settings = ("limits.upload_bytes=1KiB", "rate.exempt=127.0.0.1", "limits.transfer_timeout_s=120")
+        self.service = Service(binary, arguments=[word for setting in settings for word in ("--set", setting)])
+        self.service.tensor = LONG
+        self.service.population("keyboards")
+        self.service.run()
+        self.work = [(client, self.service.assignment(client)) for client in self.service.clients(2)]
+        self.meter = Meter(lambda: metrics_of(self.service))
+        client, assignment = self.work[0]
+        body = safetensors([0.1] * 4, {"base": assignment["model"]["sha256"]}, self.service.tensor, size=assignment["update_bytes"])
+        self.link = connect(self.service)
+        self.link.sendall(head("PUT", assignment["update_url"], client,
+                               f"Content-Type: application/vnd.safetensors\r\nContent-Length: {len(body)}\r\n") + body[:1])
+        wait_until("a slow upload begins",
+                   lambda: self.meter.take() and self.meter.value("martlet_uploads_in_flight_bytes") > 0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.link.close()
+        self.service.__exit__()
+
+    def another_comes(self):
+        try:
+            self.service.deliver(*self.work[1])
+            return True
+        except Refused as refused:
+            assert refused.status == 503 and "uploads_full" in refused.body, refused
+        time.sleep(0.5)
+        return False
+
+    def give_way(self):
+        wait_until("the slow upload gives way", self.another_comes, seconds=60)
+        self.meter.take()
+        assert self.meter.value("martlet_uploads_given_way_total") == 1
+        return self.meter
+
+
 def tls(binary, directory):
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
@@ -228,20 +321,23 @@ def main(binary):
     for setting in ("limits.head_timeout_s=0.5", "limits.upload_bytes=1KiB", "limits.connections_per_address=8",
                     "rate.exempt=127.0.0.1", "rate.guesses_burst=1", "rate.guesses_per_s=0.01"):
         arguments += ["--set", setting]
-    with Service(binary, arguments=arguments) as service:
+    with SlowUpload(binary) as slow, Service(binary, arguments=arguments) as service:
         meter = Meter(lambda: metrics_of(service))
         a_private_run(service, meter)
         a_long_aggregation(service, meter)
+        a_client_that_is_held(service, meter)
         hostile_callers(service, meter)
         a_full_disk(service, meter)
+        a_disk_that_refuses(service, meter)
         last = meter.take()
+        crowded = slow.give_way()
     with tempfile.TemporaryDirectory() as directory:
         secure = tls(binary, directory)
-    moved = meter.moved | secure.moved
-    # Series that are there from the start are 0 where only the other server moved them.
-    both = [last, secure.last]
-    samples = {name: {series: next((one[name][series] for one in both if one.get(name, {}).get(series)), 0)
-                      for series in {*last.get(name, {}), *secure.last.get(name, {})}} for name in meter.defined}
+    moved = meter.moved | crowded.moved | secure.moved
+    # Series that are there from the start are 0 where only another server moved them.
+    readings = [last, crowded.last, secure.last]
+    samples = {name: {series: next((one[name][series] for one in readings if one.get(name, {}).get(series)), 0)
+                      for series in set().union(*(one.get(name, {}) for one in readings))} for name in meter.defined}
     wrong = sorted(name for name in meter.defined if not samples[name])
     assert not wrong, f"defined and without a value: {wrong}"
     still = sorted(meter.defined - moved - CONSTANT)

@@ -59,9 +59,11 @@ def main():
         # The update ends the assignment, so the failure is reported for another one.
         other = {"CLIENT_TOKEN": example["OTHER_CLIENT_TOKEN"], "ASSIGNMENT": example["OTHER_ASSIGNMENT"]}
         os.chdir(service.directory)
-        for name in ("update.safetensors", "model.safetensors"):
+        work = service.call("GET", f"/v1/assignments/{example['ASSIGNMENT']}", token=example["CLIENT_TOKEN"])
+        base = {"base": work["model"]["sha256"]}
+        for name, metadata in (("update.safetensors", base), ("model.safetensors", None)):
             with open(name, "wb") as file:
-                file.write(safetensors([0.1, 0.1, 0.1, 0.1]))
+                file.write(safetensors([0.1, 0.1, 0.1, 0.1], metadata, size=work["update_bytes"] if metadata else 0))
         environment = {**os.environ, **example}
         failures = []
         for name, text in lines:

@@ -13,13 +13,13 @@ import urllib.error
 import urllib.request
 
 
-def safetensors(values, metadata=None, name="w", shape=(2, 2)):
-    """A file with one tensor."""
+def safetensors(values, metadata=None, name="w", shape=(2, 2), size=0):
+    """A file with one tensor; its header is padded to make up so many bytes, as private runs want."""
     header = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * len(values)]}}
     if metadata:
         header["__metadata__"] = metadata
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * max(-len(text) % 8, size - 8 - len(text) - 4 * len(values))
     return struct.pack("<Q", len(text)) + text + struct.pack(f"<{len(values)}f", *values)
 
 
@@ -41,6 +41,9 @@ class Refused(Exception):
 
 class Service:
     """A server with a data directory of its own on a free port."""
+
+    # The one tensor of its runs' models.
+    tensor = "w"
 
     def __init__(self, binary, directory=None, arguments=(), log=subprocess.DEVNULL, wrapper=()):
         self.binary = binary
@@ -119,7 +122,7 @@ class Service:
         }
         body.update(changes)
         run = self.call("POST", "/v1/runs", body)["id"]
-        self.call("PUT", f"/v1/runs/{run}/model", safetensors([0, 0, 0, 0]), kind="application/vnd.safetensors")
+        self.call("PUT", f"/v1/runs/{run}/model", safetensors([0, 0, 0, 0], name=self.tensor), kind="application/vnd.safetensors")
         if start:
             self.call("POST", f"/v1/runs/{run}/start", {})
         return run
@@ -134,7 +137,10 @@ class Service:
 
     def deliver(self, client, assignment, values=(0.1, 0.1, 0.1, 0.1), metadata=None):
         return self.call(
-            "PUT", assignment["update_url"], safetensors(values, metadata), token=client, kind="application/vnd.safetensors"
+            "PUT", assignment["update_url"],
+            safetensors(values, {"base": assignment["model"]["sha256"], **(metadata or {})}, self.tensor,
+                        size=assignment.get("update_bytes", 0)),
+            token=client, kind="application/vnd.safetensors"
         )
 
     def round(self, clients, run=None):

@@ -25,9 +25,9 @@ import urllib.parse
 LENGTH = 1000
 
 
-def tensors(value):
+def tensors(value, base=""):
     header = json.dumps({"w": {"dtype": "F32", "shape": [LENGTH], "data_offsets": [0, 4 * LENGTH]},
-                         "__metadata__": {"num_examples": "1", "kind": "delta"}}).encode()
+                         "__metadata__": {"num_examples": "1", "kind": "delta", "base": base}}).encode()
     return struct.pack("<Q", len(header)) + header + struct.pack(f"<{LENGTH}f", *[value] * LENGTH)
 
 
@@ -92,7 +92,7 @@ def job(url, token):
                 time.sleep(0.02)
                 continue
             value = 0.25 * (index + 1) + assignment["round"]
-            caller.call("PUT", assignment["update_url"], tensors(value), "application/vnd.safetensors")
+            caller.call("PUT", assignment["update_url"], tensors(value, assignment["model"]["sha256"]), "application/vnd.safetensors")
             accepted += 1
 
     idlers = [threading.Thread(target=bystander) for _ in range(4)]

@@ -13,7 +13,9 @@ import struct
 import subprocess
 import sys
 import fcntl
+import http.server
 import termios
+import threading
 import time
 import xml.etree.ElementTree
 
@@ -168,13 +170,26 @@ def explaining_and_plotting(service):
     run = trained(service)
     explain(shell, run)
     plot(shell, run)
+    kept(shell, service)
+
+
+def kept(shell, service):
+    """Of an attempt whose charge stays, `run explain` does not say that it went back."""
+    service.population("kept", epsilon=50)
+    run = service.run(population="kept", cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 9},
+                      privacy={"mode": "local", "noise_multiplier": 8})
+    client = service.clients(1, "kept")[0]
+    service.deliver(client, service.assignment(client))
+    service.call("POST", f"/v1/runs/{run}/cancel")
+    story = shell.piped("run", "explain", run)
+    assert "but its charge stays" in story and "went back to the budget" not in story, story
 
 
 def explain(shell, run):
     story = shell.piped("run", "explain", run)
     for sentence in [
         "needs 2", "Privacy is central", "Round 1 published model 1 from 2 updates", "Accuracy is 0.250, up from 0.100.",
-        "Round 2 was given up after", "1 client did not deliver: 1 out_of_memory.", "its reservation went back to the budget",
+        "Round 2 was given up after", "1 client did not deliver: 1 training_failed.", "its reservation went back to the budget",
         "Round 2, attempt 2 published model 2", "Accuracy is 0.250 as before.", "the last model is version 3.",
     ]:
         assert sentence in story, f"{sentence!r} is not in:\n{story}"
@@ -276,6 +291,23 @@ def first_mistakes(service):
     for command in (["run", "list"], ["run", "watch", "run_x"], ["population", "create", "p"]):
         says(*command, words=["no answer from " + nowhere, "Is the server running", "MARTLET_URL"], MARTLET_URL=nowhere)
     says("run", "list", status=64, words=["must be like http://127.0.0.1:8080, not localhost"], MARTLET_URL="localhost")
+    for status, told in ((302, ["a redirect (302) to https://portal.example/login"]), (504, ["read time-out is shorter"]), (407, ["name and a password"]),
+                         (200, ["it is no JSON"])):
+        class Between(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self, status=status):
+                self.send_response(status)
+                self.send_header("Location", "https://portal.example/login?token=secret")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        between = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Between)
+        threading.Thread(target=between.serve_forever, daemon=True).start()
+        says("run", "list", words=told, MARTLET_URL=f"http://127.0.0.1:{between.server_address[1]}")
+        between.shutdown()
+        between.server_close()
     says("run", "list", words=["No token was given", "MARTLET_TOKEN", "martlet env"], MARTLET_TOKEN=None)
     says("run", "list", words=["not known, expired or revoked", "MARTLET_TOKEN holds", "martlet env"], MARTLET_TOKEN="old")
     viewer, _ = service.staff_token("viewer")

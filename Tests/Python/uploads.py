@@ -48,7 +48,7 @@ def main():
         client = service.clients(2)[0]
         work = service.assignment(client)
         path = work["update_url"]
-        body = safetensors([0.1, 0.2, 0.3, 0.4], {"num_examples": "2"})
+        body = safetensors([0.1, 0.2, 0.3, 0.4], {"num_examples": "2", "base": work["model"]["sha256"]}, size=work.get("update_bytes", 0))
         partial = f"{service.directory}/spool/{work['id']}.partial"
         cuts = sorted({1, 8, len(body) - 1} | {chance.randrange(1, len(body)) for _ in range(5)})
         offset = 0
@@ -66,7 +66,7 @@ def main():
         last = {"Upload-Offset": str(offset), "Upload-Complete": "?1", "Repr-Digest": f"sha-256=:{digest}:"}
         status, _, data = request(service, "PATCH", path, client, last, body[offset:])
         assert status == 200 and json.loads(data)["sha256"] == hashlib.sha256(body).hexdigest(), data
-        assert os.listdir(service.directory + "/spool") == [work["id"] + ".update"]
+        assert sorted(os.listdir(service.directory + "/spool")) == [work["id"] + ".receipt", work["id"] + ".update"]
         service.kill()
         service.start()
         status, headers, _ = request(service, "HEAD", path, client)

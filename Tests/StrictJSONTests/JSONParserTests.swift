@@ -23,6 +23,15 @@ struct JSONParserTests {
         #expect(try parse(text) == value)
     }
 
+    /// A text of many small values would need many times its length in memory.
+    @Test(arguments: ["[0,0,0,0]", "[[],[],{},[]]", #"{"a":[1,2],"b":0}"#])
+    func valuesAreCounted(_ text: String) throws {
+        let bytes = Array(text.utf8)
+        #expect(throws: Never.self) { try JSONValue(parsing: bytes, countLimit: 5) }
+        let error = #expect(throws: JSONError.self) { try JSONValue(parsing: bytes, countLimit: 4) }
+        #expect(error?.reason.contains("more than 4 values") == true)
+    }
+
     @Test(arguments: [
         ("", 1, 1, "expected a value, but the text ends"), ("  \n ", 2, 2, "expected a value, but the text ends"),
         ("{", 1, 2, "expected a name in quotes, but the text ends"),

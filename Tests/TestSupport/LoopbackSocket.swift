@@ -30,6 +30,9 @@ package final class LoopbackSocket: Sendable {
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
+    /// Takes over a connection that a listener has accepted.
+    init(accepted descriptor: Int32) { self.descriptor = descriptor }
+
     deinit { close(descriptor) }
 
     private static func withAddress(_ host: String, _ port: Int, _ body: (UnsafePointer<sockaddr>) -> Int32) -> Int32 {

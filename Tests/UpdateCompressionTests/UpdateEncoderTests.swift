@@ -35,6 +35,45 @@ struct UpdateEncoderTests {
         }
     }
 
+    /// Whatever finite values: what is made is what the server's reader takes.
+    ///
+    /// Its refusal would be an answer by data.
+    @Test(arguments: UpdateEncoding.allCases)
+    func theReaderAdmitsWhateverFiniteValuesAreEncoded(encoding: UpdateEncoding) throws {
+        try admits(
+            encoding,
+            bound: 64,
+            [.leastNonzeroMagnitude, 1e-42, 1e-39, .leastNormalMagnitude, 1e-30, 1e-19, 1, 64]
+        )
+        // Beyond 65,504 a run does not ask for f16.
+        guard encoding != .f16 else { return }
+        try admits(encoding, bound: .greatestFiniteMagnitude, [1e-45, 1e19, 1e30, .greatestFiniteMagnitude])
+    }
+
+    private func admits(_ encoding: UpdateEncoding, bound: Float, _ sizes: [Float]) throws {
+        var generator = Xoshiro256StarStar(seed: 77)
+        func draw() -> Float { Float(generator.next() >> 40) / Float(1 << 24) * 2 - 1 }
+        for count in [1, 5, 33, 4100] {
+            let layout = ParameterLayout([.init(name: "w", shape: [count])])
+            var updates = sizes.map { size in [Float](repeating: size, count: count) }
+            updates += sizes.map { size in (0..<count).map { $0 == count / 2 ? -size : 0 } }
+            updates += sizes.map { size in (0..<count).map { _ in draw() * size } }
+            updates.append(
+                (0..<count).map { _ in (sizes.randomElement(using: &generator) ?? 0) * (draw() < 0 ? -1 : 1) }
+            )
+            for (number, values) in updates.enumerated() {
+                let update = ParameterVector(layout: layout, values: values)
+                let encoder = UpdateEncoder(encoding, seed: UInt64(number), valueBound: bound)
+                var residual: [Float] = []
+                let path = try scratch.write(encoder.encode(update, residual: &residual))
+                let file = try UpdateFile(path: path, layout: layout)
+                do { _ = try file.check(bound: Double(bound)) } catch {
+                    Issue.record("\(encoding), update \(number) of \(count) values: \(error)")
+                }
+            }
+        }
+    }
+
     /// Values at the bound, alone among zeros, all equal, and mixed: what rounding and rotation push furthest.
     @Test(arguments: UpdateEncoding.allCases, [Float(64), 0.1, 1.7e-3])
     func noDecodedValueIsBeyondTheBound(encoding: UpdateEncoding, bound: Float) throws {

@@ -70,7 +70,6 @@ struct AlgorithmCompatibilityTests {
              "aggregation": {"optimizer": {"name": "fedadam", "epsilon": 0.01}}}
             """#
         let optimizer = try RunSpecification.read(JSONValue.parse(Array(text.utf8))).aggregation.optimizer
-        #expect(optimizer.name == "adam" && optimizer.epsilon == 0.01 && optimizer.beta2 == 0.99)
-        #expect(optimizer.learningRate == 0.01 && optimizer.momentum == nil)
+        #expect(optimizer == .adam(learningRate: 0.01, .init(beta1: 0.9, beta2: 0.99, epsilon: 0.01)))
     }
 }

@@ -25,26 +25,46 @@ struct AnalyticsSpecificationTests {
     private let trie = #"""
         {"population": "p", "kind": "analytics", "analytics": {"method": "triehh", "epsilon": 4}}
         """#
+    private let votes = #"""
+        {"population": "p", "kind": "analytics", "analytics": {"method": "votes"}, "cohort": {"goal": 10},
+         "privacy": {"target": {"epsilon": 4}}}
+        """#
 
     @Test func aHistogramsSensitivityIsTheSquareRootOfItsWords() throws {
         let run = try read(histogram)
         #expect(run.privacy.clipping.norm == 2 && run.cohort.maxParticipations == 1 && run.rounds == 1)
-        #expect(run.aggregation.weighting == "uniform" && run.aggregation.valueBound == 1)
+        #expect(run.aggregation.weighting == .uniform && run.aggregation.valueBound == 1)
         #expect(run.model.architecture == "histogram" && run.model.candidates == ["a", "b"])
     }
 
-    @Test func aTriesRateFollowsFromItsPromise() throws {
+    @Test func votesAreCentralAndAClientMayVoteInEveryRound() throws {
+        let run = try read(votes)
+        #expect(run.rounds == 10 && run.cohort.maxParticipations == 10 && run.cohort.policy == .firstCome)
+        #expect(run.privacy.mode == .central && run.privacy.mechanism == .gaussianSparseHistogram(threshold: nil))
+        #expect(
+            run.privacy.areVotes && !run.privacy.addsNoise && !run.privacy.hasSecretDraw && run.privacy.threshold == nil
+        )
+        #expect(run.model.architecture == "votes" && run.cohort.minimum == 8)
+    }
+
+    /// Kept for what servers have stored; a server makes no new run of it.
+    @Test func aStoredTriesRateFollowsFromItsPromise() throws {
         // The paper's example: n = 1.78 million, epsilon 4, L = 10, threshold 15 give m = 39,122 voters.
         let run = try read(trie)
         let rate = try #require(run.cohort.samplingRate)
         #expect(Int((1_780_000 * rate).rounded()) == 39_122)
-        #expect(run.rounds == 10 && run.analytics?.threshold == 15 && run.cohort.policy == "poisson")
-        #expect(run.privacy.mode == "central" && run.privacy.mechanism == "sample_and_threshold")
-        #expect(!run.privacy.addsNoise && run.cohort.minimum == 0)
+        #expect(run.rounds == 10 && run.analytics?.voteThreshold == 15 && run.cohort.policy == .poisson)
+        #expect(run.privacy.mode == .central && run.privacy.mechanism == .sampleAndThreshold)
+        #expect(!run.privacy.addsNoise && run.cohort.minimum == 0 && run.privacy.hasSecretDraw)
     }
 
     @Test func bothSurviveBeingStored() throws {
-        for text in [histogram, trie] {
+        // A target is stored with what was found for it.
+        let calibrated = votes.replacing(
+            #"{"target": {"epsilon": 4}}"#,
+            with: #"{"target": {"epsilon": 4, "calibrated": true}, "noise_multiplier": 3.4, "threshold": 18.5}"#
+        )
+        for text in [histogram, trie, calibrated] {
             let run = try read(text)
             let stored = try WireCoding.encode(run)
             #expect(try read(String(decoding: stored, as: UTF8.self)) == run)
@@ -55,6 +75,27 @@ struct AnalyticsSpecificationTests {
     @Test(arguments: [
         (#""analytics": {"method": "histogram"}, "cohort": {"goal": 2}"#, "/analytics: candidates"),
         (#""analytics": {"method": "triehh"}"#, "/analytics/epsilon: is required"),
+        (#""analytics": {"method": "votes"}"#, "/cohort/goal"),
+        (
+            #""analytics": {"method": "votes", "epsilon": 1}, "cohort": {"goal": 2}"#,
+            "/analytics/epsilon: has no meaning with method votes"
+        ),
+        (
+            #""analytics": {"method": "votes"}, "cohort": {"goal": 2}, "privacy": {"mode": "local", "noise_multiplier": 1}"#,
+            "/privacy/mode"
+        ),
+        (
+            #""analytics": {"method": "votes"}, "cohort": {"goal": 2, "max_participations": 11}, "privacy": {"noise_multiplier": 1}"#,
+            "/cohort: max_participations is more than the rounds"
+        ),
+        (
+            #""analytics": {"method": "votes"}, "cohort": {"goal": 2}, "privacy": {"noise_multiplier": 1, "clipping": {"norm": 2}}"#,
+            "/privacy/clipping: a vote has weight 1"
+        ),
+        (
+            #""analytics": {"method": "votes"}, "cohort": {"goal": 2, "policy": "poisson", "sampling_rate": 0.1}, "privacy": {"noise_multiplier": 1, "amplification": "poisson"}"#,
+            "/privacy/clipping: a vote has weight 1"
+        ),
         (
             #""analytics": {"method": "triehh", "epsilon": 1, "candidates": ["a"]}"#,
             "/analytics/candidates: has no meaning"

@@ -16,11 +16,11 @@ struct PrivacyTermsTests {
 
     @Test func defaultsAreFlatGaussianWithoutAmplification() throws {
         let plain = try Self.read(Self.central).privacy
-        #expect(plain.mechanism == "gaussian" && plain.clipping.policy == "flat" && !plain.isAmplified)
+        #expect(plain.mechanism == .gaussian && plain.clipping.policy == .flat && !plain.isAmplified)
         let laplace = try Self.read(Self.central + #", "mechanism": "laplace""#).privacy
-        #expect(laplace.clipping.policy == "l1")
+        #expect(laplace.clipping.policy == .l1)
         let adaptive = try Self.read(Self.central + #", "clipping": {"policy": "adaptive"}"#).privacy
-        #expect(adaptive.clipping.targetQuantile == 0.5 && adaptive.clipping.learningRate == 0.2)
+        #expect(adaptive.clipping.policy == .adaptive(.init(target: 0.5, learningRate: 0.2, countNoise: nil)))
         let banded = try Self.read(
             Self.central + #", "mechanism": "banded_matrix""#,
             cohort: #", "min_separation_rounds": 5"#
@@ -83,6 +83,13 @@ struct PrivacyTermsTests {
         (central, #", "minimum": 0"#, "", "/cohort/minimum"),
         (central, #", "max_participations": 0"#, "", "/cohort/max_participations"),
         (central, #", "min_examples": 5"#, "", "/cohort"),
+        (
+            central, #", "min_examples": 5"#, #", "aggregation": {"weighting": "examples", "example_cap": 9}"#,
+            "/cohort"
+        ),
+        (central, #", "requirements": "cpu_count > 1 and not num_examples >= 50""#, "", "/cohort/requirements"),
+        (central, #", "tiers": 2"#, "", "/cohort"),
+        (central, #", "target_seconds": 30"#, "", "/cohort"),
         (central, "", #", "aggregation": {"weighting": "examples"}"#, "/aggregation/example_cap"),
         (central, "", #", "evaluation": {"every": 1}"#, "/evaluation/noise_multiplier"),
         (

@@ -18,6 +18,7 @@ package enum BlockFold {
         /// One sum for each parameter of a block.
         package let sums: UnsafeMutablePointer<Int64>
         private var decoded: UnsafeMutableBufferPointer<Float>?
+        private var wide: UnsafeMutablePointer<Int128>?
         private let size: Int
 
         init(blockElementCount: Int) {
@@ -28,6 +29,15 @@ package enum BlockFold {
         deinit {
             sums.deallocate()
             decoded?.deallocate()
+            wide?.deallocate()
+        }
+
+        /// One sum of 128 bits for each parameter of a block.
+        var wideSums: UnsafeMutablePointer<Int128> {
+            if let wide { return wide }
+            let space = UnsafeMutablePointer<Int128>.allocate(capacity: size)
+            wide = space
+            return space
         }
 
         /// Room for the values of a block.
@@ -90,7 +100,7 @@ package enum BlockFold {
         } catch is UpdateFormatError {
             throw .layoutMismatch(path: update.path)
         } catch {
-            throw .unreadable(path: update.path, reason: "\(error)")
+            throw .init(reading: update.path, error)
         }
     }
 
@@ -105,6 +115,17 @@ package enum BlockFold {
     }
 
     static func reading<Result>(_ path: String, _ body: () throws -> Result) throws(AggregationError) -> Result {
-        do { return try body() } catch { throw .unreadable(path: path, reason: "\(error)") }
+        do { return try body() } catch { throw .init(reading: path, error) }
+    }
+}
+
+extension AggregationError {
+    /// Tells a disk that fails from a file whose contents are wrong.
+    init(reading path: String, _ error: any Error) {
+        if case SafetensorsError.inputOutput(_, let code) = error {
+            self = .unreadable(path: path, reason: "\(error)", errno: code)
+        } else {
+            self = .unreadable(path: path, reason: "\(error)")
+        }
     }
 }

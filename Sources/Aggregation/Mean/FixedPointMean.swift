@@ -4,8 +4,8 @@ import UpdateCompression
 
 /// The example-weighted mean of updates by exact integer addition: `Σ nₖ Δₖ / Σ nₖ`.
 ///
-/// Each value is rounded to the grid 2⁻³⁰ and multiplied by its integer weight; sums of integers do not depend on order,
-/// so the mean is the same to the bit whatever the order of arrival, the block size or the number of threads. Memory is
+/// Each value is rounded to the grid 2⁻³⁰ and multiplied by its integer weight, into sums of 64 bits, or of 128 where the
+/// weights could leave those; sums of integers do not depend on order, so the mean is the same to the bit whatever the order of arrival, the block size or the number of threads. Memory is
 /// a few blocks per thread, whatever the number of updates and the size of the model. Source of FedAvg: McMahan et al.
 /// 2017, arXiv:1602.05629, Algorithm 1.
 public enum FixedPointMean {
@@ -62,38 +62,50 @@ public enum FixedPointMean {
         blockElementCount: Int = defaultBlockElementCount,
         to receiver: @escaping Receiver
     ) throws(AggregationError) {
-        let totalWeight = Double(try checkedWeight(updates.map(\.weight), valueBound: valueBound))
+        let (totalWeight, isWide) = try checkedWeight(updates.map(\.weight), valueBound: valueBound)
         let opened = try BlockFold.open(updates, layout: layout)
         let dense = opened.filter { $0.file.encoding != .topk }
         let sparse = opened.filter { $0.file.encoding == .topk }
         try BlockFold.blocks(count: layout.parameterCount, size: blockElementCount) {
             (range, thread) throws(AggregationError) in
-            thread.sums.update(repeating: 0, count: range.count)
+            clear(thread, range.count, isWide: isWide)
             var start = 0
             while start < dense.count {
                 let end = min(dense.count, start + UpdateScratch.slotCount)
-                try add(dense[start..<end], range, valueBound: valueBound, thread)
+                try add(dense[start..<end], range, valueBound: valueBound, thread, isWide: isWide)
                 start = end
             }
             for (file, update) in sparse {
                 let isGood = try BlockFold.reading(update.path) {
                     var isGood = true
                     try UpdateFile.forEachPiece(range, of: [file]) { piece, offset in
-                        let added = try file.addSparse(
-                            piece,
-                            weight: Int64(update.weight),
-                            bound: valueBound,
-                            scale: 1 / step,
-                            into: thread.sums + offset,
-                            thread.scratch
-                        )
+                        let added =
+                            isWide
+                            ? try file.addSparse(
+                                piece,
+                                weight: Int64(update.weight),
+                                factor: update.factor,
+                                bound: valueBound,
+                                scale: 1 / step,
+                                into: thread.wideSums + offset,
+                                thread.scratch
+                            )
+                            : try file.addSparse(
+                                piece,
+                                weight: Int64(update.weight),
+                                factor: update.factor,
+                                bound: valueBound,
+                                scale: 1 / step,
+                                into: thread.sums + offset,
+                                thread.scratch
+                            )
                         isGood = isGood && added
                     }
                     return isGood
                 }
                 guard isGood else { throw try wrongValue(file, update, range, valueBound) }
             }
-            finish(range, thread, totalWeight, receiver)
+            finish(range, thread, totalWeight, isWide: isWide, receiver)
         }
     }
 
@@ -102,7 +114,8 @@ public enum FixedPointMean {
         _ updates: ArraySlice<BlockFold.Opened>,
         _ range: Range<Int>,
         valueBound: Double,
-        _ thread: BlockFold.Thread
+        _ thread: BlockFold.Thread,
+        isWide: Bool
     ) throws(AggregationError) {
         var failure: AggregationError?
         let members = Array(updates)
@@ -113,26 +126,49 @@ public enum FixedPointMean {
                 rows.reserveCapacity(members.count)
                 for (slot, member) in members.enumerated() {
                     let row = try BlockFold.reading(member.update.path) {
-                        try member.file.row(piece, weight: Int64(member.update.weight), slot: slot, thread.scratch)
+                        try member.file.row(
+                            piece,
+                            weight: Int64(member.update.weight),
+                            factor: member.update.factor,
+                            slot: slot,
+                            thread.scratch
+                        )
                     }
                     if let row { rows.append(row) }
                 }
-                let wrong = martlet_fold(
-                    thread.sums + offset,
-                    rows,
-                    rows.count,
-                    piece.count,
-                    1 / step,
-                    valueBound
-                )
+                let wrong = fold(rows, piece.count, thread, offset, valueBound: valueBound, isWide: isWide)
                 guard wrong < 0 else {
-                    throw try wrongValue(members[Int(wrong)].file, members[Int(wrong)].update, range, valueBound)
+                    throw try wrongValue(members[wrong].file, members[wrong].update, range, valueBound)
                 }
             } catch {
                 failure = error
             }
         }
         if let failure { throw failure }
+    }
+
+    /// Adds rows to a thread's sums from one place on.
+    ///
+    /// - Returns: The number of a row with a wrong value, or -1.
+    private static func fold(
+        _ rows: [martlet_row],
+        _ count: Int,
+        _ thread: BlockFold.Thread,
+        _ offset: Int,
+        valueBound: Double,
+        isWide: Bool
+    ) -> Int {
+        isWide
+            ? Int(martlet_fold_wide(thread.wideSums + offset, rows, rows.count, count, 1 / step, valueBound))
+            : Int(martlet_fold(thread.sums + offset, rows, rows.count, count, 1 / step, valueBound))
+    }
+
+    private static func clear(_ thread: BlockFold.Thread, _ count: Int, isWide: Bool) {
+        if isWide {
+            thread.wideSums.update(repeating: 0, count: count)
+        } else {
+            thread.sums.update(repeating: 0, count: count)
+        }
     }
 
     /// Names the first wrong value of an update's block.
@@ -166,26 +202,27 @@ public enum FixedPointMean {
         blockElementCount: Int = defaultBlockElementCount,
         to receiver: @escaping Receiver
     ) throws(AggregationError) {
-        let totalWeight = Double(try checkedWeight(updates.map(\.weight), valueBound: valueBound))
+        let (totalWeight, isWide) = try checkedWeight(updates.map(\.weight), valueBound: valueBound)
         let inputs = UncheckedPointers(updates)
         try BlockFold.blocks(count: count, size: blockElementCount) { (range, thread) throws(AggregationError) in
-            thread.sums.update(repeating: 0, count: range.count)
+            clear(thread, range.count, isWide: isWide)
             let rows = inputs.updates.map { values, weight in
                 martlet_row(
                     data: values + range.lowerBound,
                     scales: nil,
                     offset: 0,
                     weight: Int64(weight),
-                    kind: MARTLET_F32
+                    kind: MARTLET_F32,
+                    factor: 1
                 )
             }
-            let wrong = martlet_fold(thread.sums, rows, rows.count, range.count, 1 / step, valueBound)
+            let wrong = fold(rows, range.count, thread, 0, valueBound: valueBound, isWide: isWide)
             guard wrong < 0 else {
-                let values = inputs.updates[Int(wrong)].values
+                let values = inputs.updates[wrong].values
                 let index = range.first { !(Double(abs(values[$0])) <= valueBound) } ?? range.lowerBound
                 throw .valueOutOfRange(index: index, bound: valueBound)
             }
-            finish(range, thread, totalWeight, receiver)
+            finish(range, thread, totalWeight, isWide: isWide, receiver)
         }
     }
 
@@ -215,30 +252,45 @@ public enum FixedPointMean {
 
     // MARK: - Both
 
-    /// Turns a block's sums into means in the same memory and gives them away.
+    /// Turns a block's sums into means, in the memory of the narrow sums, and gives them away.
     private static func finish(
         _ range: Range<Int>,
         _ thread: BlockFold.Thread,
         _ totalWeight: Double,
+        isWide: Bool,
         _ receiver: Receiver
     ) {
         UnsafeMutableRawPointer(thread.sums).withMemoryRebound(to: Double.self, capacity: range.count) { means in
-            martlet_sums_to_means(means, thread.sums, range.count, step, totalWeight)
+            if isWide {
+                martlet_wide_to_means(means, thread.wideSums, range.count, step, totalWeight)
+            } else {
+                martlet_sums_to_means(means, thread.sums, range.count, step, totalWeight)
+            }
             receiver(range, means)
         }
     }
 
-    private static func checkedWeight(_ weights: [Int], valueBound: Double) throws(AggregationError) -> Int {
+    /// Whether weighted sums of values up to a bound stay in 64 bits, which is quicker; the means are the same to the bit.
+    static func fits64Bits(valueBound: Double, totalWeight: Double) -> Bool { valueBound / step * totalWeight < 0x1p62 }
+
+    /// The sum of the weights, and whether sums take 128 bits.
+    ///
+    /// No run leaves 128 bits: a bound of 2²⁰ on the grid is 2⁵⁰, a weight is 2⁴⁰ at most, and there are no 2³⁶ clients.
+    static func checkedWeight(
+        _ weights: [Int],
+        valueBound: Double
+    ) throws(AggregationError) -> (total: Double, isWide: Bool) {
         guard !weights.isEmpty else { throw .noUpdates }
-        var totalWeight = 0
+        var totalWeight: Int128 = 0
         for weight in weights {
             precondition(weight >= 1, "weights must be positive")
-            totalWeight += weight
+            totalWeight += Int128(weight)
         }
-        guard valueBound <= largestValueBound, valueBound / step * Double(totalWeight) < 0x1p62 else {
-            throw .sumTooLarge(bound: valueBound, totalWeight: totalWeight)
+        let total = Double(totalWeight)
+        guard valueBound <= largestValueBound, valueBound / step * total < 0x1p126 else {
+            throw .sumTooLarge(bound: valueBound, totalWeight: Int(exactly: totalWeight) ?? .max)
         }
-        return totalWeight
+        return (total, !fits64Bits(valueBound: valueBound, totalWeight: total))
     }
 
     /// All blocks as one vector.

@@ -8,10 +8,15 @@ public struct SpooledUpdate: Sendable {
     /// of it, so that their result does not depend on the order of arrival.
     public var contentID: String
 
+    /// What every value is multiplied by, from 0 to 1, where the update is longer than it may be.
+    public var factor: Double
+
     /// Names a file, its weight and its content; without a content the path stands for it.
-    public init(path: String, weight: Int, contentID: String? = nil) {
+    public init(path: String, weight: Int, contentID: String? = nil, factor: Double = 1) {
+        precondition((0...1).contains(factor), "an update is made shorter, never longer")
         self.path = path
         self.weight = weight
+        self.factor = factor
         self.contentID = contentID ?? path
     }
 }

@@ -41,9 +41,13 @@ extension UpdateColumns {
     public func mean(weights: [Int]) throws(AggregationError) -> [Double] {
         precondition(weights.count == count && weights.allSatisfy { $0 >= 1 }, "a positive weight for each row")
         let step = FixedPointMean.step
-        let total = weights.reduce(0, +)
-        let reach = largestMagnitude / step * Double(total)
-        guard reach < 0x1p62 else { throw .sumTooLarge(bound: largestMagnitude, totalWeight: total) }
+        // A bound on local minus global may be over what files may hold by the model's own values.
+        let bound = largestMagnitude
+        let (total, isWide) = try FixedPointMean.checkedWeight(weights, valueBound: min(bound, valueBound))
+        guard bound / step < 0x1p62 else { throw .sumTooLarge(bound: bound, totalWeight: Int(exactly: total) ?? .max) }
+        if isWide || !FixedPointMean.fits64Bits(valueBound: bound, totalWeight: total) {
+            return try wideMean(weights: weights, total: total)
+        }
         let blocks = try mapBlocks { (block: inout Block) throws(AggregationError) -> [Double] in
             var sums = [Int64](repeating: 0, count: block.width)
             for row in 0..<count {
@@ -54,7 +58,23 @@ extension UpdateColumns {
                     sums[column] += Int64(scaled) * weight
                 }
             }
-            return sums.map { Double($0) * step / Double(total) }
+            return sums.map { Double($0) * step / total }
+        }
+        return blocks.flatMap { $0 }
+    }
+
+    /// The same in sums of 128 bits.
+    private func wideMean(weights: [Int], total: Double) throws(AggregationError) -> [Double] {
+        let step = FixedPointMean.step
+        let blocks = try mapBlocks { (block: inout Block) throws(AggregationError) -> [Double] in
+            (0..<block.width).map { column in
+                var sum: Int128 = 0
+                for row in 0..<count {
+                    let scaled = (Double(block.values[row * block.width + column]) / step).rounded(.toNearestOrEven)
+                    sum += Int128(Int64(scaled)) * Int128(weights[row])
+                }
+                return Double(sum) * step / total
+            }
         }
         return blocks.flatMap { $0 }
     }

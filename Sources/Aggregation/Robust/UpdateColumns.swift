@@ -29,7 +29,7 @@ public struct UpdateColumns: Sendable {
 
     private let files: [UpdateFile]
     private let kind: Kind
-    private let valueBound: Double
+    let valueBound: Double
     /// Multiplies a row as it is read.
     private var factors: [Double]?
 
@@ -41,7 +41,7 @@ public struct UpdateColumns: Sendable {
     ///   - kind: What they hold.
     ///   - valueBound: Largest absolute value of one coordinate in the files.
     /// - Throws: ``AggregationError/noUpdates``, ``AggregationError/layoutMismatch(path:)``,
-    ///   ``AggregationError/unreadable(path:reason:)``.
+    ///   ``AggregationError/unreadable(path:reason:errno:)``.
     public init(
         of updates: [SpooledUpdate],
         layout: ParameterLayout,

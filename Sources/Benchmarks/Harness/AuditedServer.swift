@@ -78,20 +78,31 @@ struct AuditedRun: Sendable {
         _ = try connection.json("POST", "/v1/runs/\(id)/start", token: administrator)
     }
 
+    /// Where an update goes, and the hash of the model that it starts from.
+    struct Work: Sendable {
+        var path: String
+        var base: String
+        var byteCount: Int
+    }
+
     /// Waits for a client's part in the open round.
-    ///
-    /// - Returns: Where its update goes.
-    func assignment(_ client: String, _ connection: LoopbackConnection) throws -> String {
+    func assignment(_ client: String, _ connection: LoopbackConnection) throws -> Work {
         for _ in 0..<60 {
             let answer = try connection.json("POST", "/v1/checkins", token: client, wait: 10)
-            if let path = (answer["assignment"] as? [String: Any])?["update_url"] as? String { return path }
+            guard let assignment = answer["assignment"] as? [String: Any] else { continue }
+            let base = (assignment["model"] as? [String: Any])?["sha256"] as? String
+            if let path = assignment["update_url"] as? String, let byteCount = assignment["update_bytes"] as? Int,
+                let base
+            {
+                return Work(path: path, base: base, byteCount: byteCount)
+            }
         }
         throw BenchmarkError("a client got no assignment")
     }
 
-    func send(_ update: [Float], to path: String, _ client: String, _ connection: LoopbackConnection) throws {
-        let body = Self.file(update)
-        _ = try connection.exchange("PUT", path, token: client, contentType: Self.updateType, body: body)
+    func send(_ update: [Float], to work: Work, _ client: String, _ connection: LoopbackConnection) throws {
+        let body = SafetensorsWriter.padded(Self.file(update, metadata: ["base": work.base]), to: work.byteCount)
+        _ = try connection.exchange("PUT", work.path, token: client, contentType: Self.updateType, body: body)
     }
 
     /// A version's values, as soon as it is published.
@@ -120,9 +131,10 @@ struct AuditedRun: Sendable {
 
     private static let updateType = "application/vnd.safetensors"
 
-    private static func file(_ values: [Float]) -> Data {
+    private static func file(_ values: [Float], metadata: [String: String] = [:]) -> Data {
         SafetensorsWriter.encode(
-            ParameterVector(layout: ParameterLayout([.init(name: "w", shape: [values.count])]), values: values)
+            ParameterVector(layout: ParameterLayout([.init(name: "w", shape: [values.count])]), values: values),
+            metadata: metadata
         )
     }
 

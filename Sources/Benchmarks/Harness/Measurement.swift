@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 
 /// One case of one benchmark: the median of its repeats beside the limit it is judged by.
 ///
@@ -43,9 +44,8 @@ struct Measurement {
         if let limitName { line["limit_name"] = limitName }
         if let required { line["required"] = required }
         for (key, value) in extra { line[key] = (value as? Double).map(rounded) ?? value }
-        let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes]
-        if let data = try? JSONSerialization.data(withJSONObject: line, options: options) {
-            print(String(decoding: data, as: UTF8.self))
+        if let text = JSONValue(foundation: line)?.text {
+            print(text)
             fflush(nil)
         }
     }

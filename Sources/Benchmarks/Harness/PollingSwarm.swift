@@ -85,11 +85,13 @@ final class PollingSwarm: @unchecked Sendable {
         return descriptor
     }
 
-    static func checkIn(token: String, waitSeconds: Int) -> [UInt8] {
-        Array(
-            ("POST /v1/checkins HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(token)\r\n"
-                + "Content-Type: application/json\r\nPrefer: wait=\(waitSeconds)\r\nContent-Length: 2\r\n\r\n{}").utf8
-        )
+    static func checkIn(token: String, waitSeconds: Int, runs: String? = nil) -> [UInt8] {
+        let body = runs.map { "{\"runs\": \($0)}" } ?? "{}"
+        let text =
+            "POST /v1/checkins HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(token)\r\n"
+            + "Content-Type: application/json\r\nPrefer: wait=\(waitSeconds)\r\n"
+            + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        return Array(text.utf8)
     }
 
     static func sendAll(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool {

@@ -1,3 +1,4 @@
+import Crypto
 import Foundation
 import Tensors
 
@@ -5,7 +6,7 @@ import Tensors
 struct ServedModel {
     let server: ServedProcess
     let run: String
-    /// A model file, which is also an update file.
+    /// An update file, with the model's own values.
     let file: String
     let fileByteCount: Int
     /// Each client's token and the path that its update goes to.
@@ -18,7 +19,11 @@ struct ServedModel {
         var generator = Xoshiro256StarStar(seed: 1)
         let values = (0..<parameterCount).map { _ in Float(Int(generator.next() >> 40)) * 0x1p-24 - 0.5 }
         let bytes = SafetensorsWriter.encode(ParameterVector(layout: layout, values: values))
-        fileByteCount = bytes.count
+        let update = SafetensorsWriter.encode(
+            ParameterVector(layout: layout, values: values),
+            metadata: ["base": SHA256.hash(data: bytes).map { String(format: "%02x", $0) }.joined()]
+        )
+        fileByteCount = update.count
         try bytes.write(to: URL(fileURLWithPath: file))
         try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
         let specification = """
@@ -31,6 +36,7 @@ struct ServedModel {
         }
         run = id
         try server.upload(file, to: "/v1/runs/\(run)/model")
+        try update.write(to: URL(fileURLWithPath: file))
         try server.call("POST", "/v1/runs/\(run)/start", "{}")
         let enrollment =
             try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 10000}"#)["token"] as? String

@@ -19,7 +19,7 @@ final class ServedProcess {
             start: [binary, "serve", "--data-dir", dataDirectory, "--listen", "127.0.0.1:0"] + arguments
         )
         var found: String?
-        for _ in 0..<6000 {
+        for _ in 0..<30_000 {
             found = try? String(contentsOfFile: address, encoding: .utf8)
             if found != nil { break }
             usleep(20_000)

@@ -23,7 +23,8 @@ struct CanaryExperiment {
     static let spaceSize = 1024
 
     static let cases: [LearningCase] = [
-        terms("no privacy"), terms("norms bounded by \(norm)", bound: #", "norm_bound": \#(norm)"#),
+        terms("no privacy", bound: #", "norm_bound": "none""#),
+        terms("norms bounded by \(norm)", bound: #", "norm_bound": \#(norm)"#),
         terms("ε = 300", epsilon: 300), terms("ε = 8", epsilon: 8),
     ]
 
@@ -141,9 +142,19 @@ private struct AttendingTrainer: LocalTrainer {
     let honest: any LocalTrainer
     let attend: @Sendable (Int) -> Void
 
-    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
+    func train(model: ParameterVector, instructions: TrainingInstructions) async throws -> TrainingResult {
         if let round = instructions.context?.round { attend(round) }
-        return try honest.train(model: model, instructions: instructions)
+        return try await honest.train(model: model, instructions: instructions)
+    }
+
+    var canRehearse: Bool { honest.canRehearse }
+
+    func check(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) async throws {
+        try await honest.check(task, model: model, instructions: instructions)
+    }
+
+    func rehearse(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) async throws {
+        try await honest.rehearse(task, model: model, instructions: instructions)
     }
 }
 

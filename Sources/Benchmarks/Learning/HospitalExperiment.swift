@@ -94,7 +94,7 @@ struct HospitalExperiment {
         point.recallAt3 = nil
         point.sites = accuracies
         if isExact, let exact, let weights = model["layers.0.weight"], let bias = model["layers.0.bias"] {
-            point.weightError = zip(weights + bias, exact).map { abs(Double($0) - $1) }.max()
+            point.weightError = zip(Array(weights) + Array(bias), exact).map { abs(Double($0) - $1) }.max()
         }
         point.sign()
         return point
@@ -113,7 +113,7 @@ struct HospitalExperiment {
         var parts = try sites.map { try rows($0, "train") }
         if isPooled { parts = [try Table(header: table.header, rows: parts.flatMap(\.rows))] }
         return try await server.train(trainers: parts.map { DeviceTrainer(data: .table($0)) }) { population in
-            try JSONSerialization.data(withJSONObject: [
+            try LearningCase.data([
                 "name": "heart-disease", "population": population, "rounds": rounds, "training": training,
                 "model": try JSONSerialization.jsonObject(with: Data(model.utf8)),
                 "cohort": ["goal": count, "minimum": count, "over_selection": 1.0],

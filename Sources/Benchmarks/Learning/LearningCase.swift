@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 
 /// One way to train: what a run file says, and how many of the clients lie.
 struct LearningCase: Sendable {
@@ -38,7 +39,15 @@ struct LearningCase: Sendable {
             "cohort": cohort,
             "training": try object(training), "aggregation": try object(aggregation), "privacy": privacy,
         ]
-        return try JSONSerialization.data(withJSONObject: document)
+        return try Self.data(document)
+    }
+
+    /// A document of the server's as it is sent.
+    static func data(_ document: [String: Any]) throws -> Data {
+        guard let tree = JSONValue(foundation: document) else {
+            throw BenchmarkError("a document holds what JSON has no word for")
+        }
+        return Data(tree.text.utf8)
     }
 
     private func object(_ text: String) throws -> [String: Any] {

@@ -105,7 +105,10 @@ enum LearningExperiments {
     )
 
     private static func poisoned(_ name: String, _ rule: String, minimum: Int? = nil) -> LearningCase {
-        var item = short(name, weighting: "uniform", rule: rule, windows: 40)
+        // Each rule by itself: the default bound on norms would stand beside it.
+        let bound = rule.contains("norm_bound") ? [] : [#""norm_bound": "none""#]
+        let rules = ((rule.isEmpty ? [] : [rule]) + bound).joined(separator: ", ")
+        var item = short(name, weighting: "uniform", rule: rules, windows: 40)
         item.minimum = minimum
         item.poisonedShare = 0.2
         return item

@@ -1,5 +1,6 @@
 import Foundation
 import LocalTraining
+import StrictJSON
 
 /// One measured model version: a line of `docs/results/EXPERIMENT.jsonl`.
 struct LearningPoint: Codable {
@@ -66,11 +67,9 @@ struct LearningRecord {
 
     /// Adds a run's lines at once, so that a run is there wholly or not at all.
     func append(_ points: [LearningPoint]) throws {
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         var data = FileManager.default.contents(atPath: path) ?? Data()
-        for point in points { data += try encoder.encode(point) + Data("\n".utf8) }
+        let rules = JSONEncodingRules(hasSnakeCaseNames: true)
+        for point in points { data += Data((try JSONValue(encoding: point, rules).text + "\n").utf8) }
         let folder = (path as NSString).deletingLastPathComponent
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         try data.write(to: URL(fileURLWithPath: path), options: .atomic)

@@ -2,6 +2,7 @@ import Foundation
 import LocalTraining
 import MartletClient
 import Tensors
+import WireFormat
 
 /// A server of this build with a fleet beside it: an experiment's runs go through the product as a user's do.
 final class LearningServer {
@@ -89,7 +90,9 @@ final class LearningServer {
         seconds: Double
     ) async throws -> [LearningPoint] {
         let page = try await api.call("GET", "/v1/runs/\(run)/rounds?limit=10000")
-        let rounds = (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "committed" }
+        let rounds = (page["items"] as? [[String: Any]] ?? []).filter {
+            $0["state"] as? String == RoundPhase.committed.rawValue
+        }
         var points: [LearningPoint] = []
         for version in item.measured {
             let metrics = try task.judge.measure(try await weights(run, version))
@@ -110,7 +113,7 @@ final class LearningServer {
             let report = [
                 "accuracy": metrics.accuracy, "loss": metrics.loss, "recall_at_3": metrics.recallAt3,
             ].filter(\.value.isFinite)
-            let body = try JSONSerialization.data(withJSONObject: ["metrics": report])
+            let body = try LearningCase.data(["metrics": report])
             _ = try await api.call("POST", "/v1/runs/\(run)/models/\(version)/metrics", body)
         }
         if !points.isEmpty { points[points.count - 1].sign() }
@@ -136,7 +139,9 @@ final class LearningServer {
     /// Draws the finished runs of one seed over each other with `martlet run plot`.
     func plot(_ experiment: LearningExperiment, seed: UInt64, to path: String) async throws {
         let page = try await api.call("GET", "/v1/runs?limit=1000")
-        let runs = (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "completed" }
+        let runs = (page["items"] as? [[String: Any]] ?? []).filter {
+            $0["state"] as? String == RunPhase.completed.rawValue
+        }
         var arguments = [ServedProcess.binary, "run", "plot"]
         var labels: [String] = []
         for item in experiment.cases where experiment.drawn.isEmpty || experiment.drawn.contains(item.name) {

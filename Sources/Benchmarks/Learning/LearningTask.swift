@@ -1,5 +1,6 @@
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 
 /// What an experiment's clients have, the model they train, and what it is judged by.
@@ -160,6 +161,6 @@ struct LearningTask: Sendable {
     }
 
     private static func json(_ value: some Encodable) throws -> String {
-        String(decoding: try JSONEncoder().encode(value), as: UTF8.self)
+        try JSONValue(encoding: value).text
     }
 }

@@ -9,9 +9,19 @@ struct PoisonedTrainer: LocalTrainer {
     let honest: any LocalTrainer
     var factor: Float = -5
 
-    func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
-        var result = try honest.train(model: model, instructions: instructions)
+    func train(model: ParameterVector, instructions: TrainingInstructions) async throws -> TrainingResult {
+        var result = try await honest.train(model: model, instructions: instructions)
         VectorKernels.scale(&result.delta.values, by: factor)
         return result
+    }
+
+    var canRehearse: Bool { honest.canRehearse }
+
+    func check(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) async throws {
+        try await honest.check(task, model: model, instructions: instructions)
+    }
+
+    func rehearse(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) async throws {
+        try await honest.rehearse(task, model: model, instructions: instructions)
     }
 }

@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 
 /// Accuracy of client-level differential privacy at constant noise and growing cohorts.
@@ -33,9 +34,10 @@ struct PrivacyExperiment {
     func perform(_ terms: Terms, seed: UInt64) throws -> [LearningPoint] {
         let start = ContinuousClock.now
         guard let object = try JSONSerialization.jsonObject(with: Data(task.model.utf8)) as? [String: Any],
-            let config = object["config"], let architecture = object["architecture"] as? String
+            let config = object["config"].flatMap({ JSONValue(foundation: $0) }),
+            let architecture = object["architecture"] as? String
         else { throw BenchmarkError("the task's model is not an object") }
-        let text = String(decoding: try JSONSerialization.data(withJSONObject: config), as: UTF8.self)
+        let text = config.text
         let made = try ModelArchitectures.make(.init(architecture: architecture, config: text))
         var instructions = TrainingInstructions(
             learningRate: 3,

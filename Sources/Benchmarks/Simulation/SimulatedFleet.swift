@@ -143,7 +143,7 @@ struct SimulatedFleet {
                     }
                     add(event.time + 0.1, event.client, .asks)
                     // The arithmetic takes no simulated time.
-                    while try await coordinator.rounds(run: run).last?.state == "aggregating" { await Task.yield() }
+                    while try await coordinator.rounds(run: run).last?.state == .aggregating { await Task.yield() }
                     let version = try await coordinator.model(run: run, version: "latest")
                     guard version.version > known else { continue }
                     known = version.version

@@ -4,6 +4,7 @@ import Foundation
 import Glibc
 import SQLiteStorage
 import Tensors
+import WireFormat
 
 /// A large population: check-ins while thousands of long polls are held, memory over time, and the time between two rounds.
 struct PopulationBenchmark: AsyncParsableCommand {
@@ -17,8 +18,12 @@ struct PopulationBenchmark: AsyncParsableCommand {
     @Option(help: "Seconds of watching; 600 shows that nothing grows.") var seconds = 30
     @Option(help: "Rounds for the time between two of them, and clients of each.") var rounds = 20
     @Option(help: "Clients of each of these rounds.") var goal = 20
+    @Flag(help: "Time honest clients while one caller after the other attacks; --seconds for each of the attacks.")
+    var attack = false
+    @Option(help: "With --attack: the size of an update in the run with large ones.") var updateMegabytes = 100
 
     func run() async throws {
+        if attack { return try await runAttacks() }
         guard sysconf(Int32(_SC_OPEN_MAX)) > polls + 256 else {
             throw BenchmarkError("\(polls) connections need more open files: ulimit -n \(polls + 1000)")
         }
@@ -74,13 +79,65 @@ struct PopulationBenchmark: AsyncParsableCommand {
         report("processor, \(name)", "cores", [(server.processorSeconds - processor) / Double(seconds)])
         try server.call("POST", "/v1/runs/\(busy)/start", "{}")
         let patience = ContinuousClock.now + .seconds(60 + rounds)
-        while try server.call("GET", "/v1/runs/\(busy)")["state"] as? String != "completed" {
+        while try server.call("GET", "/v1/runs/\(busy)")["state"] as? String != RunPhase.completed.rawValue {
             guard ContinuousClock.now < patience else { throw BenchmarkError("the rounds did not end") }
             try await Task.sleep(for: .milliseconds(200))
         }
         let events = try swarm.stop()
         reportGaps(events)
         try reportSteps(server, run: busy, events)
+    }
+
+    private func runAttacks() async throws {
+        let workspace = try Workspace()
+        let data = workspace.path + "/data"
+        try SafetensorsWriter.encode(ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [1000])])))
+            .write(to: URL(fileURLWithPath: workspace.path + "/model"))
+        _ = try prepare(data, workspace)
+        let beginning = ContinuousClock.now
+        let tokens = try fill(data)
+        report("\(clients) clients put into the database", "s", [(ContinuousClock.now - beginning) / .seconds(1)])
+        let count = updateMegabytes * 250_000
+        let zeros = ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [count])]))
+        let model = SafetensorsWriter.encode(zeros)
+        try model.write(to: URL(fileURLWithPath: workspace.path + "/model"))
+        let update = Array(
+            SafetensorsWriter.encode(
+                zeros,
+                metadata: [UpdateMetadata.exampleCount: "1", UpdateMetadata.base: Secrets.sha256(Array(model))]
+            )
+        )
+        let start = ContinuousClock.now
+        // Room for 20 of the 22 that drip.
+        let server = try ServedProcess(
+            dataDirectory: data,
+            arguments: ["--log-level", "error", "--set", "limits.upload_bytes=\(update.count * 41 / 2)"]
+        )
+        report("start with \(clients) clients", "s", [(ContinuousClock.now - start) / .seconds(1)])
+        report("RSS with \(clients) clients", "bytes", [server.residentBytes])
+        let run = try server.call(
+            "POST",
+            "/v1/runs",
+            """
+            {"population": "p", "rounds": 1, "model": {"architecture": "external"},
+             "cohort": {"goal": 200, "minimum": 1, "over_selection": 1, "selection_timeout_s": 86400,
+                        "report_timeout_s": 86400}}
+            """
+        )
+        guard let id = run["id"] as? String else { throw BenchmarkError("no run: \(run)") }
+        try server.upload(workspace.path + "/model", to: "/v1/runs/\(id)/model")
+        let made = try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 100}"#)
+        guard let enrollment = made["token"] as? String else { throw BenchmarkError("no enrollment token") }
+        let attack = PopulationAttack(
+            server: server,
+            port: Int(server.url.split(separator: ":").last ?? "") ?? 0,
+            tokens: tokens,
+            enrollment: enrollment,
+            uploadRun: id,
+            update: update,
+            seconds: seconds
+        )
+        try attack.run()
     }
 
     // MARK: -
@@ -180,10 +237,11 @@ struct PopulationBenchmark: AsyncParsableCommand {
             let (old, new) = (try rows(round), try rows(round + 1))
             let arrival = events.first { $0.round == round + 1 && !$0.isDelivery }?.date
             let times = [
-                old.last { $0.isAssignment && $0.state == "accepted" }?.at,
-                old.first { !$0.isAssignment && $0.state == "aggregating" }?.at,
-                old.first { !$0.isAssignment && $0.state == "committed" }?.at,
-                new.first { !$0.isAssignment }?.at, new.first { $0.isAssignment && $0.state == "assigned" }?.at,
+                old.last { $0.isAssignment && $0.state == AssignmentState.accepted.rawValue }?.at,
+                old.first { !$0.isAssignment && $0.state == RoundPhase.aggregating.rawValue }?.at,
+                old.first { !$0.isAssignment && $0.state == RoundPhase.committed.rawValue }?.at,
+                new.first { !$0.isAssignment }?.at,
+                new.first { $0.isAssignment && $0.state == AssignmentState.assigned.rawValue }?.at,
                 arrival,
             ].compactMap(\.self)
             guard times.count == names.count + 1 else { continue }
@@ -202,7 +260,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
         values.isEmpty ? 0 : values.reduce(0, +) / Double(values.count)
     }
 
-    private static func quantile(_ values: [Double], _ share: Double) -> Double {
+    static func quantile(_ values: [Double], _ share: Double) -> Double {
         let sorted = values.sorted()
         guard !sorted.isEmpty else { return .nan }
         return sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))]
@@ -210,7 +268,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
 }
 
 /// One check-in after another on one connection, some fifty a second, each of another client.
-private final class Prober {
+final class Prober {
     private let descriptor: Int32
     private let tokens: [String]
     private var next = 0
@@ -223,13 +281,13 @@ private final class Prober {
 
     deinit { close(descriptor) }
 
-    /// Seconds of each check-in.
-    func measure(seconds: Double) throws -> [Double] {
+    /// Seconds of each check-in; with `runs` the clients want work of those only.
+    func measure(seconds: Double, runs: String? = nil) throws -> [Double] {
         var result: [Double] = []
         var block = [UInt8](repeating: 0, count: 16 << 10)
         let end = ContinuousClock.now + .seconds(seconds)
         while ContinuousClock.now < end {
-            let request = PollingSwarm.checkIn(token: tokens[next % tokens.count], waitSeconds: 0)
+            let request = PollingSwarm.checkIn(token: tokens[next % tokens.count], waitSeconds: 0, runs: runs)
             next += 1
             let start = ContinuousClock.now
             guard PollingSwarm.sendAll(descriptor, request) else {

@@ -4,6 +4,7 @@ import Crypto
 import CryptoExtras
 import DifferentialPrivacy
 import Foundation
+import WireFormat
 
 /// Noise, accounting and the ledger: what they take next to what they may take.
 struct PrivacyBenchmark: ParsableCommand {
@@ -81,12 +82,12 @@ struct PrivacyBenchmark: ParsableCommand {
     private func ledger() throws {
         var ledger = PrivacyLedger()
         let charge = PrivacyCharge(
-            mode: "central",
+            mode: .central,
             noiseMultiplier: 50,
             participationCap: 1_000_000,
             parameterCount: 1_000_000
         )
-        func append(_ run: String, _ round: Int, _ state: String) throws {
+        func append(_ run: String, _ round: Int, _ state: ChargeState) throws {
             _ = try ledger.append(
                 population: "p",
                 run: run,
@@ -99,8 +100,8 @@ struct PrivacyBenchmark: ParsableCommand {
             )
         }
         for round in 1...10_000 {
-            try append("run\(round % 20)", round, "reserved")
-            try append("run\(round % 20)", round, "committed")
+            try append("run\(round % 20)", round, .reserved)
+            try append("run\(round % 20)", round, .committed)
         }
         var times: [Double] = []
         for repeatIndex in 0..<(repeats * 4) {
@@ -108,7 +109,7 @@ struct PrivacyBenchmark: ParsableCommand {
                 try seconds {
                     let releases = try ledger.releases(population: "p", run: "run1", charge: charge)
                     _ = try BudgetArithmetic.epsilon(of: releases, delta: 1e-6, accountant: .gaussian)
-                    try append("run1", 20_000 + repeatIndex, "reserved")
+                    try append("run1", 20_000 + repeatIndex, .reserved)
                 }
             )
         }

@@ -5,6 +5,7 @@ import LocalTraining
 import MartletClient
 import Synchronization
 import Tensors
+import WireFormat
 
 /// Whole rounds: the server as users run it, and a fleet of SDK clients whose trainer gives back a ready update, so that only
 /// the system is measured.
@@ -25,13 +26,19 @@ struct RoundBenchmark: AsyncParsableCommand {
     @Option(help: "Where the SDK's clients keep their state: devices have disks of their own, not the server's.")
     var deviceDirectory = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
 
+    @Flag(
+        help: "Only compare rounds with the default bounds on one client (norm, examples) to rounds without, by turns."
+    )
+    var compareBounds = false
+
     func run() async throws {
         for name in cases.split(separator: ",") {
             let numbers = name.split(separator: "x").compactMap { Int($0) }
             guard numbers.count == 2, numbers.allSatisfy({ $0 > 0 }) else {
                 throw ValidationError("'\(name)' is not CLIENTSxPARAMETERS")
             }
-            try await measure(Case(clients: numbers[0], parameters: numbers[1]))
+            let size = Case(clients: numbers[0], parameters: numbers[1])
+            if compareBounds { try await measureBounds(size) } else { try await measure(size) }
         }
     }
 
@@ -78,6 +85,56 @@ struct RoundBenchmark: AsyncParsableCommand {
             for _ in 0..<4 { try await clients.takePart() }
         }
         report(size, fleet, bare, idle: idle, peak: peak, processorSeconds: processorSeconds)
+    }
+
+    /// What the default bounds cost: runs of three rounds with and without them, by turns, so that both see the same machine.
+    private func measureBounds(_ size: Case) async throws {
+        let workspace = try Workspace()
+        let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
+        let model = Self.model(parameters: size.parameters)
+        try SafetensorsWriter.encode(model, metadata: [:]).write(to: URL(fileURLWithPath: workspace.path + "/model"))
+        var update = model
+        for index in update.values.indices { update.values[index] = Float(index % 1000) * 1e-6 }
+        let (url, directory, ready) = (server.url, workspace.path, update)
+        var seconds: [String: [Double]] = [:]
+        var intake: [String: [Double]] = [:]
+        for turn in 0..<(2 * repeats) {
+            // Whoever is first in a pair is second in the next one.
+            let isBounded = (turn / 2 + turn) % 2 == 0
+            let key = isBounded ? "with" : "without"
+            let measured = try await rounds(
+                size,
+                count: 4,
+                server,
+                workspace,
+                name: "bare-\(turn)",
+                aggregation: isBounded ? "{}" : #"{"norm_bound": "none", "example_cap": "none"}"#
+            ) { token in
+                let clients = try await BareClients(
+                    server: url,
+                    count: size.clients,
+                    enrollmentToken: token,
+                    update: ready,
+                    workspace: directory
+                )
+                for _ in 0..<4 { try await clients.takePart() }
+            }
+            seconds[key, default: []].append(median(measured.dropFirst().map(\.seconds)))
+            intake[key, default: []].append(median(measured.dropFirst().map(\.reporting)))
+        }
+        for (name, values) in [("open to committed", seconds), ("first to last upload", intake)] {
+            let (with, without) = (values["with"] ?? [], values["without"] ?? [])
+            Measurement(
+                benchmark: "round",
+                name: "\(size.name): \(name), with the default bounds on one client",
+                unit: "times",
+                values: zip(with, without).map { $0 / $1 },
+                limit: 1.1,
+                limitName: "the same without, in pairs, at most",
+                required: 1,
+                extra: ["with_s": median(with), "without_s": median(without)]
+            ).report()
+        }
     }
 
     private func report(
@@ -163,6 +220,7 @@ struct RoundBenchmark: AsyncParsableCommand {
         _ server: ServedProcess,
         _ workspace: Workspace,
         name: String,
+        aggregation: String = "{}",
         _ takePart: @escaping @Sendable (_ enrollmentToken: String) async throws -> Void
     ) async throws -> [Round] {
         try server.call("POST", "/v1/populations", #"{"name": "\#(name)"}"#)
@@ -177,7 +235,8 @@ struct RoundBenchmark: AsyncParsableCommand {
             """
             {"name": "\(name)", "population": "\(name)", "model": {"architecture": "external"}, "rounds": \(count),
              "cohort": {"goal": \(size.clients), "minimum": \(size.clients), "over_selection": 1.0},
-             "training": {"encoding": "\(name == "bare" ? "f32" : encoding)"}, "privacy": {"mode": "none"}}
+             "training": {"encoding": "\(name.hasPrefix("bare") ? "f32" : encoding)"}, "privacy": {"mode": "none"},
+             "aggregation": \(aggregation)}
             """
         )["id"]
         guard let token = token as? String, let run = run as? String else {
@@ -196,13 +255,15 @@ struct RoundBenchmark: AsyncParsableCommand {
         defer { clients.cancel() }
         while true {
             if let error = failure.withLock({ $0 }) { throw error }
-            let state = try server.call("GET", "/v1/runs/\(run)")["state"] as? String
-            if state == "completed" { break }
-            guard state == "running" else { throw BenchmarkError("the run is \(state ?? "gone")") }
+            let state = (try server.call("GET", "/v1/runs/\(run)")["state"] as? String).flatMap(RunPhase.init)
+            if state == .completed { break }
+            guard state == .running else { throw BenchmarkError("the run is \(state?.rawValue ?? "gone")") }
             try await Task.sleep(for: .milliseconds(500))
         }
         let page = try server.call("GET", "/v1/runs/\(run)/rounds?limit=100")
-        return (page["items"] as? [[String: Any]] ?? []).filter { $0["state"] as? String == "committed" }.map { round in
+        return (page["items"] as? [[String: Any]] ?? []).filter {
+            $0["state"] as? String == RoundPhase.committed.rawValue
+        }.map { round in
             let phases = round["phase_seconds"] as? [String: Any] ?? [:]
             func number(_ value: Any?) -> Double { (value as? NSNumber)?.doubleValue ?? .nan }
             return Round(
@@ -240,7 +301,7 @@ private struct BareClients {
 
     private let server: String
     private let path: String
-    private let digest: String
+    private let update: ParameterVector
     private let tokens: [String]
     private let transport: CurlTransport
 
@@ -254,9 +315,7 @@ private struct BareClients {
     ) async throws {
         self.server = server
         path = workspace + "/bare-update"
-        let data = SafetensorsWriter.encode(update, metadata: ["kind": "delta", "num_examples": "10"])
-        try data.write(to: URL(fileURLWithPath: path))
-        digest = "sha-256=:\(Data(SHA256.hash(data: data)).base64EncodedString()):"
+        self.update = update
         let transport = CurlTransport()
         self.transport = transport
         var tokens: [String] = []
@@ -279,17 +338,28 @@ private struct BareClients {
     func takePart() async throws {
         // All have their assignment before the first byte is sent, as the round opens for reports then.
         let urls = Mutex<[Int: String]>([:])
+        let bases = Mutex<Set<String>>([])
         try await together { index in
             var url: String?
             while url == nil {
                 var request = request("POST", "/v1/checkins", index, .bytes(Data("{}".utf8)))
                 request.headers["Prefer"] = "wait=30"
                 let answer = try await Self.send(transport, request)
-                url = (answer["assignment"] as? [String: Any])?["update_url"] as? String
+                let assignment = answer["assignment"] as? [String: Any]
+                url = assignment?["update_url"] as? String
+                let base = (assignment?["model"] as? [String: Any])?["sha256"] as? String
+                bases.withLock { known in base.map { _ = known.insert($0) } }
             }
             urls.withLock { $0[index] = url }
         }
         let work = urls.withLock { $0 }
+        guard let base = bases.withLock({ $0.count == 1 ? $0.first : nil }) else {
+            throw BenchmarkError("the clients of a round start from one model")
+        }
+        let metadata = ["kind": "delta", "num_examples": "10", "base": base]
+        let data = SafetensorsWriter.encode(update, metadata: metadata)
+        try data.write(to: URL(fileURLWithPath: path))
+        let digest = "sha-256=:\(Data(SHA256.hash(data: data)).base64EncodedString()):"
         try await together { index in
             var request = request("PUT", work[index] ?? "", index, .file(path: path))
             request.headers["Content-Type"] = "application/vnd.safetensors"

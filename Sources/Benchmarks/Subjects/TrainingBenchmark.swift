@@ -29,7 +29,11 @@ struct TrainingBenchmark: ParsableCommand {
         var required: Double?
     }
 
+    @Option(help: "OpenBLAS cores to compare, besides the one that is chosen; comma-separated, none for an empty text.")
+    var cores = "Prescott,Sandybridge,Haswell,SkylakeX"
+
     func run() throws {
+        try checkChoice()
         for item in [characters, keyboard] where model == nil || item.name == model {
             let rate = try measure(item)
             let products = (0..<repeats).map { _ in Double(clients) * productRate(item) }
@@ -42,7 +46,43 @@ struct TrainingBenchmark: ParsableCommand {
                 limitName: "the same matrix products alone, \(clients) threads",
                 extra: item.required.map { ["required_tokens_per_s": $0] } ?? ["required_ratio": 0.75]
             ).report()
-            try comparePyTorch(item)
+            let peer = try comparePyTorch(item)
+            try compareCores(item, peer: peer)
+        }
+    }
+
+    /// A library that does not know the processor, made of this one: the choice must mend it.
+    private func checkChoice() throws {
+        print(BLASCore.sentence)
+        let chosen = BLASCore.choice.core
+        guard BLASCore.bestCore != nil, BLASCore.use("Prescott") == "Prescott" else { return }
+        let again = BLASCore.chooseAgain()
+        guard again != "Prescott" || ProcessInfo.processInfo.environment["OPENBLAS_CORETYPE"] != nil else {
+            throw ValidationError("OpenBLAS still runs Prescott after the choice by features")
+        }
+        print("from Prescott the choice by features is \(again ?? "none")")
+        _ = BLASCore.use(chosen)
+    }
+
+    /// The same training with each core's kernels that this processor can run, beside PyTorch in this run.
+    private func compareCores(_ item: Case, peer: Double?) throws {
+        let chosen = BLASCore.choice.core
+        defer { _ = BLASCore.use(chosen) }
+        for core in [chosen].compactMap({ $0 }) + cores.split(separator: ",").map(String.init) {
+            // A core that needs more than the processor has would be an illegal instruction.
+            if core == "SkylakeX" && BLASCore.bestCore != "SkylakeX" || core == "Haswell" && BLASCore.bestCore == nil {
+                continue
+            }
+            guard BLASCore.use(core) == core else { continue }
+            Measurement(
+                benchmark: "training",
+                name: "\(item.name) core=\(core)\(core == chosen ? " (chosen)" : "") clients=\(clients)",
+                unit: "tokens/s",
+                values: try measure(item),
+                limit: peer,
+                limitName: peer == nil ? nil : "PyTorch in the same run, \(clients) processes",
+                required: peer == nil || core != chosen ? nil : 1.5
+            ).report()
         }
     }
 
@@ -162,10 +202,13 @@ struct TrainingBenchmark: ParsableCommand {
     }
 
     /// The same model and the nearest fused one in PyTorch, as many processes of one thread as there are clients.
-    private func comparePyTorch(_ item: Case) throws {
+    ///
+    /// - Returns: Tokens a second of the same model; `nil` without PyTorch.
+    private func comparePyTorch(_ item: Case) throws -> Double? {
         guard let python = python ?? ProcessInfo.processInfo.environment["MARTLET_TEST_PYTHON"],
             (try? Command.run([python, "-c", "import torch"])) != nil
-        else { return }
+        else { return nil }
+        var same: Double?
         for kind in ["cifg", "lstm"] {
             let sizes = item.sizes
             let output = try Command.run(
@@ -183,7 +226,9 @@ struct TrainingBenchmark: ParsableCommand {
                 unit: "tokens/s",
                 values: values
             ).report()
+            if kind == "cifg", !values.isEmpty { same = values.sorted()[values.count / 2] }
         }
+        return same
     }
 
     private static let script = #"""

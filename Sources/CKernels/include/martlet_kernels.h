@@ -33,6 +33,8 @@ typedef struct {
     /// 1 or more.
     int64_t weight;
     int32_t kind;
+    /// From 0 to 1: each decoded value is multiplied by it, in double precision, and rounded to single before anything else.
+    double factor;
 } martlet_row;
 
 /// Adds `weight * round(value * scale)` of every row to the sums, exactly, whatever the number and order of rows.
@@ -43,6 +45,10 @@ typedef struct {
 /// Returns -1, or the number of a row with a value that is not finite or beyond the bound: the sums are then of no use.
 int64_t martlet_fold(int64_t *sums, const martlet_row *rows, size_t row_count, size_t count, double scale, double bound);
 
+/// The same into sums of 128 bits (two's complement, aligned to 16 bytes), for weights whose products leave 64.
+int64_t martlet_fold_wide(void *sums, const martlet_row *rows, size_t row_count, size_t count, double scale,
+                          double bound);
+
 /// Decodes a row.
 void martlet_decode(float *values, const martlet_row *row, size_t count);
 
@@ -51,6 +57,9 @@ int martlet_check_f32(const float *values, size_t count, double bound, double *s
 
 /// means[i] = sums[i] * step / denominator; `means` may be the memory of the sums.
 void martlet_sums_to_means(double *means, const int64_t *sums, size_t count, double step, double denominator);
+
+/// The same from sums of 128 bits: where they fit 64 the means are the same to the bit. The two do not overlap.
+void martlet_wide_to_means(double *means, const void *sums, size_t count, double step, double denominator);
 
 /// values[i] += rate * directions[i], in doubles, rounded once; the two do not overlap.
 void martlet_step(float *values, const double *directions, size_t count, double rate);

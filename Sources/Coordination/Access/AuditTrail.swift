@@ -1,5 +1,6 @@
 package import Foundation
 import Synchronization
+package import WireFormat
 
 /// One action of an operator, as it stays in the audit log; rows are only ever appended.
 package struct AuditRow: Codable, Equatable, Sendable {
@@ -10,7 +11,7 @@ package struct AuditRow: Codable, Equatable, Sendable {
     package var actor: String
     /// The token's name at that time.
     package var actorName: String?
-    package var role: String
+    package var role: StaffRole
     /// The network address the request came from.
     package var address: String
     /// Method and route, such as `POST /v1/runs/{run}/start`.
@@ -18,7 +19,7 @@ package struct AuditRow: Codable, Equatable, Sendable {
     /// The path that was asked for.
     package var target: String
     /// `done`, or `refused` when nothing was changed.
-    package var outcome: String
+    package var outcome: AuditOutcome
     /// The refusal's machine-readable code.
     package var code: String?
     package var requestId: String
@@ -27,11 +28,11 @@ package struct AuditRow: Codable, Equatable, Sendable {
         at: Date,
         actor: String,
         actorName: String? = nil,
-        role: String,
+        role: StaffRole,
         address: String,
         action: String,
         target: String,
-        outcome: String,
+        outcome: AuditOutcome,
         code: String? = nil,
         requestId: String
     ) {
@@ -55,7 +56,7 @@ package struct AuditQuery: Equatable, Sendable {
     package var limit: Int
     package var actor: String?
     package var action: String?
-    package var outcome: String?
+    package var outcome: AuditOutcome?
     package var since: Date?
 
     package init(
@@ -63,7 +64,7 @@ package struct AuditQuery: Equatable, Sendable {
         limit: Int,
         actor: String? = nil,
         action: String? = nil,
-        outcome: String? = nil,
+        outcome: AuditOutcome? = nil,
         since: Date? = nil
     ) {
         self.before = before
@@ -121,11 +122,11 @@ package final class AuditTrail: Sendable {
                 at: time,
                 actor: actor.id,
                 actorName: actor.name,
-                role: actor.role.rawValue,
+                role: actor.role,
                 address: address,
                 action: action,
                 target: target,
-                outcome: code == nil ? "done" : "refused",
+                outcome: code == nil ? .done : .refused,
                 code: code,
                 requestId: requestID
             )

@@ -11,12 +11,12 @@ extension Coordinator {
         // The token is looked up by its hash: the time of the look-up says nothing about any token's text.
         guard let record = tokens[hash], !isExpired(record) else { return nil }
         switch record.role {
-        case "enrollment": return record.populationId.map { .enrollment(population: $0, tokenHash: hash) }
-        case "client":
-            guard let id = record.clientId, clients[id]?.state != "revoked" else { return nil }
+        case .enrollment: return record.populationId.map { .enrollment(population: $0, tokenHash: hash) }
+        case .client:
+            guard let id = record.clientId, clients[id]?.state != .revoked else { return nil }
             return .client(id: id)
-        default:
-            guard let role = StaffRole(rawValue: record.role) else { return nil }
+        case .viewer, .operator, .admin:
+            guard let role = record.role.staffRole else { return nil }
             tokenLastUsed[record.id] = now
             AuditTrail.current?.identify(tokenID: record.id, name: record.name, role: role)
             return .staff(role: role, tokenID: record.id)
@@ -35,18 +35,43 @@ extension Coordinator {
         if case .client(let id) = found, let bound = clients[id]?.certificateKey, bound != certificateKey {
             throw Self.certificateMismatch
         }
+        if case .client = found { endEarlierRegistrations(token) }
         return found
     }
 
+    /// Whether using the token changes nothing that is stored.
+    func isSettled(_ token: String) -> Bool {
+        guard let record = tokens[Secrets.sha256(Array(token.utf8))] else { return true }
+        return tokens.earlierRegistrations(than: record).isEmpty
+    }
+
+    /// A client that uses the token of a repeated registration has read that answer: the token before it ends.
+    private func endEarlierRegistrations(_ token: String) {
+        guard let record = tokens[Secrets.sha256(Array(token.utf8))] else { return }
+        let earlier = tokens.earlierRegistrations(than: record)
+        guard !earlier.isEmpty else { return }
+        do {
+            try commit(earlier.map { .deleteToken(hash: $0.hash) })
+        } catch {
+            // It lives until the next request.
+            logger.error("A superseded token could not be ended", metadata: ["error": "\(error)"])
+        }
+    }
+
     /// Makes the first administrator's token when there is none yet; `nil` afterwards.
-    package func makeFirstAdminToken() throws -> String? {
-        guard !tokens.values.contains(where: { $0.role == "admin" }) else { return nil }
+    ///
+    /// - Parameter keep: Is given the token before it counts.
+    /// - Returns: The token.
+    /// - Throws: What `keep` throws, and there is no token then; ``CoordinationError`` with code `storage_failed`.
+    package func makeFirstAdminToken(_ keep: @Sendable (String) throws -> Void = { _ in }) throws -> String? {
+        guard !tokens.hasAdmin else { return nil }
         let token = Secrets.token()
+        try keep(token)
         try commit([
             .token(
                 TokenRecord(
                     hash: Secrets.sha256(Array(token.utf8)),
-                    role: "admin",
+                    role: .admin,
                     name: "first administrator",
                     createdAt: now
                 )
@@ -65,18 +90,18 @@ extension Coordinator {
     /// - Throws: ``CoordinationError`` with code `token_in_use` where the text is a token of another kind already.
     package func ensureToken(_ text: String, role: StaffRole, name: String) throws {
         let hash = Secrets.sha256(Array(text.utf8))
-        if let other = tokens[hash], other.role != role.rawValue {
+        if let other = tokens[hash], other.role != role.tokenRole {
             throw CoordinationError(
                 .conflict,
                 "token_in_use",
                 "\(name) holds the text of a token with the role \(other.role); give it one of its own"
             )
         }
-        var changes: [StoreChange] = tokens.values.filter {
-            $0.name == name && $0.createdBy == nil && $0.role == role.rawValue && $0.hash != hash
+        var changes: [StoreChange] = tokens.listedTexts.filter {
+            $0.name == name && $0.createdBy == nil && $0.role == role.tokenRole && $0.hash != hash
         }.map { .deleteToken(hash: $0.hash) }
         if tokens[hash] == nil {
-            changes.append(.token(TokenRecord(hash: hash, role: role.rawValue, name: name, createdAt: now)))
+            changes.append(.token(TokenRecord(hash: hash, role: role.tokenRole, name: name, createdAt: now)))
         }
         if !changes.isEmpty { try commit(changes) }
     }
@@ -88,7 +113,7 @@ extension Coordinator {
         let token = Secrets.token()
         let record = TokenRecord(
             hash: Secrets.sha256(Array(token.utf8)),
-            role: request.role,
+            role: request.role.tokenRole,
             name: request.name,
             createdBy: creator,
             expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
@@ -99,13 +124,9 @@ extension Coordinator {
     }
 
     /// All tokens but those of clients, oldest first; a rotated one is shown once.
-    package func listTokens() -> [TokenView] {
-        var newest: [String: TokenRecord] = [:]
-        for record in tokens.values where record.role != "client" {
-            if let other = newest[record.id], other.createdAt > record.createdAt { continue }
-            newest[record.id] = record
-        }
-        return newest.values.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map(view)
+    package func listTokens(after cursor: Int = 0, limit: Int) -> Listing<TokenView> {
+        let found = tokens.listed(after: cursor, limit: limit)
+        return Listing(items: found.records.map(view), next: found.next)
     }
 
     /// One token by its id.
@@ -116,7 +137,7 @@ extension Coordinator {
 
     /// Gives a token a new text; its id, role, name and expiry stay.
     ///
-    /// The old text goes on working for `gracePeriod` seconds.
+    /// The old text goes on working for `gracePeriod` seconds; every other text ends, so that no more than two ever work.
     package func rotateToken(_ id: String, gracePeriod: Double) throws -> IssuedToken {
         try rotate(try tokenRecord(id), gracePeriod: gracePeriod)
     }
@@ -129,20 +150,19 @@ extension Coordinator {
     /// Revokes a token at once, under its old texts too.
     package func revokeToken(_ id: String) throws {
         let record = try tokenRecord(id)
-        let remaining = tokens.values.contains { $0.role == "admin" && $0.id != record.id && $0.expiresAt == nil }
-        guard record.role != "admin" || remaining else {
+        guard record.role != .admin || tokens.hasPermanentAdmin(besides: record.id) else {
             throw CoordinationError(
                 .conflict,
                 "last_admin_token",
                 "this is the last administrator's token that does not expire; make another one first"
             )
         }
-        try commit(tokens.values.filter { $0.id == record.id }.map { .deleteToken(hash: $0.hash) })
+        try commit(tokens.texts(id: record.id).map { .deleteToken(hash: $0.hash) })
         tokenLastUsed[record.id] = nil
     }
 
     private func rotate(_ record: TokenRecord, gracePeriod: Double) throws -> IssuedToken {
-        guard record.role != "enrollment" else {
+        guard record.role != .enrollment else {
             throw CoordinationError(
                 .conflict,
                 "not_rotatable",
@@ -160,13 +180,15 @@ extension Coordinator {
             throw CoordinationError(.conflict, "token_expired", "the token has expired; make another one")
         }
         let token = Secrets.token()
-        var renewed = record
+        let texts = tokens.texts(like: record)
+        // The newest text has the token's own expiry; that of the presented one may be the end of a grace period. Whoever
+        // presents the old text again has not read the answer with the newest one, which ends.
+        var renewed = texts.last { $0.id == record.id } ?? record
         renewed.hash = Secrets.sha256(Array(token.utf8))
         renewed.createdAt = now
-        // A text that an earlier rotation left alive ends as it was to end; only the newest one is given the grace period.
-        var changes: [StoreChange] = tokens.values.filter {
-            $0.id == record.id && (gracePeriod == 0 || isExpired($0))
-        }.map { .deleteToken(hash: $0.hash) }
+        var changes: [StoreChange] = texts.filter { gracePeriod == 0 || $0.hash != record.hash }.map {
+            .deleteToken(hash: $0.hash)
+        }
         if gracePeriod > 0 {
             var old = record
             old.expiresAt = min(record.expiresAt ?? .distantFuture, now.addingTimeInterval(gracePeriod))
@@ -180,9 +202,9 @@ extension Coordinator {
 
     /// The newest record with the id: the other ones are old texts of it.
     private func tokenRecord(_ id: String) throws -> TokenRecord {
-        let found = tokens.values.filter { $0.id == id && $0.role != "client" }
-            .max { $0.createdAt < $1.createdAt }
-        guard let found else { throw CoordinationError(.notFound, "not_found", "no token '\(id)'") }
+        guard let found = tokens.texts(id: id).last else {
+            throw CoordinationError(.notFound, "not_found", "no token '\(id)'")
+        }
         return found
     }
 
@@ -191,6 +213,30 @@ extension Coordinator {
             throw CoordinationError(.notFound, "not_found", "the token is not known any more")
         }
         return record
+    }
+
+    /// Removes records of tokens that have expired, some at a time.
+    func removeExpiredTokens() {
+        let hashes = tokens.removable(at: now, limit: 500)
+        guard !hashes.isEmpty else { return }
+        let ids = hashes.compactMap { tokens[$0]?.id }
+        do {
+            try commit(hashes.map { .deleteToken(hash: $0) })
+            for id in ids where tokens.texts(id: id).isEmpty { tokenLastUsed[id] = nil }
+        } catch {
+            // A disk's refusal has its own line, once a minute.
+            guard StorageFailure(error) == nil else { return }
+            logger.error("Expired tokens could not be removed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Removes tokens from the database that it need not hold.
+    func removeTokens(_ unneeded: [String]) throws {
+        guard !unneeded.isEmpty else { return }
+        for start in stride(from: 0, to: unneeded.count, by: 5000) {
+            try write(unneeded[start..<min(unneeded.count, start + 5000)].map { .deleteToken(hash: $0) })
+        }
+        logger.notice("Expired and superseded tokens were removed", metadata: ["token.count": "\(unneeded.count)"])
     }
 
     func view(_ record: TokenRecord) -> TokenView {
@@ -213,7 +259,7 @@ extension Coordinator {
     /// Leaves the row of a request that changed nothing; nothing happens when a transaction has taken the row already.
     package func auditRefusal(_ trail: AuditTrail, code: String) {
         guard let row = trail.take(at: now, refusal: code) else { return }
-        do { try store.commit([.audit(row)]) } catch {
+        do { try write([.audit(row)]) } catch {
             logger.error("A refused action could not be audited", metadata: ["error": "\(error)"])
         }
     }
@@ -221,7 +267,7 @@ extension Coordinator {
     /// Leaves the row of an action that needed no transaction of the coordinator.
     package func auditCompletion(_ trail: AuditTrail) throws {
         guard let row = trail.take(at: now, refusal: nil) else { return }
-        try store.commit([.audit(row)])
+        try write([.audit(row)])
     }
 
     /// Notes that a caller without a token acts, on a server that allows that.
@@ -229,6 +275,6 @@ extension Coordinator {
         AuditTrail.current?.identify(tokenID: "open", name: nil, role: .admin)
     }
 
-    /// Rows of the audit log, newest first.
-    package func auditRows(_ query: AuditQuery) throws -> [AuditRow] { try store.audit(query) }
+    /// Rows of the audit log, newest first; read beside the coordinator, since a filter may pass over many.
+    package nonisolated func auditRows(_ query: AuditQuery) async throws -> [AuditRow] { try store.audit(query) }
 }

@@ -1,22 +1,4 @@
-/// What a person or program that operates the server may do; each role may all that the one before it may.
-package enum StaffRole: String, Codable, CaseIterable, Comparable, Sendable {
-    /// Reads everything but tokens.
-    case viewer
-    /// Also creates and steers runs, and revokes clients.
-    case `operator`
-    /// Also populations, budgets, enrollment and other tokens.
-    case admin
-
-    package static func < (left: StaffRole, right: StaffRole) -> Bool { left.rank < right.rank }
-
-    private var rank: Int {
-        switch self {
-        case .viewer: 0
-        case .operator: 1
-        case .admin: 2
-        }
-    }
-}
+package import WireFormat
 
 /// Who calls.
 package enum Principal: Equatable, Sendable {
@@ -29,6 +11,15 @@ package enum Principal: Equatable, Sendable {
     package var staffRole: StaffRole? {
         if case .staff(let role, _) = self { return role }
         return nil
+    }
+
+    /// What one caller's requests are counted by.
+    package var key: String {
+        switch self {
+        case .staff(_, let token): "token " + token
+        case .enrollment(_, let hash): "enrollment " + hash
+        case .client(let id): "client " + id
+        }
     }
 
     /// Everyone of a server without authentication.

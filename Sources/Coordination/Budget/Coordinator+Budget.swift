@@ -1,6 +1,5 @@
 import DifferentialPrivacy
 import Foundation
-import Logging
 import Tensors
 import WireFormat
 
@@ -10,7 +9,8 @@ extension Coordinator {
     /// Makes the reservation for a round that is about to open, or refuses.
     ///
     /// - Throws: ``CoordinationError`` with code `budget_exhausted` when the round could overdraw the budget,
-    ///   `delta_too_large` when δ is not under 1/N, `ledger_rolled_back` until an operator has acknowledged a roll-back.
+    ///   `delta_too_large` when δ is not under 1/N, `ledger_rolled_back` until an operator has acknowledged a roll-back,
+    ///   `ledger_record_unwritable` while the second record cannot be kept.
     func reserve(run id: String, round: Int, attempt: Int) throws -> LedgerRow {
         try reserve(run: id, round: round, attempt: attempt, charge: charge(of: try runState(id)))
     }
@@ -30,6 +30,7 @@ extension Coordinator {
                     + "database, or POST /v1/ledger/acknowledgement with a reason, which charges what was lost again"
             )
         }
+        if let ledgerRecordTrouble { throw ledgerRecordTrouble.error }
         try checkDelta(of: population)
         let account = ledger.account(population.id)
         let name = charge.release == PrivacyCharge.evaluationRelease ? "the evaluation of version" : "round"
@@ -39,6 +40,13 @@ extension Coordinator {
             course: account.course(with: charge, of: id)
         )
         guard total.isFinite else {
+            if let shortage = try shortage(of: account, with: charge, of: id, delta: delta) {
+                throw CoordinationError(
+                    .conflict,
+                    "budget_exhausted",
+                    "\(name) \(round) would use up the budget's delta, not its epsilon: \(shortage). Nothing was opened"
+                )
+            }
             throw CoordinationError(
                 .conflict,
                 "budget_exhausted",
@@ -52,7 +60,8 @@ extension Coordinator {
             throw CoordinationError(
                 .conflict,
                 "budget_exhausted",
-                "\(name) \(round) would bring the population to epsilon \(total) of \(budget) at delta \(delta); nothing was opened"
+                "\(name) \(round) would use up the budget's epsilon: it would bring the population to epsilon \(total) of "
+                    + "\(budget) at delta \(delta); nothing was opened"
             )
         }
         return try ledger.append(
@@ -60,7 +69,7 @@ extension Coordinator {
             run: id,
             round: round,
             attempt: attempt,
-            state: "reserved",
+            state: .reserved,
             event: charge.canonical,
             epsilonAfter: total,
             at: now
@@ -68,10 +77,20 @@ extension Coordinator {
     }
 
     /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
-    func settle(run id: String, round: RoundRecord, state: String) throws -> LedgerRow {
+    func settle(run id: String, round: RoundRecord, state: ChargeState) throws -> LedgerRow {
+        try settle(
+            run: id,
+            round: abs(round.number),
+            attempt: round.attempt,
+            charge: reservedCharge(run: id, round: round),
+            state: state
+        )
+    }
+
+    /// What an attempt was reserved for: it must be possible to settle it also where the model's file is missing.
+    private func reservedCharge(run id: String, round: RoundRecord) throws -> PrivacyCharge {
         let run = try runState(id)
         let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
-        // As it was reserved: it must be possible to settle also where the model's file is missing.
         let reservation = ledger.reservation(
             population: run.record.populationId,
             run: id,
@@ -79,13 +98,28 @@ extension Coordinator {
             attempt: round.attempt,
             release: evaluation?.release
         )
-        return try settle(
-            run: id,
-            round: abs(round.number),
-            attempt: round.attempt,
-            charge: reservation ?? evaluation ?? charge(of: run),
-            state: state
-        )
+        return try reservation ?? evaluation ?? charge(of: run)
+    }
+
+    /// Ends the reservation of an attempt that another server may have gone on with.
+    ///
+    /// The charge goes over to a plan of its own, as what comes back after a roll-back: this server does not know who took part there,
+    /// and a commit under the run's plan would be lost in its cap, under which each of them takes part here once more. Where clients
+    /// have no cap, each release counts as it is.
+    func settleApart(run id: String, round: RoundRecord) throws -> [LedgerRow] {
+        let charge = try reservedCharge(run: id, round: round)
+        guard charge.participationCap > 0 || charge.kind == .bandedMatrix else {
+            return [try settle(run: id, round: round, state: .committed)]
+        }
+        // One transaction: there is no moment without the charge.
+        let count = ledger.rows.count
+        do {
+            let released = try settle(run: id, round: round, state: .released)
+            return [released, try settle(run: id, round: 0, attempt: count + 1, charge: charge, state: .committed)]
+        } catch {
+            ledger.truncate(to: count)
+            throw error
+        }
     }
 
     /// Ends any reservation.
@@ -94,7 +128,7 @@ extension Coordinator {
         round: Int,
         attempt: Int,
         charge: PrivacyCharge,
-        state: String
+        state: ChargeState
     ) throws -> LedgerRow {
         let population = try populationRecord(try runState(id).record.populationId)
         var row = try ledger.append(
@@ -145,34 +179,69 @@ extension Coordinator {
     func budgetStatus(of population: PopulationRecord) -> BudgetStatus? {
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return nil }
         let account = ledger.account(population.id)
-        let live = runOrder.compactMap { id -> (String, PrivacyCharge)? in
-            guard let run = runs[id], run.record.populationId == population.id,
-                run.specification.privacy.mode != "none", ["created", "running", "paused"].contains(run.record.state),
+        let live = (openRunsByPopulation[population.id] ?? []).compactMap { id -> (String, PrivacyCharge)? in
+            guard let run = runs[id], run.specification.privacy.mode != .none,
+                !run.isOver,
                 let charge = try? charge(of: run)
             else { return nil }
             return (id, charge)
         }
-        let key = BudgetStatusKey(rowCount: ledger.rows.count, budget: budget, live: live.map(\.0))
+        // Its own rows, and not those of others.
+        let key = BudgetStatusKey(
+            head: ledger.populationHead(population.id)?.hash ?? "",
+            budget: budget,
+            live: live.map(\.0)
+        )
         if let known = budgetStatuses[population.id], known.key == key { return known.status }
         let spent = total(account, population, committedOnly: true)
         let withReserved = total(account, population, committedOnly: false)
         var fitting: [String: Int?] = [:]
+        // Everybody waits for the answer: all runs together get what one question may take, and what they need beyond it is asked for
+        // the next time.
+        var allowance = LossAllowance.standard / 2
+        var isWhole = true
         for (id, charge) in live {
-            fitting[id] = roundsThatFit(account: account, run: id, charge: charge, population: population)
+            let (found, cells) = LossAllowance.measured {
+                roundsThatFit(
+                    account: account,
+                    run: id,
+                    charge: charge,
+                    population: population,
+                    allowance: min(allowance, LossAllowance.standard / 4),
+                    isWhole: &isWhole
+                )
+            }
+            fitting[id] = found
+            allowance -= cells
         }
         let releases = (try? account.releases()) ?? []
+        let rule = account.course.rule(of: releases)
+        let claim = PrivacyClaim(
+            charges: account.charges,
+            releases: releases,
+            epsilon: withReserved,
+            delta: delta,
+            rule: rule
+        )
         let status = BudgetStatus(
             epsilon: budget,
             delta: delta,
-            accountant: account.course.rule(of: releases).accountant.rawValue,
+            relation: claim.relation,
+            claim: account.charges.isEmpty ? nil : claim,
+            accountant: rule.accountant.rawValue,
             isAdaptive: account.isAdaptive,
             spentEpsilon: spent,
             reservedEpsilon: withReserved - spent,
             remainingEpsilon: max(0, budget - withReserved),
             roundsThatFit: fitting
         )
-        budgetStatuses[population.id] = (key, status)
+        if isWhole { budgetStatuses[population.id] = (key, status) }
         return status
+    }
+
+    /// ε with everything that is reserved.
+    func reservedTotal(of population: PopulationRecord) -> Double {
+        total(ledger.account(population.id), population, committedOnly: false)
     }
 
     private func total(
@@ -184,39 +253,80 @@ extension Coordinator {
         return (try? epsilon(of: releases, population: population, course: account.course)) ?? .infinity
     }
 
+    /// Why δ, and not ε, does not admit one more release; `nil` where it does.
+    private func shortage(
+        of account: PopulationAccount,
+        with charge: PrivacyCharge,
+        of run: String,
+        delta: Double
+    ) throws -> String? {
+        let releases = try account.releases(additional: [(run, charge, 1)])
+        let rule = account.course(with: charge, of: run).rule(of: releases)
+        return BudgetArithmetic.shortage(of: releases, delta: delta, rule: rule)?.sentence(delta: delta)
+    }
+
     /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
+    ///
+    /// The accountant that enforces answers. Loss distributions are proven for the run's own plan, and no further.
+    ///
+    /// `allowance` are cells of loss distributions that the answer may take; where it takes more, Rényi divergences answer, which never admit
+    /// more, and `isWhole` becomes `false`.
     private func roundsThatFit(
         account: PopulationAccount,
         run: String,
         charge: PrivacyCharge,
-        population: PopulationRecord
+        population: PopulationRecord,
+        allowance: Int,
+        isWhole: inout Bool
     ) -> Int? {
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return 0 }
         let course = account.course(with: charge, of: run)
         let specification = runs[run]?.specification
         let evaluation = specification.flatMap { PrivacyCharge.evaluation(of: $0) }
         let done = max(0, (runs[run]?.versions.count ?? 1) - 1)
-        func admits(_ extra: Int) -> Bool {
+        func epsilon(
+            _ extra: Int,
+            _ kind: AccountantKind? = nil,
+            grid: LossDistributionAccountant.Grid = .standard
+        ) throws(PrivacyError) -> Double {
             var additional = [(run: run, charge: charge, count: extra)]
             if let evaluation, let specification {
                 let count = specification.evaluationCount(rounds: done + extra)
                 additional.append((run, evaluation, count - specification.evaluationCount(rounds: done)))
             }
-            guard let releases = try? account.releases(additional: additional) else { return false }
-            var rule = course.rule(of: releases)
-            // A search by loss distributions would take seconds; Rényi never admits more.
-            if rule.accountant == .pld { rule.accountant = .rdp }
-            return ((try? BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)) ?? .infinity) <= budget
+            let releases = try account.releases(additional: additional)
+            if let kind { return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind) }
+            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: course.rule(of: releases), grid: grid)
         }
-        guard admits(1) else { return 0 }
-        let limit = charge.kind == "banded_matrix" ? (runs[run]?.specification.rounds ?? 1) : 1_000_000
-        if admits(limit) { return charge.kind == "banded_matrix" ? limit : nil }
-        var (lower, upper) = (1, limit)
-        while upper - lower > 1 {
-            let middle = (lower + upper) / 2
-            if admits(middle) { lower = middle } else { upper = middle }
+        func admits(_ extra: Int) -> Bool { ((try? epsilon(extra)) ?? .infinity) <= budget }
+        if course.rule(of: (try? account.releases(additional: [(run, charge, 1)])) ?? []).accountant == .pld {
+            let spent = account.count(run: run, charge: charge)
+            let question = PlanQuestion(run: run, charge: charge, others: account.count - spent, epsilon: budget)
+            if let known = plansThatFit[question] { return max(0, known - spent) }
+            let rest = max(0, (specification?.rounds ?? 1) - spent)
+            do {
+                let fitting = try PlanSearch.rounds(upTo: rest, allowance: allowance) {
+                    extra,
+                    grid throws(PrivacyError) in
+                    try epsilon(extra, grid: grid) <= budget
+                }
+                // Each composition takes a while, so the total is found once: what is committed moves from what is left to what was.
+                if plansThatFit.count >= 256 { plansThatFit = [:] }
+                plansThatFit[question] = spent + fitting
+                return fitting
+            } catch {
+                isWhole = false
+                return
+                    (try? PlanSearch.largest(upTo: rest) { rounds throws(PrivacyError) in
+                        try epsilon(rounds, .rdp) <= budget
+                    })
+                    ?? 0
+            }
         }
-        return lower
+        let isBanded = charge.kind == .bandedMatrix
+        let limit = isBanded ? (specification?.rounds ?? 1) : 1_000_000
+        let fitting = (try? PlanSearch.largest(upTo: limit) { rounds throws(PrivacyError) in admits(rounds) }) ?? 0
+        return fitting == limit && !isBanded ? nil : fitting
     }
 
     // MARK: - Refusals
@@ -242,9 +352,7 @@ extension Coordinator {
     /// δ of 1/N or more would allow publishing one client's data whole.
     func checkDelta(of population: PopulationRecord) throws {
         guard let delta = population.budgetDelta else { return }
-        let count = clients.values.reduce(0) {
-            $0 + ($1.populationId == population.id && $1.state != "revoked" ? 1 : 0)
-        }
+        let count = presentCount(population: population.id)
         guard count < 2 || delta < 1 / Double(count) else {
             throw CoordinationError(
                 .unprocessable,
@@ -293,24 +401,7 @@ extension Coordinator {
                 )
             }
         }
-        if let head = try LedgerHead.read(path: configuration.ledgerHeadPath) {
-            ledgerAlarm = head.contradiction(of: ledger)
-            if let ledgerAlarm {
-                ledgerLost = head.lost(from: ledger)
-                logger.critical("The privacy ledger was rolled back", metadata: ["reason": "\(ledgerAlarm)"])
-            }
-        } else if !rows.isEmpty, FileManager.default.fileExists(atPath: configuration.restoredNotePath) {
-            ledgerAlarm =
-                "this directory was made of a backup, and no second record of the ledger says whether privacy was spent "
-                + "after that"
-            logger.critical("The privacy ledger may be older than what was spent")
-        } else if !rows.isEmpty {
-            logger.warning(
-                "The privacy ledger has no second record; one is made of what the database holds",
-                metadata: ["path": "\(configuration.ledgerHeadPath)"]
-            )
-        }
-        writeLedgerHead()
+        try openLedgerRecord()
     }
 
     private func earlierTotal(
@@ -326,17 +417,6 @@ extension Coordinator {
     private func budgetChanged(after row: LedgerRow) -> Bool {
         ledger.rows.suffix(from: row.sequence).contains { $0.populationId == row.populationId && $0.runId.isEmpty }
     }
-
-    /// Brings the second record up to the durable ledger; called after every transaction that appended to it.
-    func writeLedgerHead() {
-        guard ledgerAlarm == nil, !ledger.rows.isEmpty else { return }
-        do {
-            try LedgerHead(ledger).write(path: configuration.ledgerHeadPath)
-        } catch {
-            // The record is behind then, which weakens it and breaks nothing; the next charge tries again.
-            logger.error("The ledger's second record could not be written", metadata: ["error": "\(error)"])
-        }
-    }
 }
 
 /// What a total was computed from.
@@ -346,9 +426,30 @@ struct EpsilonQuestion: Hashable, Sendable {
     var rule: EnforcingRule
 }
 
+/// Of which plan it is asked how many releases fit.
+struct PlanQuestion: Hashable, Sendable {
+    var run: String
+    var charge: PrivacyCharge
+    /// Releases of other plans.
+    var others: Int
+    var epsilon: Double
+}
+
+extension DeltaShortage {
+    /// What is used up, and what helps.
+    func sentence(delta: Double) -> String {
+        func short(_ value: Double) -> String { String(format: "%.3g", value) }
+        return
+            "its releases fail with probability \(short(needed)) beside what their noise costs, and \(short(allowed)) of the "
+            + "budget's delta of \(short(delta)) is set aside for that. Fewer rounds or a larger threshold help, a smaller "
+            + "epsilon does not"
+    }
+}
+
 /// What a budget's status was computed from.
 struct BudgetStatusKey: Equatable, Sendable {
-    var rowCount: Int
+    /// Of the population's own ledger.
+    var head: String
     var budget: Double
     var live: [String]
 }

@@ -1,5 +1,6 @@
 package import DifferentialPrivacy
 import Foundation
+import WireFormat
 
 /// What one population has been charged with, kept up to date row by row.
 package struct PopulationAccount: Sendable {
@@ -50,9 +51,11 @@ package struct PopulationAccount: Sendable {
     /// Two runs are no plan that was fixed beforehand: when one ends, by whoever looked at its models, the other gets more of
     /// the budget.
     private(set) var isAdaptive = false
+    /// Rows by which restored ledgers were accepted, for devices.
+    private(set) var acknowledgements: [LedgerAcknowledgement] = []
     private var chargedRuns: Set<String> = []
     private var firstRun: String?
-    private var firstIsFiltered = false
+    private var firstStart = BudgetStart.exact
     /// What the first run, whose plan was fixed, had been charged with when another one began.
     private var prepaid: [Plan: Int] = [:]
     /// The last event that was read: rows of one run have the same text.
@@ -64,10 +67,25 @@ package struct PopulationAccount: Sendable {
     mutating func take(_ row: LedgerRow) throws(CoordinationError) {
         let data = Data(row.event.utf8)
         guard !row.runId.isEmpty else {
-            guard let note = try? JSONDecoder().decode(LedgerNote.self, from: data),
-                ["budget", "acknowledgement"].contains(note.kind)
-            else { throw Self.broken(row, "states an event that this version does not know") }
-            if note.kind == "budget" { budget = note }
+            guard let note = try? JSONDecoder().decode(LedgerNote.self, from: data) else {
+                throw Self.broken(row, "states an event that this version does not know")
+            }
+            switch note.kind {
+            case .budget: budget = note
+            case .acknowledgement:
+                guard row.format >= 2, let number = row.populationNumber else { break }
+                acknowledgements.append(
+                    LedgerAcknowledgement(
+                        number: number,
+                        round: row.round,
+                        attempt: row.attempt,
+                        state: row.state.rawValue,
+                        event: row.event,
+                        createdAtMs: row.milliseconds,
+                        previousHash: row.populationPreviousHash
+                    )
+                )
+            }
             return
         }
         let charge: PrivacyCharge
@@ -75,7 +93,7 @@ package struct PopulationAccount: Sendable {
             charge = lastEvent.charge
         } else {
             guard let read = try? JSONDecoder().decode(PrivacyCharge.self, from: data),
-                (try? read.release(count: 1)) != nil
+                (try? read.validate()) != nil
             else { throw Self.broken(row, "charges an event that this version does not know") }
             charge = read
             lastEvent = (row.event, read)
@@ -83,12 +101,12 @@ package struct PopulationAccount: Sendable {
         if charge.isAdaptive == true { becomeAdaptive() }
         if firstRun == nil {
             firstRun = row.runId
-            firstIsFiltered = charge.startsFiltered
+            firstStart = charge.start
         }
         let plan = Plan(run: row.runId, round: row.round, sequence: row.sequence, charge: charge)
         let key = Key(run: row.runId, round: row.round, attempt: row.attempt, release: charge.release)
         switch (row.state, open[key]) {
-        case ("reserved", nil):
+        case (.reserved, nil):
             if plans[plan] == nil {
                 planOrder.append(plan)
                 if isCharged(besides: row.runId) { becomeAdaptive() }
@@ -96,11 +114,11 @@ package struct PopulationAccount: Sendable {
             chargedRuns.insert(row.runId)
             plans[plan, default: Counts()].reserved += charge.count ?? 1
             open[key] = plan
-        case ("committed", plan?), ("released", plan?):
+        case (.committed, plan?), (.released, plan?):
             open[key] = nil
             plans[plan]?.reserved -= charge.count ?? 1
-            if row.state == "committed" { plans[plan]?.committed += charge.count ?? 1 }
-        case ("committed", nil) where row.round == 0:
+            if row.state == .committed { plans[plan]?.committed += charge.count ?? 1 }
+        case (.committed, nil) where row.round == 0:
             // Charges that a roll-back had lost come back as one row.
             if plans[plan] == nil { planOrder.append(plan) }
             plans[plan, default: Counts()].committed += charge.count ?? 1
@@ -109,6 +127,12 @@ package struct PopulationAccount: Sendable {
         default: throw Self.broken(row, "is no possible next state of its charge")
         }
     }
+
+    /// Releases that count, of all plans.
+    var count: Int { plans.values.reduce(0) { $0 + $1.all } }
+
+    /// Releases that count, of one plan.
+    func count(run: String, charge: PrivacyCharge) -> Int { plans[Plan(run: run, charge: charge)]?.all ?? 0 }
 
     /// The charges that count, with more where they are being considered.
     package func releases(
@@ -135,22 +159,22 @@ package struct PopulationAccount: Sendable {
     /// How the releases came to be chosen, which decides who may judge them.
     struct Course {
         var isAdaptive: Bool
-        /// Whether filters judge everything from the first charge on.
-        var isFiltered: Bool
+        /// How the first charge decided that δ is divided.
+        var start: BudgetStart
 
         func rule(of releases: [CappedRelease]) -> EnforcingRule {
-            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, isFiltered: isFiltered)
+            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, start: start)
         }
     }
 
     /// The course so far.
-    var course: Course { Course(isAdaptive: isAdaptive, isFiltered: isDeclaredFiltered || firstIsFiltered) }
+    var course: Course { Course(isAdaptive: isAdaptive, start: isDeclaredFiltered ? .filtered : firstStart) }
 
     /// The course with one more charge.
     func course(with charge: PrivacyCharge, of run: String) -> Course {
         Course(
             isAdaptive: wouldBeAdaptive(run: run, charge: charge),
-            isFiltered: wouldBeFiltered(charge: charge)
+            start: start(with: charge)
         )
     }
 
@@ -160,12 +184,19 @@ package struct PopulationAccount: Sendable {
             || (plans[Plan(run: run, charge: charge)] == nil && isCharged(besides: run))
     }
 
-    /// Whether filters judge everything from the first charge on, which this one may be.
-    package func wouldBeFiltered(charge: PrivacyCharge) -> Bool {
-        isDeclaredFiltered || (firstRun == nil ? charge.startsFiltered : firstIsFiltered)
+    /// How the first charge decides that δ is divided, which this one may be.
+    package func start(with charge: PrivacyCharge) -> BudgetStart {
+        isDeclaredFiltered ? .filtered : firstRun == nil ? charge.start : firstStart
     }
 
-    private var isDeclaredFiltered: Bool { budget?.accountant == "rdp" }
+    /// The part of δ that is left for what releases of a charge fail with beside their noise.
+    package func failureAllowance(with charge: PrivacyCharge, of run: String, delta: Double) -> Double {
+        guard let releases = try? self.releases() else { return 0 }
+        let rule = course(with: charge, of: run).rule(of: releases + ((try? [charge.release(count: 1)]) ?? []))
+        return BudgetArithmetic.failureAllowance(of: releases, delta: delta, rule: rule)
+    }
+
+    private var isDeclaredFiltered: Bool { budget?.accountant == .rdp }
 
     private mutating func becomeAdaptive() {
         guard !isAdaptive else { return }
@@ -176,11 +207,13 @@ package struct PopulationAccount: Sendable {
     /// Whether a run other than this one was ever charged.
     private func isCharged(besides run: String) -> Bool { chargedRuns.contains { $0 != run } }
 
-    private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError {
+    private static func broken(_ row: LedgerRow, _ what: String) -> CoordinationError { broken(row.sequence, what) }
+
+    static func broken(_ sequence: Int, _ what: String) -> CoordinationError {
         CoordinationError(
             .unavailable,
             "ledger_broken",
-            "the privacy ledger's row \(row.sequence) \(what); nothing is served until the database is restored or the "
+            "the privacy ledger's row \(sequence) \(what); nothing is served until the database is restored or the "
                 + "version that wrote it is back"
         )
     }

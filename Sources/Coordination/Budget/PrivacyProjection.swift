@@ -4,16 +4,22 @@ package import WireFormat
 
 /// What a run will cost if all its rounds are published.
 package struct PrivacyProjection: Codable, Equatable, Sendable {
-    package var mode: String
-    package var mechanism: String
+    package var mode: PrivacyMode
+    package var mechanism: MechanismWord
     package var noiseMultiplier: Double
     package var rounds: Int
     /// Rounds that one client is in at most.
     package var participations: Int
+    /// Of votes: from which noised count on a prefix is published.
+    package var threshold: Double?
     /// q, where the cost counts on secret Poisson samples.
     package var samplingRate: Double?
     package var delta: Double
     package var accountant: String
+    /// What would be proven of everything together, with the relation and the amplification that are charged.
+    package var claim: PrivacyClaim
+    /// Which part of the budget ends before the run does: `epsilon` or `delta`; `null` where neither does.
+    package var endingPart: BudgetPart?
     /// ε of this run alone.
     package var epsilon: Double
     /// The same by Rényi divergences at the best order, which most other libraries give.
@@ -43,8 +49,9 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
     ///   - delta: Where ε is computed.
     ///   - budget: The population's ε.
     ///   - earlier: What the population has been charged with already.
+    ///   - earlierCharges: The charges of `earlier`.
     ///   - isAdaptive: Whether outputs were seen before this plan was made.
-    ///   - isFiltered: Whether filters have judged the population from its first charge on; `nil` where this run is the first.
+    ///   - start: How the population's first charge decided that δ is divided; `nil` where this run is the first.
     /// - Throws: ``PrivacyError``.
     package init(
         of specification: RunSpecification,
@@ -52,34 +59,61 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         delta: Double,
         budget: Double?,
         earlier: [CappedRelease] = [],
+        earlierCharges: [PrivacyCharge] = [],
         isAdaptive: Bool = false,
-        isFiltered: Bool? = nil
+        start: BudgetStart? = nil
     ) throws(PrivacyError) {
+        if let parameterCount, !(0...PrivacyCharge.parameterLimit).contains(parameterCount) {
+            throw .invalidParameter(
+                name: "parameters",
+                value: Double(parameterCount),
+                allowed: "0 to \(PrivacyCharge.parameterLimit)"
+            )
+        }
         let isAdaptive = isAdaptive || specification.followsItsOutputs
         let charge = PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
-        let isFiltered = isFiltered ?? charge.startsFiltered
+        let start = start ?? charge.start
         func releases(_ rounds: Int) throws(PrivacyError) -> [CappedRelease] {
             try PrivacyCharge.releases(of: specification, parameterCount: parameterCount ?? 0, rounds: rounds)
         }
         func rule(_ releases: [CappedRelease]) -> EnforcingRule {
-            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, isFiltered: isFiltered)
+            BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, start: start)
         }
-        func cost(_ rounds: Int, alone: Bool, _ kind: AccountantKind? = nil) throws(PrivacyError) -> Double {
+        func cost(
+            _ rounds: Int,
+            alone: Bool,
+            _ kind: AccountantKind? = nil,
+            grid: LossDistributionAccountant.Grid = .standard
+        ) throws(PrivacyError) -> Double {
             let releases = (alone ? [] : earlier) + (try releases(rounds))
-            let judge = kind.map { EnforcingRule($0) } ?? rule(releases)
-            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: judge)
+            if let kind {
+                return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind, grid: grid)
+            }
+            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule(releases), grid: grid)
         }
         let z = specification.privacy.noiseMultiplier
         let cap = specification.cohort.maxParticipations
         mode = specification.privacy.mode
-        mechanism = specification.privacy.mechanism
+        mechanism = specification.privacy.mechanism.name
         noiseMultiplier = z
         rounds = specification.rounds
         participations = cap > 0 ? min(cap, rounds) : rounds
-        samplingRate = charge.kind == "poisson_gaussian" ? charge.samplingRate : nil
+        threshold = specification.privacy.threshold
+        samplingRate = charge.kind == .poissonGaussian ? charge.samplingRate : nil
         self.delta = delta
-        accountant = rule(earlier + (try releases(rounds))).accountant.rawValue
+        let all = earlier + (try releases(rounds))
+        let enforcing = rule(all)
+        accountant = enforcing.accountant.rawValue
         epsilon = try cost(rounds, alone: true)
+        let evaluation = PrivacyCharge.evaluation(of: specification)
+        claim = PrivacyClaim(
+            charges: earlierCharges + [charge]
+                + (specification.evaluationCount(rounds: rounds) > 0 ? evaluation.map { [$0] } ?? [] : []),
+            releases: all,
+            epsilon: earlier.isEmpty ? epsilon : try cost(rounds, alone: false),
+            delta: delta,
+            rule: enforcing
+        )
         epsilonRdp = try cost(rounds, alone: true, .rdp)
         epsilonByRound = []
         var last = 0
@@ -87,26 +121,31 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
             let round = rounds * tenth / 10
             guard round > last else { continue }
             last = round
-            epsilonByRound.append(.init(round: round, epsilon: try cost(round, alone: true)))
+            // A curve for eyes; its end is the exact figure.
+            let epsilon = round == rounds ? epsilon : try cost(round, alone: true, grid: .coarse)
+            epsilonByRound.append(.init(round: round, epsilon: epsilon))
         }
-        populationEpsilon = earlier.isEmpty ? nil : try cost(rounds, alone: false)
+        populationEpsilon = earlier.isEmpty ? nil : claim.epsilon
         budgetEpsilon = budget
         roundsThatFit = rounds
         if let budget {
-            var (good, bad) = (0, rounds + 1)
-            while bad - good > 1 {
-                let middle = (good + bad) / 2
-                if try cost(middle, alone: false) <= budget { good = middle } else { bad = middle }
+            let good = try PlanSearch.rounds(upTo: rounds) { rounds, grid throws(PrivacyError) in
+                try cost(rounds, alone: false, grid: grid) <= budget
             }
             roundsThatFit = good
+            if good < rounds {
+                let next = earlier + (try releases(good + 1))
+                let isShort = BudgetArithmetic.shortage(of: next, delta: delta, rule: rule(next)) != nil
+                endingPart = isShort ? .delta : .epsilon
+            }
         }
         let goal = Double(specification.cohort.goal)
-        let sensitivity = (mode == "local" ? 2 : 1) * specification.privacy.clipping.norm
-        noiseOfMean = z * sensitivity / (mode == "local" ? goal.squareRoot() : goal)
+        let sensitivity = (mode == .local ? 2 : 1) * specification.privacy.clipping.norm
+        noiseOfMean = z * sensitivity / (mode == .local ? goal.squareRoot() : goal)
         noiseToSignal = parameterCount.map {
             let norm = specification.privacy.clipping.norm
             return z * sensitivity * Double($0).squareRoot()
-                / ((specification.privacy.mode == "local" ? goal.squareRoot() : goal) * norm)
+                / ((specification.privacy.mode == .local ? goal.squareRoot() : goal) * norm)
         }
     }
 }
@@ -116,22 +155,26 @@ extension PrivacyCharge {
     package init(of specification: RunSpecification, parameterCount: Int) {
         let privacy = specification.privacy
         self.init(
-            kind: privacy.isAmplified ? "poisson_gaussian" : privacy.mechanism,
+            kind: ChargeKind(of: privacy),
             mode: privacy.mode,
             noiseMultiplier: privacy.noiseMultiplier,
             participationCap: specification.cohort.maxParticipations,
-            // The noisy count of clipped updates is one coordinate more.
-            parameterCount: parameterCount + (privacy.isAdaptive ? 1 : 0)
+            // The noisy count of clipped updates is one coordinate more. Of votes one client changes one count, and only that
+            // has to be like the noise that it is charged for.
+            parameterCount: privacy.mechanism.name == .gaussianSparseHistogram
+                ? 1 : min(parameterCount, .max - 1) + (privacy.isAdaptive ? 1 : 0)
         )
         if specification.followsItsOutputs { isAdaptive = true }
-        if privacy.isAmplified { samplingRate = specification.cohort.samplingRate }
-        if privacy.mechanism == "banded_matrix" {
+        switch kind {
+        case .gaussian, .laplace, .discreteGaussian, .approximate: break
+        case .poissonGaussian: samplingRate = specification.cohort.samplingRate
+        case .bandedMatrix:
             band = BandedReleases.coefficients(band: specification.noiseBand)
             minSeparation = specification.cohort.minSeparationRounds
-        }
-        if kind == RunSpecification.Privacy.sampleAndThreshold {
+        case .sampleAndThreshold:
             samplingRate = specification.cohort.samplingRate
-            threshold = specification.analytics?.threshold
+            threshold = specification.analytics?.voteThreshold.map { Double($0) }
+        case .gaussianSparseHistogram: threshold = privacy.threshold ?? .infinity
         }
     }
 }
@@ -142,7 +185,7 @@ extension Coordinator {
     /// - Throws: ``CoordinationError``: no privacy, no budget, or parameters that no accountant takes.
     package func projection(of specification: RunSpecification, parameterCount: Int?) throws -> PrivacyProjection {
         let population = try populationRecord(specification.population)
-        guard specification.privacy.mode != "none", let delta = population.budgetDelta else {
+        guard specification.privacy.mode != .none, let delta = population.budgetDelta else {
             throw CoordinationError(
                 .unprocessable,
                 "no_privacy",
@@ -151,16 +194,25 @@ extension Coordinator {
         }
         let account = ledger.account(population.id)
         do {
-            return try PrivacyProjection(
-                of: specification,
-                parameterCount: parameterCount,
-                delta: delta,
-                budget: population.budgetEpsilon,
-                earlier: account.releases(),
-                isAdaptive: account.isAdaptive || !account.planOrder.isEmpty,
-                isFiltered: account.wouldBeFiltered(
-                    charge: PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0)
+            let earlier = try account.releases()
+            let start = account.start(with: PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0))
+            return try LossAllowance.limited { () throws(PrivacyError) in
+                try PrivacyProjection(
+                    of: specification,
+                    parameterCount: parameterCount,
+                    delta: delta,
+                    budget: population.budgetEpsilon,
+                    earlier: earlier,
+                    earlierCharges: account.charges,
+                    isAdaptive: account.isAdaptive || !account.planOrder.isEmpty,
+                    start: start
                 )
+            }
+        } catch let error as PrivacyError where error.isTooCostly {
+            throw CoordinationError(
+                .unprocessable,
+                "privacy_too_costly",
+                "what the run costs is not computed: \(error)"
             )
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")

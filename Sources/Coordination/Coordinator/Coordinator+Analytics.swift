@@ -1,13 +1,14 @@
 import DifferentialPrivacy
 import Foundation
+import Logging
 import Tensors
-import WireFormat
+package import WireFormat
 
 /// Words that an analytics run has found, with their counts where it counts.
 package struct VocabularyView: Codable, Equatable, Sendable {
     package struct Item: Codable, Equatable, Sendable {
         package var word: String
-        /// Clients that hold the word, noised where the run is private; `null` for TrieHH, which publishes no counts.
+        /// Clients that hold the word, noised where the run is private; `null` for words found by votes, which publish no counts.
         package var count: Double?
 
         package init(word: String, count: Double? = nil) {
@@ -17,52 +18,58 @@ package struct VocabularyView: Codable, Equatable, Sendable {
     }
     package var run: String
     package var version: Int
-    package var method: String
-    /// Standard deviation of the noise on a count; 0 without privacy, `null` for TrieHH.
+    package var method: AnalyticsMethod
+    /// Standard deviation of the noise on a count; 0 without privacy, `null` for votes.
     package var countError: Double?
     /// Words with a lower count are not shown.
     package var minimumCount: Double?
-    /// Votes that each word had at least (TrieHH).
-    package var threshold: Int?
+    /// The noised count that each word had at least (votes); votes that it had at least (TrieHH of earlier versions).
+    package var threshold: Double?
     /// Candidates that are not shown, because their counts are too low.
     package var hidden: Int
-    /// Prefixes that go on where the run ended (TrieHH).
+    /// Prefixes that go on where the run ended (votes).
     package var unfinished: [String]
-    /// Most frequent first; TrieHH's by code point.
+    /// Most frequent first; of votes by code point.
     package var items: [Item]
     package var nextCursor: String?
 }
 
-extension Coordinator {
-    /// The vocabulary that a version of an analytics run holds.
+/// What the words of a version are made of: read from the coordinator in one step, so that the work is done beside it.
+package struct VocabularySource: Sendable {
+    var run: String
+    var version: Int
+    /// The version's file.
+    var path: String
+    var specification: RunSpecification
+    /// Reports that the version's counts are sums of.
+    var reportCount: Int
+
+    /// Reads the version, and sorts its words.
     ///
-    /// - Parameters:
-    ///   - id: The run.
-    ///   - version: A number, or `latest`.
-    ///   - minimumCount: Words with a lower count are left out; absent: the run's own, or what noise hardly reaches.
+    /// A run may have 200,000 candidates, which take a good part of a second.
+    ///
+    /// - Parameter minimumCount: Words with a lower count are left out; absent: the run's own, or what noise hardly reaches.
     /// - Returns: All words that are shown.
-    /// - Throws: ``CoordinationError`` `not_analytics` for a training run.
-    package func vocabulary(run id: String, version: String, minimumCount: Double?) throws -> VocabularyView {
-        let view = try model(run: id, version: version)
-        let run = try runState(id)
-        guard let analytics = run.specification.analytics else {
+    /// - Throws: ``CoordinationError`` `not_analytics` for a training run, `tensor_mismatch` for a file of another model.
+    package func vocabulary(minimumCount: Double?) throws -> VocabularyView {
+        guard let analytics = specification.analytics else {
             throw CoordinationError(
                 .conflict,
                 "not_analytics",
-                "run '\(id)' trains a model; words are found by runs of kind analytics"
+                "run '\(run)' trains a model; words are found by runs of kind analytics"
             )
         }
-        let model = try SafetensorsFile(path: blobs.path(sha256: view.sha256)).readAll()
+        let model = try SafetensorsFile(path: path).readAll()
         var result = VocabularyView(
-            run: id,
-            version: view.version,
-            method: analytics.method,
-            threshold: analytics.threshold,
+            run: run,
+            version: version,
+            method: analytics.method.name,
+            threshold: specification.privacy.threshold ?? analytics.voteThreshold.map { Double($0) },
             hidden: 0,
             unfinished: [],
             items: []
         )
-        if analytics.isTrie {
+        guard case .histogram(_, let ownMinimum) = analytics.method else {
             guard let trie = PrefixTrie(model) else {
                 throw CoordinationError(.unprocessable, "tensor_mismatch", "the model is not the trie of this run")
             }
@@ -70,15 +77,12 @@ extension Coordinator {
             result.unfinished = trie.unfinished
             return result
         }
-        let candidates = run.specification.model.candidates
+        let candidates = specification.model.candidates
         guard candidates.count == model.values.count else {
             throw CoordinationError(.unprocessable, "tensor_mismatch", "the model has not one count for each candidate")
         }
-        let reports = run.rounds.filter { $0.phase == .committed && $0.number <= view.version }.reduce(0) {
-            $0 + $1.accepted
-        }
-        let error = run.specification.countError(version: view.version, reports: reports)
-        let minimum = minimumCount ?? analytics.minimumCount ?? Self.quietCount(error, candidates: candidates.count)
+        let error = specification.countError(version: version, reports: reportCount)
+        let minimum = minimumCount ?? ownMinimum ?? Coordinator.quietCount(error, candidates: candidates.count)
         result.countError = error
         result.minimumCount = minimum
         result.items = zip(candidates, model.values).filter { Double($0.1) >= minimum }
@@ -91,6 +95,30 @@ extension Coordinator {
         result.hidden = candidates.count - result.items.count
         return result
     }
+}
+
+extension Coordinator {
+    /// What the vocabulary of an analytics run's version is made of.
+    ///
+    /// - Parameters:
+    ///   - id: The run.
+    ///   - version: A number, or `latest`.
+    /// - Returns: The source; ``VocabularySource/vocabulary(minimumCount:)`` does the work, elsewhere.
+    /// - Throws: ``CoordinationError`` `not_found`.
+    package func vocabularySource(run id: String, version: String) throws -> VocabularySource {
+        let view = try model(run: id, version: version)
+        let run = try runState(id)
+        let reports = run.rounds.filter { $0.phase == .committed && $0.number <= view.version }.reduce(0) {
+            $0 + $1.accepted
+        }
+        return VocabularySource(
+            run: id,
+            version: view.version,
+            path: blobs.path(sha256: view.sha256),
+            specification: run.specification,
+            reportCount: reports
+        )
+    }
 
     /// A count that the noise of `candidates` unclaimed words reaches with probability 0.05 at most; 1 without noise.
     static func quietCount(_ error: Double, candidates: Int) -> Double {
@@ -98,51 +126,61 @@ extension Coordinator {
         error > 0 ? error * (2 * log(Double(candidates) / 0.1)).squareRoot() : 1
     }
 
-    /// Refuses a threshold whose δ alone is more than the population's.
-    func checkThreshold(_ specification: RunSpecification, population: PopulationRecord) throws {
-        guard let threshold = specification.analytics?.threshold, let limit = population.budgetDelta else { return }
-        func delta(_ threshold: Int) -> Double {
-            let cost = try? SampleAndThreshold.cost(samplingRate: 1e-9, threshold: threshold)
-            return Double(specification.rounds) * (cost?.delta ?? 1)
-        }
-        guard delta(threshold) >= limit else { return }
-        let enough = (threshold...200).first { delta($0) < limit }
+    /// Refuses what is kept for stored runs only.
+    func checkMethod(_ specification: RunSpecification) throws {
+        guard specification.analytics?.isSampled == true else { return }
         throw CoordinationError(
             .unprocessable,
-            "delta_too_large",
-            "a threshold of \(threshold) has a delta of \(delta(threshold)) over \(specification.rounds) rounds, and the "
-                + "budget's is \(limit): set analytics.threshold to \(enough.map(String.init) ?? "more than 200") or more"
+            Self.withdrawn,
+            "method triehh is offered no more: what it promised rested on a draw that the drawn clients know, and does not hold "
+                + "against clients that work together. Use method votes, with privacy.target or privacy.noise_multiplier"
         )
     }
 
-    /// Refuses to start TrieHH where the draw would hardly ever give enough votes, or where the budget ends half-way.
+    /// Why runs of method `triehh` end.
+    static let withdrawn = "method_withdrawn"
+
+    /// Ends runs whose mechanism is offered no more, at start: what they have published stays charged as it was, and no more is.
+    func endWithdrawnRuns() throws {
+        for id in runOrder {
+            guard let run = runs[id], run.specification.analytics?.isSampled == true,
+                run.record.state.isOpen
+            else { continue }
+            let cause =
+                "method triehh is offered no more: its promise does not hold against clients that work together. The words that "
+                + "were found stay; a new run with method votes finds more"
+            logger.warning("A run of a withdrawn method ends", metadata: ["run.id": "\(id)"])
+            try drive(run: id, .failed(code: Self.withdrawn, cause: cause))
+        }
+    }
+
+    /// Refuses to start a vote where hardly any prefix could reach the threshold, or where the budget ends half-way.
     func checkTrieStart(run id: String) throws {
         let run = try runState(id)
-        guard run.specification.analytics?.isTrie == true, run.record.state == "created" else { return }
+        guard run.specification.analytics?.isTrie == true, run.record.state == .created else { return }
+        try checkMethod(run.specification)
         let plan = try projection(of: run.specification, parameterCount: nil)
         guard plan.roundsThatFit >= run.specification.rounds else {
             throw CoordinationError(
                 .conflict,
                 "budget_exhausted",
-                "the budget admits \(plan.roundsThatFit) of the run's \(run.specification.rounds) rounds, and words are "
-                    + "whole after the last one only: lower analytics.epsilon or the number of rounds; nothing was opened"
+                "the budget admits \(plan.roundsThatFit) of the run's \(run.specification.rounds) rounds, then its "
+                    + "\(plan.endingPart ?? .epsilon) ends, and words are whole after the last one only: "
+                    + (plan.endingPart == .delta
+                        ? "create it again, with a larger threshold or fewer rounds"
+                        : "ask for more noise or a smaller target, or for fewer rounds") + "; nothing was opened"
             )
         }
-        guard let threshold = run.specification.analytics?.threshold,
-            let rate = run.specification.cohort.samplingRate
-        else { return }
-        let count = clients.values.count {
-            $0.populationId == run.record.populationId && $0.state != "revoked"
-        }
-        let wanted = max(threshold, run.specification.cohort.minimum)
-        guard Double(count) * rate < Double(wanted) else { return }
+        let threshold = run.specification.privacy.threshold ?? 1
+        let count = presentCount(population: run.record.populationId)
+        let wanted = max(Int(threshold.rounded(.up)), run.specification.cohort.minimum)
+        guard count < wanted else { return }
         throw CoordinationError(
             .conflict,
             "too_few_clients",
-            "each of the \(count) clients is drawn with probability \(String(format: "%.3g", rate)), which is what the "
-                + "epsilon allows: \(Int(Double(count) * rate)) voters a round, where \(wanted) are needed; that takes "
-                + "\(Int((Double(wanted) / rate).rounded(.up))) clients: enrol more, allow a larger epsilon, lower the "
-                + "threshold, or count candidates with method histogram"
+            "the population has \(count) clients, and a prefix needs a noised count of \(threshold) votes in a round, the round "
+                + "\(run.specification.cohort.minimum): enrol \(wanted) or more, allow a larger epsilon, or count candidates with "
+                + "method histogram"
         )
     }
 }
@@ -153,17 +191,20 @@ extension RunSpecification {
         guard let analytics else { return 0 }
         let noise = privacy.noiseMultiplier * analytics.sensitivity
         switch privacy.mode {
-        case "central": return noise * Double(version).squareRoot()
-        case "local": return 2 * noise * Double(reports).squareRoot()
-        default: return 0
+        case .central: return noise * Double(version).squareRoot()
+        case .local: return 2 * noise * Double(reports).squareRoot()
+        case .none: return 0
         }
     }
 
     /// What clients may send.
     var analyticsAnswer: AnalyticsAnswer? {
         guard let analytics else { return nil }
-        if analytics.isTrie { return .vote(placeLimit: analytics.prefixLimit ?? 1) }
-        return privacy.mode == "local" ? .noise : .counts(limit: analytics.wordsPerClient ?? 1)
+        switch analytics.method {
+        case .votes(let prefixLimit), .triehh(_, _, let prefixLimit): return .vote(placeLimit: prefixLimit)
+        case .histogram(let wordsPerClient, _):
+            return privacy.mode == .local ? .noise : .counts(limit: wordsPerClient)
+        }
     }
 }
 

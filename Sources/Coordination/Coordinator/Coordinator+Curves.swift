@@ -35,8 +35,9 @@ package struct BestView: Codable, Equatable, Sendable {
 
 /// Sums over a run.
 package struct CurveTotals: Codable, Equatable, Sendable {
-    package var bytesUp: Int
-    package var bytesDown: Int
+    /// `nil` where the number of clients of a round is secret, like the bytes down.
+    package var bytesUp: Int?
+    package var bytesDown: Int?
     package var attempts: Int
     package var abandoned: Int
 }
@@ -45,21 +46,61 @@ extension Coordinator {
     /// Most curves in one answer: who measures may invent names.
     private static let curveLimit = 64
 
+    /// What the curves need of an attempt to train.
+    private struct Attempt: Sendable {
+        var number: Int
+        var phase: RoundPhase
+        var epsilon: Double?
+        /// As they are shown.
+        var bytesUp: Int?
+        var bytesDown: Int?
+        var seconds: Double?
+
+        init(_ round: RoundRecord, bytesUp: Int?, bytesDown: Int?) {
+            number = round.number
+            phase = round.phase
+            epsilon = round.epsilon
+            self.bytesUp = bytesUp
+            self.bytesDown = bytesDown
+            seconds = round.closedAt?.timeIntervalSince(round.openedAt)
+        }
+    }
+
+    /// Attempts from a place on, some at a time.
+    private func attempts(run id: String, from place: Int) throws -> [Attempt] {
+        let run = try runState(id)
+        return run.trainingPlaces.dropFirst(place).prefix(10 * Self.partCount).map { place in
+            let round = run.rounds[place]
+            return Attempt(round, bytesUp: bytesUp(round, of: run), bytesDown: bytesDown(round, of: run))
+        }
+    }
+
+    private func measurements(
+        run id: String
+    ) throws -> (metrics: [Int: [String: [String: Double]]], bests: [BestView]) {
+        let run = try runState(id)
+        return (run.metrics, run.bests)
+    }
+
     /// A run's curves, at most `points` points each.
     ///
+    /// The coordinator gives the attempts in parts; what is computed of them holds up nobody.
+    ///
     /// - Complexity: O(rounds × measurements); the answer is O(`points`).
-    package func curves(run id: String, points limit: Int) throws -> CurvesView {
-        let run = try runState(id)
-        let committed = run.rounds.filter { $0.phase == .committed && !$0.isEvaluation }
+    package nonisolated func curves(run id: String, points limit: Int) async throws -> CurvesView {
+        var all: [Attempt] = []
+        while case let part = try await attempts(run: id, from: all.count), !part.isEmpty { all += part }
+        let run = try await measurements(run: id)
+        let committed = all.filter { $0.phase == .committed }
         let through = committed.last?.number ?? 0
-        func curve(_ name: String, _ value: (RoundRecord) -> Double?) -> CurveView? {
+        func curve(_ name: String, _ value: (Attempt) -> Double?) -> CurveView? {
             let points = committed.compactMap { round in value(round).map { (x: round.number, y: $0) } }
             return points.isEmpty ? nil : CurveView(name: name, source: nil, points: Self.thinned(points, to: limit))
         }
         var series = [
-            curve("epsilon", \.epsilon), curve("bytes_up") { Double($0.bytesUp) },
+            curve("epsilon", \.epsilon), curve("bytes_up") { $0.bytesUp.map(Double.init) },
             curve("bytes_down") { $0.bytesDown.map(Double.init) },
-            curve("seconds") { $0.closedAt?.timeIntervalSince($0.openedAt) },
+            curve("seconds", \.seconds),
         ].compactMap { $0 }
         var measured: [Measurement: [(x: Int, y: Double)]] = [:]
         for (version, sources) in run.metrics where version <= through {
@@ -79,16 +120,17 @@ extension Coordinator {
                 )
             )
         }
-        let attempts = run.rounds.filter { !$0.isEvaluation && $0.number <= through }
-        let seconds = committed.compactMap { $0.closedAt?.timeIntervalSince($0.openedAt) }.sorted()
+        let attempts = all.filter { $0.number <= through }
+        let isSecret = attempts.contains { $0.bytesUp == nil }
+        let seconds = committed.compactMap(\.seconds).sorted()
         return CurvesView(
             run: id,
             throughRound: through,
             series: series,
             best: run.bests,
             totals: CurveTotals(
-                bytesUp: attempts.reduce(0) { $0 + $1.bytesUp },
-                bytesDown: attempts.reduce(0) { $0 + ($1.bytesDown ?? 0) },
+                bytesUp: isSecret ? nil : attempts.reduce(0) { $0 + ($1.bytesUp ?? 0) },
+                bytesDown: isSecret ? nil : attempts.reduce(0) { $0 + ($1.bytesDown ?? 0) },
                 attempts: attempts.count,
                 abandoned: attempts.count { $0.phase == .abandoned }
             ),
@@ -106,36 +148,8 @@ extension Coordinator {
         var name: String
 
         static func < (left: Self, right: Self) -> Bool {
-            (left.source == "held-out" ? "" : left.source, left.name)
-                < (right.source == "held-out" ? "" : right.source, right.name)
+            (left.source == MetricsReport.heldOut ? "" : left.source, left.name)
+                < (right.source == MetricsReport.heldOut ? "" : right.source, right.name)
         }
-    }
-}
-
-extension RunState {
-    /// Measurements that say which of two models is better, and whether larger is.
-    private static let judged = [
-        ("accuracy", true), ("top1", true), ("loss", false), ("nll", false), ("perplexity", false),
-    ]
-
-    /// The best version by each measurement that was taken: the operator's first, then the clients', accuracy before loss.
-    var bests: [BestView] {
-        var bests: [BestView] = []
-        for source in ["held-out", "federated", "training"] {
-            for (name, prefersLarger) in Self.judged {
-                var best: BestView?
-                for (version, sources) in metrics {
-                    guard let value = sources[source]?[name], value.isFinite else { continue }
-                    // The first of equals, so that a version keeps its mark.
-                    if let known = best {
-                        let isBetter = prefersLarger ? value > known.value : value < known.value
-                        guard isBetter || (value == known.value && version < known.version) else { continue }
-                    }
-                    best = BestView(name: name, source: source, version: version, value: value)
-                }
-                if let best { bests.append(best) }
-            }
-        }
-        return bests
     }
 }

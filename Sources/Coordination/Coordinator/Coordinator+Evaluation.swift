@@ -23,7 +23,7 @@ extension Coordinator {
                 round.runId,
                 round: round.number,
                 attempt: round.attempt,
-                state: round.phase.rawValue,
+                state: round.phase,
                 cause: reason
             ),
         ])
@@ -40,11 +40,13 @@ extension Coordinator {
             return finishEvaluation(run: id, known.outcome)
         }
         let reports = counted(run).map {
-            EvaluationRelease.Report(path: blobs.spoolPath($0.id + ".update"), sha256: $0.updateSha256 ?? "")
+            EvaluationRelease.Report(path: blobs.updatePath(of: $0.id), receiptPath: blobs.receiptPath(of: $0.id))
         }
         let evaluation = run.specification.evaluation
+        let key = noiseKey(of: round)
+        aggregating.insert(id)
         DispatchQueue.global(qos: .utility).async {
-            let result = Result { try EvaluationRelease(evaluation).run(reports) }
+            let result = Result { try EvaluationRelease(evaluation).run(reports, noiseKey: key) }
             Task { await self.takeRelease(result, run: id, round: round.number, attempt: round.attempt) }
         }
     }
@@ -55,8 +57,13 @@ extension Coordinator {
         round number: Int,
         attempt: Int
     ) {
+        aggregating.remove(id)
         guard let round = runs[id]?.round, round.phase == .aggregating, round.number == number, round.attempt == attempt
-        else { return }
+        else {
+            // Meanwhile another attempt may have come to its end.
+            if stalls[id] == nil { startAggregation(run: id) }
+            return
+        }
         // A second job of the attempt, after a retry, would be a second release: the first one stands.
         if let known = evaluationReleases[id], known.round == number, known.attempt == attempt {
             return finishEvaluation(run: id, known.outcome)
@@ -65,12 +72,13 @@ extension Coordinator {
         case .success(let outcome):
             evaluationReleases[id] = (number, attempt, outcome)
             finishEvaluation(run: id, outcome)
+        case .failure(let error) where mayPass(error): stall(run: id, error)
         case .failure(let error):
             logger.error("An evaluation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
             do {
-                try abandon(run: id, reason: "the evaluation failed: \(error)")
+                try abandon(run: id, reason: "the evaluation failed: \(Self.sentence(of: error))")
             } catch {
-                retryAggregation(run: id)
+                stall(run: id, error)
             }
         }
     }
@@ -81,7 +89,8 @@ extension Coordinator {
             guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.isEvaluation else {
                 return
             }
-            if run.record.state == "cancelled" || run.record.state == "failed" {
+            if let error = publishingHalt(run) { return stall(run: id, error) }
+            if run.record.state == .cancelled || run.record.state == .failed {
                 evaluationReleases[id] = nil
                 return try abandon(run: id, reason: "the run was \(run.record.state)")
             }
@@ -99,30 +108,34 @@ extension Coordinator {
                         id,
                         round: round.number,
                         attempt: round.attempt,
-                        state: state.rawValue,
+                        state: state,
                         cause: cause + noise
                     )
                 )
             }
             let ledgerCount = ledger.rows.count
             if let release {
-                let row = try settle(run: id, round: round, state: "committed")
+                let row = try settle(run: id, round: round, state: .committed)
                 round.epsilon = row.epsilonAfter
                 changes.append(.ledger(row))
                 if !release.rates.isEmpty {
                     changes.append(.modelMetrics(try record(release.rates, run: id, version, "federated")))
                 }
             } else if let metrics = rates(of: counted(run), run: id, version: version, source: "federated") {
+                round.cappedWeights = means(of: counted(run), run: id).cappedCount
                 changes.append(.modelMetrics(metrics))
             }
             let spooled = release == nil ? [] : counted(run).map(\.id)
             try commit([.round(round)] + changes, ledgerCount: ledgerCount)
-            evaluationReleases[id] = nil
+            endAttempt(run: id)
             forget(run: id, spooled: spooled)
-            if runs[id]?.record.state == "running" { try openRound(run: id) }
+            try openNext(run: id)
         } catch {
-            logger.error("An evaluation could not be closed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-            if runs[id]?.round?.phase == .aggregating { retryAggregation(run: id) }
+            if runs[id]?.round?.phase == .aggregating {
+                stall(run: id, error)
+            } else {
+                logger.error("A round could not be opened", metadata: ["run.id": "\(id)", "error": "\(error)"])
+            }
         }
     }
 
@@ -154,14 +167,21 @@ extension Coordinator {
         version: Int,
         source: String
     ) -> ModelMetricsRecord? {
-        var sums = MetricSums()
-        for record in records {
+        let means = means(of: records, run: run)
+        guard !means.rates.isEmpty else { return nil }
+        return try? record(means.rates, run: run, version, source)
+    }
+
+    /// The means of what clients measured, each held to the run's `example_cap`.
+    func means(of records: [AssignmentRecord], run: String) -> CohortMeans {
+        let clients = records.compactMap { record -> (sums: [String: Double], exampleCount: Int)? in
             guard let text = record.metrics,
                 let values = try? JSONDecoder().decode([String: Double].self, from: Data(text.utf8))
-            else { continue }
-            sums.add(values, exampleCount: record.exampleCount ?? 1)
+            else { return nil }
+            // Those that were stored before the run's own names counted may hold others.
+            let wanted = runs[run]?.specification.declared(values) ?? values
+            return (wanted, record.exampleCount ?? 1)
         }
-        guard sums.clientCount > 0, !sums.rates.isEmpty else { return nil }
-        return try? record(sums.rates, run: run, version, source)
+        return CohortMeans(of: clients, cap: runs[run]?.specification.aggregation.exampleCap ?? .off)
     }
 }

@@ -27,13 +27,17 @@ extension Coordinator {
 
     func noteMetrics(_ record: ModelMetricsRecord) {
         let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
-        runs[record.runId]?.metrics[record.version, default: [:]][record.source] = values
+        runs[record.runId]?.setMetrics(values, version: record.version, source: record.source)
     }
+
+    private static let laterPhases: [RoundPhase] = [.reporting, .aggregating]
 
     /// Remembers when an attempt began to report or to aggregate.
     func notePhase(_ row: HistoryRow) {
-        guard row.round > 0, row.state == "reporting" || row.state == "aggregating" else { return }
-        runs[row.runId]?.phaseStarts["\(row.round)/\(row.attempt)", default: [:]][row.state] = row.at
+        guard row.round > 0, let phase = RoundPhase(rawValue: row.state), Self.laterPhases.contains(phase) else {
+            return
+        }
+        runs[row.runId]?.phaseStarts["\(row.round)/\(row.attempt)", default: [:]][phase.rawValue] = row.at
     }
 
     /// How long each phase of an attempt took so far, in seconds.
@@ -41,8 +45,8 @@ extension Coordinator {
         let starts = run.phaseStarts["\(round.number)/\(round.attempt)"] ?? [:]
         var seconds: [String: Double] = [:]
         var from = round.openedAt
-        var phase = "selecting"
-        for next in ["reporting", "aggregating"] {
+        var phase = RoundPhase.selecting.rawValue
+        for next in Self.laterPhases.map(\.rawValue) {
             guard let start = starts[next] else { continue }
             seconds[phase] = start.timeIntervalSince(from)
             (phase, from) = (next, start)

@@ -1,4 +1,5 @@
 package import Foundation
+import StrictJSON
 package import Tensors
 package import WireFormat
 
@@ -28,10 +29,15 @@ extension Coordinator {
         guard let base = try resolvingBase(specification).model.base,
             let version = runs[base.run]?.versions.first(where: { $0.version == base.version })
         else { return }
-        let actual = try SafetensorsFile(path: blobs.path(sha256: version.sha256)).layout
+        let actual = try storedLayout(of: version)
         if let reason = wanted.mismatch(of: actual, "version \(version.version) of run \(base.run)") {
             throw DocumentError("/model/base", reason)
         }
+    }
+
+    /// The size of a stored file, which a client takes no byte more of.
+    func fileByteCount(sha256: String) -> Int? {
+        try? FileManager.default.attributesOfItem(atPath: blobs.path(sha256: sha256))[.size] as? Int
     }
 
     /// The base as an assignment names it.
@@ -57,9 +63,16 @@ extension Coordinator {
         return tokenizer
     }
 
+    /// Whether devices need a version now: the newest two of a run, of which those at work have one, or the base of another run.
+    package func needsModel(run id: String, version: Int) -> Bool {
+        guard let run = runs[id], let newest = run.versions.last else { return false }
+        return version >= newest.version - 1
+            || (runsByBase[id] ?? []).contains { runs[$0]?.specification.model.base?.version == version }
+    }
+
     /// Whether a client has ever been assigned in the run, or in one that builds on it, and so may read its models.
     package func mayReadModels(client: String, run: String) -> Bool {
         runs[run]?.participations[client] != nil || runs[run]?.evaluations[client] != nil
-            || runs.values.contains { $0.specification.model.base?.run == run && $0.participations[client] != nil }
+            || (runsByBase[run] ?? []).contains { runs[$0]?.participations[client] != nil }
     }
 }

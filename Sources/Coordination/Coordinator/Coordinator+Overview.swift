@@ -1,5 +1,5 @@
 import Foundation
-import WireFormat
+package import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -8,11 +8,12 @@ import Glibc
 /// How many clients are in which state.
 package struct ClientCounts: Codable, Equatable, Sendable {
     package var total = 0
-    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work), `quarantined`, `revoked`.
+    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work), `quarantined`, `revoked`; while a run
+    /// draws in secret the first three are one, `enrolled`.
     package var byState: [String: Int] = [:]
     /// By the value of the label `tier`, where clients carry it.
     package var byTier: [String: Int] = [:]
-    /// Holding an assignment now.
+    /// Holding an assignment now; without those of secret draws.
     package var working = 0
 }
 
@@ -34,13 +35,13 @@ package struct RunSummary: Codable, Equatable, Sendable {
     package var id: String
     package var name: String
     package var population: String
-    package var state: String
+    package var state: RunPhase
     package var reason: String?
     package var createdAt: String
     package var rounds: Int
     package var round: Int
     /// `training`, or `evaluation`: then `round` is the version that is measured.
-    package var roundKind: String
+    package var roundKind: RoundKind
     package var committedRounds: Int
     package var epsilon: Double?
     /// See ``RunView/bestVersion``.
@@ -69,23 +70,54 @@ package struct EventView: Codable, Equatable, Sendable {
 
 /// Everything that the first look at a server shows.
 package struct OverviewView: Codable, Equatable, Sendable {
-    /// What the caller may do: `viewer`, `operator` or `admin`.
-    package var role: String
+    /// What the caller may do.
+    package var role: StaffRole
     package var version: String
     package var startedAt: String
     package var now: String
     package var disk: DiskView?
     package var clients: ClientCounts
     package var populations: [PopulationView]
+    /// The runs that have not ended, and the newest of the others, oldest first; 200 at most.
     package var runs: [RunSummary]
+    /// Runs that are not among them.
+    package var moreRuns: Int
     package var problems: [ProblemView]
     package var recent: [EventView]
 }
 
 extension Coordinator {
-    /// The state of the whole server in one answer.
-    package func overview(role: String) throws -> OverviewView {
-        let populations = try listPopulations()
+    /// The state of the whole server in one answer: no larger however much there is, and gathered in parts, between which
+    /// others have their turn.
+    package nonisolated func overview(role: StaffRole) async throws -> OverviewView {
+        let shown = await runsOfOverview()
+        var runs: [RunSummary] = []
+        for start in stride(from: 0, to: shown.count, by: Self.partCount) {
+            runs += await summaries(shown[start..<min(shown.count, start + Self.partCount)])
+        }
+        let recent = (try? store.recentHistory(limit: 40)) ?? []
+        return try await overview(role: role, runs: runs, recent: recent)
+    }
+
+    /// Runs that the overview shows at most.
+    static let overviewRunLimit = 200
+
+    private func runsOfOverview() -> [String] {
+        var ids = Array(openRuns.suffix(Self.overviewRunLimit))
+        // Ended ones from the newest on, past those that have not ended.
+        for id in runOrder.reversed().prefix(2 * Self.overviewRunLimit) where ids.count < Self.overviewRunLimit {
+            if runs[id]?.isOver == true { ids.append(id) }
+        }
+        return ids.compactMap { id in runs[id].map { (createdAt: $0.record.createdAt, id: id) } }
+            .sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map(\.id)
+    }
+
+    private func summaries(_ ids: ArraySlice<String>) -> [RunSummary] {
+        ids.compactMap { runs[$0].map(summary) }
+    }
+
+    private func overview(role: StaffRole, runs: [RunSummary], recent: [HistoryRow]) throws -> OverviewView {
+        let populations = try listPopulations(limit: Self.overviewRunLimit).items
         return OverviewView(
             role: role,
             version: ProductVersion.current,
@@ -94,12 +126,13 @@ extension Coordinator {
             disk: disk(),
             clients: countClients(),
             populations: populations,
-            runs: try runOrder.map { summary(of: try runState($0)) },
+            runs: runs,
+            moreRuns: max(0, runOrder.count - runs.count),
             problems: problems(populations: populations),
-            recent: try store.recentHistory(limit: 40).map {
+            recent: recent.map {
                 EventView(
                     run: $0.runId,
-                    runName: runs[$0.runId]?.record.name,
+                    runName: self.runs[$0.runId]?.record.name,
                     round: $0.round,
                     attempt: $0.attempt,
                     at: $0.at.wireTimestamp,
@@ -120,54 +153,36 @@ extension Coordinator {
             createdAt: run.record.createdAt.wireTimestamp,
             rounds: run.specification.rounds,
             round: abs(run.round?.number ?? 0),
-            roundKind: run.round?.isEvaluation == true ? "evaluation" : "training",
+            roundKind: run.round?.isEvaluation == true ? .evaluation : .training,
             committedRounds: max(0, run.versions.count - 1),
-            epsilon: run.rounds.last(where: { $0.phase == .committed })?.epsilon,
+            epsilon: run.lastEpsilon,
             bestVersion: run.bestVersion,
-            metrics: run.versions.last(where: { run.metrics[$0.version] != nil }).flatMap { run.metrics[$0.version] },
+            metrics: run.lastMeasured.flatMap { run.metrics[$0] },
             waitingFor: waitingFor(run)
         )
     }
 
-    /// How many clients are in which state; at most a second old, of very many clients a little more.
+    /// How many clients are in which state.
     func countClients() -> ClientCounts {
-        if let known = clientCounts, known.counts.total == clients.count, now >= known.at,
-            now.timeIntervalSince(known.at) < known.goodFor
-        {
-            var counts = known.counts
-            counts.working = liveAssignmentByClient.count
-            return counts
+        let active = min(clients.count(of: .worker), presence.workerCount(at: now))
+        var states = [
+            "registered": clients.count(of: .registered), "quarantined": clients.count(of: .quarantined),
+            "revoked": clients.count(of: .revoked), "active": active,
+            "offline": clients.count(of: .worker) - active,
+        ]
+        // How many were drawn in secret shows in how many hold work, and in how many have had any.
+        let secret = openRuns.compactMap { runs[$0] }.filter { $0.specification.privacy.hasSecretDraw }
+        if !secret.isEmpty {
+            let parts = ["registered", "active", "offline"]
+            states["enrolled"] = parts.reduce(0) { $0 + (states[$1] ?? 0) }
+            for part in parts { states[part] = nil }
         }
-        let start = ContinuousClock.now
-        var counts = ClientCounts(total: clients.count, working: liveAssignmentByClient.count)
-        let horizon = now.addingTimeInterval(-900)
-        for record in clients.values {
-            let state: String
-            if record.state == "revoked" {
-                state = "revoked"
-            } else if record.quarantinedAt != nil {
-                state = "quarantined"
-            } else if let seen = presence.lastSeen(record.id), seen > horizon {
-                state = record.state == "registered" ? "registered" : "active"
-            } else {
-                state = record.state == "registered" ? "registered" : "offline"
-            }
-            counts.byState[state, default: 0] += 1
-            if record.state != "revoked", let tier = Self.tier(record.labels) {
-                counts.byTier[tier, default: 0] += 1
-            }
-        }
-        let seconds = (ContinuousClock.now - start) / .seconds(1)
-        clientCounts = (now, clients.count > Self.manyClients ? max(1, 50 * seconds) : 1, counts)
-        return counts
-    }
-
-    /// The label `tier` of a client, read without parsing the labels of clients that have none.
-    private static func tier(_ labels: String) -> String? {
-        guard labels.contains("\"tier\""),
-            let object = try? JSONDecoder().decode([String: String].self, from: Data(labels.utf8))
-        else { return nil }
-        return object["tier"]
+        return ClientCounts(
+            total: clients.count,
+            byState: states.filter { $0.value > 0 },
+            byTier: clients.tierCounts,
+            working: liveAssignmentByClient.count - secret.reduce(0) { $0 + $1.live.count }
+        )
     }
 
     /// How full the data directory's file system is.

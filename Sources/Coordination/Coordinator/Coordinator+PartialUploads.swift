@@ -1,4 +1,5 @@
 import Foundation
+import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -28,7 +29,7 @@ extension Coordinator {
     }
 
     private func forEachUpload(_ suffix: String, _ body: (_ path: String, _ isLive: Bool) -> Void) {
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolPath(""))) ?? []
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolDirectory)) ?? []
         where name.hasSuffix(suffix) {
             let record = assignments[String(name.dropLast(suffix.count))]
             body(blobs.spoolPath(name), record.map { $0.state.isLive && $0.deadline >= now } ?? false)

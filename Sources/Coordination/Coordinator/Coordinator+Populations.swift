@@ -6,7 +6,10 @@ package struct BudgetStatus: Codable, Equatable, Sendable {
     package var epsilon: Double
     package var delta: Double
     package var unit = "client"
+    /// Of everything that was charged; several are joined by commas.
     package var relation = "zero_out"
+    /// What is proven of everything that was charged; `null` before the first charge.
+    package var claim: PrivacyClaim?
     /// Who enforces: `gaussian`, `pld`, `rdp` or `filter`.
     package var accountant = "gaussian"
     /// Whether a plan began after another run had published, so that only filters may enforce.
@@ -32,7 +35,7 @@ package struct ClientView: Codable, Equatable, Sendable {
     package var id: String
     package var population: String
     package var name: String?
-    package var state: String
+    package var state: ClientStanding
     package var registeredAt: String
     package var lastSeenAt: String?
     package var participations: [String: Int]
@@ -47,7 +50,7 @@ package struct ClientView: Codable, Equatable, Sendable {
 
 extension Coordinator {
     package func createPopulation(_ request: PopulationRequest) throws -> PopulationView {
-        guard !populations.values.contains(where: { $0.name == request.name }) else {
+        guard populationsByName[request.name] == nil else {
             throw CoordinationError(.conflict, "name_taken", "a population named '\(request.name)' exists already")
         }
         let record = PopulationRecord(
@@ -58,13 +61,15 @@ extension Coordinator {
             createdAt: now
         )
         let count = ledger.rows.count
-        let row = try budgetRow(record, accountant: request.budget?.accountant ?? "auto")
+        let row = try budgetRow(record, accountant: request.budget?.accountant ?? .auto)
         try commit([.population(record)] + (row.map { [.ledger($0)] } ?? []), ledgerCount: count)
         return try population(record.id)
     }
 
-    package func listPopulations() throws -> [PopulationView] {
-        try populations.values.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map { try population($0.id) }
+    /// Populations in the order in which they were made, from a place on.
+    package func listPopulations(from cursor: Int = 0, limit: Int) throws -> Listing<PopulationView> {
+        let ids = Listing(populationOrder, from: cursor, limit: limit)
+        return Listing(items: try ids.items.map { try population($0) }, next: ids.next)
     }
 
     package func population(_ idOrName: String) throws -> PopulationView {
@@ -72,15 +77,20 @@ extension Coordinator {
         return PopulationView(
             id: record.id,
             name: record.name,
-            clients: (clientStateCounts[record.id] ?? [:]).filter { $0.value > 0 },
+            clients: (clientStateCounts[record.id] ?? [:]).shown,
             budget: budgetStatus(of: record),
             createdAt: record.createdAt.wireTimestamp
         )
     }
 
-    package func ledgerRows(population idOrName: String) throws -> [LedgerRow] {
-        let id = try populationRecord(idOrName).id
-        return ledger.rows.filter { $0.populationId == id }
+    /// The population's own rows of the ledger, oldest first, from a place among them on.
+    package func ledgerRows(
+        population idOrName: String,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) throws -> Listing<LedgerRow> {
+        let places = Listing(ledger.places(ofPopulation: try populationRecord(idOrName).id), from: cursor, limit: limit)
+        return Listing(items: places.items.map { ledger.rows[$0] }, next: places.next)
     }
 
     package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String
@@ -97,7 +107,7 @@ extension Coordinator {
         let token = Secrets.token()
         let record = TokenRecord(
             hash: Secrets.sha256(Array(token.utf8)),
-            role: "enrollment",
+            role: .enrollment,
             createdBy: creator,
             populationId: try populationRecord(idOrName).id,
             usesLeft: request.maxUses,
@@ -109,6 +119,8 @@ extension Coordinator {
     }
 
     /// Registers a client; the same key with the same enrollment token gives the same client again, with a new token.
+    ///
+    /// The token before ends when the new one is first used.
     package func register(
         enrollmentTokenHash: String,
         _ request: RegistrationRequest,
@@ -126,7 +138,11 @@ extension Coordinator {
         if let registrationKey, let known = clientsByRegistration[registrationKey] {
             clientID = known
             guard clients[known]?.certificateKey == certificateKey else { throw Self.certificateMismatch }
-            changes += tokens.values.filter { $0.clientId == known }.map { .deleteToken(hash: $0.hash) }
+            // A proxy may have repeated the request, and the client never see this answer: what it has now goes on working until
+            // the new token is first used. One that never was makes room, so that no more than two ever live.
+            let texts = tokens.texts(client: known)
+            let kept = texts.last { $0.id == texts.first?.id }
+            changes += texts.filter { $0.hash != kept?.hash }.map { .deleteToken(hash: $0.hash) }
         } else {
             guard enrollment.usesLeft ?? 1 > 0 else {
                 throw CoordinationError(
@@ -144,7 +160,7 @@ extension Coordinator {
                         populationId: population,
                         name: request.name,
                         labels: Self.document(request.labels),
-                        state: "registered",
+                        state: .registered,
                         registrationKey: registrationKey,
                         registeredAt: now,
                         capabilities: Self.document(request.capabilities ?? .init()),
@@ -154,39 +170,71 @@ extension Coordinator {
                 .token(enrollment),
             ]
         }
-        changes.append(.token(TokenRecord(hash: hash, role: "client", clientId: clientID, createdAt: now)))
+        changes.append(.token(TokenRecord(hash: hash, role: .client, clientId: clientID, createdAt: now)))
         try commit(changes)
-        presence.note(clientID, population: population, at: now)
+        noteSeen(clientID)
         return RegistrationResponse(clientId: clientID, token: token)
     }
 
-    package func listClients() -> [ClientView] {
-        clients.values.sorted { ($0.registeredAt, $0.id) < ($1.registeredAt, $1.id) }.map(view)
+    /// Clients in the order in which they registered, from a place on.
+    ///
+    /// The coordinator gives the records only: what is parsed and looked up for them holds up nobody.
+    package nonisolated func listClients(from cursor: Int = 0, limit: Int) async throws -> Listing<ClientView> {
+        let page = try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let records = coordinator.clients.part(from: place, limit: limit)
+            let next = place + records.count < coordinator.clients.count ? place + records.count : nil
+            return Listing(
+                items: records.map { (record: $0, lastSeen: coordinator.presence.lastSeen($0.id)) },
+                next: next
+            )
+        }
+        let participations = try participations(of: page.items.map(\.record.id))
+        return Listing(
+            items: page.items.map {
+                Self.view($0.record, lastSeen: $0.lastSeen, participations: participations[$0.record.id] ?? [:])
+            },
+            next: page.next
+        )
+    }
+
+    /// One client, looked up beside the coordinator.
+    package nonisolated func clientView(_ id: String) async throws -> ClientView {
+        let (record, lastSeen) = try await perform { coordinator in
+            guard let record = coordinator.clients[id] else {
+                throw CoordinationError(.notFound, "not_found", "no client '\(id)'")
+            }
+            return (record, coordinator.presence.lastSeen(id))
+        }
+        return Self.view(record, lastSeen: lastSeen, participations: try participations(of: [id])[id] ?? [:])
     }
 
     package func client(_ id: String) throws -> ClientView {
         guard let record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        return view(record)
+        return try view(record)
     }
 
     /// Changes what is known of a client; an open assignment stays.
     package func changeClient(_ id: String, _ change: ClientChange) throws -> ClientView {
         guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        guard record.state != "revoked" else {
+        guard record.state != .revoked else {
             throw CoordinationError(.conflict, "client_revoked", "the client has been revoked; nothing of it changes")
         }
         if let name = change.name { record.name = name }
         if let labels = change.labels { record.labels = Self.document(labels) }
         if let capabilities = change.capabilities { record.capabilities = Self.document(capabilities) }
-        if record != clients[id] { try commit([.client(record)]) }
-        return view(record)
+        if record != clients[id] {
+            try commit([.client(record)])
+            // What it waits for may be there for it now.
+            wake(client: id)
+        }
+        return try view(record)
     }
 
     /// Revokes a client: its token stops working and its open assignment is superseded.
     package func revokeClient(_ id: String) throws {
         guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        guard record.state != "revoked" else { return }
-        record.state = "revoked"
+        guard record.state != .revoked else { return }
+        record.state = .revoked
         defer { wake(client: id) }
         var changes: [StoreChange] = [.client(record)]
         guard let live = liveAssignmentByClient[id], var assignment = assignments[live] else {
@@ -202,27 +250,41 @@ extension Coordinator {
     }
 
     func populationRecord(_ idOrName: String) throws -> PopulationRecord {
-        if let record = populations[idOrName] ?? populations.values.first(where: { $0.name == idOrName }) {
+        if let record = populations[idOrName] ?? populationsByName[idOrName].flatMap({ populations[$0] }) {
             return record
         }
         throw CoordinationError(.notFound, "not_found", "no population '\(idOrName)'; an administrator makes one")
     }
 
-    private func view(_ record: ClientRecord) -> ClientView {
-        var participations: [String: Int] = [:]
-        for run in runOrder {
-            if let count = runs[run]?.participations[record.id] { participations[run] = count }
+    private func view(_ record: ClientRecord) throws -> ClientView {
+        Self.view(
+            record,
+            lastSeen: presence.lastSeen(record.id),
+            participations: try participations(of: [record.id])[record.id] ?? [:]
+        )
+    }
+
+    /// How often each of the clients was given work for training, by run.
+    private nonisolated func participations(of clients: [String]) throws -> [String: [String: Int]] {
+        var counts: [String: [String: Int]] = [:]
+        for row in try store.participations(clients: clients) where row.trainings > 0 {
+            counts[row.clientId, default: [:]][row.runId] = row.trainings
         }
+        return counts
+    }
+
+    private static func view(_ record: ClientRecord, lastSeen: Date?, participations: [String: Int]) -> ClientView {
+        let profile = profile(of: record)
         return ClientView(
             id: record.id,
             population: record.populationId,
             name: record.name,
             state: record.state,
             registeredAt: record.registeredAt.wireTimestamp,
-            lastSeenAt: presence.lastSeen(record.id)?.wireTimestamp,
+            lastSeenAt: lastSeen?.wireTimestamp,
             participations: participations,
-            labels: profile(of: record).labels,
-            capabilities: profile(of: record).capabilities,
+            labels: profile.labels,
+            capabilities: profile.capabilities,
             secondsPerAssignment: record.secondsPerAssignment,
             quarantineReason: record.quarantineReason,
             quarantinedAt: record.quarantinedAt?.wireTimestamp

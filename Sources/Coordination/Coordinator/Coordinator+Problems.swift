@@ -1,10 +1,12 @@
 import Foundation
+import Logging
 import WireFormat
 
 extension Coordinator {
     /// What needs somebody's attention, the worst first.
     func problems(populations: [PopulationView]) -> [ProblemView] {
-        var found = diskProblems() + runOrder.flatMap { id in runs[id].map(problems) ?? [] }
+        var found = ledgerProblems() + diskProblems() + storageProblems() + modelFileProblems()
+        for id in failedRuns.suffix(Self.failureLimit) + openRuns { found += runs[id].map(problems) ?? [] }
         for population in populations { found += budgetProblems(population) }
         if let count = countClients().byState["quarantined"] {
             found.append(
@@ -18,6 +20,18 @@ extension Coordinator {
                 )
             )
         }
+        if !clientsAhead.isEmpty {
+            found.append(
+                ProblemView(
+                    code: "clients_ahead",
+                    severity: "warning",
+                    count: clientsAhead.count,
+                    detail:
+                        "\(clientsAhead.count) clients know of assignments that this database does not: it was restored or rolled "
+                        + "back, or they lie. Where it was not restored with martlet restore, put the newest database back."
+                )
+            )
+        }
         let order = ["error", "warning", "notice"]
         return found.enumerated().sorted {
             let (left, right) = (order.firstIndex(of: $0.1.severity) ?? 3, order.firstIndex(of: $1.1.severity) ?? 3)
@@ -25,9 +39,12 @@ extension Coordinator {
         }.map(\.1)
     }
 
+    /// Of so many runs it is said that they failed; their list has the others.
+    private static let failureLimit = 20
+
     private func problems(of run: RunState) -> [ProblemView] {
         let state = run.record.state
-        guard state == "running" || state == "paused" || state == "failed" else { return [] }
+        guard state == .running || state == .paused || state == .failed else { return [] }
         var found: [ProblemView] = []
         func add(_ code: String, _ severity: String, _ count: Int?, _ detail: String) {
             found.append(
@@ -41,8 +58,39 @@ extension Coordinator {
                 )
             )
         }
-        if state == "failed" {
+        if state == .failed {
             add("run_failed", "error", nil, "The run failed: \(run.record.reason ?? "no reason was recorded").")
+        }
+        if let needed = run.updateByteCount, needed > configuration.modelByteLimit, state != .failed {
+            add(
+                "updates_too_large",
+                "error",
+                needed,
+                "An update of this run may have \(needed) bytes, and limits.model_bytes lets in "
+                    + "\(configuration.modelByteLimit): every client is refused (413). Raise it and start the server again."
+            )
+        }
+        let rate = SettingsCheck.requestsPerSecond(run.specification)
+        if let limit = configuration.clientRequestsPerSecond, limit < rate, state != .failed {
+            add(
+                "signs_of_life_limited",
+                "error",
+                nil,
+                "A client of this run sends \(Self.rounded(rate)) requests a second, because of its lease_s, and "
+                    + "rate.client_per_s lets in \(Self.rounded(limit)): clients at work are replaced. Raise it and start the "
+                    + "server again."
+            )
+        }
+        if let stall = stalls[run.record.id], run.round?.phase == .aggregating {
+            let seconds = max(0, Int(now.timeIntervalSince(stall.since)))
+            let advice = stall.failure?.advice.map { " To do: \($0)." } ?? ""
+            add(
+                stall.failure == nil ? "round_stalled" : "round_waits_for_disk",
+                "error",
+                nil,
+                "A closed round has waited for \(seconds) s, because \(stall.reason). Its updates are kept, and it is tried "
+                    + "again by itself.\(advice)"
+            )
         }
         let abandoned = run.rounds.suffix(50).filter { $0.phase == .abandoned }
         if let last = abandoned.last {
@@ -58,10 +106,16 @@ extension Coordinator {
         for round in Set(run.rounds.suffix(50).map(\.number)) {
             codes.merge(run.refusals[round] ?? [:]) { $0 + $1 }
         }
-        for (code, count) in codes.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
-            add("updates_refused:\(code)", "warning", count, "\(count) clients did not deliver: \(code).")
+        let ordered = codes.sorted {
+            run.specification.privacy.hasSecretDraw ? $0.key < $1.key : ($1.value, $0.key) < ($0.value, $1.key)
         }
-        if state == "running", let round = run.round, round.phase == .selecting, round.assigned == 0,
+        for (code, count) in ordered {
+            // Of a secret draw not how many.
+            let isSecret = run.specification.privacy.hasSecretDraw
+            let who = isSecret ? "Clients" : "\(count) clients"
+            add("updates_refused:\(code)", "warning", isSecret ? nil : count, "\(who) did not deliver: \(code).")
+        }
+        if state == .running, let round = run.round, round.phase == .selecting, round.assigned == 0,
             now.timeIntervalSince(round.openedAt) > 20
         {
             add("nobody_checks_in", "warning", nil, "No client has asked for work since round \(round.number) opened.")
@@ -69,12 +123,27 @@ extension Coordinator {
         return found
     }
 
+    private static func rounded(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
+
+    /// Holds the settings against an open run: limits that are lower than they were when it was made stop it.
+    func checkSettings(run id: String) {
+        guard let run = runs[id], !run.isOver, run.specification.analytics == nil, let layout = try? layout(of: id)
+        else { return }
+        let needed = SettingsCheck.updateByteCount(run.specification, layout: layout)
+        runs[id]?.updateByteCount = needed
+        guard needed > configuration.modelByteLimit else { return }
+        logger.warning(
+            "limits.model_bytes is less than an update of an open run: all its clients will be refused",
+            metadata: ["run.id": "\(id)", "needed": "\(needed)", "limit": "\(configuration.modelByteLimit)"]
+        )
+    }
+
     private func budgetProblems(_ population: PopulationView) -> [ProblemView] {
         guard let budget = population.budget else { return [] }
         var found: [ProblemView] = []
-        for id in runOrder {
+        for id in openRuns {
             guard let run = runs[id], let fitting = budget.roundsThatFit[id], let fitting,
-                run.record.state == "running" || run.record.state == "paused"
+                run.record.state == .running || run.record.state == .paused
             else { continue }
             // The open round is reserved already.
             let open = run.round.map { !$0.phase.isFinal } ?? false
@@ -106,6 +175,20 @@ extension Coordinator {
             )
         }
         return found
+    }
+
+    /// What the disk refuses now.
+    private func storageProblems() -> [ProblemView] {
+        storage.current.map { trouble in
+            let advice = trouble.failure.advice.map { " To do: \($0)." } ?? ""
+            return ProblemView(
+                code: trouble.failure.problemCode,
+                severity: "error",
+                count: trouble.count,
+                detail: "\(trouble.failure.sentence.prefix(1).uppercased() + trouble.failure.sentence.dropFirst()): "
+                    + "\(trouble.count) times since \(trouble.since.wireTimestamp).\(advice)"
+            )
+        }
     }
 
     private func diskProblems() -> [ProblemView] {

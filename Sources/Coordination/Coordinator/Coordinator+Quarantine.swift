@@ -37,7 +37,7 @@ extension Coordinator {
         var changes: [StoreChange] = scores.map { .updateScore($0) }
         for score in scores {
             guard let reason = score.reason,
-                runs[score.runId]?.specification.aggregation.anomalies?.action == "quarantine",
+                runs[score.runId]?.specification.aggregation.anomalies?.action == .quarantine,
                 var client = clients[score.clientId], client.quarantinedAt == nil
             else { continue }
             client.quarantinedAt = now
@@ -52,14 +52,14 @@ extension Coordinator {
     }
 
     /// How far the updates of a round stood out, the longest first; empty where the run does not ask for scores.
-    package func updateScores(run id: String, round number: Int) throws -> [UpdateScoreView] {
-        _ = try round(run: id, number: number)
+    package nonisolated func updateScores(run id: String, round number: Int) async throws -> [UpdateScoreView] {
+        try await requireRound(run: id, number: number)
         return try store.updateScores(run: id, round: number).map(UpdateScoreView.init)
     }
 
     /// How far one client's latest updates stood out.
-    package func updateScores(client id: String) throws -> [UpdateScoreView] {
-        _ = try client(id)
+    package nonisolated func updateScores(client id: String) async throws -> [UpdateScoreView] {
+        _ = try await client(id)
         return try store.updateScores(client: id, limit: 1000).map(UpdateScoreView.init)
     }
 

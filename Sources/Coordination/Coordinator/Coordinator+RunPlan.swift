@@ -17,6 +17,8 @@ package struct RunPlan: Codable, Equatable, Sendable {
     package var privacy: PrivacyProjection?
     /// Clients of the population that may take part now.
     package var clients: Int
+    /// What one client counts for at most, in plain words; empty with privacy, whose terms say it.
+    package var clientLimits: [String]
     /// What would keep the run from its end, in plain words.
     package var warnings: [String]
 }
@@ -31,16 +33,17 @@ extension Coordinator {
         }
         let cohort = specification.cohort
         let assigned = Int((Double(cohort.goal) * cohort.overSelection).rounded(.up))
-        let clients = self.clients.values.filter { $0.populationId == population.id && $0.state != "revoked" }.count
+        let clients = presentCount(population: population.id)
         var plan = RunPlan(
             specification: specification,
             parameterCount: count,
             modelBytes: bytes,
             bytesUp: bytes.map { Self.product($0, specification.rounds, cohort.goal) },
             bytesDown: bytes.map { Self.product($0, specification.rounds, assigned) },
-            privacy: specification.privacy.mode == "none"
+            privacy: specification.privacy.mode == .none
                 ? nil : try projection(of: specification, parameterCount: count),
             clients: clients,
+            clientLimits: specification.privacy.mode == .none ? specification.aggregation.clientLimits : [],
             warnings: []
         )
         plan.warnings = warnings(plan, assigned: assigned)
@@ -53,7 +56,8 @@ extension Coordinator {
         var warnings: [String] = []
         if let privacy = plan.privacy, privacy.roundsThatFit < specification.rounds {
             warnings.append(
-                "the budget admits \(privacy.roundsThatFit) of \(specification.rounds) rounds; the next one will be refused"
+                "the budget admits \(privacy.roundsThatFit) of \(specification.rounds) rounds, then its \(privacy.endingPart ?? .epsilon) "
+                    + "ends; the next one will be refused"
             )
         }
         if let ratio = plan.privacy?.noiseToSignal, ratio > 1 {
@@ -71,6 +75,14 @@ extension Coordinator {
             warnings.append(
                 "\(specification.rounds) rounds want \(needed) participations, and \(plan.clients) clients that take part "
                     + "at most \(cohort.maxParticipations) times give \(available)"
+            )
+        }
+        if specification.privacy.mode == .central, let data = specification.training.data,
+            data.minimumRecords > 1 || data.minimumCharacters > 0
+        {
+            warnings.append(
+                "devices with less than training.data asks for send zeros, which nobody can tell from updates; the divisor stays "
+                    + "\(cohort.goal), so each of them makes the mean smaller by a \(cohort.goal)th: ask for no more than most have"
             )
         }
         if specification.hasPrivateEvaluation {

@@ -1,4 +1,6 @@
+import DifferentialPrivacy
 import Foundation
+import StrictJSON
 package import Tensors
 package import WireFormat
 
@@ -7,7 +9,7 @@ package struct RunView: Codable, Equatable, Sendable {
     package var id: String
     package var name: String
     package var population: String
-    package var state: String
+    package var state: RunPhase
     package var reason: String?
     package var createdAt: String
     /// The round that is open, or the last one; 0 before the first.
@@ -25,11 +27,11 @@ package struct RunView: Codable, Equatable, Sendable {
 /// A round attempt as it is shown.
 package struct RoundView: Codable, Equatable, Sendable {
     package var run: String
-    /// `training`, `analytics`, or `evaluation`: then the number is the version that is measured.
-    package var kind: String
+    /// Of an evaluation the number is the version that is measured.
+    package var kind: RoundKind
     package var number: Int
     package var attempt: Int
-    package var state: String
+    package var state: RoundPhase
     package var reason: String?
     package var goal: Int
     package var minimum: Int
@@ -40,8 +42,18 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var expired: Int
     /// Accepted updates that stood out and did not count.
     package var excluded: Int
-    package var bytesUp: Int
-    /// Bytes of models that were sent while the attempt was open; `nil` where an older server did not count.
+    /// Clients that said they stand for more than one may weigh, and what one weighed at most.
+    package var cappedWeights: Int?
+    package var weightCap: Int?
+    /// Updates that were scaled down, and to what L2 norm.
+    package var cappedNorms: Int?
+    package var normBound: Double?
+    /// Of accepted updates; with privacy their planned size times their number.
+    ///
+    /// `nil` where their number is secret.
+    package var bytesUp: Int?
+    /// Bytes of models that were sent while the attempt was open; `nil` where an older server did not count, or the number of
+    /// clients is secret.
     package var bytesDown: Int?
     package var openedAt: String
     package var deadline: String?
@@ -57,6 +69,8 @@ package struct RoundView: Codable, Equatable, Sendable {
     package var metrics: [String: [String: Double]]?
     /// The open attempt's assignments that may still deliver, by state.
     package var live: [String: Int]?
+    /// Whether the cost counts on that nobody learns who was drawn, or how many: counts and bytes are for the server's staff alone.
+    package var isSecret: Bool
     /// Shares of the tiers of speed, slowest first; empty where the run has none.
     package var tiers: [TierView]
     package var waitingFor: String
@@ -93,24 +107,74 @@ package struct ModelVersionView: Codable, Equatable, Sendable {
 
 extension Coordinator {
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
-    package func createRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunView {
-        let (specification, population) = try checkedRun(specification, initialModel: initialModel)
+    ///
+    /// The model is written before the coordinator is asked for the run: nobody waits for that.
+    package nonisolated func createRun(
+        _ specification: RunSpecification,
+        initialModel: ParameterVector?
+    ) async throws -> RunView {
+        // What is refused leaves no file.
+        let checked = try await perform { coordinator in
+            try coordinator.checkRunCount()
+            return try coordinator.checkedRun(specification, initialModel: initialModel).0
+        }
+        guard let initialModel else { return try await insertRun(checked, stored: nil) }
+        let stored = try await DispatchQueue.global(qos: .utility).result { [blobs] in
+            try Self.store(initialModel, among: blobs)
+        }
+        return try await insertRun(checked, stored: stored)
+    }
+
+    /// A model's file among the blobs.
+    private struct StoredModel: Sendable {
+        var sha256: String
+        var byteCount: Int
+    }
+
+    /// Refuses a run beyond the limit: each check-in looks at all that have not ended.
+    private func checkRunCount() throws {
+        guard openRuns.count >= configuration.openRunLimit else { return }
+        throw CoordinationError(
+            .conflict,
+            "too_many_runs",
+            "\(openRuns.count) runs have not ended, and limits.open_runs allows no more: cancel those that nobody needs "
+                + "(POST /v1/runs/{run}/cancel), or raise the limit"
+        )
+    }
+
+    /// Stores a run that was checked; what may have changed since is looked at again.
+    private func insertRun(_ specification: RunSpecification, stored: StoredModel?) throws -> RunView {
+        try checkRunCount()
+        let population = try populationRecord(specification.population)
+        try checkPrivacyMode(specification, population: population)
         let document = try WireCoding.encode(specification)
         let record = RunRecord(
             id: Secrets.identifier("run"),
             populationId: population.id,
             name: specification.name,
             specification: String(decoding: document, as: UTF8.self),
-            state: "created",
+            state: .created,
             createdAt: now
         )
         var changes: [StoreChange] = [
-            .run(record), history(record.id, state: "created", cause: "created by an operator"),
+            .run(record), history(record.id, state: RunPhase.created, cause: "created by an operator"),
         ]
-        if let initialModel {
-            changes.append(.modelVersion(try store(initialModel, run: record.id, version: 0)))
+        if let stored {
+            changes.append(
+                .modelVersion(
+                    ModelVersionRecord(
+                        runId: record.id,
+                        version: 0,
+                        sha256: stored.sha256,
+                        bytes: stored.byteCount,
+                        createdAt: now
+                    )
+                )
+            )
         }
-        runs[record.id] = try RunState(record: record)
+        let state = try RunState(record: record)
+        // The transaction's events and its model belong to it.
+        runs[record.id] = state
         do {
             try commit(changes)
         } catch {
@@ -118,6 +182,7 @@ extension Coordinator {
             throw error
         }
         runOrder.append(record.id)
+        if let base = specification.model.base?.run { runsByBase[base, default: []].append(record.id) }
         return try run(record.id)
     }
 
@@ -126,16 +191,38 @@ extension Coordinator {
         _ specification: RunSpecification,
         initialModel: ParameterVector?
     ) throws -> (RunSpecification, PopulationRecord) {
+        // Not where it is read: runs with older names are read too.
+        if let problem = NameRule.problem(specification.name) { throw DocumentError("/name", problem) }
         var specification = try resolvingBase(specification)
         let population = try populationRecord(specification.population)
         try checkPrivacyMode(specification, population: population)
-        try checkThreshold(specification, population: population)
+        try checkMethod(specification)
         if let delta = population.budgetDelta {
+            let account = ledger.account(population.id)
+            let charge = PrivacyCharge(of: specification, parameterCount: 1)
             do {
-                specification = try PrivacyCalibration.resolve(
-                    specification,
-                    parameterCount: initialModel?.layout.parameterCount,
-                    delta: delta
+                let allowance = try account.failureAllowance(with: charge, of: "", delta: delta)
+                let given = specification
+                specification = try LossAllowance.limited { () throws(PrivacyError) in
+                    let resolved = try PrivacyCalibration.resolve(
+                        given,
+                        parameterCount: initialModel?.layout.parameterCount,
+                        delta: delta,
+                        failureDelta: allowance
+                    )
+                    // Each opening of a round asks for as much: what is refused here would hold up everybody there.
+                    try PrivacyCalibration.checkCost(
+                        of: resolved,
+                        parameterCount: initialModel?.layout.parameterCount,
+                        delta: delta
+                    )
+                    return resolved
+                }
+            } catch let error as PrivacyError where error.isTooCostly {
+                throw CoordinationError(
+                    .unprocessable,
+                    "privacy_too_costly",
+                    "what the run costs is not computed: \(error)"
                 )
             } catch {
                 throw CoordinationError(.unprocessable, "privacy_invalid", "the target cannot be met: \(error)")
@@ -147,14 +234,14 @@ extension Coordinator {
 
     private func checkPrivacyMode(_ specification: RunSpecification, population: PopulationRecord) throws {
         let mode = specification.privacy.mode
-        guard mode == "none" || population.budgetEpsilon != nil else {
+        guard mode == .none || population.budgetEpsilon != nil else {
             throw CoordinationError(
                 .unprocessable,
                 "population_without_budget",
                 "mode \(mode) needs a population with a privacy budget; '\(population.name)' has none"
             )
         }
-        guard mode != "none" || population.budgetEpsilon == nil else {
+        guard mode != .none || population.budgetEpsilon == nil else {
             throw CoordinationError(
                 .unprocessable,
                 "budget_requires_privacy",
@@ -166,10 +253,10 @@ extension Coordinator {
     /// Takes the initial weights of a run that has not started.
     package func putInitialModel(run id: String, spoolFile: String, sha256: String) throws -> ModelVersionView {
         let state = try runState(id)
-        guard state.record.state == "created" else {
+        guard state.record.state == .created else {
             throw CoordinationError(.conflict, "run_started", "the initial model can be set before the start only")
         }
-        guard state.specification.model.architecture == "external" else {
+        guard state.specification.model.isExternal else {
             throw CoordinationError(
                 .conflict,
                 "model_built_in",
@@ -183,13 +270,13 @@ extension Coordinator {
             return view(existing)
         }
         let file = try SafetensorsFile(path: spoolFile)
-        guard !file.header.entries.isEmpty, file.header.entries.allSatisfy({ $0.dataType == .float32 }) else {
-            throw CoordinationError(
-                .unprocessable,
-                "tensor_mismatch",
-                "the model must hold at least one tensor, all of them F32"
-            )
+        let refusals = file.header.entries.lazy.compactMap {
+            ModelTensors.refusal(of: $0.specification.name, dataType: $0.dataType.rawValue)
         }
+        if let refusal = file.header.entries.isEmpty ? "the model must hold at least one tensor" : refusals.first {
+            throw CoordinationError(.unprocessable, "tensor_mismatch", refusal)
+        }
+        try checkNames(state.specification, layout: file.layout)
         try checkNoiseDimension(state.specification, layout: file.layout)
         try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
         let bytes = file.header.dataOffset + file.layout.parameterCount * 4
@@ -198,13 +285,53 @@ extension Coordinator {
         return view(version)
     }
 
-    func store(_ model: ParameterVector, run: String, version: Int) throws -> ModelVersionRecord {
-        let data = SafetensorsWriter.encode(model, metadata: ["format": "martlet"])
-        let sha256 = try blobs.put(data)
-        return ModelVersionRecord(runId: run, version: version, sha256: sha256, bytes: data.count, createdAt: now)
+    /// Refuses models whose control variates could not be told from their tensors.
+    private func checkNames(_ specification: RunSpecification, layout: ParameterLayout) throws {
+        guard specification.training.usesControlVariates, let name = ControlVariates.ambiguousName(in: layout) else {
+            return
+        }
+        throw CoordinationError(
+            .unprocessable,
+            "tensor_mismatch",
+            "the tensor '\(name)' has a name that scaffold gives to control variates; rename it, or take another algorithm"
+        )
     }
 
-    package func listRuns() throws -> [RunView] { try runOrder.map { try run($0) } }
+    /// Beside a model's tensors: libraries that load files for PyTorch ask for `pt`.
+    static let modelMetadata = ["format": "pt", "made_by": "martlet"]
+
+    private static func store(_ model: ParameterVector, among blobs: BlobStore) throws -> StoredModel {
+        let data = SafetensorsWriter.encode(model, metadata: modelMetadata)
+        return StoredModel(sha256: try blobs.put(data), byteCount: data.count)
+    }
+
+    /// Runs in the order in which they were made, from a place on.
+    ///
+    /// Looks at some at a time, so that nobody waits for the whole page.
+    package nonisolated func listRuns(from cursor: Int = 0, limit: Int) async throws -> Listing<RunView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let ids = Listing(coordinator.runOrder, from: place, limit: limit)
+            return Listing(items: try ids.items.map { try coordinator.run($0) }, next: ids.next)
+        }
+    }
+
+    /// Gathers a page out of small ones, between which others have their turn.
+    nonisolated func pages<Item: Sendable>(
+        from cursor: Int,
+        limit: Int,
+        _ part: @Sendable (isolated Coordinator, _ place: Int, _ limit: Int) throws -> Listing<Item>
+    ) async throws -> Listing<Item> {
+        var page = Listing<Item>(items: [], next: cursor)
+        while let place = page.next, page.items.count < limit {
+            let wanted = min(Self.partCount, limit - page.items.count)
+            let found = try await perform { try part($0, place, wanted) }
+            page = Listing(items: page.items + found.items, next: found.next)
+        }
+        return page
+    }
+
+    /// How many records are looked at in one go.
+    static let partCount = 100
 
     package func run(_ id: String) throws -> RunView {
         let state = try runState(id)
@@ -219,7 +346,7 @@ extension Coordinator {
             committedRounds: max(0, state.versions.count - 1),
             modelVersion: state.versions.last?.version,
             modelSha256: state.versions.last?.sha256,
-            epsilon: state.rounds.last(where: { $0.phase == .committed })?.epsilon,
+            epsilon: state.lastEpsilon,
             bestVersion: state.bestVersion,
             waitingFor: waitingFor(state),
             specification: state.specification
@@ -236,6 +363,8 @@ extension Coordinator {
             )
         }
         try checkTrieStart(run: id)
+        // Also a model that another run made.
+        try checkNames(runState(id).specification, layout: layout(of: id))
         try drive(run: id, .started)
         return try run(id)
     }
@@ -260,28 +389,61 @@ extension Coordinator {
     }
 
     /// Attempts of training rounds, oldest first: of the rounds with these numbers only, and only the `last` of them.
-    package func rounds(run id: String, in numbers: Range<Int> = 0..<Int.max, last: Int = .max) throws -> [RoundView] {
-        let state = try runState(id)
-        return state.rounds.filter { !$0.isEvaluation && numbers.contains($0.number) }.suffix(last)
-            .map { view($0, of: state) }
+    package nonisolated func rounds(
+        run id: String,
+        in numbers: Range<Int> = 0..<Int.max,
+        last: Int = .max,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) async throws -> Listing<RoundView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let state = try coordinator.runState(id)
+            let found = Listing(state.trainingPlaces(in: numbers).suffix(last), from: place, limit: limit)
+            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
+        }
+    }
+
+    /// The attempts that published a version, oldest first.
+    package nonisolated func committedRounds(
+        run id: String,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) async throws -> Listing<RoundView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let state = try coordinator.runState(id)
+            let found = Listing(state.committedPlaces, from: place, limit: limit)
+            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
+        }
     }
 
     /// The evaluation rounds, oldest first; `number` is the version that was measured.
-    package func evaluations(run id: String, last: Int = .max) throws -> [RoundView] {
-        let state = try runState(id)
-        return state.rounds.filter(\.isEvaluation).suffix(last).map { view($0, of: state) }
+    package nonisolated func evaluations(
+        run id: String,
+        last: Int = .max,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) async throws -> Listing<RoundView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let state = try coordinator.runState(id)
+            let found = Listing(state.evaluationPlaces.suffix(last), from: place, limit: limit)
+            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
+        }
     }
 
     /// What the run waits for; with the population's size, which may be the reason.
     func waitingFor(_ state: RunState) -> String {
         let present = presentCount(population: state.record.populationId)
-        return state.waitingFor(now: now, clientCount: present, newcomerCount: newcomers(of: state, present: present))
+        return state.waitingFor(
+            now: now,
+            clientCount: present,
+            newcomerCount: newcomers(of: state, present: present),
+            stall: stalls[state.record.id],
+            hold: holdReason(state)
+        )
     }
 
     /// Clients of a population that have not been revoked.
-    func presentCount(population: String) -> Int {
-        (clientStateCounts[population] ?? [:]).reduce(0) { $0 + ($1.key == "revoked" ? 0 : $1.value) }
-    }
+    func presentCount(population: String) -> Int { clients.presentCount(population: population) }
 
     /// Clients that may join the open attempt by the limits on participation; `nil` where there are plainly enough.
     private func newcomers(of state: RunState, present: Int) -> Int? {
@@ -295,11 +457,12 @@ extension Coordinator {
         guard cohort.maxParticipations > 0 || cohort.minSeparationRounds > 1, untouched < cohort.goal else {
             return nil
         }
-        return countingRarely(state, round) { client in
-            guard client.populationId == state.record.populationId, client.state != "revoked" else { return false }
-            switch refusal(of: client, run: state) {
+        return tally(of: state, round) { coordinator, run, client in
+            guard client.populationId == run.record.populationId, client.state != .revoked, let round = run.round
+            else { return false }
+            switch coordinator.participationRefusal(of: client, run: run, round: round) {
             case .cap, .separation: return false
-            default: return !(round.phase.isCollecting && state.members.contains(client.id))
+            default: return !(round.phase.isCollecting && run.members.contains(client.id))
             }
         }
     }
@@ -309,52 +472,72 @@ extension Coordinator {
         guard state.specification.evaluation.maxParticipations != nil,
             present - state.evaluations.count < state.specification.evaluation.cohortGoal
         else { return nil }
-        return countingRarely(state, round) { client in
-            client.populationId == state.record.populationId && client.state != "revoked"
-                && !state.hasMeasuredEnough(client.id) && !state.members.contains(client.id)
+        return tally(of: state, round) { _, run, client in
+            client.populationId == run.record.populationId && client.state != .revoked
+                && !run.hasMeasuredEnough(client.id) && !run.members.contains(client.id)
         }
     }
-
-    /// Counts clients one by one, in the same attempt only so often that it takes a fiftieth of the time where they are many.
-    private func countingRarely(_ state: RunState, _ round: RoundRecord, _ isOne: (ClientRecord) -> Bool) -> Int {
-        let start = ContinuousClock.now
-        let attempt = [round.number, round.attempt]
-        if let known = newcomerCounts[state.record.id], known.attempt == attempt, start < known.until {
-            return known.count
-        }
-        let count = clients.values.count(where: isOne)
-        if clients.count > Self.manyClients {
-            let end = ContinuousClock.now
-            newcomerCounts[state.record.id] = (attempt, end.advanced(by: start.duration(to: end) * 50), count)
-        }
-        return count
-    }
-
-    /// From how many clients on counting them one by one is dear.
-    static let manyClients = 10_000
 
     package func round(run id: String, number: Int) throws -> RoundView {
         let state = try runState(id)
-        guard let round = state.rounds.last(where: { $0.number == number }) else {
+        guard let round = state.lastAttempt(ofRound: number) else {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no round \(number) yet")
         }
         return view(round, of: state)
     }
 
     /// The changes of a round, all its attempts; of the run itself for round 0, and of the evaluation of version v for -v.
-    package func roundHistory(run id: String, number: Int, assignments: Bool = false) throws -> [HistoryRow] {
-        if number != 0 { _ = try round(run: id, number: number) } else { _ = try runState(id) }
-        return try store.history(run: id, round: number, assignments: assignments)
+    ///
+    /// Read beside the coordinator: a round may have many.
+    package nonisolated func roundHistory(
+        run id: String,
+        number: Int,
+        assignments: Bool = false,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) async throws -> Listing<HistoryRow> {
+        try await requireRound(run: id, number: number)
+        var rows = try store.history(
+            run: id,
+            round: number,
+            assignments: assignments,
+            from: cursor,
+            limit: limit == .max ? limit : limit + 1
+        )
+        let hasMore = rows.count > limit
+        if hasMore { rows.removeLast() }
+        return Listing(items: rows, next: hasMore ? cursor + rows.count : nil)
     }
 
-    package func models(run id: String) throws -> [ModelVersionView] { try runState(id).versions.map(view) }
+    /// Refuses a run or round that is not known; round 0 is the run itself.
+    func requireRound(run id: String, number: Int) throws {
+        let state = try runState(id)
+        guard number == 0 || state.lastAttempt(ofRound: number) != nil else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no round \(number) yet")
+        }
+    }
 
-    /// One version; `latest` is the last one.
+    /// The published versions, oldest first, from a place on.
+    package nonisolated func models(
+        run id: String,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) async throws -> Listing<ModelVersionView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let found = Listing(try coordinator.runState(id).versions, from: place, limit: limit)
+            return Listing(items: found.items.map(coordinator.view), next: found.next)
+        }
+    }
+
+    /// What stands for a run's last version.
+    package static let latestVersion = "latest"
+
+    /// One version; ``latestVersion`` is the last one.
     package func model(run id: String, version: String) throws -> ModelVersionView {
         let versions = try runState(id).versions
         let found =
-            version == "latest"
-            ? versions.last : Int(version).flatMap { number in versions.first { $0.version == number } }
+            version == Self.latestVersion
+            ? versions.last : Int(version).flatMap { versions.indices.contains($0) ? versions[$0] : nil }
         guard let found else {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(version)'")
         }
@@ -366,8 +549,9 @@ extension Coordinator {
         return state
     }
 
-    func history(_ run: String, round: Int = 0, attempt: Int = 0, state: String, cause: String) -> StoreChange {
-        .history(HistoryRow(runId: run, round: round, attempt: attempt, at: now, state: state, cause: cause))
+    func history(_ run: String, round: Int = 0, attempt: Int = 0, state: some ClosedWord, cause: String) -> StoreChange
+    {
+        .history(HistoryRow(runId: run, round: round, attempt: attempt, at: now, state: state.rawValue, cause: cause))
     }
 
     func view(_ version: ModelVersionRecord) -> ModelVersionView {
@@ -396,10 +580,10 @@ extension Coordinator {
         let isCurrent = round == state.round
         return RoundView(
             run: round.runId,
-            kind: round.isEvaluation ? "evaluation" : state.specification.kind,
+            kind: round.isEvaluation ? .evaluation : RoundKind(of: state.specification.kind),
             number: abs(round.number),
             attempt: round.attempt,
-            state: round.phase.rawValue,
+            state: round.phase,
             reason: round.reason,
             goal: state.terms(of: round).goal,
             minimum: state.terms(of: round).minimum,
@@ -409,8 +593,12 @@ extension Coordinator {
             failed: round.failed,
             expired: round.expired,
             excluded: round.excluded,
-            bytesUp: round.bytesUp,
-            bytesDown: round.bytesDown,
+            cappedWeights: round.cappedWeights,
+            weightCap: round.weightCap,
+            cappedNorms: round.cappedNorms,
+            normBound: round.normBound,
+            bytesUp: bytesUp(round, of: state),
+            bytesDown: bytesDown(round, of: state),
             openedAt: round.openedAt.wireTimestamp,
             deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
             closedAt: round.closedAt?.wireTimestamp,
@@ -421,6 +609,7 @@ extension Coordinator {
             refusals: state.refusals[round.number] ?? [:],
             metrics: round.phase == .committed ? state.metrics[abs(round.number)] : nil,
             live: isCurrent ? liveStates(of: state) : nil,
+            isSecret: state.terms(of: round).isSecret,
             tiers: round.tierTable.enumerated().map {
                 TierView(tier: $0.offset, assigned: $0.element[0], accepted: $0.element[1])
             },

@@ -1,4 +1,6 @@
 import Foundation
+import Logging
+import StrictJSON
 import WireFormat
 
 /// Who may take part in which round, and who is woken when there is work.
@@ -17,27 +19,12 @@ extension Coordinator {
 
     /// Whether the client may have a place in the run's open round, or why not.
     func refusal(of client: ClientRecord, run: RunState, exampleCount: Int? = nil) -> Refusal? {
-        guard let round = run.round else { return .noSlot }
-        let cohort = run.specification.cohort
+        guard let round = run.round, !isHalted(run) else { return .noSlot }
         let terms = run.terms(of: round)
-        if round.isEvaluation {
-            // A turn to train may come yet, or has.
-            if run.hasMeasuredEnough(client.id) { return .noSlot }
-        } else {
-            if cohort.maxParticipations > 0
-                && run.participations[client.id, default: 0] >= cohort.maxParticipations
-            {
-                // It may still be asked to measure.
-                let mayEvaluate = run.specification.evaluation.every > 0 && !run.hasMeasuredEnough(client.id)
-                return mayEvaluate ? .noSlot : .cap
-            }
-            let separation = cohort.minSeparationRounds
-            if separation > 0, let last = run.lastRounds[client.id], run.versions.count - last < separation {
-                return .separation
-            }
-        }
+        if let refusal = participationRefusal(of: client, run: run, round: round) { return refusal }
         if let refusal = requirementRefusal(of: client, run: run, exampleCount: exampleCount) { return refusal }
         guard round.phase.isCollecting else { return round.phase == .abandoned ? .backoff : .noSlot }
+        guard holds[run.record.id] == nil, holdReason(run) == nil else { return .noSlot }
         guard !run.members.contains(client.id) else { return .noSlot }
         if terms.policy.isDrawn {
             guard isDrawn(client, run: run, round: round, policy: terms.policy) else { return .noSlot }
@@ -48,30 +35,76 @@ extension Coordinator {
         return tierIsFull(client, run: run, round: round, terms: terms) ? .noSlot : nil
     }
 
+    /// Why the limits on participation keep a client out of the open round, or `nil`; nothing of the client is parsed for that.
+    func participationRefusal(of client: ClientRecord, run: RunState, round: RoundRecord) -> Refusal? {
+        // A further turn in the same attempt is no further participation.
+        guard !(round.phase.isCollecting && run.members.hasHadTurn(client.id)) else { return nil }
+        guard !round.isEvaluation else {
+            // A turn to train may come yet, or has.
+            return run.hasMeasuredEnough(client.id) ? .noSlot : nil
+        }
+        let cohort = run.specification.cohort
+        if cohort.maxParticipations > 0 && run.participations[client.id, default: 0] >= cohort.maxParticipations {
+            // It may still be asked to measure.
+            let mayEvaluate = run.specification.evaluation.every > 0 && !run.hasMeasuredEnough(client.id)
+            return mayEvaluate ? .noSlot : .cap
+        }
+        let separation = cohort.minSeparationRounds
+        if separation > 0, let last = run.lastRounds[client.id], run.versions.count - last < separation {
+            return .separation
+        }
+        return nil
+    }
+
+    /// Whether a client may be given work in the open attempt, now or later, if it comes.
+    func mayJoin(_ client: ClientRecord, run: RunState, round: RoundRecord) -> Bool {
+        client.populationId == run.record.populationId && client.state != .revoked && client.quarantinedAt == nil
+            && !run.members.contains(client.id) && participationRefusal(of: client, run: run, round: round) == nil
+            // What a client has not said yet it may say when it comes.
+            && (client.capabilities == "{}" || requirementRefusal(of: client, run: run, exampleCount: nil) == nil)
+    }
+
     private func requirementRefusal(of client: ClientRecord, run: RunState, exampleCount: Int?) -> Refusal? {
         guard run.requirements != nil || run.minimumVersion != nil else { return nil }
         var profile = profile(of: client)
-        if let exampleCount { profile.exampleCount = exampleCount }
-        if let minimum = run.minimumVersion {
+        // With privacy a count of the client's examples decides nothing: it would be a release of its own.
+        if let exampleCount, !run.specification.isPrivate { profile.exampleCount = exampleCount }
+        return Self.requirementRefusal(of: profile, run.requirements, run.minimumVersion)
+    }
+
+    private static func requirementRefusal(
+        of profile: EligibilityExpression.Subject,
+        _ requirements: EligibilityExpression?,
+        _ minimumVersion: DottedVersion?
+    ) -> Refusal? {
+        if let minimumVersion {
             let version = profile.capabilities.runtimeVersion.flatMap { DottedVersion($0) }
-            guard let version, version >= minimum else { return .version }
+            guard let version, version >= minimumVersion else { return .version }
         }
-        guard run.requirements?.accepts(profile) ?? true else { return .requirements }
+        guard requirements?.accepts(profile) ?? true else { return .requirements }
         return nil
     }
 
     /// What is known of a client, parsed once.
-    func profile(of client: ClientRecord) -> EligibilityExpression.Subject {
+    private func profile(of client: ClientRecord) -> EligibilityExpression.Subject {
         if let known = profiles[client.id] { return known }
+        let profile = Self.profile(of: client)
+        // So many are kept: those that come are parsed again, those that do not come cost no memory.
+        if profiles.count >= Self.profileLimit { profiles.removeAll(keepingCapacity: true) }
+        profiles[client.id] = profile
+        return profile
+    }
+
+    private static let profileLimit = 50_000
+
+    static func profile(of client: ClientRecord) -> EligibilityExpression.Subject {
         let labels = try? JSONDecoder().decode([String: String].self, from: Data(client.labels.utf8))
         let capabilities = try? WireCoding.decode(ClientCapabilities.self, from: Data(client.capabilities.utf8))
-        let profile = EligibilityExpression.Subject(
+        return EligibilityExpression.Subject(
             capabilities: capabilities ?? .init(),
             labels: labels ?? [:],
             name: client.name
         )
-        profiles[client.id] = profile
-        return profile
     }
 
     private func isDrawn(_ client: ClientRecord, run: RunState, round: RoundRecord, policy: CohortPolicy) -> Bool {
@@ -88,19 +121,148 @@ extension Coordinator {
         return client.populationId == run.record.populationId && client.registeredAt <= limit
     }
 
-    /// How many clients a draw takes.
-    func drawnCount(_ run: RunState, key: String, policy: CohortPolicy) -> Int {
-        var round = RoundRecord(
-            runId: run.record.id,
-            number: 1,
-            attempt: 1,
-            opening: .reporting,
-            at: now,
-            deadline: now
-        )
-        round.drawKey = key
-        return clients.values.count {
-            $0.state != "revoked" && isDrawn($0, run: run, round: round, policy: policy)
+    // MARK: - Counting clients
+
+    /// So many clients are looked at in one go; where there are more, they are counted in parts, between which others have
+    /// their turn.
+    static let countedAtOnce = 1000
+
+    /// How many clients a question admits, as far as that is known: of many it is counted aside, and again after a minute.
+    ///
+    /// - Parameters:
+    ///   - run: Whom it is about.
+    ///   - round: The open attempt; its count is good for no other one.
+    ///   - admits: The question, which must be cheap.
+    /// - Returns: The count; `nil` while the first one is under way.
+    func tally(
+        of run: RunState,
+        _ round: RoundRecord,
+        _ admits: @escaping @Sendable (isolated Coordinator, RunState, ClientRecord) -> Bool
+    ) -> Int? {
+        let (id, attempt) = (run.record.id, [round.number, round.attempt])
+        guard clients.count > Self.countedAtOnce else {
+            return clients.part(from: 0, limit: Self.countedAtOnce).count { admits(self, run, $0) }
+        }
+        let known = tallies[id].flatMap { $0.attempt == attempt ? $0 : nil }
+        if let known, known.isCounting || (0..<60).contains(now.timeIntervalSince(known.at)) { return known.count }
+        tallies[id] = Tally(attempt: attempt, count: known?.count, at: now, isCounting: true)
+        Task(priority: .utility) {
+            var (count, place) = (0, 0)
+            while let part = self.count(run: id, from: place, admits) {
+                count += part
+                place += Self.countedAtOnce / 2
+                await Task.yield()
+            }
+            if tallies[id]?.attempt == attempt {
+                tallies[id] = Tally(attempt: attempt, count: count, at: now, isCounting: false)
+            }
+        }
+        return known?.count
+    }
+
+    private func count(
+        run id: String,
+        from place: Int,
+        _ admits: @Sendable (isolated Coordinator, RunState, ClientRecord) -> Bool
+    ) -> Int? {
+        guard let run = runs[id], place < clients.count, !isStopping else { return nil }
+        return clients.part(from: place, limit: Self.countedAtOnce / 2).count { admits(self, run, $0) }
+    }
+
+    /// Counts the clients that meet a run's requirements; their profiles are parsed elsewhere where they are many.
+    private func countEligible(run id: String) {
+        guard let run = runs[id], run.requirements != nil || run.minimumVersion != nil else { return }
+        if let known = run.eligible, (0...60).contains(now.timeIntervalSince(known.at)) { return }
+        let population = run.record.populationId
+        guard clients.count > Self.countedAtOnce else {
+            let count = clients.part(from: 0, limit: Self.countedAtOnce).count {
+                $0.populationId == population && $0.state != .revoked
+                    && requirementRefusal(of: $0, run: run, exampleCount: nil) == nil
+            }
+            runs[id]?.eligible = (count, now)
+            return
+        }
+        let (requirements, minimumVersion) = (run.requirements, run.minimumVersion)
+        // No second count begins while this one is under way; what was known stays good.
+        runs[id]?.eligible = (run.eligible?.count ?? .max, now)
+        inParts { record in
+            record.populationId == population && record.state != .revoked
+                && Self.requirementRefusal(of: Self.profile(of: record), requirements, minimumVersion) == nil
+        } while: { coordinator in
+            coordinator.runs[id]?.isOver == false
+        } then: { coordinator, count in
+            coordinator.runs[id]?.eligible = (count, coordinator.now)
+        }
+    }
+
+    /// Counts clients on another thread, some at a time, and then tells how many there were.
+    ///
+    /// It ends, and tells nothing, when nobody wants the count any more: attempts that open and end in a row cost little more than
+    /// their openings.
+    private nonisolated func inParts(
+        _ admits: @escaping @Sendable (ClientRecord) -> Bool,
+        while isWanted: @escaping @Sendable (isolated Coordinator) -> Bool,
+        then tell: @escaping @Sendable (isolated Coordinator, Int) -> Void
+    ) {
+        Task.detached(priority: .utility) {
+            var (count, place) = (0, 0)
+            while let part = await self.part(from: place, while: isWanted) {
+                guard !part.isEmpty else { return await self.tell(count, tell) }
+                count += part.count(where: admits)
+                place += part.count
+            }
+        }
+    }
+
+    private func part(
+        from place: Int,
+        while isWanted: @Sendable (isolated Coordinator) -> Bool
+    ) -> [ClientRecord]? {
+        isStopping || !isWanted(self) ? nil : clients.part(from: place, limit: Self.countedAtOnce / 2)
+    }
+
+    private func tell(_ count: Int, _ body: @Sendable (isolated Coordinator, Int) -> Void) {
+        if !isStopping { body(self, count) }
+    }
+
+    // MARK: - Drawn cohorts
+
+    /// How many clients the draw of an attempt takes, where that is known without a look at many: else it is `nil` until
+    /// ``countDrawIfNeeded(run:)`` has counted them.
+    ///
+    /// The count only says when everyone has reported. Whether a client is in is decided by its coin, whenever it comes.
+    func drawnCountAtOnce(_ run: RunState, _ round: RoundRecord, policy: CohortPolicy) -> Int? {
+        guard policy != .all else { return presentCount(population: run.record.populationId) }
+        guard clients.count <= Self.countedAtOnce else { return nil }
+        return clients.part(from: 0, limit: Self.countedAtOnce).count {
+            $0.state != .revoked && isDrawn($0, run: run, round: round, policy: policy)
+        }
+    }
+
+    /// Counts the drawn clients of an open attempt elsewhere, where they have not been counted.
+    func countDrawIfNeeded(run id: String) {
+        guard let run = runs[id], let round = run.round, round.phase.isCollecting, round.drawn == nil,
+            run.terms(of: round).policy.isDrawn, let key = round.drawKey
+        else { return }
+        let (population, rate) = (run.record.populationId, run.specification.cohort.samplingRate ?? 0)
+        let limit = run.record.startedAt ?? run.record.createdAt
+        let (number, attempt) = (round.number, round.attempt)
+        inParts { record in
+            record.populationId == population && record.registeredAt <= limit && record.state != .revoked
+                && PoissonDraw.includes(record.id, key: key, rate: rate)
+        } while: { coordinator in
+            guard let open = coordinator.runs[id]?.round, open.phase.isCollecting, open.drawn == nil else {
+                return false
+            }
+            return open.number == number && open.attempt == attempt
+        } then: { coordinator, count in
+            guard let open = coordinator.runs[id]?.round, open.number == number, open.attempt == attempt,
+                open.phase.isCollecting, open.drawn == nil
+            else { return }
+            do { try coordinator.drive(run: id, [.drawn(count)]) } catch {
+                // The attempt then lasts until its deadline.
+                coordinator.logger.error("A draw's count was not stored", metadata: ["error": "\(error)"])
+            }
         }
     }
 
@@ -110,31 +272,24 @@ extension Coordinator {
     func prepareSelection(run id: String, terms: RoundTerms) {
         guard let run = runs[id] else { return }
         runs[id]?.reservoir = terms.policy == .uniform ? Reservoir(capacity: terms.wanted) : nil
-        let members = clients.values.lazy.filter {
-            $0.populationId == run.record.populationId && $0.state != "revoked"
-        }
         if run.specification.cohort.tiers > 1 {
-            runs[id]?.tierBounds = SpeedTiers.bounds(
-                seconds: members.compactMap(\.secondsPerAssignment),
-                tiers: run.specification.cohort.tiers
-            )
+            runs[id]?.tierBounds = clients.speeds(population: run.record.populationId)
+                .bounds(tiers: run.specification.cohort.tiers)
         }
-        if run.requirements != nil || run.minimumVersion != nil,
-            run.eligible.map({ now.timeIntervalSince($0.at) > 60 || now < $0.at }) ?? true
-        {
-            let count = members.count { requirementRefusal(of: $0, run: run, exampleCount: nil) == nil }
-            runs[id]?.eligible = (count, now)
-        }
+        countEligible(run: id)
     }
 
     /// Chooses the cohort of a `uniform` round from those who came, and gives them their work.
     func drawCohort(run id: String) throws {
         guard let run = runs[id], let round = run.round, round.phase == .selecting, round.drawn == nil else { return }
         let chosen = (run.reservoir?.chosen ?? []).filter {
-            clients[$0].map { $0.state != "revoked" } ?? false && liveAssignmentByClient[$0] == nil
+            clients[$0].map { $0.state != .revoked } ?? false && liveAssignmentByClient[$0] == nil
         }
         var changes: [StoreChange] = []
-        for client in chosen { changes += try newAssignment(for: client, in: run, round: round).changes }
+        for client in chosen {
+            changes += try newAssignment(for: client, in: run, round: round).changes
+            if let raised = clients[client]?.withNextGeneration { changes.append(.client(raised)) }
+        }
         try drive(run: id, chosen.map { _ in .assigned } + [.drawn(chosen.count)], with: changes)
         try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
         for client in chosen { wake(client: client) }
@@ -156,38 +311,88 @@ extension Coordinator {
 
     // MARK: - Waking
 
+    /// So many long polls are looked at in one go.
+    private static let lookedAtOnce = 256
+
     /// Wakes as many long polls as there is work for, those who have waited longest first.
     ///
-    /// Looks at no more of them than it needs to fill the open places.
+    /// Looks at no more of them than it needs to fill the open places, and at some at a time.
     func wakeForWork() {
         guard !waiters.isEmpty else { return }
         var places: [String: [(run: String, count: Int)]] = [:]
-        for id in runOrder {
-            guard let run = runs[id], !run.isOver else { continue }
+        for id in openRuns {
+            guard let run = runs[id], run.record.state == .running, let round = run.round,
+                round.phase.isCollecting
+            else { continue }
+            if run.terms(of: round).policy.isDrawn {
+                tellDrawn(run: id, round)
+                continue
+            }
             // While a uniform cohort is chosen everyone takes part in the choice, and goes on waiting.
-            let isChoosing = run.round?.phase == .selecting && run.reservoir != nil
+            let isChoosing = round.phase == .selecting && run.reservoir != nil
             let count = isChoosing ? Int.max : run.freeSlots
             if count > 0 { places[run.record.populationId, default: []].append((id, count)) }
         }
+        var isFinished = true
         for (population, open) in places {
-            var open = open
-            var woken: [Int] = []
-            waiters.inOrder(population: population) { id, name in
-                guard let client = clients[name] else { return true }
-                for index in open.indices where open[index].count > 0 {
-                    guard let run = runs[open[index].run] else { continue }
-                    let refusal = refusal(of: client, run: run)
-                    if refusal == .choosing {
-                        offer(name, run: open[index].run)
-                    } else if refusal == nil {
-                        open[index].count -= 1
-                        woken.append(id)
-                        break
-                    }
+            isFinished = wake(population: population, for: open) && isFinished
+        }
+        guard !isFinished, !isWaking else { return }
+        isWaking = true
+        Task {
+            isWaking = false
+            wakeForWork()
+        }
+    }
+
+    /// Looks at some who wait in a population; `false` where others are left to look at.
+    private func wake(population: String, for places: [(run: String, count: Int)]) -> Bool {
+        var open = places
+        var woken: [Int] = []
+        let isFinished = waiters.inOrder(population: population, limit: Self.lookedAtOnce) { id, name in
+            guard let client = clients[name] else { return true }
+            for index in open.indices where open[index].count > 0 {
+                guard let run = runs[open[index].run] else { continue }
+                let refusal = refusal(of: client, run: run)
+                if refusal == .choosing {
+                    offer(name, run: open[index].run)
+                } else if refusal == nil {
+                    open[index].count -= 1
+                    woken.append(id)
+                    break
                 }
-                return open.contains { $0.count > 0 }
             }
-            for id in woken { wake(id) }
+            return open.contains { $0.count > 0 }
+        }
+        for id in woken { wake(id) }
+        return isFinished
+    }
+
+    /// Wakes those who wait and were drawn, once an attempt: whoever comes later is told when it comes.
+    ///
+    /// The coins are tossed elsewhere.
+    private func tellDrawn(run id: String, _ round: RoundRecord) {
+        let attempt = [round.number, round.attempt]
+        guard drawsTold[id] != attempt, let run = runs[id], let key = round.drawKey else { return }
+        drawsTold[id] = attempt
+        let policy = run.terms(of: round).policy
+        let rate = policy == .poisson ? run.specification.cohort.samplingRate ?? 0 : 1
+        let waiting = waiters.clients(population: run.record.populationId)
+        guard waiting.count > Self.lookedAtOnce else {
+            return wake(waiting.filter { PoissonDraw.includes($0, key: key, rate: rate) }[...], run: id)
+        }
+        Task.detached {
+            let drawn = waiting.filter { PoissonDraw.includes($0, key: key, rate: rate) }
+            for start in stride(from: 0, to: drawn.count, by: Self.lookedAtOnce) {
+                await self.wake(drawn[start..<min(drawn.count, start + Self.lookedAtOnce)], run: id)
+            }
+        }
+    }
+
+    private func wake(_ drawn: ArraySlice<String>, run id: String) {
+        for name in drawn {
+            guard let client = clients[name], let run = runs[id], refusal(of: client, run: run) == nil else { continue }
+            wake(client: name)
         }
     }
 
@@ -201,7 +406,7 @@ extension Coordinator {
     }
 
     func wake(_ id: Int) {
-        waiters.remove(id)?.resume()
+        waiters.remove(id)?.resume(returning: true)
     }
 
     /// Long polls that wait.
@@ -209,7 +414,7 @@ extension Coordinator {
 
     /// Wakes every long poll: the server stops.
     package func wakeAll() {
-        for continuation in waiters.removeAll() { continuation.resume() }
+        for continuation in waiters.removeAll() { continuation.resume(returning: true) }
     }
 
     // MARK: - Pace
@@ -237,6 +442,16 @@ extension Coordinator {
     }
 }
 
+/// An answer about many clients.
+struct Tally: Sendable {
+    /// The attempt that it is about.
+    var attempt: [Int]
+    /// `nil` before the first count.
+    var count: Int?
+    var at: Date
+    var isCounting: Bool
+}
+
 extension RoundRecord {
     /// Counts of one tier of speed.
     func counts(ofTier tier: Int) -> (assigned: Int, accepted: Int) {
@@ -258,6 +473,6 @@ extension RoundRecord {
         var table = tierTable
         while table.count <= tier { table.append([0, 0]) }
         table[tier][accepted ? 1 : 0] += 1
-        tierCounts = (try? JSONEncoder().encode(table)).map { String(decoding: $0, as: UTF8.self) }
+        tierCounts = (try? JSONValue(encoding: table))?.text
     }
 }

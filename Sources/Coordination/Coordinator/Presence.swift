@@ -10,6 +10,8 @@ struct Presence {
     private var sightings: [String: Date] = [:]
     /// By population, how many clients were seen last in which minute.
     private var counts: [String: [Int: Int]] = [:]
+    /// The same for clients that have had work, over all populations.
+    private var workers: [Int: Int] = [:]
 
     /// Takes space for so many clients now, so that memory does not grow while they come for the first time.
     mutating func reserve(_ clientCount: Int) { sightings.reserveCapacity(clientCount) }
@@ -20,9 +22,13 @@ struct Presence {
     /// When a client was last seen, since the server started.
     func lastSeen(_ client: String) -> Date? { sightings[client] }
 
-    /// Notes that a client is there.
-    mutating func note(_ client: String, population: String, at time: Date) {
+    /// Notes that a client is there, which is one that has had work or has not.
+    mutating func note(_ client: String, population: String, isWorker: Bool = false, at time: Date) {
         let minute = Self.minute(of: time)
+        if isWorker, sightings[client].map(Self.minute) != minute {
+            countWorker(sightings[client], by: -1)
+            countWorker(time, by: 1)
+        }
         if let before = sightings.updateValue(time, forKey: client).map(Self.minute) {
             guard before != minute else { return }
             if let left = counts[population]?[before] { counts[population]?[before] = left > 1 ? left - 1 : nil }
@@ -35,6 +41,26 @@ struct Presence {
         var table = counts[population]?.filter { $0.key >= minute - 4 * Self.minutes } ?? [:]
         table[minute] = 1
         counts[population] = table
+    }
+
+    /// Notes that a client counts as one that has had work from now on, or no longer does.
+    mutating func setWorker(_ client: String, _ isWorker: Bool) {
+        countWorker(sightings[client], by: isWorker ? 1 : -1)
+    }
+
+    /// How many clients that have had work were seen in the last quarter of an hour.
+    func workerCount(at time: Date) -> Int {
+        let oldest = Self.minute(of: time) - Self.minutes
+        return workers.reduce(0) { $0 + ($1.key >= oldest ? $1.value : 0) }
+    }
+
+    private mutating func countWorker(_ seen: Date?, by change: Int) {
+        guard let minute = seen.map(Self.minute) else { return }
+        if workers[minute] == nil {
+            workers = workers.filter { $0.key >= minute - 4 * Self.minutes }
+        }
+        let left = (workers[minute] ?? 0) + change
+        workers[minute] = left > 0 ? left : nil
     }
 
     /// How many clients of a population were seen in the last quarter of an hour.

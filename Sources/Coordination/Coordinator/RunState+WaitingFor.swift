@@ -6,20 +6,34 @@ extension RunState {
     ///
     /// `clientCount` is how many clients of the population are not revoked, and `newcomerCount` how many of them the limits on
     /// participation let join the open attempt yet; `nil` where that is not known, or plainly enough.
-    func waitingFor(now: Date, clientCount: Int? = nil, newcomerCount: Int? = nil) -> String {
+    func waitingFor(
+        now: Date,
+        clientCount: Int? = nil,
+        newcomerCount: Int? = nil,
+        stall: Stall? = nil,
+        hold: String? = nil
+    ) -> String {
         switch record.state {
-        case "created": return "the run to be started"
-        case "paused":
-            let atWork = live.isEmpty ? "" : "; \(live.count) clients may still deliver"
+        case .created: return "the run to be started"
+        case .paused:
+            let isSecret = specification.privacy.hasSecretDraw
+            let atWork = live.isEmpty || isSecret ? "" : "; \(live.count) clients may still deliver"
             return "the run to be resumed\(atWork)"
-        case "completed", "cancelled", "failed":
+        case .completed, .cancelled, .failed:
             return "nothing: the run is \(record.state)" + (record.reason.map { " (\($0))" } ?? "")
-        default: break
+        case .running: break
+        }
+        if let hold, round?.phase != .aggregating {
+            let kept = round?.phase.isCollecting == true ? "; deadlines move by as long as it takes" : ""
+            return hold + kept
         }
         guard let round else { return "the first round to open" }
         let seconds = max(0, Int(round.deadline.timeIntervalSince(now)))
         let terms = terms(of: round)
         let name = round.isEvaluation ? "measurements of version \(-round.number)" : "updates"
+        if terms.isSecret, round.phase.isCollecting {
+            return "the round's deadline, \(seconds) s left; who was drawn, and how many, is secret"
+        }
         switch round.phase {
         case .selecting:
             let there = terms.policy == .uniform ? "\(reservoir?.seenCount ?? 0) checked in" : "\(atWork.count) at work"
@@ -27,10 +41,16 @@ extension RunState {
                 + "\(seconds) s left to find the minimum of \(terms.minimum)"
                 + shortage(round, terms, clientCount, newcomerCount)
         case .reporting:
-            let nobody = atWork.isEmpty && freeSlots > 0 ? ", nobody at work: \(freeSlots) places are open" : ""
+            let free = freeSlots
+            let nobody = atWork.isEmpty && free > 0 && free < .max ? ", nobody at work: \(free) places are open" : ""
             return "\(name): \(round.accepted) of \(terms.goal) accepted, \(atWork.count) at work, \(seconds) s left"
                 + nobody + shortage(round, terms, clientCount, newcomerCount)
-        case .aggregating: return "the aggregation of \(round.accepted) \(name)"
+        case .aggregating:
+            let all = terms.isSecret ? "all" : "all \(round.accepted)"
+            guard let stall else { return "the aggregation of \(terms.isSecret ? "" : "\(round.accepted) ")\(name)" }
+            let wait = max(0, Int(stall.until.timeIntervalSince(now).rounded(.up)))
+            return (stall.failure == nil ? "" : "the disk: ") + "\(stall.reason); tried again in \(wait) s, "
+                + "\(all) \(name) are kept"
         case .committed: return "the next round to open"
         case .abandoned:
             let wait = max(0, Int(nextOpening(now: now).timeIntervalSince(now).rounded(.up)))

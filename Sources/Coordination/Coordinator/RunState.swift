@@ -16,25 +16,42 @@ struct RunState: Sendable {
     /// The latest attempt of the latest round.
     var round: RoundRecord?
     /// Every attempt, oldest first.
-    var rounds: [RoundRecord] = []
+    private(set) var rounds: [RoundRecord] = []
+    /// The places in ``rounds`` of attempts to train, and of those to evaluate.
+    private(set) var trainingPlaces: [Int] = []
+    private(set) var evaluationPlaces: [Int] = []
+    /// Of each evaluation's last attempt its place in ``evaluationPlaces``.
+    private var lastEvaluation: [Int: Int] = [:]
+    /// The places of attempts that published a version.
+    private(set) var committedPlaces: [Int] = []
+    /// What the population had spent with the last attempt that was committed.
+    private(set) var lastEpsilon: Double?
     /// Version `n` is what round `n` published; version 0 is the initial model.
     var versions: [ModelVersionRecord] = []
     private let participation = ParticipationTable()
+    /// When live assignments are to be looked at again.
+    let expiries = ExpiryQueue()
     /// The assignments of the open attempt; in mode `buffered` also live ones of earlier rounds.
     var assignmentIDs: [String] = []
     /// Those of them that may still deliver an update.
     var training: Set<String> = []
     /// Those of them that may still deliver measurements.
     var measuring: Set<String> = []
-    /// Clients that have had their part in the open attempt.
-    var members: Set<String> = []
+    /// Who has had a part in the open attempt.
+    var members = AttemptMembers()
     /// Who checked in while a `uniform` round selects.
     var reservoir: Reservoir?
     /// Bounds between the tiers of speed, in seconds an assignment, slowest tier first.
     var tierBounds: [Double] = []
     var layout: ParameterLayout?
+    /// The most bytes that an update's tensors have, once that is known.
+    var updateByteCount: Int?
     /// What was measured of each version, by source and name.
-    var metrics: [Int: [String: [String: Double]]] = [:]
+    private(set) var metrics: [Int: [String: [String: Double]]] = [:]
+    /// The best value of each measurement that says what is better, as they come.
+    private var bestValues: [BestKey: BestView] = [:]
+    /// The latest version of which something was measured.
+    private(set) var lastMeasured: Int?
     /// When each attempt began to report and to aggregate, by `number/attempt` and phase.
     var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.
@@ -45,7 +62,7 @@ struct RunState: Sendable {
     init(record: RunRecord) throws {
         self.record = record
         // Read and not decoded: fields that are younger than the run have their defaults.
-        specification = try RunSpecification.read(JSONValue.parse(Array(record.specification.utf8)))
+        specification = try RunSpecification.readStored(JSONValue.parse(Array(record.specification.utf8)))
         requirements = try specification.cohort.requirements.map { text in try EligibilityExpression(text) }
         minimumVersion = specification.cohort.minimumClientVersion.flatMap { DottedVersion($0) }
         longTokenizer = specification.model.longTokenizer.map { ($0, Secrets.sha256($0)) }
@@ -58,21 +75,63 @@ struct RunState: Sendable {
     /// How often each client was given work for training in this run, and in which round it was last.
     var participations: [String: Int] { participation.trainings }
     var lastRounds: [String: Int] { participation.lastRounds }
+    /// How many clients were given work so often.
+    var participationHistogram: [Int: Int] { participation.histogram }
     /// How often each client was asked to evaluate.
     var evaluations: [String: Int] { participation.evaluations }
+
+    /// Takes what is stored of a client.
+    func setParticipation(_ record: ParticipationRecord) { participation.set(record) }
 
     /// Counts one more assignment of its client.
     func noteParticipation(_ record: AssignmentRecord) { participation.note(record) }
 
     mutating func setRound(_ record: RoundRecord) {
-        if let last = rounds.last, last.number < record.number {
-            rounds.append(record)
-        } else if let index = rounds.lastIndex(where: { $0.number == record.number && $0.attempt == record.attempt }) {
+        defer { round = rounds.last }
+        if let last = rounds.last, last.number >= record.number,
+            let index = rounds.lastIndex(where: { $0.number == record.number && $0.attempt == record.attempt })
+        {
+            if record.phase == .committed, rounds[index].phase != .committed { noteCommitted(record, at: index) }
             rounds[index] = record
-        } else {
-            rounds.append(record)
+            return
         }
-        round = rounds.last
+        if record.phase == .committed { noteCommitted(record, at: rounds.count) }
+        if record.isEvaluation {
+            lastEvaluation[record.number] = evaluationPlaces.count
+            evaluationPlaces.append(rounds.count)
+        } else {
+            trainingPlaces.append(rounds.count)
+        }
+        rounds.append(record)
+    }
+
+    /// The latest attempt at a round; a negative number is that of an evaluation.
+    func lastAttempt(ofRound number: Int) -> RoundRecord? {
+        guard number < 0 else {
+            return number == .max ? nil : trainingPlaces(in: number..<number + 1).last.map { rounds[$0] }
+        }
+        return lastEvaluation[number].map { rounds[evaluationPlaces[$0]] }
+    }
+
+    private mutating func noteCommitted(_ record: RoundRecord, at place: Int) {
+        lastEpsilon = record.epsilon
+        if !record.isEvaluation { committedPlaces.append(place) }
+    }
+
+    /// The places in ``rounds`` of attempts at the training rounds with these numbers.
+    ///
+    /// Numbers never fall from one attempt to the next, so both ends are found by halving.
+    func trainingPlaces(in numbers: Range<Int>) -> ArraySlice<Int> {
+        func place(of number: Int) -> Int {
+            var (low, high) = (0, trainingPlaces.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if rounds[trainingPlaces[middle]].number < number { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+        let start = place(of: numbers.lowerBound)
+        return trainingPlaces[start..<max(start, place(of: numbers.upperBound))]
     }
 
     /// Adds to the open attempt what was sent of the version that it starts from or measures.
@@ -85,7 +144,7 @@ struct RunState: Sendable {
     }
 
     /// Whether updates of older versions count, and who trains may train on while others measure.
-    var isBuffered: Bool { specification.aggregation.mode == "buffered" }
+    var isBuffered: Bool { specification.aggregation.isBuffered }
 
     /// Everyone who may still deliver.
     var live: Set<String> { training.union(measuring) }
@@ -98,14 +157,51 @@ struct RunState: Sendable {
         round.map { $0.phase.isCollecting && $0.isEvaluation == record.isEvaluation } ?? false
     }
 
-    /// Notes whether an assignment may still deliver.
+    /// Notes whether an assignment may still deliver, and until when.
     mutating func noteState(of record: AssignmentRecord) {
+        noteExpiry(of: record)
         switch (record.isEvaluation, record.state.isLive) {
         case (true, true): measuring.insert(record.id)
         case (true, false): measuring.remove(record.id)
         case (false, true): training.insert(record.id)
         case (false, false): training.remove(record.id)
         }
+    }
+
+    /// Notes when an assignment is to be looked at again.
+    func noteExpiry(of record: AssignmentRecord) {
+        if record.state.isLive, let expiry = record.expiry { expiries.note(record.id, expiry) }
+    }
+
+    /// Notes what an assignment's state means for its client's part in the open attempt.
+    mutating func noteMember(_ record: AssignmentRecord) {
+        let isCurrent = isOfOpenAttempt(record)
+        if isCurrent { members.noteTurn(record.turn, of: record.clientId) }
+        if record.state.isLive || record.state == .accepted {
+            members.settle(record.clientId)
+        } else if isCurrent ? allowsAnotherTurn(after: record) : !members.hasHadTurn(record.clientId) {
+            members.readmit(record.clientId)
+        } else {
+            members.settle(record.clientId)
+        }
+    }
+
+    /// Whether an assignment is of the round attempt that is open, or was opened last.
+    func isOfOpenAttempt(_ record: AssignmentRecord) -> Bool {
+        round.map { ($0.number, $0.attempt) == (record.round, record.attempt) } ?? false
+    }
+
+    /// Whether the client of an assignment that ended without an accepted update may be given work of the attempt again.
+    ///
+    /// Not where a draw chose the cohort, whose members nobody replaces; and not with privacy mode `local` once an update was
+    /// refused for its contents: the same bytes would be refused again, and others would be a second release.
+    private func allowsAnotherTurn(after record: AssignmentRecord) -> Bool {
+        guard let round, record.turn < AttemptMembers.turnLimit, record.code != FailureCode.notEligible.rawValue else {
+            return false
+        }
+        let terms = terms(of: round)
+        guard !terms.policy.isDrawn, !terms.isSecret else { return false }
+        return !(specification.privacy.mode == .local && record.state == .rejected)
     }
 
     /// Seconds that a sign of life is good for; a minute where the run does not say.
@@ -118,9 +214,10 @@ struct RunState: Sendable {
 
     /// How many more assignments the open round may hand out now.
     var freeSlots: Int {
-        guard record.state == "running", let round, round.phase.isCollecting else { return 0 }
+        guard record.state == .running, let round, round.phase.isCollecting else { return 0 }
         let terms = terms(of: round)
-        if terms.policy.isDrawn { return max(0, (round.drawn ?? 0) - members.count) }
+        // Until the drawn are counted any number may come.
+        if terms.policy.isDrawn { return round.drawn.map { max(0, $0 - members.settledCount) } ?? .max }
         if terms.policy == .uniform && round.phase == .selecting { return 0 }
         return max(0, terms.wanted - atWork.count - (terms.isBuffered ? 0 : round.accepted))
     }
@@ -128,15 +225,25 @@ struct RunState: Sendable {
     /// Whether an accepted update's attempt became a model version; `nil` while that is open.
     func hasCommitted(_ assignment: AssignmentRecord) -> Bool? {
         let number = assignment.countedRound ?? assignment.round
-        let own = rounds.last {
-            $0.number == number && (assignment.countedRound != nil || $0.attempt == assignment.attempt)
+        // Only the attempts at this one round are looked at, however many there were of others.
+        let place = attemptPlaces(ofRound: number).last {
+            assignment.countedRound != nil || rounds[$0].attempt == assignment.attempt
         }
-        guard let own, own.phase.isFinal else { return nil }
+        guard let own = place.map({ rounds[$0] }), own.phase.isFinal else { return nil }
         return own.phase == .committed
     }
 
+    /// The places in ``rounds`` of all attempts at one round.
+    private func attemptPlaces(ofRound number: Int) -> ArraySlice<Int> {
+        guard number < 0 else { return number == .max ? [] : trainingPlaces(in: number..<number + 1) }
+        guard let last = lastEvaluation[number] else { return [] }
+        var first = last
+        while first > 0, rounds[evaluationPlaces[first - 1]].number == number { first -= 1 }
+        return evaluationPlaces[first...last]
+    }
+
     /// Whether nothing more will happen.
-    var isOver: Bool { ["completed", "cancelled", "failed"].contains(record.state) }
+    var isOver: Bool { record.state.isFinal }
 
     /// When the next attempt or round may open; the past when nothing holds it back, or a clock that was put back would.
     func nextOpening(now: Date) -> Date {
@@ -177,15 +284,54 @@ struct RunState: Sendable {
     var bestVersion: Int? { (specification.stop == nil ? nil : bestByRule) ?? bests.first?.version }
 
     /// The version with the clients' best value of the rule's metric, or of the loss.
-    var bestByRule: Int? {
-        let metric = specification.stop?.metric ?? "loss"
-        let prefersLarger = specification.stop?.prefersLarger ?? false
-        // The first of equals, so that a version keeps its mark.
-        return series(metric).min {
-            $0.value != $1.value
-                ? (prefersLarger ? $0.value > $1.value : $0.value < $1.value) : $0.version < $1.version
-        }?.version
+    var bestByRule: Int? { bestValues[ruleKey]?.version }
+
+    private var ruleKey: BestKey {
+        BestKey(
+            source: specification.evaluation.every > 0 ? "federated" : "training",
+            name: specification.stop?.metric ?? "loss",
+            prefersLarger: specification.stop?.prefersLarger ?? false
+        )
     }
+
+    /// The best version by each measurement that was taken: the operator's first, then the clients', accuracy before loss.
+    var bests: [BestView] {
+        ["held-out", "federated", "training"].flatMap { source in
+            Self.judged.compactMap { bestValues[BestKey(source: source, name: $0.0, prefersLarger: $0.1)] }
+        }
+    }
+
+    /// Notes what one source measured of a version; the best values move with it.
+    mutating func setMetrics(_ values: [String: Double]?, version: Int, source: String) {
+        metrics[version, default: [:]][source] = values
+        lastMeasured = max(lastMeasured ?? version, version)
+        var keys = Self.judged.map { BestKey(source: source, name: $0.0, prefersLarger: $0.1) }
+        if ruleKey.source == source, !keys.contains(ruleKey) { keys.append(ruleKey) }
+        for key in keys {
+            if bestValues[key]?.version == version {
+                // What was best has been measured again: the others are looked at once.
+                bestValues[key] = nil
+                for (version, sources) in metrics { improve(key, version, sources[source]?[key.name]) }
+            } else {
+                improve(key, version, values?[key.name])
+            }
+        }
+    }
+
+    private mutating func improve(_ key: BestKey, _ version: Int, _ value: Double?) {
+        guard let value, value.isFinite else { return }
+        if let known = bestValues[key] {
+            // The first of equals, so that a version keeps its mark.
+            let isBetter = key.prefersLarger ? value > known.value : value < known.value
+            guard isBetter || (value == known.value && version < known.version) else { return }
+        }
+        bestValues[key] = BestView(name: key.name, source: key.source, version: version, value: value)
+    }
+
+    /// Measurements that say which of two models is better, and whether larger is.
+    private static let judged = [
+        ("accuracy", true), ("top1", true), ("loss", false), ("nll", false), ("perplexity", false),
+    ]
 
     /// Why the run should end now by its rule to stop, or `nil`.
     var reasonToStop: String? {
@@ -205,4 +351,11 @@ struct RunState: Sendable {
         }
         return nil
     }
+}
+
+/// A measurement that versions are compared by.
+private struct BestKey: Hashable, Sendable {
+    var source: String
+    var name: String
+    var prefersLarger: Bool
 }

@@ -1,11 +1,12 @@
 import Crypto
 package import Foundation
+import Tensors
 
 /// Ids, tokens and hashes.
 package enum Secrets {
     /// A fresh id such as `run_4f0c9a…`: 80 random bits.
     package static func identifier(_ prefix: String) -> String {
-        prefix + "_" + hexadecimal(randomBytes(10))
+        prefix + "_" + randomBytes(10).hexadecimal
     }
 
     /// A fresh bearer token of 256 bits.
@@ -16,19 +17,7 @@ package enum Secrets {
 
     /// SHA-256 as lower-case hexadecimal digits.
     package static func sha256(_ bytes: some DataProtocol) -> String {
-        hexadecimal(SHA256.hash(data: bytes))
-    }
-
-    /// Lower-case hexadecimal digits.
-    package static func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-        var text: [UInt8] = []
-        text.reserveCapacity(64)
-        for byte in bytes {
-            let (high, low) = (byte >> 4, byte & 15)
-            text.append(high < 10 ? 48 + high : 87 + high)
-            text.append(low < 10 ? 48 + low : 87 + low)
-        }
-        return String(decoding: text, as: UTF8.self)
+        SHA256.hash(data: bytes).hexadecimal
     }
 
     private static func randomBytes(_ count: Int) -> [UInt8] {

@@ -2,7 +2,8 @@
 ///
 /// Each operation costs no more than the polls that it touches, however many wait.
 struct WaitingClients {
-    typealias Continuation = CheckedContinuation<Void, Never>
+    /// Resumed with whether the poll may look for work again; `false` where a newer one of the same client waits in its place.
+    typealias Continuation = CheckedContinuation<Bool, Never>
 
     private struct Waiter {
         var client: String
@@ -15,6 +16,8 @@ struct WaitingClients {
     /// Ids in the order of arrival; those that are gone are left out when half of a queue is.
     private var queues: [String: [Int]] = [:]
     private var counts: [String: Int] = [:]
+    /// By population, the id at which a look at those who wait has stopped.
+    private var shownLast: [String: Int] = [:]
     private var lastID = 0
 
     var count: Int { waiters.count }
@@ -25,7 +28,9 @@ struct WaitingClients {
         return lastID
     }
 
+    /// Lets a poll wait; a client has one, and its older one ends.
     mutating func add(_ id: Int, client: String, population: String, _ continuation: Continuation) {
+        for older in ids(ofClient: client) { remove(older)?.resume(returning: false) }
         waiters[id] = Waiter(client: client, population: population, continuation: continuation)
         byClient[client, default: []].insert(id)
         queues[population, default: []].append(id)
@@ -58,15 +63,34 @@ struct WaitingClients {
 
     func ids(ofClient client: String) -> Set<Int> { byClient[client] ?? [] }
 
+    /// Everyone who waits in a population, those first who have waited longest.
+    func clients(population: String) -> [String] { (queues[population] ?? []).compactMap { waiters[$0]?.client } }
+
     /// Who waits in a population, those first who have waited longest, until `body` has had enough.
     ///
     /// - Parameters:
     ///   - population: Whose clients.
+    ///   - limit: How many are shown at most; the next call goes on with the others.
     ///   - body: Gets id and client; says whether it wants to see the next one.
-    func inOrder(population: String, _ body: (_ id: Int, _ client: String) -> Bool) {
-        for id in queues[population] ?? [] {
-            guard let waiter = waiters[id] else { continue }
-            guard body(id, waiter.client) else { return }
+    /// - Returns: Whether the end was reached, or `body` had enough.
+    mutating func inOrder(population: String, limit: Int, _ body: (_ id: Int, _ client: String) -> Bool) -> Bool {
+        let queue = queues[population] ?? []
+        let last = shownLast.removeValue(forKey: population) ?? 0
+        // Ids rise along the queue.
+        var (place, high) = (0, queue.count)
+        while place < high {
+            let middle = (place + high) / 2
+            if queue[middle] > last { high = middle } else { place = middle + 1 }
         }
+        var count = 0
+        for id in queue[place...] {
+            guard let waiter = waiters[id] else { continue }
+            guard count < limit else { return false }
+            shownLast[population] = id
+            count += 1
+            guard body(id, waiter.client) else { break }
+        }
+        shownLast[population] = nil
+        return true
     }
 }

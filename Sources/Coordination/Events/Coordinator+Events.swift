@@ -18,13 +18,23 @@ extension Coordinator {
                 "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
             )
         }
+        let tokenHash = token.map { Secrets.sha256(Array($0.utf8)) }
+        // A token that takes all streams would leave none for the dashboards of the others.
+        let share = max(2, configuration.eventListenerLimit / 4)
+        guard tokenHash == nil || journal.subscribers.values.count(where: { $0.tokenHash == tokenHash }) < share else {
+            throw CoordinationError(
+                .unavailable,
+                "too_many_listeners",
+                "this token has \(share) streams of events open, a quarter of what limits.event_streams allows; close one or poll"
+            )
+        }
         let (stream, continuation) = AsyncStream.makeStream(
             of: EventSignal.self,
             bufferingPolicy: .bufferingOldest(configuration.eventQueueLimit)
         )
         let id = journal.nextSubscriber
         journal.nextSubscriber += 1
-        journal.subscribers[id] = .init(stream: continuation, tokenHash: token.map { Secrets.sha256(Array($0.utf8)) })
+        journal.subscribers[id] = .init(stream: continuation, tokenHash: tokenHash)
         continuation.onTermination = { [weak self] _ in Task { await self?.unsubscribe(id) } }
         return EventSubscription(headID: journal.lastID, firstID: journal.firstID, live: stream)
     }
@@ -34,8 +44,8 @@ extension Coordinator {
 
     private func unsubscribe(_ id: Int) { journal.subscribers[id] = nil }
 
-    /// Stored events with an id over `id`, oldest first.
-    package func events(after id: Int, limit: Int, run: String? = nil) throws -> [EventRow] {
+    /// Stored events with an id over `id`, oldest first; read beside the coordinator.
+    package nonisolated func events(after id: Int, limit: Int, run: String? = nil) async throws -> [EventRow] {
         try store.events(after: id, limit: limit, run: run)
     }
 
@@ -45,6 +55,7 @@ extension Coordinator {
     /// Ends long polls and event streams, so that the server can stop.
     package func stopServing() {
         isStopping = true
+        settleHolds()
         wakeAll()
         journal.close()
     }
@@ -127,7 +138,7 @@ extension Coordinator {
         let isLong = oldest - journal.firstID >= configuration.eventRetention / 10
         if isLong { changes.append(.deleteEvents(through: oldest)) }
         if !changes.isEmpty {
-            try store.commit(changes)
+            try write(changes)
             if isLong { journal.firstID = oldest + 1 }
             told(writer.rows)
         }
@@ -151,8 +162,8 @@ extension Coordinator {
         journal.endStreams { hash in tokens[hash].map { !isExpired($0) } ?? false }
     }
 
-    private func addClients(_ population: String, _ counts: [String: Int], to writer: inout EventWriter) {
-        let data = ClientsEventData(population: population, clients: counts.filter { $0.value > 0 })
+    private func addClients(_ population: String, _ counts: [ClientStanding: Int], to writer: inout EventWriter) {
+        let data = ClientsEventData(population: population, clients: counts.shown)
         writer.add("clients", data, run: nil, population: population)
     }
 

@@ -1,4 +1,5 @@
 package import Foundation
+import WireFormat
 
 /// Something that happened, as watchers are told; stored in the transaction of what it tells.
 package struct EventRow: Codable, Equatable, Sendable {
@@ -18,7 +19,7 @@ struct RunEventData: Encodable {
     var id: String
     var name: String
     var population: String
-    var state: String
+    var state: RunPhase
     var reason: String?
     var createdAt: String
     var round: Int
@@ -35,7 +36,7 @@ struct BudgetEventData: Encodable {
     var run: String
     var round: Int
     var attempt: Int
-    var state: String
+    var state: ChargeState
     var epsilonAfter: Double
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -12,25 +13,47 @@ extension Coordinator {
             guard !record.state.isLive, assignments[record.id]?.state.isLive ?? true else { return }
             metrics.add("martlet_updates_total", 1, ["outcome": record.state.rawValue])
             if record.state == .accepted {
-                metrics.add("martlet_update_bytes_total", Double(record.updateBytes ?? 0))
+                metrics.add("martlet_update_bytes_total", Double(countedBytes(of: record)))
             } else if let code = record.code, record.state == .rejected || record.state == .failed {
                 metrics.add("martlet_update_refusals_total", 1, ["code": code])
             }
         case .round(let record):
             guard record.phase.isFinal, runs[record.runId]?.round?.phase.isFinal != true else { return }
             metrics.add("martlet_rounds_total", 1, ["outcome": record.phase.rawValue])
+            for (bound, count) in [("weight", record.cappedWeights), ("length", record.cappedNorms)] {
+                if let count, count > 0 { metrics.add("martlet_updates_capped_total", Double(count), ["bound": bound]) }
+            }
             let end = record.closedAt ?? now
             metrics.observe("martlet_round_duration_seconds", max(0, end.timeIntervalSince(record.openedAt)))
         default: break
         }
     }
 
+    /// What an accepted update adds to the sum of bytes: with privacy its planned size, and nothing where the number of
+    /// updates is secret.
+    private func countedBytes(of record: AssignmentRecord) -> Int {
+        if let bytes = record.updateBytes { return bytes }
+        guard let run = runs[record.runId], run.specification.isPrivate,
+            !RoundTerms(run.specification, isEvaluation: record.isEvaluation).isSecret
+        else { return 0 }
+        return plannedByteCount(of: run, isEvaluation: record.isEvaluation)
+    }
+
     /// Measures what is a state and not an event, and gives everything as Prometheus text.
-    package func metricsExposition() -> String {
+    ///
+    /// Files are looked at, and the text is made, beside the coordinator.
+    package nonisolated func metricsExposition() async -> String {
+        await measureState()
+        measureStorage()
+        ProcessMeasurements.measure(into: metrics)
+        return metrics.exposition()
+    }
+
+    private func measureState() {
         for name in ["martlet_clients", "martlet_runs"] { metrics.reset(name) }
         for population in populations.values {
             for (state, count) in clientStateCounts[population.id] ?? [:] where count > 0 {
-                metrics.set("martlet_clients", Double(count), ["population": population.name, "state": state])
+                metrics.set("martlet_clients", Double(count), ["population": population.name, "state": state.rawValue])
             }
             guard let budget = try? self.population(population.id).budget else { continue }
             for (name, value) in [
@@ -41,17 +64,17 @@ extension Coordinator {
             }
             metrics.set("martlet_privacy_delta", budget.delta, ["population": population.name])
         }
-        for (state, count) in Dictionary(grouping: runs.values, by: \.record.state).mapValues(\.count) {
-            metrics.set("martlet_runs", Double(count), ["state": state])
+        for (state, count) in runStateCounts where count > 0 {
+            metrics.set("martlet_runs", Double(count), ["state": state.rawValue])
         }
+        metrics.set("martlet_ledger_alarm", ledgerAlarm == nil ? 0 : 1)
+        metrics.set("martlet_ledger_record_behind", ledgerRecordTrouble == nil ? 0 : 1)
+        metrics.set("martlet_rounds_stalled", Double(stalls.count))
         metrics.set("martlet_assignments_open", Double(liveAssignmentByClient.count))
         metrics.set("martlet_long_polls", Double(waiters.count))
-        measureStorage()
-        ProcessMeasurements.measure(into: metrics)
-        return metrics.exposition()
     }
 
-    private func measureStorage() {
+    private nonisolated func measureStorage() {
         let directory = configuration.dataDirectory
         func size(_ name: String) -> Double {
             var information = stat()

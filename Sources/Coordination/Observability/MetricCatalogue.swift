@@ -1,3 +1,5 @@
+import WireFormat
+
 extension MetricsRegistry {
     /// Everything that the server measures.
     package static func server() -> MetricsRegistry {
@@ -35,6 +37,12 @@ extension MetricsRegistry {
             )
         ),
         .init("martlet_update_refusals_total", .counter, "Rejected updates and reported failures, by code."),
+        .init(
+            "martlet_updates_capped_total",
+            .counter,
+            "Updates and measurements of which something counted less than was sent, by what (weight, length).",
+            initial: each("bound", ["weight", "length"])
+        ),
         .init("martlet_update_bytes_total", .counter, "Bytes of accepted updates.", initial: one),
         .init(
             "martlet_uploads_in_flight_bytes",
@@ -48,12 +56,18 @@ extension MetricsRegistry {
             "Updates turned away because too many were on their way.",
             initial: one
         ),
+        .init(
+            "martlet_uploads_given_way_total",
+            .counter,
+            "Updates on their way that lost their room to others, as the slowest.",
+            initial: one
+        ),
         .init("martlet_checkins_total", .counter, "Check-ins answered, by outcome."),
         .init(
             "martlet_aggregation_seconds",
             .histogram(durationBounds),
-            "Seconds of aggregation by phase (fold, noise, publish, total).",
-            initial: each("phase", ["fold", "noise", "publish", "total"])
+            "Seconds of aggregation by phase (measure, fold, noise, publish, total).",
+            initial: each("phase", ["measure", "fold", "noise", "publish", "total"])
         ),
         .init("martlet_aggregations_running", .gauge, "Aggregations in progress.", initial: one),
         .init("martlet_clients", .gauge, "Clients, by population and state."),
@@ -68,11 +82,30 @@ extension MetricsRegistry {
         .init("martlet_privacy_epsilon_reserved", .gauge, "Epsilon reserved by open rounds, by population."),
         .init("martlet_privacy_epsilon_remaining", .gauge, "Epsilon that is left, by population."),
         .init("martlet_privacy_delta", .gauge, "The budget's delta, by population."),
+        .init(
+            "martlet_ledger_alarm",
+            .gauge,
+            "1 while the privacy ledger and its second record disagree.",
+            initial: one
+        ),
+        .init(
+            "martlet_ledger_record_behind",
+            .gauge,
+            "1 while the ledger's second record cannot be kept.",
+            initial: one
+        ),
     ]
 
     private static let storage: [Definition] = [
         .init("martlet_store_commit_duration_seconds", .histogram(latencyBounds), "A transaction, its sync included."),
         .init("martlet_store_commit_failures_total", .counter, "Transactions that failed.", initial: one),
+        .init(
+            "martlet_storage_failures_total",
+            .counter,
+            "What the disk refused, by sort of file.",
+            initial: each("role", StorageFailure.Role.allCases.map(\.label))
+        ),
+        .init("martlet_rounds_stalled", .gauge, "Closed rounds that wait for the disk.", initial: one),
         .init("martlet_sqlite_bytes", .gauge, "Size of the database's files (database, wal)."),
         .init("martlet_spool_files", .gauge, "Updates that wait for their round's end, and uploads in progress."),
         .init("martlet_spool_bytes", .gauge, "Their size."),
@@ -118,8 +151,8 @@ extension MetricsRegistry {
         .init(
             "martlet_rate_limited_total",
             .counter,
-            "Requests refused by a rate limit, by scope (address, client, guesses).",
-            initial: each("scope", ["address", "client", "guesses"])
+            "Requests refused by a rate limit, by scope (address, client, guesses, renewals).",
+            initial: each("scope", ["address", "client", "guesses", "renewals"])
         ),
         .init(
             "martlet_tls_handshakes_total",

@@ -1,4 +1,5 @@
 package import Foundation
+package import WireFormat
 
 /// The people whose data one budget covers.
 package struct PopulationRecord: Codable, Equatable, Sendable {
@@ -14,8 +15,7 @@ package struct TokenRecord: Codable, Equatable, Sendable {
     package var hash: String
     /// Stays when the token's text is rotated; several texts may share it for a while.
     package var id: String = Secrets.identifier("tok")
-    /// `viewer`, `operator`, `admin`, `enrollment` or `client`.
-    package var role: String
+    package var role: TokenRole
     /// What people call it; operators' tokens only.
     package var name: String?
     /// The id of the token that made it.
@@ -34,8 +34,7 @@ package struct ClientRecord: Codable, Equatable, Sendable {
     package var name: String?
     /// JSON object of strings.
     package var labels: String
-    /// `registered`, `active` or `revoked`.
-    package var state: String
+    package var state: ClientStanding
     /// Hash of the enrollment token and the `Idempotency-Key` that made it.
     package var registrationKey: String?
     package var registeredAt: Date
@@ -50,6 +49,10 @@ package struct ClientRecord: Codable, Equatable, Sendable {
     /// Why the client gets no work any more; see ``Coordinator/releaseClient(_:)``.
     package var quarantineReason: String?
     package var quarantinedAt: Date?
+    /// The state generation of the client's last assignment, and the last one that it is known to have; `nil` for one that
+    /// says none.
+    package var stateGeneration: Int?
+    package var stateGenerationSaid: Int?
 }
 
 /// Training of one model under one specification.
@@ -59,22 +62,11 @@ package struct RunRecord: Codable, Equatable, Sendable {
     package var name: String
     /// The stored specification, JSON with every default filled in.
     package var specification: String
-    /// `created`, `running`, `paused`, `completed`, `cancelled` or `failed`.
-    package var state: String
+    package var state: RunPhase
     package var reason: String?
     package var createdAt: Date
     /// The clients that a drawn cohort is drawn from had registered by then.
     package var startedAt: Date?
-}
-
-/// The phase of a round attempt.
-package enum RoundPhase: String, Codable, Sendable {
-    case selecting, reporting, aggregating, committed, abandoned
-
-    /// Whether clients may still deliver.
-    package var isCollecting: Bool { self == .selecting || self == .reporting }
-    /// Whether nothing more will happen.
-    package var isFinal: Bool { self == .committed || self == .abandoned }
 }
 
 /// One attempt at a round.
@@ -94,7 +86,9 @@ package struct RoundRecord: Codable, Equatable, Sendable {
     package var rejected: Int = 0
     package var failed: Int = 0
     package var expired: Int = 0
+    /// 0 with privacy: planned sizes are shown in its place.
     package var bytesUp: Int = 0
+    /// 0 with privacy.
     package var exampleCount: Int = 0
     package var modelSha256: String?
     package var epsilon: Double?
@@ -108,30 +102,31 @@ package struct RoundRecord: Codable, Equatable, Sendable {
     package var excluded: Int = 0
     /// Bytes of models that were sent while the attempt was open; `nil` where that was not counted yet.
     package var bytesDown: Int?
+    /// Clients whose weight was cut at the next field's: `aggregation.example_cap`.
+    ///
+    /// What it was cut at is for staff, as a function of their counts.
+    package var cappedWeights: Int?
+    package var weightCap: Int?
+    /// Updates that were scaled down to the next field's L2 norm: `aggregation.norm_bound`.
+    ///
+    /// The norm is for staff, as a function of the clients' own.
+    package var cappedNorms: Int?
+    package var normBound: Double?
+    /// Privacy mode `local`: whether any byte of an update was asked to come in; its cost stays then, whatever became of it.
+    package var hasReceived: Bool = false
 }
 
 extension RoundRecord {
     /// Whether it measures a version instead of making one.
     package var isEvaluation: Bool { number < 0 }
 
+    /// Whether bytes of an update have come, or may come: from a client that was given work and has not said that it gives it up.
+    var mayReceive: Bool { accepted > 0 || hasReceived || assigned > failed }
+
     /// How the reason of an evaluation begins that never opened.
     static let refusedByBudget = "budget_exhausted: "
     /// Whether the population's budget does not admit the evaluation.
     var isRefusedByBudget: Bool { phase == .abandoned && reason?.hasPrefix(Self.refusedByBudget) == true }
-}
-
-/// Where one client's part in a round stands.
-package enum AssignmentState: String, Codable, Sendable {
-    case assigned, downloading, training, uploading
-    case accepted, rejected, failed, expired, superseded
-
-    /// Whether an update is still awaited.
-    package var isLive: Bool {
-        switch self {
-        case .assigned, .downloading, .training, .uploading: true
-        case .accepted, .rejected, .failed, .expired, .superseded: false
-        }
-    }
 }
 
 /// One client's part in one round attempt.
@@ -145,6 +140,7 @@ package struct AssignmentRecord: Codable, Equatable, Sendable {
     package var code: String?
     package var createdAt: Date
     package var deadline: Date
+    /// Of an accepted update, like the two that follow; `nil` with privacy, see ``SpooledReceipt``.
     package var updateSha256: String?
     package var updateBytes: Int?
     package var exampleCount: Int?
@@ -160,6 +156,8 @@ package struct AssignmentRecord: Codable, Equatable, Sendable {
     package var countedRound: Int?
     /// JSON object: the client's sums of metrics.
     package var metrics: String?
+    /// From 1: how often the client has been given work in the attempt.
+    package var turn: Int = 1
 }
 
 /// What a committed round publishes.
@@ -213,8 +211,7 @@ package struct LedgerRow: Codable, Equatable, Sendable {
     package var runId: String
     package var round: Int
     package var attempt: Int
-    /// `reserved`, `committed` or `released`.
-    package var state: String
+    package var state: ChargeState
     /// Canonical JSON of the privacy event.
     package var event: String
     /// The population's epsilon with this row, at the budget's delta.
@@ -222,6 +219,12 @@ package struct LedgerRow: Codable, Equatable, Sendable {
     package var createdAt: Date
     package var previousHash: String
     package var rowHash: String
+    /// 1 for rows of versions before population's heads travelled, else 2.
+    package var format: Int = 1
+    /// Format 2: the row's place among those of its population, from 1.
+    package var populationNumber: Int?
+    /// Format 2: the population's head before the row.
+    package var populationPreviousHash: String?
 }
 
 /// One state change of a run or a round.
@@ -254,7 +257,14 @@ extension RoundRecord {
 
 extension AssignmentRecord {
     /// Work that has just been given to a client.
-    package init(id: String, of round: RoundRecord, client: String, at time: Date, deadline: Date) {
+    package init(
+        id: String,
+        of round: RoundRecord,
+        client: String,
+        at time: Date,
+        deadline: Date,
+        turn: Int = 1
+    ) {
         self.init(
             id: id,
             runId: round.runId,
@@ -263,7 +273,89 @@ extension AssignmentRecord {
             clientId: client,
             state: .assigned,
             createdAt: time,
-            deadline: deadline
+            deadline: deadline,
+            turn: turn
         )
+    }
+}
+
+extension TokenRecord {
+    /// A token as it is stored.
+    package init(
+        storedHash hash: String,
+        id: String,
+        role: String,
+        name: String?,
+        createdBy: String?,
+        populationId: String?,
+        clientId: String?,
+        usesLeft: Int?,
+        expiresAt: Date?,
+        createdAt: Date
+    ) throws(StoreFailure) {
+        guard let role = TokenRole(rawValue: role) else {
+            throw StoreFailure(.damaged, detail: "a token has a role that this version does not know")
+        }
+        self.init(
+            hash: hash,
+            id: id,
+            role: role,
+            name: name,
+            createdBy: createdBy,
+            populationId: populationId,
+            clientId: clientId,
+            usesLeft: usesLeft,
+            expiresAt: expiresAt,
+            createdAt: createdAt
+        )
+    }
+}
+
+extension ClientRecord {
+    /// A client as it is stored.
+    package init(
+        storedID id: String,
+        populationId: String,
+        name: String?,
+        labels: String,
+        state: String,
+        registrationKey: String?,
+        registeredAt: Date,
+        capabilities: String,
+        stepsPerSecond: Double?,
+        secondsPerAssignment: Double?,
+        certificateKey: String?,
+        quarantineReason: String?,
+        quarantinedAt: Date?,
+        stateGeneration: Int?,
+        stateGenerationSaid: Int?
+    ) throws(StoreFailure) {
+        guard let state = ClientStanding(rawValue: state) else {
+            throw StoreFailure(.damaged, detail: "a client has a state that this version does not know")
+        }
+        self.init(
+            id: id,
+            populationId: populationId,
+            name: name,
+            labels: labels,
+            state: state,
+            registrationKey: registrationKey,
+            registeredAt: registeredAt,
+            capabilities: capabilities,
+            stepsPerSecond: stepsPerSecond,
+            secondsPerAssignment: secondsPerAssignment,
+            certificateKey: certificateKey,
+            quarantineReason: quarantineReason,
+            quarantinedAt: quarantinedAt
+        )
+        self.stateGeneration = stateGeneration
+        self.stateGenerationSaid = stateGenerationSaid
+    }
+}
+
+extension HistoryRow {
+    /// That an attempt began a phase; the cause is left out.
+    package init(phase state: String, ofRun run: String, round: Int, attempt: Int, at time: Date) {
+        self.init(runId: run, round: round, attempt: attempt, at: time, state: state, cause: "")
     }
 }

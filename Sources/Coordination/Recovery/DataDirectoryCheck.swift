@@ -1,12 +1,22 @@
 import Crypto
 import Foundation
 import StrictJSON
+import Tensors
 import WireFormat
+
+#if canImport(Glibc)
+import Glibc
+#endif
 
 /// What a check of a data directory found.
 package struct Finding: Codable, Equatable, Sendable {
-    /// `ok`, `notice`, `warning`, or `error`: a server would not start, or has lost something.
-    package var severity: String
+    package enum Severity: String, Codable, CaseIterable, Sendable {
+        /// A server would not start, or has lost something.
+        case error
+        case warning, notice, ok
+    }
+
+    package var severity: Severity
     /// Stable and machine-readable, such as `blob_missing`.
     package var code: String
     /// What is the matter, where.
@@ -14,7 +24,7 @@ package struct Finding: Codable, Equatable, Sendable {
     /// What to do.
     package var remedy: String?
 
-    package init(_ severity: String, _ code: String, _ message: String, remedy: String? = nil) {
+    package init(_ severity: Severity, _ code: String, _ message: String, remedy: String? = nil) {
         self.severity = severity
         self.code = code
         self.message = message
@@ -23,9 +33,12 @@ package struct Finding: Codable, Equatable, Sendable {
 }
 
 extension Finding {
+    /// The code of a database that a newer version wrote.
+    package static let schemaTooNew = "schema_too_new"
+
     /// Errors first.
     package static func order(_ finding: Finding) -> Int {
-        ["error", "warning", "notice", "ok"].firstIndex(of: finding.severity) ?? 0
+        Severity.allCases.firstIndex(of: finding.severity) ?? 0
     }
 }
 
@@ -34,6 +47,8 @@ package struct DataDirectoryCheck: Sendable {
     private let state: StoredState
     private let blobs: BlobStore
     private let ledgerHeadPath: String?
+    /// A backup holds no updates of private runs, and misses none.
+    private let isBackup: Bool
 
     /// Prepares a check.
     ///
@@ -41,7 +56,9 @@ package struct DataDirectoryCheck: Sendable {
     ///   - state: The whole state, as the store has it.
     ///   - blobs: The directory's files.
     ///   - ledgerHeadPath: The ledger's second record; `nil` where none belongs, as in a backup.
-    package init(state: StoredState, blobs: BlobStore, ledgerHeadPath: String? = nil) {
+    ///   - isBackup: Whether the directory is a backup and no server's.
+    package init(state: StoredState, blobs: BlobStore, ledgerHeadPath: String? = nil, isBackup: Bool = false) {
+        self.isBackup = isBackup
         self.state = state
         self.blobs = blobs
         self.ledgerHeadPath = ledgerHeadPath
@@ -49,12 +66,41 @@ package struct DataDirectoryCheck: Sendable {
 
     /// The assignments whose acknowledged update is not on disk as it was received.
     ///
-    /// Of open rounds only, since a closed round's updates are gone by design. Every such file is hashed.
+    /// Of open rounds only, since a closed round's updates are gone by design. Every such file is hashed; one that the disk does not
+    /// give now is not lost.
     package func lostUpdates() -> [AssignmentRecord] {
-        awaited().filter { record in
-            let path = blobs.spoolPath(record.id + ".update")
-            return Self.hash(path) != record.updateSha256
+        let privateRuns = isBackup ? privateRuns : []
+        return awaited().filter { record in
+            guard !privateRuns.contains(record.runId) else { return false }
+            do throws(CoordinationError) {
+                var known = record.updateSha256
+                if known == nil { known = try SpooledReceipt.read(path: blobs.receiptPath(of: record.id))?.sha256 }
+                return try SpooledFile.measure(blobs.updatePath(of: record.id)).sha256 != known
+            } catch {
+                return error.storage?.isMissing == true
+            }
         }
+    }
+
+    /// What of the spool belongs into a backup: updates that an open round waits for, and results that wait for their commit.
+    ///
+    /// Nothing of private runs, whose updates are not noised yet and are deleted with their round.
+    package func spoolNamesForBackup() -> [String] {
+        let privateRuns = privateRuns
+        let updates = awaited().filter { !privateRuns.contains($0.runId) }.map { $0.id + ".update" }
+        let results = state.rounds.filter { !$0.phase.isFinal && !privateRuns.contains($0.runId) }
+            .map { "\($0.runId)-\($0.number)-\($0.attempt).result" }
+        return updates + results.filter { FileManager.default.fileExists(atPath: blobs.spoolPath($0)) }
+    }
+
+    /// Runs that promise privacy.
+    private var privateRuns: Set<String> {
+        Set(state.runs.filter { specification(of: $0)?.isPrivate ?? true }.map(\.id))
+    }
+
+    private func specification(of run: RunRecord) -> RunSpecification? {
+        let document = try? JSONValue.parse(Array(run.specification.utf8))
+        return document.flatMap { try? RunSpecification.readStored($0) }
     }
 
     /// Names in the spool that nothing waits for: a stop came before they were used or removed.
@@ -63,7 +109,7 @@ package struct DataDirectoryCheck: Sendable {
         let gathering = state.assignments.filter(\.state.isLive).flatMap {
             [$0.id + Coordinator.partialSuffix, $0.id + Coordinator.judgedSuffix]
         }
-        let known = Set(awaited().map { $0.id + ".update" } + gathering)
+        let known = Set(awaited().flatMap { [$0.id + ".update", $0.id + SpooledReceipt.suffix] } + gathering)
         // The result of an attempt that is open stands, with what goes with it.
         let results = Set(state.rounds.filter { !$0.phase.isFinal }.map { "\($0.runId)-\($0.number)-\($0.attempt)" })
         return blobs.spoolNames().filter { name in
@@ -79,7 +125,7 @@ package struct DataDirectoryCheck: Sendable {
     /// - Parameter isDeep: Whether every model file is hashed; else its size is compared.
     /// - Returns: One finding for each thing that was looked at, errors first.
     package func findings(isDeep: Bool) -> [Finding] {
-        (ledger() + models(isDeep: isDeep) + updates() + counters() + spool()).sorted { left, right in
+        (ledger() + models(isDeep: isDeep) + updates() + counters() + spool() + directories()).sorted { left, right in
             Finding.order(left) < Finding.order(right)
         }
     }
@@ -90,11 +136,11 @@ package struct DataDirectoryCheck: Sendable {
         do {
             let ledger = try PrivacyLedger(verifying: state.ledger)
             let found = "the privacy ledger's \(state.ledger.count) rows follow from each other"
-            return try [Finding("ok", "ledger", found)] + ledgerHead(ledger)
+            return try [Finding(.ok, "ledger", found)] + ledgerHead(ledger)
         } catch {
             return [
                 Finding(
-                    "error",
+                    .error,
                     error.code,
                     error.message,
                     remedy: "restore the database from a backup: a ledger that was edited cannot be trusted"
@@ -104,23 +150,42 @@ package struct DataDirectoryCheck: Sendable {
     }
 
     private func ledgerHead(_ ledger: PrivacyLedger) throws(CoordinationError) -> [Finding] {
-        guard let ledgerHeadPath, !state.ledger.isEmpty else { return [] }
-        guard let head = try LedgerHead.read(path: ledgerHeadPath) else {
+        guard let ledgerHeadPath else { return [] }
+        let head: LedgerHead?
+        do {
+            head = try LedgerHead.read(path: ledgerHeadPath)
+        } catch {
             return [
                 Finding(
-                    "warning",
+                    .error,
+                    error.code,
+                    error.storage.map { "\($0.sentence): \(ledgerHeadPath)" } ?? error.message,
+                    remedy: error.code == LedgerHead.damaged
+                        ? "put a whole copy in its place; else private runs wait for an acknowledgement (POST "
+                            + "/v1/ledger/acknowledgement)"
+                        : "private runs wait until the ledger's second record can be read"
+                )
+            ]
+        }
+        guard let head else {
+            // Nothing was charged, and nothing says otherwise.
+            guard !state.ledger.isEmpty else { return [] }
+            return [
+                Finding(
+                    .error,
                     "ledger_head_missing",
-                    "the privacy ledger has no second record (\(ledgerHeadPath)): a roll-back could not be noticed",
-                    remedy: "put it back where there is one; else the next start makes one of what the database holds"
+                    "the privacy ledger's second record is not there (\(ledgerHeadPath)): a roll-back could not be noticed",
+                    remedy: "put it back where there is one; else private runs wait for an acknowledgement (POST "
+                        + "/v1/ledger/acknowledgement). If there never was one, start once with --new-ledger-head"
                 )
             ]
         }
         guard let contradiction = head.contradiction(of: ledger) else {
-            return [Finding("ok", "ledger_head", "the ledger's second record agrees with it")]
+            return [Finding(.ok, "ledger_head", "the ledger's second record agrees with it")]
         }
         return [
             Finding(
-                "error",
+                .error,
                 "ledger_rolled_back",
                 contradiction,
                 remedy:
@@ -148,7 +213,7 @@ package struct DataDirectoryCheck: Sendable {
             if size == nil {
                 findings.append(
                     Finding(
-                        "error",
+                        .error,
                         "blob_missing",
                         "\(name) is missing: \(path)",
                         remedy: "copy it from a backup; its name is its SHA-256"
@@ -157,7 +222,7 @@ package struct DataDirectoryCheck: Sendable {
             } else if size != bytes ?? size || (isDeep && Self.hash(path) != sha256) {
                 findings.append(
                     Finding(
-                        "error",
+                        .error,
                         "blob_damaged",
                         "\(name) is not what was written: \(path)",
                         remedy: "replace it from a backup; its name is its SHA-256"
@@ -171,7 +236,7 @@ package struct DataDirectoryCheck: Sendable {
         let how = isDeep ? "are there, and their hashes are right" : "are there"
         return [
             Finding(
-                "ok",
+                .ok,
                 "models",
                 "the \(intact.count) files of all \(state.modelVersions.count) model versions \(how)"
             )
@@ -184,7 +249,7 @@ package struct DataDirectoryCheck: Sendable {
         guard lost.isEmpty else {
             return lost.map { record in
                 Finding(
-                    "error",
+                    .error,
                     "update_lost",
                     "the acknowledged update of assignment \(record.id) (round \(record.round) of run \(record.runId)) is "
                         + "missing from the spool or damaged",
@@ -193,7 +258,7 @@ package struct DataDirectoryCheck: Sendable {
                 )
             }
         }
-        return [Finding("ok", "updates", "all \(awaited.count) acknowledged updates of open rounds are in the spool")]
+        return [Finding(.ok, "updates", "all \(awaited.count) acknowledged updates of open rounds are in the spool")]
     }
 
     private func counters() -> [Finding] {
@@ -205,7 +270,7 @@ package struct DataDirectoryCheck: Sendable {
         guard wrong.isEmpty else {
             return wrong.map { round in
                 Finding(
-                    "error",
+                    .error,
                     "count_differs",
                     "round \(round.number) attempt \(round.attempt) of run \(round.runId) says \(round.accepted) updates, "
                         + "its assignments \(accepted["\(round.runId)/\(round.number)/\(round.attempt)"] ?? 0)",
@@ -213,7 +278,7 @@ package struct DataDirectoryCheck: Sendable {
                 )
             }
         }
-        return [Finding("ok", "rounds", "the \(state.rounds.count) rounds count what their assignments say")]
+        return [Finding(.ok, "rounds", "the \(state.rounds.count) rounds count what their assignments say")]
     }
 
     private func spool() -> [Finding] {
@@ -221,10 +286,28 @@ package struct DataDirectoryCheck: Sendable {
         guard !stray.isEmpty else { return [] }
         return [
             Finding(
-                "notice",
+                .notice,
                 "spool_leftovers",
                 "\(stray.count) files of the spool are of no use any more: a stop came before they were removed",
                 remedy: "nothing: the next start removes them"
+            )
+        ]
+    }
+
+    /// Whether names in the directory can be brought to the disk.
+    private func directories() -> [Finding] {
+        guard let problem = blobs.directorySyncProblem() else { return [] }
+        let isUnsupported = [EINVAL, ENOTSUP].contains(problem.code)
+        return [
+            Finding(
+                isUnsupported ? .warning : .error,
+                isUnsupported ? "directory_sync_unsupported" : "storage_failed",
+                isUnsupported
+                    ? "the file system cannot bring a directory's names to the disk: after a power cut files may be gone that were "
+                        + "acknowledged" : problem.sentence,
+                remedy: isUnsupported
+                    ? "put the data directory on a local file system such as ext4 or XFS"
+                    : problem.advice
             )
         ]
     }
@@ -236,9 +319,7 @@ package struct DataDirectoryCheck: Sendable {
         // Measurements are files where they are noised before anything of them is kept.
         let measuring = Set(
             state.runs.filter { run in
-                guard open[run.id]?.isEvaluation == true else { return false }
-                let document = try? JSONValue.parse(Array(run.specification.utf8))
-                return document.flatMap { try? RunSpecification.read($0) }?.hasPrivateEvaluation ?? false
+                open[run.id]?.isEvaluation == true && specification(of: run)?.hasPrivateEvaluation ?? false
             }.map(\.id)
         )
         return state.assignments.filter { record in
@@ -256,6 +337,6 @@ package struct DataDirectoryCheck: Sendable {
         defer { try? file.close() }
         var hash = SHA256()
         while let block = try? file.read(upToCount: 1 << 20), !block.isEmpty { hash.update(data: block) }
-        return Secrets.hexadecimal(hash.finalize())
+        return hash.finalize().hexadecimal
     }
 }

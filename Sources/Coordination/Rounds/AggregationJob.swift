@@ -4,10 +4,16 @@ import Foundation
 import Tensors
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
 ///
-/// The file appears by one rename, after everything that goes with it (the optimiser's memory, the control variate). A job that is run again after a stop finds it and takes it: noise is drawn a second time only when no first
-/// result exists anywhere.
+/// The file appears by one rename, after everything that goes with it (the optimiser's memory, the control variate). A job that is run
+/// again in the same process has the same noise key, and makes the same files to the bit. One that is run again after a stop finds the
+/// result and takes it: another key is drawn only when no first result exists, and after whatever the first key had left is gone from
+/// the disk.
 struct AggregationJob: Sendable {
     /// An accepted update.
     struct Update: Sendable {
@@ -15,6 +21,10 @@ struct AggregationJob: Sendable {
         var path: String
         /// Versions between the one that it started from and the one that it becomes a part of.
         var staleness = 0
+        /// The squared L2 norm that admission measured; `nil` where it is not known any more.
+        var squaredNorm: Double?
+        /// Where its example count lies: with privacy, see ``SpooledReceipt``.
+        var receiptPath: String?
         var exampleCount: Int { assignment.exampleCount ?? 1 }
     }
 
@@ -36,6 +46,7 @@ struct AggregationJob: Sendable {
         /// Everything that the attempt has in the spool.
         var spoolPaths: [String] = []
         var scores: [UpdateScoreRecord] = []
+        var cuts = CohortCuts()
         /// Why there is no model.
         var shortfall: String?
 
@@ -57,10 +68,31 @@ struct AggregationJob: Sendable {
     var resultPath: String
     /// C of this round, where it is not the specification's.
     var clippingNorm: Double?
+    /// What the attempt's noise is made of.
+    var noiseKey = NoiseKey()
     /// Mechanism `banded_matrix`: its key, and the state of the version before.
     var correlated: CorrelatedRelease?
+    /// Looks at the files that the job starts from, before it believes them.
+    var verify: @Sendable () throws -> Void = {}
     /// Is told how many seconds each phase took.
     var report: @Sendable (_ phase: String, _ seconds: Double) -> Void = { _, _ in }
+
+    /// Takes from the receipts what the rows do not say; done away from the actor, since it reads a file for each update.
+    ///
+    /// - Throws: ``CoordinationError`` `update_lost`, or `storage_failed` where the disk does not give one now.
+    mutating func readReceipts() throws {
+        for index in updates.indices {
+            guard let path = updates[index].receiptPath else { continue }
+            guard let receipt = try SpooledReceipt.read(path: path) else {
+                throw CoordinationError(
+                    .unavailable,
+                    "update_lost",
+                    "what is known about an accepted update is missing"
+                )
+            }
+            updates[index].assignment.exampleCount = receipt.exampleCount
+        }
+    }
 
     /// Runs one phase and reports its time.
     func timed<Result>(_ phase: String, _ body: () throws -> Result) rethrows -> Result {
@@ -69,6 +101,8 @@ struct AggregationJob: Sendable {
         return try body()
     }
 
+    /// What an attempt may leave in the spool, after ``resultPath``.
+    static let resultSuffixes = ["", ".optimizer", ".control", ".norm", ".noise"]
     private var optimizerResultPath: String { resultPath + ".optimizer" }
     private var controlResultPath: String { resultPath + ".control" }
     private var normResultPath: String { resultPath + ".norm" }
@@ -76,11 +110,9 @@ struct AggregationJob: Sendable {
     static func noiseResultPath(_ resultPath: String) -> String { resultPath + ".noise" }
 
     func run() throws -> Outcome {
-        if FileManager.default.fileExists(atPath: resultPath) { return try earlierOutcome() }
-        for path in [optimizerResultPath, controlResultPath, normResultPath, Self.noiseResultPath(resultPath)] {
-            try? FileManager.default.removeItem(atPath: path)
-        }
+        try verify()
         var model = try SafetensorsFile(path: basePath).readAll()
+        if let known = try earlierOutcome(model) { return known }
         if specification.analytics?.isTrie == true { return try growTrie(model) }
         let optimizer = specification.aggregation.optimizer.serverOptimizer
         var state =
@@ -105,7 +137,7 @@ struct AggregationJob: Sendable {
             combined = outcome
             if let aggregate {
                 // Counts are wanted, and not their mean over clients.
-                let divisor = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
+                let divisor = specification.privacy.mode == .central ? specification.cohort.goal : updates.count
                 optimizer.step(&model.values, aggregate: aggregate.map { $0 * Double(divisor) }, state: &state)
                 writer.put(model.values)
             }
@@ -120,7 +152,9 @@ struct AggregationJob: Sendable {
                 try combination.combine(to: receiver)
             }
         }
-        guard combined.shortfall == nil else { return Outcome(scores: combined.scores, shortfall: combined.shortfall) }
+        guard combined.shortfall == nil else {
+            return Outcome(scores: combined.scores, cuts: combined.cuts, shortfall: combined.shortfall)
+        }
         guard writer.isFinite, state.moments.values.allSatisfy(VectorKernels.allFinite) else {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
@@ -132,25 +166,49 @@ struct AggregationJob: Sendable {
                 state.moments.isEmpty
                 ? nil : try Self.write(state.vector(layout: model.layout), to: optimizerResultPath)
             // Last: once this file has its name the result stands.
-            let file = try Self.finish(writer, path: resultPath)
-            return outcome(model: file, optimizer: memory, control: control, scores: combined.scores)
+            let file = try Self.finish(writer, model, path: resultPath)
+            return try outcome(
+                model: file,
+                optimizer: memory,
+                control: control,
+                scores: combined.scores,
+                cuts: combined.cuts
+            )
         }
     }
 
     /// Adds the level that the round voted on.
+    ///
+    /// Exact counts decide nothing: which prefixes are kept, which of them where there are too many, and whether the run goes on
+    /// follows from noised ones. The noise is drawn once, since the level is a file before anybody sees it.
     private func growTrie(_ model: ParameterVector) throws -> Outcome {
-        guard let trie = PrefixTrie(model), let threshold = specification.analytics?.threshold, level <= trie.levelCount
-        else { throw CoordinationError(.unprocessable, "tensor_mismatch", "the model is not the trie of this run") }
-        let grown = try timed("fold") {
-            try TrieVotes.grow(
+        guard let trie = PrefixTrie(model), level <= trie.levelCount else {
+            throw CoordinationError(.unprocessable, "tensor_mismatch", "the model is not the trie of this run")
+        }
+        guard case .gaussianSparseHistogram(let threshold) = specification.privacy.mechanism else {
+            throw CoordinationError(.unprocessable, Coordinator.withdrawn, "method triehh is offered no more")
+        }
+        let histogram = try GaussianSparseHistogram(
+            noiseMultiplier: specification.privacy.noiseMultiplier,
+            threshold: threshold ?? 0
+        )
+        let counts = try timed("fold") {
+            try TrieVotes.count(updates.map { SpooledUpdate(path: $0.path, weight: 1) }, level: level, in: trie)
+        }
+        let grown = try timed("noise") {
+            let nodes = counts.keys.sorted()
+            let noised = try histogram.release(
+                nodes.map { counts[$0] ?? 0 },
+                releaseKey: noiseKey.derived(for: .counts)
+            )
+            return TrieVotes.grow(
                 trie,
                 level: level,
-                by: updates.map { SpooledUpdate(path: $0.path, weight: 1) },
-                threshold: threshold
+                by: zip(nodes, noised).compactMap { node, count in count.map { (node: node, noisedCount: $0) } }
             )
         }
         return try timed("publish") {
-            outcome(model: try Self.write(grown.vector, to: resultPath), optimizer: nil, control: nil, scores: [])
+            try outcome(model: try Self.write(grown.vector, to: resultPath), optimizer: nil, control: nil, scores: [])
         }
     }
 
@@ -160,11 +218,13 @@ struct AggregationJob: Sendable {
             updates: updates,
             layout: model.layout,
             // A second reference to the values would make a copy of them when they take their step.
-            base: specification.training.submit == "weights" ? model.values : [],
+            base: specification.training.submit == .weights ? model.values : [],
             report: report
         )
         if let clippingNorm { combination.clippingNorm = clippingNorm }
+        combination.noiseKey = noiseKey
         combination.correlated = correlated
+        combination.correlated?.noiseKey = noiseKey
         return combination
     }
 
@@ -174,7 +234,7 @@ struct AggregationJob: Sendable {
     private func advanceControl(by mean: [Double], layout: ParameterLayout) throws -> File {
         var control =
             try controlPath.map { try SafetensorsFile(path: $0).readAll() } ?? ParameterVector(zeros: layout)
-        let reporting = specification.privacy.mode == "central" ? specification.cohort.goal : updates.count
+        let reporting = specification.privacy.mode == .central ? specification.cohort.goal : updates.count
         let share = min(1, Double(reporting) / Double(max(1, clientCount)))
         for index in control.values.indices {
             control.values[index] = Float(Double(control.values[index]) + share * mean[index])
@@ -188,53 +248,105 @@ struct AggregationJob: Sendable {
     private static func write(_ vector: ParameterVector, to path: String) throws -> File {
         let writer = try writer(vector.layout, path: path)
         writer.put(vector.values)
-        return try finish(writer, path: path)
+        return try finish(writer, vector, path: path)
     }
 
     private static func writer(_ layout: ParameterLayout, path: String) throws -> ModelWriter {
-        try ModelWriter(layout, metadata: ["format": "martlet"], path: path)
+        try ModelWriter(layout, metadata: Coordinator.modelMetadata, path: path)
     }
 
-    private static func finish(_ writer: ModelWriter, path: String) throws -> File {
-        File(path: path, sha256: try writer.finish(), byteCount: writer.byteCount)
+    /// Gives the file its name; where the disk does not confirm it, it is written again under another one, from the values that are
+    /// still here: a second sync of the first file would succeed although its data are lost.
+    private static func finish(_ writer: ModelWriter, _ vector: ParameterVector, path: String) throws -> File {
+        do {
+            return File(path: path, sha256: try writer.finish(), byteCount: writer.byteCount)
+        } catch let error as CoordinationError where error.storage?.action == .sync {
+            let second = try Self.writer(vector.layout, path: path)
+            second.put(vector.values)
+            return File(path: path, sha256: try second.finish(), byteCount: second.byteCount)
+        }
     }
 
-    /// What an earlier run of the job left in the spool.
+    /// What an earlier process left in the spool, when it is whole; else it is removed, for good, before anything is drawn.
     ///
     /// Scores have no file of their own: the same updates give the same ones, and no noise is in
     /// them, as privacy for a sum and scores exclude each other.
-    private func earlierOutcome() throws -> Outcome {
+    private func earlierOutcome(_ base: ParameterVector) throws -> Outcome? {
         func file(_ path: String) throws -> File? {
-            guard FileManager.default.fileExists(atPath: path) else { return nil }
-            let data = try Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)
-            return File(path: path, sha256: Secrets.sha256(data), byteCount: data.count)
+            do {
+                let found = try SpooledFile.measure(path)
+                return File(path: path, sha256: found.sha256, byteCount: found.byteCount)
+            } catch let error as CoordinationError where error.storage?.isMissing == true {
+                return nil
+            }
+        }
+        guard let result = try file(resultPath), try isWhole(result, base) else {
+            let directory = (resultPath as NSString).deletingLastPathComponent
+            let name = (resultPath as NSString).lastPathComponent
+            let left = try SpooledFile.names(in: directory).filter { $0.hasPrefix(name) }
+            try BlobStore.removeDurably(left.map { directory + "/" + $0 }, in: directory)
+            return nil
         }
         var scores: [UpdateScoreRecord] = []
-        if specification.aggregation.anomalies != nil {
-            scores = try combination(try SafetensorsFile(path: basePath).readAll()).combine { _, _ in }.scores
+        var cuts = CohortCuts()
+        if specification.privacy.mode == .none && specification.analytics == nil {
+            let combination = combination(base)
+            if specification.aggregation.anomalies != nil {
+                let combined = try combination.combine { _, _ in }
+                (scores, cuts) = (combined.scores, combined.cuts)
+            } else {
+                cuts = try combination.measuredCuts()
+            }
         }
-        return outcome(
-            model: try file(resultPath),
+        return try outcome(
+            model: result,
             optimizer: try file(optimizerResultPath),
             control: try file(controlResultPath),
-            scores: scores
+            scores: scores,
+            cuts: cuts
         )
     }
 
+    /// Whether a file has the model's tensors and the size that they need; a trie grows.
+    private func isWhole(_ file: File, _ base: ParameterVector) throws -> Bool {
+        do {
+            let found = try SafetensorsFile(path: file.path).layout
+            return found == base.layout || specification.analytics?.isTrie == true
+        } catch SafetensorsError.inputOutput(let path, let code) {
+            throw StorageFailure(.read, path: path, code: code).error
+        } catch {
+            return false
+        }
+    }
+
     /// Adds what lies in the spool beside the files that become blobs.
-    private func outcome(model: File?, optimizer: File?, control: File?, scores: [UpdateScoreRecord]) -> Outcome {
+    private func outcome(
+        model: File?,
+        optimizer: File?,
+        control: File?,
+        scores: [UpdateScoreRecord],
+        cuts: CohortCuts = CohortCuts()
+    ) throws -> Outcome {
         let noisePath = Self.noiseResultPath(resultPath)
-        let paths = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
-        let norm = FileManager.default.contents(atPath: normResultPath)
-            .flatMap { Double(String(decoding: $0, as: UTF8.self)) }
+        let all = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
+        let paths = try all.filter { path in
+            if access(path, F_OK) == 0 { return true }
+            guard errno == ENOENT else { throw BlobStore.failure(.open, path) }
+            return false
+        }
+        var norm: Double?
+        if paths.contains(normResultPath) {
+            norm = Double(String(decoding: try BlobStore.read(normResultPath, role: .result), as: UTF8.self))
+        }
         return Outcome(
             model: model,
             optimizer: optimizer,
             control: control,
-            noiseStatePath: FileManager.default.fileExists(atPath: noisePath) ? noisePath : nil,
+            noiseStatePath: paths.contains(noisePath) ? noisePath : nil,
             nextNorm: norm,
-            spoolPaths: paths.filter { FileManager.default.fileExists(atPath: $0) },
-            scores: scores
+            spoolPaths: paths,
+            scores: scores,
+            cuts: cuts
         )
     }
 }
@@ -242,14 +354,15 @@ struct AggregationJob: Sendable {
 extension RunSpecification.Aggregation.Optimizer {
     /// The rule that the specification names.
     var serverOptimizer: any ServerOptimizer {
-        switch name {
-        case "momentum": FedAvgM(learningRate: learningRate, momentum: momentum ?? 0.9)
-        case "adagrad": FedAdagrad(learningRate: learningRate, beta1: beta1 ?? 0, epsilon: epsilon ?? 1e-3)
-        case "adam":
-            FedAdam(learningRate: learningRate, beta1: beta1 ?? 0.9, beta2: beta2 ?? 0.99, epsilon: epsilon ?? 1e-3)
-        case "yogi":
-            FedYogi(learningRate: learningRate, beta1: beta1 ?? 0.9, beta2: beta2 ?? 0.99, epsilon: epsilon ?? 1e-3)
-        default: FedAvg(learningRate: learningRate)
+        switch self {
+        case .sgd(let learningRate): FedAvg(learningRate: learningRate)
+        case .momentum(let learningRate, let momentum): FedAvgM(learningRate: learningRate, momentum: momentum)
+        case .adagrad(let learningRate, let beta1, let epsilon):
+            FedAdagrad(learningRate: learningRate, beta1: beta1, epsilon: epsilon)
+        case .adam(let rate, let moments):
+            FedAdam(learningRate: rate, beta1: moments.beta1, beta2: moments.beta2, epsilon: moments.epsilon)
+        case .yogi(let rate, let moments):
+            FedYogi(learningRate: rate, beta1: moments.beta1, beta2: moments.beta2, epsilon: moments.epsilon)
         }
     }
 }

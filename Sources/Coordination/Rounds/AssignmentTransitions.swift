@@ -1,11 +1,12 @@
 package import Foundation
+package import WireFormat
 
 /// What may happen to an assignment.
 package enum AssignmentEvent: Equatable, Sendable {
     /// The client is at work; `lease` seconds are its own until the next sign of life.
     case heartbeat(phase: AssignmentState, progress: Double?, lease: Double)
-    /// An update was received and checked, and is on disk.
-    case accepted(sha256: String, bytes: Int, examples: Int)
+    /// An update was received and checked, and is on disk; with privacy nothing about its bytes is kept in the row.
+    case accepted(sha256: String?, bytes: Int?, examples: Int?)
     case rejected(code: String)
     /// The client could not do the work; the detail is its own words for the operator.
     case failed(code: String, detail: String? = nil)
@@ -29,7 +30,7 @@ extension AssignmentRecord {
     /// Takes an event.
     ///
     /// `assigned → downloading → training → uploading → accepted | rejected | failed | expired | superseded`; a client that
-    /// starts over may go back among the first four.
+    /// starts over stays in the furthest phase that it has told, so that it never has more than three of them stored.
     ///
     /// - Parameters:
     ///   - event: What happened.
@@ -58,7 +59,7 @@ extension AssignmentRecord {
         case .heartbeat(let phase, let progress, let lease):
             leaseUntil = min(deadline, time.addingTimeInterval(lease))
             self.progress = progress
-            guard phase.isLive, phase != state else { return [] }
+            guard let place = phase.phasePlace, let reached = state.phasePlace, place > reached else { return [] }
             state = phase
             return [.history(state: phase, cause: "the client said so")]
         case .accepted(let sha256, let bytes, let examples):
@@ -70,7 +71,7 @@ extension AssignmentRecord {
                 code: nil,
                 at: time,
                 cause: "its update is on disk",
-                counts: .accepted(bytes: bytes, examples: examples)
+                counts: .accepted(bytes: bytes ?? 0, examples: examples ?? 0)
             )
         case .rejected(let code): return finish(.rejected, code: code, at: time, cause: code, counts: .rejected)
         case .failed(let code, let detail):

@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import Tensors
 
 /// A uniform sample without replacement of everyone who comes, whatever their number.
 ///
@@ -36,7 +37,7 @@ package struct Reservoir: Sendable {
 enum PoissonDraw {
     /// Makes a key from the kernel's source.
     static func makeKey() -> String {
-        SymmetricKey(size: .bits256).withUnsafeBytes { Secrets.hexadecimal($0) }
+        SymmetricKey(size: .bits256).withUnsafeBytes { $0.hexadecimal }
     }
 
     /// Whether the client is in the cohort.
@@ -53,13 +54,6 @@ enum PoissonDraw {
 /// Each round's places are shared alike among the tiers during the first half of the selection window; what a tier does not
 /// take goes to whoever comes. Source of the idea: Chai et al. 2020, arXiv:2001.09249 (TiFL).
 enum SpeedTiers {
-    /// Bounds that cut the measured seconds into groups of like size, slowest first.
-    static func bounds(seconds: [Double], tiers: Int) -> [Double] {
-        guard tiers > 1, seconds.count >= tiers else { return [] }
-        let sorted = seconds.sorted(by: >)
-        return (1..<tiers).map { sorted[$0 * sorted.count / tiers] }
-    }
-
     /// The tier of a client, 0 for the slowest; `nil` where nothing is known.
     static func tier(seconds: Double?, bounds: [Double]) -> Int? {
         guard let seconds, !bounds.isEmpty else { return nil }

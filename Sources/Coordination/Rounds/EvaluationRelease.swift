@@ -13,7 +13,8 @@ struct EvaluationRelease: Sendable {
     /// One client's accepted sums, on disk.
     struct Report: Sendable {
         var path: String
-        var sha256: String
+        /// Its ``SpooledReceipt``.
+        var receiptPath: String
     }
 
     /// What was published of a version.
@@ -43,11 +44,15 @@ struct EvaluationRelease: Sendable {
         )
     }
 
+    /// What a client whose data gave nothing adds: 0 to every sum and to the number of clients.
+    private var nothing: [Float] { [Float](repeating: 0, count: metrics.count + 1) }
+
     /// What a rate is cut at.
-    func bound(of metric: String) -> Double { metric == "loss" ? lossBound : 1 }
+    func bound(of metric: String) -> Double { metric == MetricSums.lossName ? lossBound : 1 }
 
     /// A client's vector before it is rounded; a rate that it did not send counts as 0.
     func contribution(_ result: EvaluationResult) -> [Float] {
+        guard result.numExamples > 0 else { return nothing }
         var sums = MetricSums()
         sums.add(result.metrics, exampleCount: result.numExamples)
         let rates = sums.rates
@@ -69,8 +74,10 @@ struct EvaluationRelease: Sendable {
         for (index, value) in grid.quantize(contribution).enumerated() { sums[index] += value }
     }
 
-    /// Adds the noise of one release, with a key of its own.
-    func addNoise(to sums: inout [Int64]) throws(PrivacyError) { try grid.addNoise(to: &sums) }
+    /// Adds the noise of one release, made of the attempt's key.
+    func addNoise(to sums: inout [Int64], _ key: NoiseKey = NoiseKey()) throws(PrivacyError) {
+        try grid.addNoise(to: &sums, releaseKey: key.derived(for: .evaluation))
+    }
 
     /// The rates of noised sums.
     func outcome(_ noised: [Int64]) -> Outcome {
@@ -88,18 +95,18 @@ struct EvaluationRelease: Sendable {
 
     /// Makes the release of the clients' files.
     ///
-    /// - Throws: Errors of reading, before any noise is drawn; ``PrivacyError/randomSourceFailed``.
-    func run(_ reports: [Report]) throws -> Outcome {
+    /// - Throws: Errors of reading; ``PrivacyError/randomSourceFailed``.
+    func run(_ reports: [Report], noiseKey: NoiseKey = NoiseKey()) throws -> Outcome {
         var sums = [Int64](repeating: 0, count: metrics.count + 1)
         for report in reports {
-            let bytes = try Data(contentsOf: URL(fileURLWithPath: report.path))
-            guard Secrets.sha256(bytes) == report.sha256 else {
-                throw CoordinationError(.unavailable, "update_lost", "\(report.path) is not what was received")
+            let bytes = try BlobStore.read(report.path, role: .update)
+            guard try Secrets.sha256(bytes) == SpooledReceipt.read(path: report.receiptPath)?.sha256 else {
+                throw CoordinationError(.unavailable, "update_lost", "an accepted measurement is not what was received")
             }
-            let result = try EvaluationResult.read(JSONValue.parse(Array(bytes)))
+            let result = try EvaluationResult.read(JSONValue.parse(Array(bytes)), isPrivate: true)
             add(contribution(result), to: &sums)
         }
-        try addNoise(to: &sums)
+        try addNoise(to: &sums, noiseKey)
         return outcome(sums)
     }
 }
@@ -121,7 +128,7 @@ extension PrivacyCharge {
     }
 
     /// ``release`` of evaluations.
-    static let evaluationRelease = "evaluation"
+    package static let evaluationRelease = "evaluation"
 
     /// Everything that the first `rounds` rounds of a run release, its evaluations among them.
     ///

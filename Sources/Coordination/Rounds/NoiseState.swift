@@ -2,14 +2,21 @@ import Crypto
 import DifferentialPrivacy
 import Foundation
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// What a correlated mechanism keeps between rounds: its last rows, as an encrypted file.
 ///
 /// The rows hold exact sums, which are secret, so every chunk is sealed with AES-256-GCM under a key that lies in a file of
-/// its own, and bound to run, version and place: a chunk of another state does not open. Without its state a mechanism ends.
+/// its own, and bound to run, version and place: a chunk of another state does not open. Without its state a mechanism ends, and with
+/// the run its state and its key do; see ``NoiseKeys``.
 struct NoiseState: Sendable {
     /// Coordinates of one chunk.
     static let chunkCount = 1 << 16
-    private static let magic = Data("MARTLET-NOISE-1\n".utf8)
+    private static let magic = Data("MARTLET-NOISE-2\n".utf8)
+    /// Of states that earlier versions sealed with one key for all runs.
+    private static let sharedKeyMagic = Data("MARTLET-NOISE-1\n".utf8)
 
     let key: SymmetricKey
     let run: String
@@ -17,7 +24,7 @@ struct NoiseState: Sendable {
     let version: Int
     let rowCount: Int
     let parameterCount: Int
-    private let file: FileHandle
+    private let file: Descriptor
 
     private static func associatedData(_ run: String, _ version: Int, _ rows: Int, _ count: Int, _ chunk: Int) -> Data {
         Data("\(run)/\(version)/\(rows)/\(count)/\(chunk)".utf8)
@@ -25,18 +32,35 @@ struct NoiseState: Sendable {
 
     /// Opens a state.
     ///
-    /// - Throws: ``CoordinationError`` with code `noise_state_lost`.
+    /// - Throws: ``CoordinationError`` with code `noise_state_lost`, or `storage_failed` where the disk does not give it.
     init(path: String, key: SymmetricKey, run: String, version: Int, parameterCount: Int) throws {
-        guard let file = FileHandle(forReadingAtPath: path),
-            let header = try file.read(upToCount: Self.magic.count + 4),
-            header.prefix(Self.magic.count) == Self.magic, header.count == Self.magic.count + 4
-        else { throw Self.lost(run, "\(path) is missing or no noise state") }
+        let file = try Self.open(path, run: run, version: version)
+        let header = try file.read(Self.magic.count + 4, at: 0)
+        guard [Self.magic, Self.sharedKeyMagic].contains(header.prefix(Self.magic.count)),
+            header.count == Self.magic.count + 4
+        else { throw Self.lost(run, "the file of version \(version) is no noise state") }
         self.file = file
         rowCount = header.suffix(4).reduce(0) { $0 << 8 | Int($1) }
         self.key = key
         self.run = run
         self.version = version
         self.parameterCount = parameterCount
+    }
+
+    private static func open(_ path: String, run: String, version: Int) throws -> Descriptor {
+        do {
+            return try Descriptor(reading: path, role: .noiseState)
+        } catch {
+            guard error.storage?.isMissing == true else { throw error }
+            throw lost(run, "the file of version \(version) is missing")
+        }
+    }
+
+    /// Whether a file is a state of an earlier version, sealed with the key that all runs shared.
+    ///
+    /// - Throws: ``CoordinationError`` as ``init(path:key:run:version:parameterCount:)`` does.
+    static func hasSharedKey(path: String, run: String, version: Int) throws -> Bool {
+        try open(path, run: run, version: version).read(magic.count, at: 0) == sharedKeyMagic
     }
 
     /// The rows of one chunk, newest first.
@@ -47,9 +71,8 @@ struct NoiseState: Sendable {
         let count = min(full, parameterCount - chunk * full)
         let overhead = 28
         let offset = Self.magic.count + 4 + chunk * (16 * rowCount * full + overhead)
-        try file.seek(toOffset: UInt64(offset))
-        guard let sealed = try file.read(upToCount: 16 * rowCount * count + overhead),
-            let box = try? AES.GCM.SealedBox(combined: sealed),
+        let sealed = try file.read(16 * rowCount * count + overhead, at: offset)
+        guard let box = try? AES.GCM.SealedBox(combined: sealed),
             let plain = try? AES.GCM.open(
                 box,
                 using: key,
@@ -77,9 +100,11 @@ struct NoiseState: Sendable {
         )
     }
 
-    /// Writes the next state chunk by chunk; it appears by the caller's rename.
+    /// Writes the next state chunk by chunk, under a name that a start removes; it appears at its path when it is whole.
     final class Writer {
-        private let file: FileHandle
+        private let file: Descriptor
+        private let partialPath: String
+        private let path: String
         private let key: SymmetricKey
         private let run: String
         private let version: Int
@@ -87,21 +112,19 @@ struct NoiseState: Sendable {
         private let parameterCount: Int
         private var chunk = 0
 
+        /// - Throws: ``CoordinationError`` with code `storage_failed`.
         init(path: String, key: SymmetricKey, run: String, version: Int, rowCount: Int, parameterCount: Int) throws {
-            guard
-                FileManager.default.createFile(
-                    atPath: path,
-                    contents: nil,
-                    attributes: [.posixPermissions: 0o600]
-                ), let file = FileHandle(forWritingAtPath: path)
-            else { throw CoordinationError(.unavailable, "storage_failed", "cannot write \(path)") }
-            self.file = file
+            self.path = path
+            partialPath = path + ".part-" + Secrets.identifier("w")
+            file = try Descriptor(creating: partialPath, role: .noiseState)
             (self.key, self.run, self.version) = (key, run, version)
             (self.rowCount, self.parameterCount) = (rowCount, parameterCount)
             var header = NoiseState.magic
             for shift in [24, 16, 8, 0] { header.append(UInt8(truncatingIfNeeded: rowCount >> shift)) }
-            try file.write(contentsOf: header)
+            try file.append(header)
         }
+
+        deinit { unlink(partialPath) }
 
         func append(_ rows: [BandedReleases.Row]) throws {
             precondition(rows.count == rowCount, "every chunk has the same rows")
@@ -114,32 +137,13 @@ struct NoiseState: Sendable {
             guard let sealed = try AES.GCM.seal(plain, using: key, authenticating: data).combined else {
                 throw PrivacyError.randomSourceFailed
             }
-            try file.write(contentsOf: sealed)
+            try file.append(sealed)
             chunk += 1
         }
 
         func finish() throws {
-            try file.synchronize()
-            try file.close()
+            try file.sync()
+            try BlobStore.renameDurably(partialPath, to: path, role: .noiseState)
         }
-    }
-
-    /// The key file's key, made where it is missing.
-    ///
-    /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    static func key(path: String) throws -> SymmetricKey {
-        if let data = FileManager.default.contents(atPath: path) {
-            guard data.count == 32 else {
-                throw CoordinationError(
-                    .unavailable,
-                    "storage_failed",
-                    "\(path) is no noise key of 32 bytes; restore it"
-                )
-            }
-            return SymmetricKey(data: data)
-        }
-        let key = SymmetricKey(size: .bits256)
-        try BlobStore.writeDurably(key.withUnsafeBytes { Data($0) }, to: path)
-        return key
     }
 }

@@ -14,8 +14,8 @@ struct ReleaseMechanics: Sendable {
             quantizeBlock: { grid.quantize($0, scale: $1, into: $2) }
         )
     }
-    /// Adds the noise of one release, with a key of its own.
-    var addNoise: @Sendable (inout [Int64], NoiseGrid) throws -> Void = { sums, grid in try grid.addNoise(to: &sums) }
+    /// Adds the noise of one release in the place of the attempt's own, which is made of its ``NoiseKey``.
+    var addNoise: (@Sendable (inout [Int64], NoiseGrid) throws -> Void)?
     /// What sums are divided by: the planned number of updates, never the one that came.
     var divisor: @Sendable (_ goal: Int, _ updates: [SpooledUpdate]) -> Double = { goal, _ in Double(goal) }
 }

@@ -28,14 +28,21 @@ struct ReleaseTerms: Sendable {
     ) throws(PrivacyError) {
         let privacy = specification.privacy
         self.layout = layout
-        isPerLayer = privacy.clipping.policy == "per_layer"
-        guard let distribution = NoiseDistribution(mechanism: privacy.mechanism, scale: privacy.noiseScale) else {
-            throw .unsupportedEvent(event: privacy.mechanism, accountant: "ledger")
+        isPerLayer = privacy.clipping.policy == .perLayer
+        let distribution: NoiseDistribution
+        switch privacy.mechanism {
+        case .gaussian, .bandedMatrix: distribution = .gaussian
+        case .laplace: distribution = .laplace
+        case .discreteGaussian(let scale): distribution = .discreteGaussian(scale: scale)
+        case .gaussianSparseHistogram, .sampleAndThreshold:
+            throw .unsupportedEvent(event: privacy.mechanism.name.rawValue, accountant: "ledger")
         }
-        let isBanded = privacy.mechanism == "banded_matrix"
-        adaptive = privacy.isAdaptive ? try AdaptiveClipping(privacy, goal: specification.cohort.goal) : nil
+        adaptive =
+            if case .adaptive(let quantile) = privacy.clipping.policy {
+                try AdaptiveClipping(privacy, following: quantile, goal: specification.cohort.goal)
+            } else { nil }
         banded =
-            isBanded
+            privacy.isBanded
             ? try BandedReleases(
                 band: specification.noiseBand,
                 clippingNorm: clippingNorm,
@@ -49,7 +56,7 @@ struct ReleaseTerms: Sendable {
                 clippingNorm: clippingNorm,
                 noiseMultiplier: adaptive?.updateNoiseMultiplier ?? privacy.noiseMultiplier,
                 parameterCount: layout.parameterCount,
-                isLocal: privacy.mode == "local",
+                isLocal: privacy.mode == .local,
                 distribution: distribution
             )
         }
@@ -72,14 +79,18 @@ struct ReleaseTerms: Sendable {
 
 extension AdaptiveClipping {
     /// The rule of a run; its first norm is the specification's.
-    init(_ privacy: RunSpecification.Privacy, goal: Int) throws(PrivacyError) {
+    init(
+        _ privacy: RunSpecification.Privacy,
+        following quantile: RunSpecification.Privacy.Clipping.Quantile,
+        goal: Int
+    ) throws(PrivacyError) {
         let z = privacy.noiseMultiplier
         try self.init(
             initialNorm: privacy.clipping.norm,
-            targetQuantile: privacy.clipping.targetQuantile ?? 0.5,
-            learningRate: privacy.clipping.learningRate ?? 0.2,
+            targetQuantile: quantile.target,
+            learningRate: quantile.learningRate,
             noiseMultiplier: z,
-            countNoise: privacy.clipping.countNoise ?? Self.defaultCountNoise(cohortSize: goal, noiseMultiplier: z)
+            countNoise: quantile.countNoise ?? Self.defaultCountNoise(cohortSize: goal, noiseMultiplier: z)
         )
     }
 

@@ -1,6 +1,8 @@
+package import WireFormat
+
 /// Why a state machine refused an event; its value is unchanged.
 package enum RoundError: Error, Equatable, Sendable {
-    case wrongRunState(current: String, allowed: [String])
+    case wrongRunState(current: RunPhase, allowed: [RunPhase])
     case roundOver(RoundPhase)
     case notAggregating(RoundPhase)
     case assignmentEnded(AssignmentState, code: String?)
@@ -13,7 +15,7 @@ package enum RoundError: Error, Equatable, Sendable {
             CoordinationError(
                 .conflict,
                 "wrong_state",
-                "the run is \(current); this is possible when it is \(allowed.joined(separator: " or "))"
+                "the run is \(current); this is possible when it is \(allowed.map(\.rawValue).joined(separator: " or "))"
             )
         case .roundOver(.aggregating), .roundOver(.committed):
             CoordinationError(.gone, "round_full", "the round has all the updates that it wants")
@@ -25,7 +27,7 @@ package enum RoundError: Error, Equatable, Sendable {
                 "lease_expired",
                 "no sign of life came in time, and the work was given to another client; check in for new work"
             )
-        case .assignmentEnded(.superseded, let code?) where code != "round_full":
+        case .assignmentEnded(.superseded, let code?) where code != ProblemCode.roundFull.rawValue:
             CoordinationError(.gone, code, "the work is no longer wanted: \(code.replacing("_", with: " "))")
         case .assignmentEnded(.superseded, _):
             CoordinationError(.gone, "round_full", "the round has all the updates that it wants")

@@ -1,21 +1,6 @@
 import Foundation
 package import WireFormat
 
-/// How a cohort is chosen.
-package enum CohortPolicy: String, Sendable {
-    /// Who checks in first is in.
-    case firstCome = "first_come"
-    /// Uniformly from those who check in while the round selects.
-    case uniform
-    /// Each client of the population by a coin of the server's own; nobody is replaced.
-    case poisson
-    /// Every client of the population.
-    case all
-
-    /// Whether the cohort is fixed before anyone checks in.
-    package var isDrawn: Bool { self == .poisson || self == .all }
-}
-
 /// What a round is judged by; taken from the specification once.
 package struct RoundTerms: Equatable, Sendable {
     package var policy: CohortPolicy
@@ -33,8 +18,8 @@ package struct RoundTerms: Equatable, Sendable {
 
     package init(_ specification: RunSpecification, isEvaluation: Bool = false) {
         let cohort = specification.cohort
-        isBuffered = specification.aggregation.mode == "buffered" && !isEvaluation
-        policy = isEvaluation || isBuffered ? .firstCome : CohortPolicy(rawValue: cohort.policy) ?? .firstCome
+        isBuffered = specification.aggregation.isBuffered && !isEvaluation
+        policy = isEvaluation || isBuffered ? .firstCome : cohort.policy
         goal = isEvaluation ? specification.evaluation.cohortGoal : cohort.goal
         minimum = isEvaluation ? specification.evaluation.minimum : cohort.minimum
         wanted =
@@ -44,7 +29,7 @@ package struct RoundTerms: Equatable, Sendable {
         selectionTimeoutS = cohort.selectionTimeoutS
         reportTimeoutS = isEvaluation ? specification.evaluation.reportTimeoutS : cohort.reportTimeoutS
         retryBackoffS = cohort.retryBackoffS
-        isSecret = specification.privacy.isAmplified && !isEvaluation
+        isSecret = specification.privacy.hasSecretDraw && !isEvaluation
     }
 
     /// Seconds between the end of an abandoned attempt and the next one.

@@ -1,4 +1,5 @@
 package import Foundation
+package import WireFormat
 
 /// What may happen to a round.
 package enum RoundEvent: Equatable, Sendable {
@@ -13,8 +14,12 @@ package enum RoundEvent: Equatable, Sendable {
     /// The arithmetic is done and its result is on disk.
     case aggregated(sha256: String)
     case abandoned(reason: String)
+    /// Nobody is at work, and no enrolled client may join: more time would bring nothing.
+    case nobodyLeft
     /// The clock reads less than when the round opened: its waits begin anew.
     case clockWentBack
+    /// Nobody could deliver for so long: the round ends later by as much.
+    case timeGivenBack(seconds: Double, cause: String)
     /// The server was restarted while it noted who came: they are forgotten.
     case arrivalsForgotten
 }
@@ -59,7 +64,8 @@ extension RoundRecord {
             try requireCollecting()
             accepted += 1
             bytesUp += bytes
-            exampleCount += examples
+            let (sum, overflow) = exampleCount.addingReportingOverflow(examples)
+            exampleCount = overflow ? .max : sum
             return []
         case .rejected, .failed, .expired:
             try requireCollecting()
@@ -82,10 +88,28 @@ extension RoundRecord {
         case .abandoned(let reason):
             guard !phase.isFinal else { throw .roundOver(phase) }
             return abandon(reason, at: time)
+        case .nobodyLeft:
+            try requireCollecting()
+            guard accepted >= terms.minimum else {
+                return abandon(
+                    "too few updates: \(accepted) came, and no enrolled client is left that may join this attempt",
+                    at: time
+                )
+            }
+            return aggregate(cause: "no enrolled client is left that may join this attempt")
         case .clockWentBack:
             try requireCollecting()
             openedAt = time
             return wait(phase, at: time, terms: terms, cause: "the clock went back: the wait began anew")
+        case .timeGivenBack(let seconds, let cause):
+            try requireCollecting()
+            deadline += seconds
+            return [
+                .history(
+                    state: phase,
+                    cause: "\(cause) for \(Int(seconds.rounded(.up))) s: the deadline is that much later"
+                )
+            ]
         case .arrivalsForgotten:
             guard phase == .selecting, terms.policy == .uniform, drawn == nil else { return [] }
             // Those who had come were told to come again when the cohort is chosen: they are there for another choice.
@@ -115,10 +139,10 @@ extension RoundRecord {
             }
             return wait(.reporting, at: time, terms: terms, cause: "the selection deadline passed")
         case .reporting where terms.policy.isDrawn:
-            let awaited = (drawn ?? 0) - accepted - rejected - failed - expired
-            if awaited <= 0 && live == 0 && !terms.isSecret {
+            // While the drawn are still being counted more may come.
+            if let drawn, drawn <= accepted + rejected + failed + expired && live == 0 && !terms.isSecret {
                 guard accepted >= terms.minimum else {
-                    return abandon("too few updates: \(accepted) came from the \(drawn ?? 0) who were drawn", at: time)
+                    return abandon("too few updates: \(accepted) came from the \(drawn) who were drawn", at: time)
                 }
                 return aggregate(cause: "everyone who was drawn has reported")
             }

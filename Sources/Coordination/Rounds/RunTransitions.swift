@@ -1,3 +1,5 @@
+package import WireFormat
+
 /// What may happen to a run.
 package enum RunEvent: Equatable, Sendable {
     case started, paused, resumed, cancelled
@@ -9,7 +11,7 @@ package enum RunEvent: Equatable, Sendable {
 
 /// What must be done after a run's change.
 package enum RunEffect: Equatable, Sendable {
-    case history(state: String, cause: String)
+    case history(state: RunPhase, cause: String)
     /// The next round is due.
     case openRound
     /// What is open has no purpose any more.
@@ -25,31 +27,31 @@ extension RunRecord {
     package mutating func apply(_ event: RunEvent) throws(RoundError) -> [RunEffect] {
         switch event {
         case .started:
-            try become("running", from: ["created"])
+            try become(.running, from: [.created])
             return [.history(state: state, cause: "started by an operator"), .openRound]
         case .paused:
-            try become("paused", from: ["running"])
+            try become(.paused, from: [.running])
             return [.history(state: state, cause: "paused by an operator")]
         case .resumed:
-            try become("running", from: ["paused"])
+            try become(.running, from: [.paused])
             return [.history(state: state, cause: "resumed by an operator"), .openRound]
         case .cancelled:
-            try become("cancelled", from: ["created", "running", "paused"])
+            try become(.cancelled, from: [.created, .running, .paused])
             return [
                 .history(state: state, cause: "cancelled by an operator"),
                 .abandonRound(reason: "the run was cancelled"),
             ]
         case .finished(let cause):
-            try become("completed", from: ["running", "paused"])
+            try become(.completed, from: [.running, .paused])
             return [.history(state: state, cause: cause)]
         case .failed(let code, let cause):
-            try become("failed", from: ["running", "paused"])
+            try become(.failed, from: [.running, .paused])
             reason = code
             return [.history(state: state, cause: cause), .abandonRound(reason: cause)]
         }
     }
 
-    private mutating func become(_ next: String, from allowed: [String]) throws(RoundError) {
+    private mutating func become(_ next: RunPhase, from allowed: [RunPhase]) throws(RoundError) {
         guard allowed.contains(state) else { throw .wrongRunState(current: state, allowed: allowed) }
         state = next
     }

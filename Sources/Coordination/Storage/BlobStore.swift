@@ -1,5 +1,6 @@
 import CKernels
 package import Foundation
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -8,6 +9,8 @@ import Glibc
 /// Immutable files named by their SHA-256, and the spool of updates in progress.
 package struct BlobStore: Sendable {
     private let directory: String
+    /// Which files may be believed.
+    package let verifier = BlobVerifier()
     private let discarding = DispatchQueue(label: "martlet.discard", qos: .utility)
 
     /// Creates the directories where they are missing.
@@ -32,13 +35,19 @@ package struct BlobStore: Sendable {
         directory + "/blobs/" + sha256.prefix(2) + "/" + sha256
     }
 
+    /// Where updates and results lie until their round is over.
+    var spoolDirectory: String { directory + "/spool" }
+
     /// A file of the spool.
-    package func spoolPath(_ name: String) -> String { directory + "/spool/" + name }
+    package func spoolPath(_ name: String) -> String { spoolDirectory + "/" + name }
+
+    /// What an attempt's arithmetic comes to; its companions have this name and ``AggregationJob/resultSuffixes``.
+    func resultPath(run: String, round: Int, attempt: Int) -> String { spoolPath("\(run)-\(round)-\(attempt).result") }
 
     /// The names in the spool, without those that were discarded.
     package func spoolNames() -> [String] {
         discarding.sync {}
-        return (try? FileManager.default.contentsOfDirectory(atPath: spoolPath(""))) ?? []
+        return (try? FileManager.default.contentsOfDirectory(atPath: spoolDirectory)) ?? []
     }
 
     /// Removes files that nothing refers to any more, soon.
@@ -57,16 +66,22 @@ package struct BlobStore: Sendable {
         }
     }
 
+    /// Where the states of correlated noise lie.
+    var noiseDirectory: String { directory + "/noise" }
+
     /// The state of a run's correlated noise after a version.
-    package func noiseStatePath(run: String, version: Int) -> String { directory + "/noise/\(run)-\(version).state" }
+    package func noiseStatePath(run: String, version: Int) -> String { noiseDirectory + "/\(run)-\(version).state" }
 
     /// Writes bytes durably and gives their SHA-256.
     package func put(_ data: Data) throws -> String {
         let sha256 = Secrets.sha256(data)
         let target = path(sha256: sha256)
-        if FileManager.default.fileExists(atPath: target) { return sha256 }
-        try makeParent(of: target)
-        try Self.writeDurably(data, to: target)
+        // One of the same name may be damaged: it is written again.
+        if (try? SpooledFile.measure(target).sha256) != sha256 {
+            try makeParent(of: target)
+            try Self.writeDurably(data, to: target)
+        }
+        verifier.noteWritten(target)
         return sha256
     }
 
@@ -75,35 +90,96 @@ package struct BlobStore: Sendable {
         let target = path(sha256: sha256)
         try makeParent(of: target)
         try Self.renameDurably(spoolFile, to: target)
+        verifier.noteWritten(target)
     }
 
     /// Gives a synced spool file its second name among the blobs; the spool's name goes when the caller has committed.
+    ///
+    /// Nothing is read, however large it is. A blob that is there already, an equal model's or a damaged one, gives its name to this
+    /// file, whose bytes were hashed while they were written.
     package func link(spoolFile: String, sha256: String) throws {
         let target = path(sha256: sha256)
         try makeParent(of: target)
         Failpoint.reach()
-        guard Glibc.link(spoolFile, target) == 0 || errno == EEXIST else {
-            throw Self.failure("cannot link", spoolFile)
+        if Glibc.link(spoolFile, target) == 0 {
+            Failpoint.reach()
+            do { try Self.syncDirectory(of: target) } catch {
+                // A second sync may report success though the name is lost: the next try makes it again.
+                if unlink(target) != 0 { Self.unsynced.withLock { _ = $0.insert(target) } }
+                throw error
+            }
+        } else {
+            guard errno == EEXIST else { throw Self.failure(.link, spoolFile) }
+            try replace(target, by: spoolFile)
         }
-        Failpoint.reach()
-        try Self.syncDirectory(of: target)
+        verifier.noteWritten(target)
     }
 
+    private func replace(_ target: String, by spoolFile: String) throws {
+        if Self.isSameFile(target, spoolFile) {
+            guard Self.unsynced.withLock({ $0.contains(target) }) else { return }
+            guard unlink(target) == 0, Glibc.link(spoolFile, target) == 0 else {
+                throw Self.failure(.link, spoolFile)
+            }
+            try Self.syncDirectory(of: target)
+            return Self.unsynced.withLock { _ = $0.remove(target) }
+        }
+        let other = target + ".part-" + Secrets.identifier("w")
+        guard Glibc.link(spoolFile, other) == 0 else { throw Self.failure(.link, spoolFile) }
+        do {
+            try Self.renameDurably(other, to: target)
+        } catch {
+            unlink(other)
+            throw error
+        }
+    }
+
+    private static func isSameFile(_ first: String, _ second: String) -> Bool {
+        var (one, two) = (stat(), stat())
+        return stat(first, &one) == 0 && stat(second, &two) == 0 && one.st_ino == two.st_ino && one.st_dev == two.st_dev
+    }
+
+    /// Names that were made, and directories in which names were removed, whose sync has failed: a sync that only comes after that may
+    /// report success and write nothing.
+    private static let unsynced = Mutex<Set<String>>([])
+
     /// Writes a file so that it is whole or absent after any crash.
-    package static func writeDurably(_ data: Data, to path: String, mode: mode_t = 0o600) throws {
+    ///
+    /// Where the disk does not confirm it, it is written once more under another name: Linux says that a second sync of the
+    /// same file succeeds although its data are lost.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`; nothing is left of the new file then.
+    package static func writeDurably(
+        _ data: Data,
+        to path: String,
+        mode: mode_t = 0o600,
+        role: StorageFailure.Role? = nil
+    ) throws {
+        do {
+            try writeOnce(data, to: path, mode: mode, role: role)
+        } catch let error as CoordinationError where error.storage?.action == .sync {
+            try writeOnce(data, to: path, mode: mode, role: role)
+        }
+    }
+
+    private static func writeOnce(
+        _ data: Data,
+        to path: String,
+        mode: mode_t,
+        role: StorageFailure.Role?
+    ) throws {
         let partial = path + ".part-" + Secrets.identifier("w")
         let descriptor = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
-        guard descriptor >= 0 else { throw failure("cannot create", partial) }
-        guard data.withUnsafeBytes({ write($0, to: descriptor) }) else {
-            let problem = failure("cannot write", partial)
-            close(descriptor)
+        guard descriptor >= 0 else { throw failure(.create, partial, role) }
+        do {
+            defer { close(descriptor) }
+            guard data.withUnsafeBytes({ write($0, to: descriptor) }) else { throw failure(.write, partial, role) }
+            guard fsync(descriptor) == 0 else { throw failure(.sync, partial, role) }
+            try renameDurably(partial, to: path, role: role)
+        } catch {
             unlink(partial)
-            throw problem
+            throw error
         }
-        let synced = fsync(descriptor)
-        close(descriptor)
-        guard synced == 0 else { throw failure("cannot sync", partial) }
-        try renameDurably(partial, to: path)
     }
 
     /// Writes all bytes, in as many calls as it takes.
@@ -128,20 +204,69 @@ package struct BlobStore: Sendable {
     }
 
     /// Renames and syncs the directory.
-    package static func renameDurably(_ source: String, to target: String) throws {
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`. Then the file has its old name, or the new one, which might
+    ///   not survive a power cut.
+    package static func renameDurably(
+        _ source: String,
+        to target: String,
+        role: StorageFailure.Role? = nil
+    ) throws {
         Failpoint.reach()
-        guard rename(source, target) == 0 else { throw failure("cannot rename", source) }
+        guard rename(source, target) == 0 else { throw failure(.rename, source, role) }
         Failpoint.reach()
-        try syncDirectory(of: target)
+        try syncDirectory(of: target, role: role)
+    }
+
+    /// Removes files for good: none of them comes back after a power cut.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`.
+    static func removeDurably(_ paths: [String], in directory: String) throws {
+        let role = StorageFailure.Role(path: paths.first ?? directory + "/")
+        var isChanged = false
+        for path in paths {
+            if unlink(path) == 0 {
+                isChanged = true
+            } else if errno != ENOENT {
+                let failure = failure(.remove, path)
+                // What was removed before is not for good yet.
+                if isChanged { distrust(directory) }
+                throw failure
+            }
+        }
+        let isDoubted = unsynced.withLock { $0.contains(directory) }
+        guard isChanged || isDoubted else { return }
+        do {
+            if isDoubted { try change(directory, role: role) }
+            try syncDirectory(directory, role: role)
+        } catch {
+            distrust(directory)
+            throw error
+        }
+        if isDoubted { unsynced.withLock { _ = $0.remove(directory) } }
+    }
+
+    /// Notes that names which were removed from a directory may still be on the disk.
+    ///
+    /// The next removal there, of whatever, brings them to it. A start notes it of the directories where that matters, since an earlier process may have died over it.
+    static func distrust(_ directory: String) { unsynced.withLock { _ = $0.insert(directory) } }
+
+    /// Changes a directory, so that its next sync has something to write.
+    private static func change(_ directory: String, role: StorageFailure.Role) throws {
+        let path = directory + "/.sync"
+        let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw failure(.create, path, role) }
+        close(file)
+        guard unlink(path) == 0 else { throw failure(.remove, path, role) }
     }
 
     /// Gives a finished directory its name, once everything in it is on the disk.
     package static func publishDirectory(_ partial: String, as target: String) throws {
         let descriptor = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw failure("cannot open", partial) }
+        guard descriptor >= 0 else { throw failure(.open, partial) }
         defer { close(descriptor) }
         // One call for all files, however many.
-        guard martlet_sync_file_system(descriptor) == 0 else { throw failure("cannot sync", partial) }
+        guard martlet_sync_file_system(descriptor) == 0 else { throw failure(.sync, partial) }
         try renameDurably(partial, to: URL(fileURLWithPath: target).path)
     }
 
@@ -154,9 +279,9 @@ package struct BlobStore: Sendable {
     /// - Throws: ``CoordinationError`` with code `storage_failed` when something cannot be moved or synced.
     package static func publishContents(of partial: String, in target: String, last: String) throws {
         let descriptor = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw failure("cannot open", partial) }
+        guard descriptor >= 0 else { throw failure(.open, partial) }
         defer { close(descriptor) }
-        guard martlet_sync_file_system(descriptor) == 0 else { throw failure("cannot sync", partial) }
+        guard martlet_sync_file_system(descriptor) == 0 else { throw failure(.sync, partial) }
         let names = try FileManager.default.contentsOfDirectory(atPath: partial).sorted()
         for name in names.filter({ $0 != last }) + names.filter({ $0 == last }) {
             try renameDurably(partial + "/" + name, to: URL(fileURLWithPath: target + "/" + name).path)
@@ -164,21 +289,48 @@ package struct BlobStore: Sendable {
         try FileManager.default.removeItem(atPath: partial)
     }
 
-    private static func syncDirectory(of target: String) throws {
-        let parent = open((target as NSString).deletingLastPathComponent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard parent >= 0 else { throw failure("cannot open the directory of", target) }
-        fsync(parent)
-        close(parent)
+    static func syncDirectory(of target: String, role: StorageFailure.Role? = nil) throws {
+        try syncDirectory((target as NSString).deletingLastPathComponent, role: role ?? .init(path: target))
+    }
+
+    /// Brings a directory's names to the disk.
+    ///
+    /// Some file systems know no such call (EINVAL, ENOTSUP); `martlet doctor` warns of them.
+    static func syncDirectory(_ path: String, role: StorageFailure.Role) throws {
+        let directory = open(path.isEmpty ? "." : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw failure(.open, path, role) }
+        defer { close(directory) }
+        guard fsync(directory) == 0 || errno == EINVAL || errno == ENOTSUP else { throw failure(.sync, path, role) }
+    }
+
+    /// Why names in the data directory cannot be brought to the disk; `nil` where they can.
+    package func directorySyncProblem() -> StorageFailure? {
+        let place = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard place >= 0 else { return StorageFailure(.open, path: directory, role: .directory) }
+        defer { close(place) }
+        guard fsync(place) != 0 else { return nil }
+        return StorageFailure(.sync, path: directory, role: .directory)
     }
 
     private func makeParent(of path: String) throws {
-        try FileManager.default.createDirectory(
-            atPath: (path as NSString).deletingLastPathComponent,
-            withIntermediateDirectories: true
-        )
+        let parent = (path as NSString).deletingLastPathComponent
+        guard mkdir(parent, 0o700) == 0 else {
+            guard errno == EEXIST else { throw Self.failure(.create, parent, .model) }
+            return
+        }
+        do {
+            try Self.syncDirectory(of: parent, role: .model)
+        } catch {
+            // So that the next one makes it, and waits for it, again.
+            rmdir(parent)
+            throw error
+        }
     }
 
-    static func failure(_ what: String, _ path: String) -> CoordinationError {
-        CoordinationError(.unavailable, "storage_failed", "\(what) \(path): \(String(cString: strerror(errno)))")
-    }
+    /// The error of a call that has just failed; reads `errno`.
+    package static func failure(
+        _ action: StorageFailure.Action,
+        _ path: String,
+        _ role: StorageFailure.Role? = nil
+    ) -> CoordinationError { StorageFailure(action, path: path, role: role).error }
 }

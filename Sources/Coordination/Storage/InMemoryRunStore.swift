@@ -6,6 +6,7 @@ package final class InMemoryRunStore: RunStore {
         var populations: [String: PopulationRecord] = [:]
         var tokens: [String: TokenRecord] = [:]
         var clients: [String: ClientRecord] = [:]
+        var clientOrder: [String] = []
         var runs: [String: RunRecord] = [:]
         /// In the order in which they opened.
         var rounds: [RoundRecord] = []
@@ -30,7 +31,10 @@ package final class InMemoryRunStore: RunStore {
                 case .population(let record): tables.populations[record.id] = record
                 case .token(let record): tables.tokens[record.hash] = record
                 case .deleteToken(let hash): tables.tokens[hash] = nil
-                case .client(let record): tables.clients[record.id] = record
+                case .client(let record):
+                    if tables.clients.updateValue(record, forKey: record.id) == nil {
+                        tables.clientOrder.append(record.id)
+                    }
                 case .run(let record): tables.runs[record.id] = record
                 case .round(let record):
                     let place = tables.rounds.lastIndex {
@@ -61,7 +65,7 @@ package final class InMemoryRunStore: RunStore {
             var state = StoredState()
             state.populations = tables.populations.values.sorted { $0.id < $1.id }
             state.tokens = tables.tokens.values.sorted { $0.hash < $1.hash }
-            state.clients = tables.clients.values.sorted { $0.id < $1.id }
+            state.clients = tables.clientOrder.compactMap { tables.clients[$0] }
             state.runs = tables.runs.values.sorted { $0.id < $1.id }
             state.rounds = tables.rounds
             state.assignments = tables.assignments.values.sorted { $0.id < $1.id }
@@ -78,15 +82,30 @@ package final class InMemoryRunStore: RunStore {
         }
     }
 
+    package func participations(clients: [String]) throws -> [ParticipationRecord] {
+        let wanted = Set(clients)
+        return tables.withLock { tables in
+            ParticipationRecord.counted(tables.assignments.values.filter { wanted.contains($0.clientId) })
+        }
+    }
+
     package func assignment(_ id: String) throws -> AssignmentRecord? {
         tables.withLock { $0.assignments[id] }
     }
 
-    package func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow] {
+    package func history(
+        run: String,
+        round: Int,
+        assignments: Bool,
+        from place: Int,
+        limit: Int
+    ) throws -> [HistoryRow] {
         tables.withLock {
-            $0.history.filter { row in
-                row.runId == run && row.round == round && (assignments || row.assignmentId == nil)
-            }
+            Array(
+                $0.history.filter { row in
+                    row.runId == run && row.round == round && (assignments || row.assignmentId == nil)
+                }.dropFirst(place).prefix(limit)
+            )
         }
     }
 

@@ -44,11 +44,12 @@ final class ModelWriter: @unchecked Sendable {
         header = SafetensorsWriter.header(for: layout, metadata: metadata)
         parameterCount = layout.parameterCount
         descriptor = open(partialPath, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw BlobStore.failure("cannot create", partialPath) }
+        guard descriptor >= 0 else { throw BlobStore.failure(.create, partialPath) }
         // File systems that reserve nothing say so, and find out while writing.
-        guard martlet_reserve(descriptor, 0, Int64(byteCount)) == 0 || ![ENOSPC, EFBIG].contains(errno) else {
-            throw BlobStore.failure("cannot reserve \(byteCount) bytes for", partialPath)
-        }
+        guard
+            martlet_reserve(descriptor, 0, Int64(byteCount)) == 0
+                || ![ENOSPC, EDQUOT, EFBIG, EIO, EROFS].contains(errno)
+        else { throw BlobStore.failure(.reserve, partialPath) }
         header.withUnsafeBytes {
             write($0, at: 0)
             hash.update(bufferPointer: $0)
@@ -110,16 +111,21 @@ final class ModelWriter: @unchecked Sendable {
     /// Waits for the disk and gives the file its name, after every block has come.
     ///
     /// - Returns: The SHA-256 of the file, in hexadecimal.
-    /// - Throws: ``CoordinationError`` with code `storage_failed`.
+    /// - Throws: ``CoordinationError`` with code `storage_failed`; the file is gone then, under both names.
     func finish() throws -> String {
         let failure = progress.withLock { progress in
             precondition(progress.hashedCount == parameterCount, "blocks are missing")
             return progress.failure
         }
         if let failure { throw failure }
-        guard fdatasync(descriptor) == 0 else { throw BlobStore.failure("cannot sync", partialPath) }
-        try BlobStore.renameDurably(partialPath, to: path)
-        return Secrets.hexadecimal(hash.finalize())
+        guard fdatasync(descriptor) == 0 else { throw BlobStore.failure(.sync, partialPath) }
+        do {
+            try BlobStore.renameDurably(partialPath, to: path)
+        } catch {
+            unlink(path)
+            throw error
+        }
+        return hash.finalize().hexadecimal
     }
 
     private static func takeNext(_ progress: inout Progress) -> Range<Int>? {
@@ -138,7 +144,7 @@ final class ModelWriter: @unchecked Sendable {
 
     private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
         guard !BlobStore.write(bytes, to: descriptor, at: offset) else { return }
-        let failure = BlobStore.failure("cannot write", partialPath)
+        let failure = BlobStore.failure(.write, partialPath)
         progress.withLock { $0.failure = $0.failure ?? failure }
     }
 }

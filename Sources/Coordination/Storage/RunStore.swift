@@ -1,3 +1,5 @@
+import WireFormat
+
 /// One change of the durable state; a list of them is one transaction.
 package enum StoreChange: Sendable {
     case population(PopulationRecord)
@@ -17,6 +19,69 @@ package enum StoreChange: Sendable {
     case updateScore(UpdateScoreRecord)
 }
 
+/// How often one client was given work in one run.
+package struct ParticipationRecord: Equatable, Sendable {
+    package var runId: String
+    package var clientId: String
+    /// Assignments to train, and the round of the last of them.
+    package var trainings: Int
+    package var lastRound: Int
+    /// Assignments to evaluate.
+    package var evaluations: Int
+
+    package init(runId: String, clientId: String, trainings: Int, lastRound: Int, evaluations: Int) {
+        self.runId = runId
+        self.clientId = clientId
+        self.trainings = trainings
+        self.lastRound = lastRound
+        self.evaluations = evaluations
+    }
+}
+
+/// How many assignments of a round ended badly with one code.
+package struct RefusalCount: Equatable, Sendable {
+    package var runId: String
+    package var round: Int
+    package var code: String
+    package var count: Int
+
+    package init(runId: String, round: Int, code: String, count: Int) {
+        self.runId = runId
+        self.round = round
+        self.code = code
+        self.count = count
+    }
+}
+
+extension RunStore {
+    /// By way of the whole state, for stores that hold it in memory anyway.
+    package func loadForStart() throws -> StoredState {
+        var state = try load()
+        state.participations = ParticipationRecord.counted(state.assignments)
+        state.refusals = state.assignments.filter { $0.state == .rejected || $0.state == .failed }.map {
+            RefusalCount(runId: $0.runId, round: $0.round, code: $0.code ?? "unknown", count: 1)
+        }
+        return state
+    }
+}
+
+extension ParticipationRecord {
+    /// What a list of assignments comes to.
+    static func counted(_ assignments: some Sequence<AssignmentRecord>) -> [ParticipationRecord] {
+        // Further turns in an attempt are the same participation.
+        Dictionary(grouping: assignments.filter { $0.turn == 1 }) { [$0.runId, $0.clientId] }.map { key, records in
+            let rounds = records.map(\.round).filter { $0 > 0 }
+            return ParticipationRecord(
+                runId: key[0],
+                clientId: key[1],
+                trainings: rounds.count,
+                lastRound: rounds.max() ?? 0,
+                evaluations: records.count - rounds.count
+            )
+        }
+    }
+}
+
 /// Everything that the coordinator holds in memory, read once at start.
 package struct StoredState: Sendable {
     package var populations: [PopulationRecord] = []
@@ -26,6 +91,9 @@ package struct StoredState: Sendable {
     /// In the order in which they opened.
     package var rounds: [RoundRecord] = []
     package var assignments: [AssignmentRecord] = []
+    /// What all assignments come to; where a start reads, of ``assignments`` only those that still matter may be there.
+    package var participations: [ParticipationRecord] = []
+    package var refusals: [RefusalCount] = []
     package var modelVersions: [ModelVersionRecord] = []
     package var modelMetrics: [ModelMetricsRecord] = []
     /// When attempts began to report and to aggregate, oldest first.
@@ -37,25 +105,32 @@ package struct StoredState: Sendable {
     package init() {}
 }
 
-/// Where the coordinator's state is durable.
-///
-/// `commit` returns after the changes would survive a power cut, all or none of them. Everything that several servers
-/// would share goes through this protocol.
-package protocol RunStore: Sendable {
-    /// Applies the changes in one transaction: records are inserted or replaced by their keys, ledger, history and
-    /// audit rows only appended.
-    func commit(_ changes: [StoreChange]) throws
-
+/// What of the coordinator's state is stored, to read.
+package protocol StoreReading: Sendable {
     /// Reads the whole state.
     func load() throws -> StoredState
+
+    /// Reads what a coordinator starts from: assignments of open rounds, and what all of them come to.
+    ///
+    /// - Complexity: Not in the number of assignments of rounds that are over.
+    func loadForStart() throws -> StoredState
+
+    /// How often each of the clients was given work, by run; nothing for those that never were.
+    func participations(clients: [String]) throws -> [ParticipationRecord]
 
     /// One assignment, also of a round that is long over.
     func assignment(_ id: String) throws -> AssignmentRecord?
 
     /// The state changes of one round (all attempts), or of the run itself for round 0, oldest first.
     ///
-    /// With `assignments` those of its assignments too.
-    func history(run: String, round: Int, assignments: Bool) throws -> [HistoryRow]
+    /// With `assignments` those of its assignments too; `limit` of them at most, after the first `place` ones.
+    func history(
+        run: String,
+        round: Int,
+        assignments: Bool,
+        from place: Int,
+        limit: Int
+    ) throws -> [HistoryRow]
 
     /// The last state changes of all runs, newest first.
     func recentHistory(limit: Int) throws -> [HistoryRow]
@@ -71,4 +146,30 @@ package protocol RunStore: Sendable {
 
     /// How far one client's updates stood out, the latest first, at most so many.
     func updateScores(client: String, limit: Int) throws -> [UpdateScoreRecord]
+}
+
+/// Where the coordinator's state is durable.
+///
+/// `commit` returns after the changes would survive a power cut, all or none of them. Everything that several servers
+/// would share goes through this protocol.
+package protocol RunStore: StoreReading {
+    /// Applies the changes in one transaction: records are inserted or replaced by their keys, ledger, history and
+    /// audit rows only appended.
+    ///
+    /// - Throws: ``StoreFailure``; with cause `unsettled` nothing was tried, since `wasLastCommitStored()` has not answered yet about
+    ///   an earlier transaction.
+    func commit(_ changes: [StoreChange]) throws
+
+    /// After ``commit(_:)`` has failed: whether its changes are stored all the same.
+    ///
+    /// A disk may keep a transaction and fail to say so. The store is opened again and asked; nothing may be committed before it
+    /// has answered.
+    ///
+    /// - Throws: ``StoreFailure`` where it cannot be read now.
+    func wasLastCommitStored() throws -> Bool
+}
+
+extension RunStore {
+    /// A store whose failed transactions leave nothing.
+    package func wasLastCommitStored() throws -> Bool { false }
 }

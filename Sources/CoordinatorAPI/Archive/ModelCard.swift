@@ -8,11 +8,23 @@ struct ModelCard {
     /// The round that made the version; `nil` for the initial model.
     var round: RoundView?
     var population: PopulationView
+    /// What is proven of everything that was released up to the version and its measurements.
+    var claim: PrivacyClaim?
+    /// The models of other runs that the version builds on, the nearest first.
+    var bases: [Base] = []
+
+    /// A model that the archive holds, or that one in it began from.
+    struct Base {
+        var run: RunView
+        var version: Int
+        var population: PopulationView
+        var claim: PrivacyClaim?
+    }
 
     /// The card as Markdown.
     var text: String {
         """
-        # \(run.name), version \(version.version)
+        # \(MarkdownText.escaped(run.name)), version \(version.version)
 
         \(introduction)
 
@@ -25,7 +37,7 @@ struct ModelCard {
 
         ## Data
 
-        Texts or records of the population "\(population.name)". They stayed with the clients; the server saw updates only.
+        Texts or records of the population "\(MarkdownText.escaped(population.name))". They stayed with the clients; the server saw updates only.
         \(cohort)
 
         ## Algorithm
@@ -34,7 +46,7 @@ struct ModelCard {
 
         ## Privacy
 
-        \(privacy)
+        \(privacy)\(basis)
 
         ## Measured
 
@@ -57,6 +69,11 @@ struct ModelCard {
         let cap =
             cohort.maxParticipations > 0
             ? ", and no client took part more than \(cohort.maxParticipations) times in the run" : ""
+        // How many came is what the claim keeps secret: those who know who else came would know the rest.
+        guard !run.specification.privacy.hasSecretDraw else {
+            return "Each client was in a round by a secret draw with probability \(cohort.samplingRate ?? 0); how many "
+                + "were is not told."
+        }
         return "Each round wanted \(cohort.goal) updates; the last one had \(round.accepted)\(cap)."
     }
 
@@ -73,30 +90,54 @@ struct ModelCard {
 
     private var privacy: String {
         let terms = run.specification.privacy
-        guard terms.mode != "none" else {
+        guard terms.mode != .none else {
             return
                 "No differential privacy: updates were not noised, and the model may remember what it was trained on."
         }
-        guard version.version > 0, let epsilon = round?.epsilon, let budget = population.budget else {
-            return "Nothing was released yet."
+        guard let claim, let budget = population.budget else {
+            return "Nothing was released of the population by the time of this version."
         }
-        let relation = terms.mode == "local" ? "replace_one" : budget.relation
-        let trust =
-            terms.mode == "local"
-            ? "each client noised its update itself, so nobody else need be trusted"
-            : "the server clipped and noised the sum, and must be trusted until then"
+        let amplification =
+            claim.amplification == .none ? "without amplification" : "amplified by \(claim.amplification) sampling"
+        let relations = claim.relations.map { "`\($0)`" }.joined(separator: " and ")
         return """
-            Differentially private at the level of one **\(budget.unit)**: with this version, everything that was \
-            released of the population is **(ε = \(epsilon), δ = \(budget.delta))**, relation `\(relation)`, \
-            by the accountant `\(budget.accountant)`. Mechanism: \(terms.mechanism), mode `\(terms.mode)`: \(trust). \
-            Clipping norm \(terms.clipping.norm), noise multiplier \(terms.noiseMultiplier). The population's budget is \
-            ε = \(budget.epsilon).
+            Differentially private at the level of one **\(claim.unit)**. With this version and what was measured of it, \
+            everything that was released of the population, by all its runs, is **(ε = \(claim.epsilon), δ = \
+            \(claim.delta))**, relation \(relations), \(amplification), by the accountant `\(claim.accountant)`. \
+            \(claim.protection)
+
+            Mechanism of this run: \(terms.mechanism), mode `\(terms.mode)`, clipping norm \(terms.clipping.norm), noise \
+            multiplier \(terms.noiseMultiplier). The population's budget is ε = \(budget.epsilon), δ = \(budget.delta). The \
+            claim is of the first \(claim.ledgerRows ?? 0) rows of the population's ledger; later versions and other runs add to it.
             """
+    }
+
+    /// What is promised of what the version builds on: its own claim says nothing of it.
+    private var basis: String {
+        guard !bases.isEmpty else { return "" }
+        let items = bases.map { base in
+            let name =
+                "version \(base.version) of run `\(base.run.id)` (\(MarkdownText.escaped(base.run.name))), population "
+                + "\"\(MarkdownText.escaped(base.population.name))\""
+            guard base.version > 0 else {
+                return "- \(name): an initial model, of which nothing was learned from clients."
+            }
+            guard base.run.specification.privacy.mode != .none, let claim = base.claim else {
+                return "- \(name): **none**. It was trained without noise, and may remember what it was trained on."
+            }
+            return
+                "- \(name): (ε = \(claim.epsilon), δ = \(claim.delta)) at the level of one \(claim.unit), for its own population."
+        }
+        return
+            "\n\nThe version builds on models of other runs, and what is said above is not said of their data. Their own claims:\n\n"
+            + items.joined(separator: "\n")
     }
 
     private var measurements: String {
         let rows = (version.metrics ?? [:]).sorted { $0.key < $1.key }.flatMap { source, values in
-            values.sorted { $0.key < $1.key }.map { "| \(source) | \($0.key) | \($0.value) |" }
+            values.sorted { $0.key < $1.key }.map {
+                "| \(MarkdownText.escaped(source)) | \(MarkdownText.escaped($0.key)) | \($0.value) |"
+            }
         }
         guard !rows.isEmpty else { return "Nothing was measured of this version." }
         return (["| source | metric | value |", "|---|---|---|"] + rows).joined(separator: "\n")

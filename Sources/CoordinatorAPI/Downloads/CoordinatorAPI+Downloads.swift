@@ -12,11 +12,14 @@ extension CoordinatorAPI {
 
     private func weights(_ request: ServerRequest) async throws -> ServerResponse {
         try await requireReader(request)
-        let names = [UpdateEncoding.f32.rawValue] + ModelVariant.encodings.map(\.rawValue)
-        let encoding = try request.choice("encoding", of: names)
+        let encoding = try request.choice(
+            "encoding",
+            among: [.f32] + ModelVariant.encodings,
+            default: UpdateEncoding.f32
+        )
         let version = try await model(request)
-        guard request.parameters["version"] != "latest" else {
-            let query = encoding == UpdateEncoding.f32.rawValue ? "" : "?encoding=" + encoding
+        guard request.parameters["version"] != Coordinator.latestVersion else {
+            let query = encoding == .f32 ? "" : "?encoding=\(encoding.rawValue)"
             return ServerResponse(status: 307, headers: [.location: version.url + query])
         }
         let response = try await file(of: version, as: encoding, request)
@@ -32,15 +35,69 @@ extension CoordinatorAPI {
 
     private func file(
         of version: ModelVersionView,
-        as encoding: String,
+        as encoding: UpdateEncoding,
         _ request: ServerRequest
     ) async throws -> ServerResponse {
-        guard let encoding = UpdateEncoding(rawValue: encoding), encoding != .f32 else {
+        guard encoding != .f32 else {
+            try await verify(version)
             return try bulk(sha256: version.sha256, byteCount: version.bytes, request)
         }
-        let path = coordinator.blobs.path(sha256: version.sha256)
-        let variant = try await variants.file(of: version.sha256, at: path, as: encoding)
+        let variant = try await variant(
+            of: version.sha256,
+            Self.owner(of: version),
+            as: encoding,
+            isNeeded: coordinator.needsModel(run: version.run, version: version.version)
+        )
         return try bulk(sha256: variant.sha256, byteCount: variant.byteCount, path: variant.path, request)
+    }
+
+    /// A model in fewer bits, made of a file that was hashed before.
+    ///
+    /// - Parameters:
+    ///   - sha256: The model's hash.
+    ///   - owner: What the model is for, in words.
+    ///   - encoding: How it is written.
+    ///   - isNeeded: Whether devices need it now: then its making waits for no other that callers ask for out of interest.
+    /// - Returns: Its file.
+    /// - Throws: ``CoordinationError`` as ``ModelVariants/file(of:at:as:isNeeded:)`` and the verification of the model do.
+    func variant(
+        of sha256: String,
+        _ owner: String,
+        as encoding: UpdateEncoding,
+        isNeeded: Bool = true
+    ) async throws -> ModelVariants.File {
+        if try await !variants.isKnown(sha256, as: encoding) { try await verify(sha256, owner, isNeeded: isNeeded) }
+        return try await variants.file(
+            of: sha256,
+            at: coordinator.blobs.path(sha256: sha256),
+            as: encoding,
+            isNeeded: isNeeded
+        )
+    }
+
+    /// What a version's file is, in words.
+    private static func owner(of version: ModelVersionView) -> String {
+        "the model file of version \(version.version) of run \(version.run)"
+    }
+
+    /// Refuses a version whose file is not what was published; one that no device needs now is hashed behind those that they do.
+    func verify(_ version: ModelVersionView) async throws {
+        guard !coordinator.blobs.verifier.isVerified(coordinator.blobs.path(sha256: version.sha256)) else { return }
+        try await verify(
+            version.sha256,
+            Self.owner(of: version),
+            isNeeded: coordinator.needsModel(run: version.run, version: version.version)
+        )
+    }
+
+    /// Refuses what is not the file of that hash; it is hashed when it is sent for the first time since the server started.
+    func verify(_ sha256: String, _ owner: String, isNeeded: Bool = true) async throws {
+        try await coordinator.blobs.verifier.verify(
+            coordinator.blobs.path(sha256: sha256),
+            sha256: sha256,
+            owner: owner,
+            isNeeded: isNeeded
+        )
     }
 
     /// The safetensors file, whole or the range asked for; it never changes, so its hash is its tag.

@@ -64,7 +64,7 @@ final class LimitedSink: BodySink {
     var written: SpoolFile { file.withLock { $0 } }
 
     func write(_ bytes: UnsafeRawBufferPointer) throws {
-        try lease?.check()
+        try lease?.check(bytes.count)
         try file.withLock { file in
             guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
             try file.write(bytes)

@@ -1,3 +1,4 @@
+import Coordination
 import Dispatch
 
 /// Threads for what reads whole files, so that it holds up no thread that serves requests.
@@ -5,8 +6,6 @@ enum DiskQueue {
     private static let queue = DispatchQueue(label: "martlet.disk", attributes: .concurrent)
 
     static func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
-        try await withCheckedThrowingContinuation { continuation in
-            queue.async { continuation.resume(with: Swift.Result { try body() }) }
-        }
+        try await queue.result(of: body)
     }
 }

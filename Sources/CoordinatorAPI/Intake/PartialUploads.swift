@@ -80,15 +80,19 @@ final class PartialUpload: BodySink {
     }
 
     /// How many bytes have arrived so far.
-    var offset: Int {
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`: what was acknowledged may be there all the same.
+    func offset() throws -> Int {
         var status = stat()
-        return stat(path, &status) == 0 ? Int(status.st_size) : 0
+        if stat(path, &status) == 0 { return Int(status.st_size) }
+        guard errno == ENOENT else { throw BlobStore.failure(.open, path, .update) }
+        return 0
     }
 
     /// Whether the upload is complete and being judged.
     var isFinishing: Bool { state.withLock { $0.isFinishing } }
 
-    /// Opens the file to go on at an offset, which must be ``offset``.
+    /// Opens the file to go on at an offset, which must be ``offset()``.
     ///
     /// - Parameters:
     ///   - offset: Where the request's bytes go.
@@ -116,7 +120,7 @@ final class PartialUpload: BodySink {
         // Whoever takes the upload over waits for this lock: afterwards no byte of this request is written.
         try state.withLock { state in
             guard !state.isOver, let file = state.file else { throw Self.takenOver }
-            try state.lease?.check()
+            try state.lease?.check(bytes.count)
             guard file.byteCount + bytes.count <= state.byteLimit else { throw BodySpool.tooLarge(state.byteLimit) }
             try file.write(bytes)
         }
@@ -141,6 +145,7 @@ final class PartialUpload: BodySink {
             guard !state.isOver, let file = state.file else { throw Self.takenOver }
             Failpoint.reach()
             guard rename(self.path, path) == 0 else {
+                guard errno == ENOENT else { throw StorageFailure(.rename, path: self.path).error }
                 throw CoordinationError(.gone, "round_closed", "the upload was removed: its assignment has ended")
             }
             state.isFinishing = true
@@ -166,7 +171,9 @@ final class PartialUpload: BodySink {
         state.withLock { state in
             state.isOver = true
             // Space that was reserved for what did not come is given back.
-            if !state.isFinishing { state.file?.trim() }
+            if !state.isFinishing, let file = state.file {
+                if file.byteCount == 0 { unlink(path) } else { file.trim() }
+            }
             state.file = nil
             state.lease?.release()
             state.lease = nil

@@ -10,6 +10,8 @@ enum UpdateAdmission {
     struct Admitted {
         var exampleCount: Int
         var metrics: [String: Double]
+        /// Of the decoded values.
+        var squaredNorm: Double
     }
 
     /// Checks names, shapes, dtypes and metadata, then the values in one vectorised pass.
@@ -32,17 +34,27 @@ enum UpdateAdmission {
                 throw UpdateFormatError("not_finite", "the update's norm is not finite")
             }
             try AnalyticsAdmission.check(path, terms.answer)
-            return Admitted(exampleCount: min(examples, terms.exampleCap), metrics: sums(file.metadata))
+            return Admitted(
+                exampleCount: min(examples, terms.exampleCap ?? .max),
+                metrics: try sums(file.metadata, exampleCount: examples, terms),
+                squaredNorm: squares
+            )
         } catch let error as UpdateFormatError {
             throw CoordinationError(.unprocessable, error.code, error.description)
         }
     }
 
     private static func checkMetadata(_ metadata: [String: String], _ terms: UploadTerms) throws -> Int {
-        if let kind = metadata["kind"], kind != terms.kind {
+        if let kind = metadata[UpdateMetadata.kind], kind != terms.kind.rawValue {
             throw UpdateFormatError("kind_mismatch", "the run asks for kind '\(terms.kind)', not '\(kind.prefix(40))'")
         }
-        if let base = metadata["base"], base != terms.baseSHA256 {
+        guard let base = metadata[UpdateMetadata.base] else {
+            throw UpdateFormatError(
+                "base_missing",
+                "the update's metadata must name the model that it started from: base, the assignment's model.sha256"
+            )
+        }
+        guard base == terms.baseSHA256 else {
             throw UpdateFormatError(
                 "base_mismatch",
                 "the update started from another model: base is \(base.prefix(80))"
@@ -55,9 +67,7 @@ enum UpdateAdmission {
                     + "was within privacy.clipping.norm before it was clipped, 1 or 0"
             )
         }
-        guard let examples = Int(metadata["num_examples"] ?? "1"), (1...1_000_000_000).contains(examples) else {
-            throw UpdateFormatError("metadata_invalid", "num_examples must be a whole number of 1 or more")
-        }
+        let examples = try count(metadata, terms)
         guard examples >= terms.minimumExamples else {
             throw UpdateFormatError(
                 "too_few_examples",
@@ -67,13 +77,53 @@ enum UpdateAdmission {
         return examples
     }
 
+    /// What the update stands for, in the run's unit: the two do not mix where they weigh.
+    private static func count(_ metadata: [String: String], _ terms: UploadTerms) throws -> Int {
+        let wanted = UpdateMetadata.count(terms.weightUnit)
+        let other = UpdateMetadata.count(terms.weightUnit.other)
+        if metadata[wanted] == nil, metadata[other] != nil, terms.weighsByCount {
+            throw UpdateFormatError(
+                "weight_unit_mismatch",
+                "the update says \(other) and not \(wanted), which the run weighs by: aggregation.weight_unit is "
+                    + terms.weightUnit.rawValue
+            )
+        }
+        let name = metadata[wanted] == nil && metadata[other] != nil ? other : wanted
+        // With privacy a device whose data gave nothing weighs 0.
+        let least = min(1, terms.minimumExamples)
+        guard let count = Int(metadata[name] ?? "1"), (least...UpdateMetadata.countLimit).contains(count) else {
+            throw UpdateFormatError(
+                "metadata_invalid",
+                "\(name) must be a whole number from \(least) to \(UpdateMetadata.countLimit)"
+            )
+        }
+        return count
+    }
+
     /// Decimal sums of metrics among the metadata; what is not one is not the server's business.
-    private static func sums(_ metadata: [String: String]) -> [String: Double] {
+    private static func sums(
+        _ metadata: [String: String],
+        exampleCount: Int,
+        _ terms: UploadTerms
+    ) throws -> [String: Double] {
+        // Nobody keeps those of a private run.
+        guard terms.judgesMetrics else { return [:] }
+        let counts = WeightUnit.allCases.map(UpdateMetadata.count)
         var result: [String: Double] = [:]
-        for name in metadata.keys.sorted() where name != "num_examples" && result.count < MetricSums.nameLimit {
-            guard let value = metadata[name].flatMap({ Double($0) }), MetricSums.admits(name, value) else { continue }
+        for name in metadata.keys.sorted() where !counts.contains(name) && result.count < MetricSums.nameLimit {
+            guard let value = metadata[name].flatMap({ Double($0) }) else { continue }
+            guard MetricSums.admits(name, value) else {
+                guard MetricSums.isKnown(name) else { continue }
+                throw implausible("\(name) is not finite or over 2^40")
+            }
             result[name] = value
         }
-        return result
+        // Sums over examples are judged by what they say they are over; without it by the update's own count.
+        if let fault = MetricSums.implausible(result, exampleCount: exampleCount) { throw implausible(fault) }
+        return MetricSums.counted(result)
+    }
+
+    private static func implausible(_ fault: String) -> UpdateFormatError {
+        UpdateFormatError("metrics_implausible", "the sums that came with the update cannot be: \(fault)")
     }
 }

@@ -4,22 +4,24 @@ import Synchronization
 
 /// How many bytes of updates may be on their way in at the same time; more are sent away before their bodies.
 ///
-/// An assignment has room for one upload, and no longer than its update is wanted: else one client could take all of the
-/// room by uploads that it begins again and again, and keep it by sending as slowly as the server allows.
+/// An assignment has room for one upload, and no longer than its update is wanted. While others wait for room the slowest
+/// uploads lose theirs: ``UploadRoom`` decides, and an upload notices with its next bytes.
 final class UploadBudget: Sendable {
-    private struct State {
-        var byteCount = 0
-        var leases: [String: (id: Int, byteCount: Int)] = [:]
+    private struct State: Sendable {
+        var room: UploadRoom
+        /// The request that has each assignment's room.
+        var holders: [String: Int] = [:]
+        /// Requests whose room went to others.
+        var ended: Set<Int> = []
         var lastID = 0
     }
 
-    private let byteLimit: Int
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     private let metrics: MetricsRegistry
     private let now: @Sendable () -> Date
 
     init(byteLimit: Int, metrics: MetricsRegistry, now: @escaping @Sendable () -> Date) {
-        self.byteLimit = byteLimit
+        state = Mutex(State(room: UploadRoom(limit: byteLimit)))
         self.metrics = metrics
         self.now = now
     }
@@ -43,12 +45,18 @@ final class UploadBudget: Sendable {
         /// Gives the room back; once more does nothing.
         func release() { budget.giveBack(assignment, id) }
 
-        /// Whether more of the body may come.
+        /// Whether more of the body may come; notes that so much of it has.
         ///
-        /// - Throws: ``CoordinationError`` with code `upload_taken_over` or `round_closed`.
-        func check() throws {
-            guard budget.state.withLock({ $0.leases[assignment]?.id == id }) else { throw UploadBudget.takenOver }
-            guard budget.now() <= deadline else { throw RoundError.deadlinePassed.refusal }
+        /// - Throws: ``CoordinationError`` with code `upload_taken_over`, `uploads_full` or `round_closed`.
+        func check(_ byteCount: Int) throws {
+            let time = budget.now()
+            try budget.state.withLock { state in
+                guard state.holders[assignment] == id else {
+                    throw state.ended.contains(id) ? UploadBudget.givenAway : UploadBudget.takenOver
+                }
+                state.room.note(assignment, receivedCount: byteCount, at: time)
+            }
+            guard time <= deadline else { throw RoundError.deadlinePassed.refusal }
         }
     }
 
@@ -57,18 +65,25 @@ final class UploadBudget: Sendable {
     /// - Parameters:
     ///   - byteCount: The body's size, or the most that it can be.
     ///   - assignment: Whose update it is.
+    ///   - run: The run that has it.
     ///   - deadline: When the room is given to others.
     /// - Returns: The room.
     /// - Throws: ``CoordinationError`` with code `uploads_full` when the bytes do not fit; answered as 503 with
     ///   `Retry-After`.
-    func take(_ byteCount: Int, for assignment: String, until deadline: Date) throws -> Lease {
+    func take(_ byteCount: Int, for assignment: String, run: String, until deadline: Date) throws -> Lease {
+        let time = now()
+        let request = UploadRoom.Request(assignment: assignment, run: run, byteCount: byteCount, deadline: deadline)
         let id = state.withLock { state -> Int? in
-            let others = state.byteCount - (state.leases[assignment]?.byteCount ?? 0)
-            // Alone, an upload is let in whatever its size: no limit may make a run impossible.
-            guard others == 0 || others + byteCount <= byteLimit else { return nil }
+            let answer = state.room.ask(request, at: time)
+            setCount(state)
+            state.holders[assignment] = nil
+            guard case .admitted(let ended) = answer else { return nil }
+            for other in ended {
+                if let holder = state.holders.removeValue(forKey: other) { state.ended.insert(holder) }
+            }
+            if !ended.isEmpty { metrics.add("martlet_uploads_given_way_total", Double(ended.count)) }
             state.lastID += 1
-            state.leases[assignment] = (state.lastID, byteCount)
-            setCount(others + byteCount, &state)
+            state.holders[assignment] = state.lastID
             return state.lastID
         }
         guard let id else {
@@ -83,16 +98,26 @@ final class UploadBudget: Sendable {
     }
 
     private func giveBack(_ assignment: String, _ id: Int) {
+        let time = now()
         state.withLock { state in
-            guard let lease = state.leases[assignment], lease.id == id else { return }
-            state.leases[assignment] = nil
-            setCount(state.byteCount - lease.byteCount, &state)
+            state.ended.remove(id)
+            guard state.holders[assignment] == id else { return }
+            state.holders[assignment] = nil
+            state.room.leave(assignment, at: time)
+            setCount(state)
         }
     }
 
-    private func setCount(_ count: Int, _ state: inout State) {
-        state.byteCount = count
-        metrics.set("martlet_uploads_in_flight_bytes", Double(count))
+    private func setCount(_ state: State) {
+        metrics.set("martlet_uploads_in_flight_bytes", Double(state.room.byteCount))
+    }
+
+    private static var givenAway: CoordinationError {
+        CoordinationError(
+            .unavailable,
+            "uploads_full",
+            "others wait for room, and this upload was the slowest: ask with HEAD how much has arrived, and go on from there later"
+        )
     }
 
     static var takenOver: CoordinationError {

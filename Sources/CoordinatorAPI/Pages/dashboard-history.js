@@ -4,14 +4,14 @@ const recentAttempts = 24;
 const curvePoints = 400;
 const accuracyNames = ["accuracy", "top1"];
 const lossNames = ["loss", "nll", "perplexity"];
-const heldOutFirst = (left, right) => (right === "held-out") - (left === "held-out");
+const heldOutFirst = (left, right) => (right === Word.source.heldOut) - (left === Word.source.heldOut);
 
 class History {
     /** @param curves the server's answer, or null before it came; @param recent attempts, oldest first. */
     constructor(curves, recent) {
         this.curves = curves;
         this.recent = recent;
-        this.committed = recent.filter(round => round.state === "committed");
+        this.committed = recent.filter(round => round.state === Word.roundPhase.committed);
         /** The first round that is told by `recent` and not by the curves. */
         this.from = this.committed[0]?.number ?? Infinity;
     }
@@ -49,9 +49,10 @@ class History {
         return best;
     }
 
-    /** A sum over all attempts. */
+    /** A sum over all attempts; undefined where the server does not tell it. */
     total(name) {
         const through = this.curves?.through_round ?? 0;
+        if (this.curves && this.curves.totals[name] === undefined) return undefined;
         return this.recent.filter(round => round.number > through).reduce((sum, round) => sum + (round[name] ?? 0), this.curves?.totals[name] ?? 0);
     }
 

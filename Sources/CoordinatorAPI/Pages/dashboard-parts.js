@@ -18,7 +18,9 @@ function reconcile(container, items, key, make, update) {
     const next = new Map();
     let place = container.firstElementChild;
     for (const item of items) {
-        const name = key(item);
+        // Two of one name, such as two files of one sort, are two parts.
+        let name = key(item);
+        while (next.has(name)) name += "+";
         let element = known.get(name);
         if (!element) element = make(item);
         next.set(name, element);
@@ -88,12 +90,15 @@ class RoundNow {
 
     set(run, round) {
         const number = round?.number ?? 0;
-        setText(this.heading, t(round?.kind === "evaluation" ? "evaluationNow" : "roundNow", { n: number, all: run.rounds }) + (round && round.attempt > 1 ? " · " + t("attempt", { n: round.attempt }) : ""));
+        setText(this.heading, t(round?.kind === Word.roundKind.evaluation ? "evaluationNow" : "roundNow", { n: number, all: run.rounds }) + (round && round.attempt > 1 ? " · " + t("attempt", { n: round.attempt }) : ""));
         this.element.toggleAttribute("hidden", !round);
         if (!round) return;
         this.badge.set(round.state);
         this.until = ["running", "paused"].includes(run.state) && round.deadline ? Date.parse(round.deadline) : null;
         this.tick();
+        // Where the claim needs that nobody learns how many were drawn, a page that is shown about does not tell.
+        for (const part of [this.bar.element, this.keys.element, this.waiting]) part.toggleAttribute("hidden", Boolean(round.is_secret));
+        if (round.is_secret) return setText(this.goal, t("cohortSecret"));
         const live = round.live ?? {};
         const working = Math.max(0, round.assigned - round.accepted - round.rejected - round.failed - round.expired);
         const open = ["selecting", "reporting"].includes(round.state);
@@ -126,6 +131,13 @@ class RoundNow {
 /** The server's time, by the last answer: deadlines are judged by it and not by this machine's clock. */
 const serverClock = { offset: 0, set(text) { this.offset = Date.parse(text) - Date.now(); }, now() { return Date.now() + this.offset; } };
 
+/** What is proven of everything that was released, with what it rests on. */
+function claimText(claim) {
+    const terms = t("claim", { cost: number(claim.epsilon, 2), delta: power(claim.delta), relation: claim.relations.join(", "), how: t("amplification_" + claim.amplification), by: claim.accountant });
+    const who = claim.assumptions.includes("no_client_colludes") ? "againstReaders" : claim.assumptions.length ? "againstClients" : "againstServer";
+    return [terms, t(who), ...claim.assumptions.map(name => t("assumes_" + name))].join(" ");
+}
+
 /** A population's budget as a gauge. */
 class BudgetGauge {
     constructor() {
@@ -134,7 +146,8 @@ class BudgetGauge {
         this.bar = new Bar("gauge");
         this.keys = new Keys();
         this.fits = h("ul", { class: "keys" });
-        this.element = h("div", { class: "counts" }, h("div", { class: "row" }, this.name, this.numbers), this.bar.element, this.keys.element, this.fits);
+        this.claim = h("p", { class: "muted small" });
+        this.element = h("div", { class: "counts" }, h("div", { class: "row" }, this.name, this.numbers), this.bar.element, this.keys.element, this.claim, this.fits);
     }
 
     set(population, runs) {
@@ -142,6 +155,7 @@ class BudgetGauge {
         setText(this.name, population.name);
         this.bar.element.toggleAttribute("hidden", !budget);
         this.keys.element.toggleAttribute("hidden", !budget);
+        this.claim.toggleAttribute("hidden", !budget?.claim);
         if (!budget) {
             setText(this.numbers, t("noBudget"));
             reconcile(this.fits, [], String, () => null);
@@ -151,6 +165,7 @@ class BudgetGauge {
         const values = { name: population.name, spent: share(budget.spent_epsilon), reserved: share(budget.reserved_epsilon), left: share(budget.remaining_epsilon), limit: number(budget.epsilon, 2) };
         this.bar.set([{ name: "spent", value: budget.spent_epsilon }, { name: "reserved", value: budget.reserved_epsilon }], budget.epsilon, t("gaugeLabel", values));
         this.keys.set(["spent", "reserved", "left"].map(name => ({ name, text: values[name], label: t(name) })));
+        setText(this.claim, budget.claim ? claimText(budget.claim) : "");
         const rows = Object.entries(budget.rounds_that_fit ?? {}).map(([id, n]) => ({ id, n, run: runs.find(run => run.id === id)?.name ?? id })).slice(0, 12);
         reconcile(this.fits, rows, row => row.id, () => h("li", { class: "muted" }), (element, row) => {
             setText(element, row.n === null ? t("fitsUnbounded", row) : t("fits", { n: count(row.n), run: row.run }));
@@ -171,7 +186,7 @@ class ClientCounts {
     set(clients) {
         setText(this.heading, `${t("clients")}: ${count(clients.total)}`);
         setText(this.total, clients.total ? t("working", { n: count(clients.working) }) : t("noClients"));
-        const order = ["active", "offline", "registered", "quarantined", "revoked"];
+        const order = ["enrolled", "active", "offline", "registered", "quarantined", "revoked"];
         const rank = name => (order.indexOf(name) + order.length + 1) % (order.length + 1);
         this.fill(this.states, Object.entries(clients.by_state).sort((left, right) => rank(left[0]) - rank(right[0])), clients.total, name => t(name));
         const tiers = Object.entries(clients.by_tier ?? {}).sort((left, right) => left[0].localeCompare(right[0], "en", { numeric: true }));

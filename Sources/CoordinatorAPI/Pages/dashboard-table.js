@@ -45,11 +45,11 @@ class RoundTable {
         this.more.toggleAttribute("hidden", (rounds[0]?.number ?? 1) <= 1 || this.kept.length >= 2000);
         setText(this.more, t("showOlder"));
         reconcile(this.body, rounds.toReversed(), round => `${round.number}.${round.attempt}`, () => h("tr", {}, h("th", { scope: "row" }), ...Array.from({ length: 11 }, () => h("td")), h("td", { class: "text" })), (row, round) => {
-            const isBest = round.state === "committed" && round.number === this.best;
+            const isBest = round.state === Word.roundPhase.committed && round.number === this.best;
             row.toggleAttribute("data-best", isBest);
             const cells = [
-                round.number + (round.attempt > 1 ? ` (${t("attempt", { n: round.attempt })})` : "") + (isBest ? " ★ " + t("bestVersion") : ""), t(round.state), count(round.accepted), count(round.rejected), count(round.failed),
-                count(round.expired), byteSize(round.bytes_up), round.bytes_down === undefined ? "–" : byteSize(round.bytes_down), number(round.seconds, 2), measured(metric(round, accuracyNames)),
+                round.number + (round.attempt > 1 ? ` (${t("attempt", { n: round.attempt })})` : "") + (isBest ? " ★ " + t("bestVersion") : ""), t(round.state), ...[round.accepted, round.rejected, round.failed, round.expired].map(n => (round.is_secret ? "–" : count(n))),
+                round.is_secret ? "–" : byteSize(round.bytes_up), round.is_secret || round.bytes_down === undefined ? "–" : byteSize(round.bytes_down), number(round.seconds, 2), measured(metric(round, accuracyNames)),
                 measured(metric(round, lossNames)), number(round.epsilon, 3), sentence(round.reason),
             ];
             cells.forEach((text, index) => setText(row.children[index], text));

@@ -64,14 +64,14 @@ class RunView {
         const possible = { created: ["start", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] }[run.state] ?? [];
         reconcile(this.buttons, possible, name => name, name => h("button", { type: "button", "data-action": name, class: name === "cancel" ? "danger" : name === "pause" ? "" : "primary", onclick: () => this.actions.ask(name, this.run) }), (button, name) => {
             setText(button, t(name === "cancel" ? "cancelRun" : name));
-            if (role === "viewer") setAttribute(button, "aria-disabled", "true"); else button.removeAttribute("aria-disabled");
+            if (role === Word.role.viewer) setAttribute(button, "aria-disabled", "true"); else button.removeAttribute("aria-disabled");
         });
         this.run = run;
         this.now.set(run, detail.evaluation ?? rounds.at(-1));
         const accuracy = history.measured(accuracyNames);
         const loss = history.measured(lossNames);
         const budget = population?.budget;
-        const isAnalytics = detail.specification?.kind === "analytics";
+        const isAnalytics = detail.specification?.kind === Word.runKind.analytics;
         this.words.element.hidden = !isAnalytics;
         for (const name of ["accuracy", "loss"]) this.charts[name].element.hidden = isAnalytics;
         if (isAnalytics) this.words.set(detail.words);
@@ -151,6 +151,7 @@ class MainView {
         this.problemList = h("ul");
         this.problems = h("section", { class: "card problems", "aria-labelledby": "problems-title" }, h("h2", { id: "problems-title" }, t("problems")), this.problemList);
         this.runs = h("ul", { class: "runs" });
+        this.moreRuns = h("p", { class: "muted small", hidden: "" });
         this.newRun = h("button", { type: "button", onclick: () => actions.create() }, t("newRun"));
         this.budgets = h("div", { class: "counts" });
         this.clients = new ClientCounts();
@@ -158,7 +159,7 @@ class MainView {
         this.server = h("div", { class: "counts small" });
         this.right = h("div", { class: "detail" });
         this.side = h("div", { class: "side" },
-            h("nav", { class: "card", "aria-label": t("runs") }, h("div", { class: "card-head" }, h("h2", {}, t("runs")), this.newRun), this.runs),
+            h("nav", { class: "card", "aria-label": t("runs") }, h("div", { class: "card-head" }, h("h2", {}, t("runs")), this.newRun), this.runs, this.moreRuns),
             h("section", { class: "card" }, h("h2", {}, t("budget")), this.budgets), this.clients.element,
             h("section", { class: "card" }, h("h2", {}, t("events")), this.events), h("section", { class: "card" }, h("h2", {}, t("server")), this.server));
         this.element = h("div", { class: "layout", "data-view": "main" }, this.lost, this.problems, this.side, this.right);
@@ -167,9 +168,12 @@ class MainView {
 
     set(state) {
         const { overview } = state;
-        if (overview.role === "viewer") setAttribute(this.newRun, "aria-disabled", "true"); else this.newRun.removeAttribute("aria-disabled");
+        if (overview.role === Word.role.viewer) setAttribute(this.newRun, "aria-disabled", "true"); else this.newRun.removeAttribute("aria-disabled");
         this.setProblems(overview.problems);
         const newest = overview.runs.toReversed();
+        const more = overview.more_runs ?? 0;
+        this.moreRuns.hidden = more === 0;
+        setText(this.moreRuns, more ? t("moreRuns", { count: count(more) }) : "");
         reconcile(this.runs, newest, run => run.id, run => {
             const badge = new Badge();
             const bar = new Bar("");

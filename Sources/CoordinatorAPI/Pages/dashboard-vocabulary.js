@@ -3,7 +3,7 @@ const shownWords = 25;
 
 /** Reads the words of the newest version, once a version. */
 async function readWords(state, path, run) {
-    if (state.detail.specification.kind !== "analytics" || !run.committed_rounds || state.detail.words?.version === run.committed_rounds) return;
+    if (state.detail.specification.kind !== Word.runKind.analytics || !run.committed_rounds || state.detail.words?.version === run.committed_rounds) return;
     state.detail.words = await call("GET", `${path}/models/latest/words?limit=${shownWords}`).catch(error => {
         if ([401, 0, 503].includes(error.status)) throw error;
         return { version: run.committed_rounds, items: [], hidden: 0 };
@@ -37,7 +37,7 @@ class WordsCard {
         });
         const notes = [];
         if (!words) notes.push(t("wordsNotYet"));
-        else if (words.method === "triehh") notes.push(t("wordsTrie", { n: count(words.threshold) }));
+        else if (["votes", "triehh"].includes(words.method)) notes.push(t("wordsTrie", { n: number(words.threshold, 1) }));
         else {
             if (words.count_error) notes.push(t("wordsError", { n: number(words.count_error, 1) }));
             if (words.hidden) notes.push(t("wordsHidden", { n: count(words.hidden), least: number(words.minimum_count, 1) }));

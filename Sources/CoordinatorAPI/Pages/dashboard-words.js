@@ -45,8 +45,13 @@ const words = {
         planNoise: "Noise", planNoiseText: "{n} times the longest mean update, in a round",
         termsAll: "everyone in each round", termsCohort: "{goal} updates a round", termsServer: "server: {name}", termsEncoding: "updates as {name}",
         termsNoPrivacy: "no differential privacy", termsPrivacy: "{mode}: {how}, clip {norm}", termsTarget: "target ε = {cost}", termsAmplified: "amplified by secret sampling", termsNorm: "clip now {norm}", mode_central: "central privacy", mode_local: "local privacy", kind_analytics: "words",
+        claim: "Everything released, and what is open: (ε = {cost}, δ = {delta}), relation {relation}, {how}, by {by}.", amplification_none: "no amplification", amplification_poisson: "amplified by secret sampling",
+        againstReaders: "Holds against readers who control no clients;", againstClients: "Holds against readers and other clients together;", againstServer: "Holds against readers, other clients and the server.",
+        assumes_server_adds_noise: "the server is trusted until it has noised.", assumes_draw_is_secret: "Who was drawn, and how many, is secret: not against staff, logs, or the network.", assumes_no_client_colludes: "An earlier version's sampled votes do not protect from clients that work together.",
+        termsVotes: "published from {n} votes on, by noised counts",
+        cohortSecret: "Who was drawn, and how many, is secret: the cost counts on it.",
         termsTrie: "ε = {cost} by sampling, {n} votes or more", wordsFound: "Words that were found", wordsNotYet: "Nothing yet: words come with the first committed round.",
-        wordsTrie: "Each has at least {n} votes; counts are not published.", wordsError: "The noise on a count has standard deviation {n}.",
+        wordsTrie: "Each has a noised count of {n} votes or more; counts are not published.", wordsError: "The noise on a count has standard deviation {n}.",
         wordsHidden: "{n} candidates with a count under {least} are not shown.", wordsMore: "The first {n}; all of them: martlet run words RUN.", createEmpty: "Choose a file or write a specification.",
         roundNow: "Round {n} of {all}", evaluationNow: "Evaluation of version {n}", tiers: "Accepted by speed, slowest first: {list}", attempt: "attempt {n}", waits: "Waits for {what}.", deadlineIn: "{s} left", deadlinePassed: "deadline passed",
         accepted: "accepted", uploading: "uploading", training: "training", assigned: "assigned", rejected: "rejected",
@@ -63,8 +68,9 @@ const words = {
         tExpired: "Expired", tSeconds: "Seconds", tReason: "Reason", showOlder: "Show 100 older rounds", specification: "Specification",
         budget: "Privacy budget", spent: "spent", reserved: "reserved", left: "left", fits: "{n} more rounds of {run} fit",
         fitsUnbounded: "all further rounds of {run} fit", gaugeLabel: "Privacy budget of {name}: {spent} spent, {reserved} reserved, {left} left of {limit}",
+        moreRuns: "and {count} older runs: martlet run list",
         noPopulations: "No population yet. Make one with: martlet population create NAME --epsilon 8",
-        working: "{n} at work now", active: "active", offline: "offline", registered: "never given work", revoked: "revoked", quarantined: "quarantined", byTier: "By tier",
+        working: "{n} at work now", active: "active", offline: "offline", registered: "never given work", enrolled: "enrolled", revoked: "revoked", quarantined: "quarantined", byTier: "By tier",
         noClients: "No clients have enrolled.", events: "Recent events", noEvents: "Nothing has happened yet.",
         server: "Server", uptime: "Up for {time}", disk: "{free} of {total} free", version: "Version {v}", allWell: "Nothing needs your attention.",
         ev_run: "{run}: {state}", ev_round: "{run}, round {n}: {state}", ev_evaluation: "{run}, evaluation of version {n}: {state}", day: "{n} d", hour: "{n} h", minute: "{n} min", second: "{n} s",
@@ -113,8 +119,13 @@ const words = {
         planNoise: "噪声", planNoiseText: "每轮为最长平均更新的 {n} 倍",
         termsAll: "每轮全体参与", termsCohort: "每轮 {goal} 份更新", termsServer: "服务器：{name}", termsEncoding: "更新编码 {name}",
         termsNoPrivacy: "无差分隐私", termsPrivacy: "{mode}：{how}，裁剪 {norm}", termsTarget: "目标 ε = {cost}", termsAmplified: "由秘密抽样增强", termsNorm: "当前裁剪 {norm}", mode_central: "中心隐私", mode_local: "本地隐私", kind_analytics: "词汇",
+        claim: "已发布及正在进行的全部内容：(ε = {cost}，δ = {delta})，关系 {relation}，{how}，由 {by} 计算。", amplification_none: "无增强", amplification_poisson: "由秘密抽样增强",
+        againstReaders: "对不控制客户端的读者成立；", againstClients: "对读者与其他客户端合谋成立；", againstServer: "对读者、其他客户端和服务器均成立。",
+        assumes_server_adds_noise: "在加噪之前需信任服务器。", assumes_draw_is_secret: "抽中了谁、多少人是秘密：对工作人员、日志和网络观察者不成立。", assumes_no_client_colludes: "早期版本的抽样投票不能防范合谋的客户端。",
+        termsVotes: "加噪票数达到 {n} 才公布",
+        cohortSecret: "抽中了谁、多少人是秘密：隐私开销依赖于此。",
         termsTrie: "抽样 ε = {cost}，至少 {n} 票", wordsFound: "已发现的词", wordsNotYet: "还没有：第一轮提交后才有词。",
-        wordsTrie: "每个词至少有 {n} 票；计数不公布。", wordsError: "计数噪声的标准差为 {n}。",
+        wordsTrie: "每个词的加噪票数至少为 {n}；计数不公布。", wordsError: "计数噪声的标准差为 {n}。",
         wordsHidden: "另有 {n} 个候选词计数低于 {least}，未显示。", wordsMore: "以上为前 {n} 个；查看全部：martlet run words RUN。", createEmpty: "请选择文件或填写任务说明。",
         roundNow: "第 {n} 轮，共 {all} 轮", evaluationNow: "评估版本 {n}", tiers: "按速度（从慢到快）已接受：{list}", attempt: "第 {n} 次尝试", waits: "正在等待：{what}。", deadlineIn: "剩余 {s}", deadlinePassed: "已到期限",
         accepted: "已接受", uploading: "上传中", training: "训练中", assigned: "已分配", rejected: "被拒绝",
@@ -131,8 +142,9 @@ const words = {
         tExpired: "过期", tSeconds: "秒", tReason: "原因", showOlder: "再显示 100 轮更早的", specification: "任务说明",
         budget: "隐私预算", spent: "已花费", reserved: "已预留", left: "剩余", fits: "{run} 还可进行 {n} 轮",
         fitsUnbounded: "{run} 之后的所有轮次都在预算内", gaugeLabel: "{name} 的隐私预算：总额 {limit}，已花费 {spent}，已预留 {reserved}，剩余 {left}",
+        moreRuns: "另有 {count} 个较早的运行：martlet run list",
         noPopulations: "还没有群体。可用此命令创建：martlet population create NAME --epsilon 8",
-        working: "{n} 个正在工作", active: "活跃", offline: "离线", registered: "尚未领到工作", revoked: "已撤销", quarantined: "已隔离", byTier: "按层级",
+        working: "{n} 个正在工作", active: "活跃", offline: "离线", registered: "尚未领到工作", enrolled: "已登记", revoked: "已撤销", quarantined: "已隔离", byTier: "按层级",
         noClients: "还没有客户端登记。", events: "最近事件", noEvents: "还没有发生任何事。",
         server: "服务器", uptime: "已运行 {time}", disk: "可用 {free} / {total}", version: "版本 {v}", allWell: "没有需要关注的问题。",
         ev_run: "{run}：{state}", ev_round: "{run}，第 {n} 轮：{state}", ev_evaluation: "{run}，评估版本 {n}：{state}", day: "{n} 天", hour: "{n} 小时", minute: "{n} 分钟", second: "{n} 秒",
@@ -192,7 +204,9 @@ const preferences = {
     get(name) { try { return localStorage.getItem("martlet." + name); } catch { return null; } },
     set(name, value) { try { localStorage.setItem("martlet." + name, value); } catch { /* a private window forgets */ } },
 };
-let language = document.documentElement.lang === "zh" ? "zh" : "en";
+const chinese = "zh";
+let language = document.documentElement.lang === chinese ? chinese : "en";
+const isChinese = () => language === chinese;
 
 function t(key, values) {
     const text = words[language][key] ?? words.en[key] ?? key;
@@ -201,7 +215,7 @@ function t(key, values) {
 
 /** A sentence of the server in the page's language. */
 function sentence(text) {
-    if (language !== "zh" || !text) return text ?? "";
+    if (!isChinese() || !text) return text ?? "";
     for (const [pattern, form] of chineseSentences) {
         const found = text.match(pattern);
         if (found) return form.replace(/\$(\d)/g, (_, index) => sentence(found[index] ?? ""));
@@ -230,6 +244,8 @@ const share = value => (Math.abs(value) < 5e-4 ? "0" : number(value, 2));
 const measured = value => (Number.isFinite(value) && Math.abs(value) < 1e6 ? value.toFixed(3) : "–");
 const count = value => formatter(0, 3).format(value ?? 0);
 function byteSize(value) {
+    // Where the number of updates is secret.
+    if (value === undefined) return "–";
     for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
         if (value >= size) return number(value / size, value >= 10 * size ? 1 : 2) + " " + unit;
     }
@@ -245,7 +261,7 @@ function duration(seconds) {
         return value || !index ? t(name, { n: value }) : "";
     }).filter(Boolean).join(" ");
 }
-const clockTime = text => new Date(text).toLocaleTimeString(language === "zh" ? "zh-CN" : "en-GB");
+const clockTime = text => new Date(text).toLocaleTimeString(isChinese() ? "zh-CN" : "en-GB");
 /** δ as people write it: 10⁻⁵. */
 function power(value) {
     const exponent = Math.round(Math.log10(value));

@@ -29,7 +29,7 @@ async function look() {
     state.overview = overview;
     state.at = Date.now();
     const id = wanted();
-    const fallback = overview.runs.findLast(run => run.state === "running") ?? overview.runs.findLast(run => run.state === "paused") ?? overview.runs.at(-1) ?? null;
+    const fallback = overview.runs.findLast(run => run.state === Word.runPhase.running) ?? overview.runs.findLast(run => run.state === Word.runPhase.paused) ?? overview.runs.at(-1) ?? null;
     const run = id ? overview.runs.find(item => item.id === id) ?? null : fallback;
     state.unknown = id && !run ? id : null;
     if (run?.id !== state.run?.id) Object.assign(state, nothingRead());
@@ -50,7 +50,7 @@ async function readRun(run) {
     const path = runPath(run);
     state.detail.specification ??= (await call("GET", path)).specification;
     // An evaluation that is open has a list of its own.
-    state.detail.evaluation = run.round_kind === "evaluation" ? (await all(path + "/evaluations?last=1"))[0] : null;
+    state.detail.evaluation = run.round_kind === Word.roundKind.evaluation ? (await all(path + "/evaluations?last=1"))[0] : null;
     await readWords(state, path, run);
     await readNorm(state, path, run);
     await readHistory(state, path, run);
@@ -85,7 +85,7 @@ function problemText(error) {
 
 const actions = {
     ask(name, run) {
-        if (state.overview.role === "viewer") return explainRefusal();
+        if (state.overview.role === Word.role.viewer) return explainRefusal();
         const fault = h("div", { class: "error", role: "alert" });
         const go = h("button", { type: "submit", class: name === "cancel" ? "danger" : "primary" }, t(name === "cancel" ? "cancelRun" : name));
         const back = closeButton(t("back"));
@@ -110,7 +110,7 @@ const actions = {
     },
 
     create() {
-        if (state.overview.role === "viewer") return explainRefusal();
+        if (state.overview.role === Word.role.viewer) return explainRefusal();
         const form = new CreateForm(run => {
             dialog.close();
             announce(t("done_create", { name: run.name }));
@@ -160,17 +160,17 @@ function begin() {
 
 const themes = ["auto", "light", "dark"];
 function frame() {
-    document.documentElement.lang = language === "zh" ? "zh" : "en";
+    document.documentElement.lang = isChinese() ? chinese : "en";
     setText(find("skip"), t("skip"));
     setText(find("docs"), t("docs"));
     setText(find("sign-out"), t("signOut"));
     setText(find("language"), t("otherLanguage"));
-    find("language").lang = language === "zh" ? "en" : "zh";
+    find("language").lang = isChinese() ? "en" : chinese;
     const theme = document.documentElement.dataset.theme;
     setText(find("theme"), t("theme" + theme[0].toUpperCase() + theme.slice(1)));
 }
 find("language").addEventListener("click", () => {
-    language = language === "zh" ? "en" : "zh";
+    language = isChinese() ? "en" : chinese;
     preferences.set("language", language);
     frame();
     dialog.close();

@@ -20,6 +20,9 @@ struct APIReference: Sendable {
         if let problem = root["components"]?["schemas"]?["Problem"] {
             body += "<details><summary>The fields of a problem document</summary>"
             body += "\(schema(problem, document, depth: 0))</details>\n"
+            let codes = document.pairs(root["components"]?["schemas"]?["ProblemCode"]?["x-codes"])
+            body +=
+                "<details><summary>The \(codes.count) codes of problem documents</summary>\(Self.table(codes))</details>\n"
         }
         for tag in document.tags {
             let operations = document.operations.filter { $0.tag == tag }
@@ -35,6 +38,15 @@ struct APIReference: Sendable {
             contents += "</ul></li>\n"
             body += "</section>\n"
         }
+    }
+
+    private static func table(_ codes: [(String, Node)]) -> String {
+        let rows = codes.map { code, node in
+            let statuses = node["status"]?.sequence?.compactMap(\.int).map(String.init).joined(separator: ", ") ?? ""
+            return "<dt><code>\(HTML.escape(code))</code> (\(statuses))</dt>"
+                + "<dd>\(HTML.prose(node["means"]?.string ?? ""))</dd>\n"
+        }
+        return "<dl class=\"answers\">\n\(rows.joined())</dl>"
     }
 
     private func article(_ operation: ReferenceOperation, _ document: ReferenceDocument) -> String {

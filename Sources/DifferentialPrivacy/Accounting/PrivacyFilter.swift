@@ -61,8 +61,13 @@ public struct PrivacyFilter: PrivacyAccountant {
         try add(event, count: count, prepaid: 0)
     }
 
-    /// Adds `count` releases of an event, of whose own δ `prepaid` times are set aside elsewhere.
-    mutating func add(_ event: PrivacyEvent, count: Int, prepaid: Int) throws(PrivacyError) {
+    /// Adds `count` releases of an event, of whose own δ `prepaid` times are set aside elsewhere, with another δ beside their curve.
+    mutating func add(
+        _ event: PrivacyEvent,
+        count: Int,
+        prepaid: Int,
+        failing: Double = 0
+    ) throws(PrivacyError) {
         try event.validate()
         guard count > 0 else { return }
         let times = Double(count)
@@ -71,7 +76,9 @@ public struct PrivacyFilter: PrivacyAccountant {
         for index in curve.indices { divergences[index] += times * curve[index] }
         rho += times * (event.concentration ?? .infinity)
         pureEpsilon += times * (event.pureEpsilon ?? .infinity)
-        if case .approximate(_, let delta) = event { additiveDelta += Double(max(0, count - prepaid)) * delta }
+        var own = failing
+        if case .approximate(_, let delta) = event { own += delta }
+        additiveDelta += Double(max(0, count - prepaid)) * own
     }
 
     /// The smallest ε at which one of the conditions is true; infinity when releases fail more often than their share of δ.

@@ -30,7 +30,12 @@ public enum NoiseCalibration {
             var found = try search(target, width: 2e-4) { z throws(PrivacyError) in
                 try Self.epsilon(q, z, steps, delta, LossDistributionAccountant(grid: .coarse))
             }
-            while try Self.epsilon(q, found, steps, delta, LossDistributionAccountant()) > target { found *= 1.0002 }
+            var stride = 1.0002
+            while try Self.epsilon(q, found, steps, delta, LossDistributionAccountant()) > target {
+                found *= stride
+                stride *= stride
+                guard found <= 1e6 else { throw .unreachableTarget(epsilon: target, delta: delta) }
+            }
             return found
         }
         // What an outsider's dp-accounting would find has to be within the target too.
@@ -142,27 +147,41 @@ public enum NoiseCalibration {
         return try accountant.epsilon(delta: delta)
     }
 
-    private static func search(
+    /// The smallest value in a range at which a falling ε is at most the target, to a relative width, from above.
+    ///
+    /// - Parameters:
+    ///   - target: ε.
+    ///   - width: How close the answer is, as a difference of logarithms.
+    ///   - start: Where the search begins: near answers are found soonest.
+    ///   - range: What is searched.
+    ///   - epsilon: ε at a value.
+    /// - Returns: A value that `epsilon` found within the target.
+    /// - Throws: ``PrivacyError/unreachableTarget(epsilon:delta:)`` where the range's end does not do.
+    package static func search(
         _ target: Double,
         width: Double,
+        from start: Double = 0.3,
+        in range: ClosedRange<Double> = 1e-3...1e6,
         _ epsilon: (Double) throws(PrivacyError) -> Double
     ) throws(PrivacyError) -> Double {
-        var upper = 0.3
-        var lower: Double
-        if try epsilon(upper) > target {
+        var (upper, lower) = (start, start)
+        var atUpper = try epsilon(upper)
+        var atLower = atUpper
+        if atUpper > target {
             repeat {
-                lower = upper
-                upper *= 2
-                guard upper < 1e6 else { throw .unreachableTarget(epsilon: target, delta: 0) }
-            } while try epsilon(upper) > target
+                guard upper < range.upperBound else { throw .unreachableTarget(epsilon: target, delta: 0) }
+                (lower, atLower) = (upper, atUpper)
+                upper = min(range.upperBound, 2 * upper)
+                atUpper = try epsilon(upper)
+            } while atUpper > target
         } else {
-            lower = upper / 2
-            while try epsilon(lower) <= target, lower > 1e-3 {
-                upper = lower
-                lower /= 2
-            }
+            repeat {
+                (upper, atUpper) = (lower, atLower)
+                guard upper > range.lowerBound else { return upper }
+                lower = max(range.lowerBound, upper / 2)
+                atLower = try epsilon(lower)
+            } while atLower <= target
         }
-        var (atLower, atUpper) = (try epsilon(lower), try epsilon(upper))
         while log(upper / lower) > width {
             let (low, high) = (log(lower), log(upper))
             var next = (low + high) / 2

@@ -13,11 +13,16 @@ public struct BandedMatrixMechanism: Codable, Hashable, Sendable {
     public let minSeparation: Int
     /// k: rounds of one client, at most.
     public let maxParticipations: Int
+    /// Rounds of one mechanism, at most: its sensitivity is added up over all of them.
+    public static let roundLimit = 1 << 22
+    /// Coefficients of one mechanism, at most.
+    public static let bandLimit = 4096
 
     /// Names a mechanism.
     ///
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless the coefficients are finite, start above 0,
-    ///   never rise and stay at 0 or more (the worst pattern is proven for those), and the counts are 1 or more.
+    ///   never rise and stay at 0 or more (the worst pattern is proven for those), and the counts are 1 or more and within
+    ///   ``roundLimit`` and ``bandLimit``.
     public init(
         coefficients: [Double],
         roundCount: Int,
@@ -34,9 +39,22 @@ public struct BandedMatrixMechanism: Codable, Hashable, Sendable {
         guard let first = coefficients.first, first > 0 else {
             throw .invalidParameter(name: "coefficients", value: 0, allowed: "a first one of more than 0")
         }
-        try Require.positive("round_count", Double(roundCount))
+        guard (1...Self.roundLimit).contains(roundCount) else {
+            throw .invalidParameter(
+                name: "round_count",
+                value: Double(roundCount),
+                allowed: "1 to \(Self.roundLimit)"
+            )
+        }
+        guard coefficients.count <= Self.bandLimit else {
+            throw .invalidParameter(
+                name: "coefficients",
+                value: Double(coefficients.count),
+                allowed: "a band of \(Self.bandLimit) at most"
+            )
+        }
         try Require.positive("min_separation", Double(minSeparation))
-        let reachable = (roundCount + minSeparation - 1) / minSeparation
+        let reachable = (roundCount - 1) / minSeparation + 1
         let participations = min(maxParticipations ?? reachable, reachable)
         try Require.positive("max_participations", Double(participations))
         self.coefficients = coefficients

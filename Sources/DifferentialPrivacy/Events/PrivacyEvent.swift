@@ -74,18 +74,20 @@ public enum PrivacyEvent: Hashable, Sendable {
         }
     }
 
-    /// Refuses parameters outside the domain: q in (0, 1], z and b finite and more than 0.
-    func validate() throws(PrivacyError) {
+    /// Refuses parameters outside the domain: q in [10⁻¹⁵, 1], z and b in [10⁻⁴, 10¹²].
+    ///
+    /// Outside of it nothing private or nothing useful is left, and the arithmetic of curves leaves what doubles hold.
+    package func validate() throws(PrivacyError) {
         switch self {
-        case .gaussian(let z), .discreteGaussian(let z): try Require.positive("noise_multiplier", z)
+        case .gaussian(let z), .discreteGaussian(let z): try Require.noise("noise_multiplier", z)
         case .poissonGaussian(let q, let z), .fixedSizeGaussian(let q, let z):
             try Require.samplingRate(q)
-            try Require.positive("noise_multiplier", z)
-        case .laplace(let b): try Require.positive("scale", b)
-        case .bandedMatrix(_, let z): try Require.positive("noise_multiplier", z)
+            try Require.noise("noise_multiplier", z)
+        case .laplace(let b): try Require.noise("scale", b)
+        case .bandedMatrix(_, let z): try Require.noise("noise_multiplier", z)
         case .tree(let steps, let z):
             try Require.positive("step_count", Double(steps))
-            try Require.positive("noise_multiplier", z)
+            try Require.noise("noise_multiplier", z)
         case .distributedDiscreteGaussian, .skellam: break
         case .approximate(let epsilon, let delta):
             guard epsilon >= 0, epsilon.isFinite else {

@@ -7,7 +7,7 @@ import Foundation
 /// for; undoing the tilt afterwards leaves a relative error of about T·10⁻¹⁵ in δ, however small δ is. The window of the
 /// transform comes from Chernoff bounds on the tilted sum, and what they leave outside is added to δ. Sources: Koskela
 /// et al. 2020, arXiv:1906.03049 (Fourier accountant); Esscher's transform.
-struct ComposedLoss: Sendable {
+package struct ComposedLoss: Sendable {
     struct Part: Sendable {
         var loss: DiscreteLoss
         var count: Double
@@ -59,8 +59,8 @@ struct ComposedLoss: Sendable {
         var extraDelta: Double
     }
 
-    /// Room for the transform: 2²¹ cells.
-    static let cellLimit = 1 << 21
+    /// Room for the transform: 2²¹ cells; tests that ask very often take less.
+    @TaskLocal package static var cellLimit = 1 << 21
     private static let logTail = log(1e-18)
 
     let parts: [Part]
@@ -70,9 +70,12 @@ struct ComposedLoss: Sendable {
     static func tilt(_ sums: [(ComposedLoss, lambda: Double)]) -> [Tilted]? {
         guard let step = sums.first?.0.step, sums.count <= 2 else { return nil }
         let plans = sums.map { $0.0.plan(lambda: $0.lambda) }
+        // A plan that has no window says so by a number of cells that no transform has.
+        guard let longest = plans.map(\.cellCount).max(), longest <= cellLimit else { return nil }
         var count = 1 << 10
-        while let longest = plans.map(\.cellCount).max(), count < longest { count *= 2 }
-        guard count <= cellLimit else { return nil }
+        while count < longest { count *= 2 }
+        // One transform for each part, and one back.
+        guard LossAllowance.admits(count * (1 + (sums.first?.0.parts.count ?? 0))) else { return nil }
         let transform = FourierTransform.shared(count: count)
         var (totalReal, totalImaginary) = ([Double](), [Double]())
         var logScales = [Double](repeating: 0, count: sums.count)
@@ -230,7 +233,8 @@ struct ComposedLoss: Sendable {
         let top = min(highest, ((cumulant(lambda + up) - exact - Self.logTail) / up / step).rounded(.up))
         let bottom = max(lowest, (-(cumulant(lambda - down) - exact - Self.logTail) / down / step).rounded(.down))
         let cells = top - bottom + 2
-        guard cells < Double(Self.cellLimit * 2), abs(bottom) < 1e15 else {
+        // Bounds that are not finite, or cross each other, leave no window either.
+        guard cells >= 1, cells < Double(Self.cellLimit * 2), abs(bottom) < 1e15 else {
             return Plan(firstIndex: 0, cellCount: .max, upperEdge: 0)
         }
         return Plan(firstIndex: Int(bottom), cellCount: Int(cells), upperEdge: top * step)
@@ -301,19 +305,24 @@ extension ComposedLoss.Tilted {
     func epsilon(delta target: Double) -> Double {
         guard extraDelta < target else { return .infinity }
         let wanted = (target - extraDelta) / margin
-        // δ(ε) = upper − e^{ε} · weight, where both sums run over the cells above ε.
+        // δ(ε) = upper − e^{ε − loss} · weight over the cells above ε, where `weight` is relative to the last of them: relative to any fixed
+        // point it would leave what a double holds in windows of more than 709.
+        let decay = exp(-step)
         var (upper, weight) = (0.0, 0.0)
-        let reference = Double(firstIndex + masses.count) * step
         for offset in masses.indices.reversed() {
             let loss = Double(firstIndex + offset) * step
-            if upper - exp(loss - reference) * weight > wanted {
+            let below = weight * decay
+            // What is not a number is no proof that δ is met.
+            if !(upper - below <= wanted) {
+                guard upper.isFinite, weight > 0 else { return .infinity }
                 // The answer lies between this point and the one above, where δ is linear in e^ε.
-                return max(loss, min(loss + step, reference + log((upper - wanted) / weight)))
+                return max(loss, min(loss + step, loss + step + log((upper - wanted) / weight)))
             }
+            weight = below
             guard masses[offset] > 0 else { continue }
             let share = masses[offset] * exp(logScale - lambda * loss)
             upper += share
-            weight += share * exp(reference - loss)
+            weight += share
         }
         return -.infinity
     }

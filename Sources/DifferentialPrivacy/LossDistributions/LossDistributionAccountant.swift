@@ -15,10 +15,14 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         /// From h = 1e-4, halved until halving changes the answer by less than so much of it; coarser where 2²¹ cells
         /// would not do.
         case refined(change: Double)
-        /// Chosen from the spread of one release so that ε is about 0.5 % over: for searches that verify their answer.
+        /// Few cells, so that ε is a little over (a fraction of a per cent where it is large, a tenth where it is small and rounds
+        /// are very many): for searches that verify their answer.
         case coarse
         /// One h.
         case fixed(Double)
+
+        /// What charges are computed on.
+        public static let standard = Grid.refined(change: 0.005)
     }
 
     /// The least δ at which ε is shown where losses are composed by FFT: below it the transform's rounding counts.
@@ -30,7 +34,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
     private var inverseSquare = 0.0
 
     /// An accountant that has seen nothing.
-    public init() { self.init(grid: .refined(change: 0.005)) }
+    public init() { self.init(grid: .standard) }
 
     /// An accountant on another grid.
     public init(grid: Grid) { self.grid = grid }
@@ -68,7 +72,9 @@ public struct LossDistributionAccountant: PrivacyAccountant {
                     + "delta, or the accountant rdp"
             )
         }
-        return refine { step in epsilon(delta: delta, step: step) }
+        let epsilon = refine { step in self.epsilon(delta: delta, step: step) }
+        try LossAllowance.check()
+        return epsilon
     }
 
     /// The smallest δ shown for ε.
@@ -78,7 +84,9 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         }
         if let z = loneNoiseMultiplier { return GaussianAccountant.delta(epsilon: epsilon, noiseMultiplier: z) }
         guard !events.isEmpty else { return 0 }
-        return refine { step in delta(epsilon: epsilon, step: step) }
+        let delta = refine { step in self.delta(epsilon: epsilon, step: step) }
+        try LossAllowance.check()
+        return delta
     }
 
     // MARK: - Grid
@@ -93,8 +101,16 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         order.isEmpty && inverseSquare > 0 ? (1 / inverseSquare).squareRoot() : nil
     }
 
-    /// Evaluates on finer and finer grids; a `nil` value means that the grid has too many cells.
+    /// Room of a coarse grid: an answer takes some hundredths of a second.
+    private static let coarseCellLimit = 1 << 16
+
     private func refine(_ value: (Double) -> Double?) -> Double {
+        guard case .coarse = grid else { return refined(value) }
+        return ComposedLoss.$cellLimit.withValue(min(ComposedLoss.cellLimit, Self.coarseCellLimit)) { refined(value) }
+    }
+
+    /// Evaluates on finer and finer grids; a `nil` value means that the grid has too many cells.
+    private func refined(_ value: (Double) -> Double?) -> Double {
         let change: Double
         var step: Double
         switch grid {
@@ -107,14 +123,14 @@ public struct LossDistributionAccountant: PrivacyAccountant {
             (step, change) = (2e-4, relative)
         }
         var last = value(step)
-        while last == nil && step < 1e9 {
+        while last == nil && step < 1e9 && !LossAllowance.isSpent {
             step *= 2
             last = value(step)
         }
         guard var best = last, change < .infinity else { return last ?? .infinity }
         for _ in 0..<24 {
             step /= 2
-            guard let next = value(step) else { break }
+            guard !LossAllowance.isSpent, let next = value(step) else { break }
             let isClose = abs(next - best) <= max(change * next, 1e-9)
             // Every grid gives an upper bound.
             best = min(best, next)
@@ -129,7 +145,8 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         for direction in directions {
             var parts: [ComposedLoss.Part] = []
             for (event, count) in events {
-                guard Self.cellEstimate(event, step: step) < 4 * Double(ComposedLoss.cellLimit),
+                let cells = Self.cellEstimate(event, step: step)
+                guard cells < Double(ComposedLoss.cellLimit) / 2, LossAllowance.admits(Int(max(0, cells))),
                     let loss = DiscreteLoss(event, direction: direction, step: step)
                 else { return nil }
                 parts.append(.init(loss, count: count))

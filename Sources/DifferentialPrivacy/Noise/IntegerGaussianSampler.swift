@@ -26,6 +26,11 @@ public struct IntegerGaussianSampler: Sendable {
         key = SymmetricKey(size: .bits256)
     }
 
+    /// A sampler whose key is one release's, derived from its ``NoiseKey``.
+    package init(releaseKey: SymmetricKey) {
+        key = releaseKey
+    }
+
     /// A sampler with a known key: for tests only.
     package init(testKey: SymmetricKey) {
         key = testKey

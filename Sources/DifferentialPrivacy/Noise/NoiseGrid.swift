@@ -1,3 +1,5 @@
+package import Crypto
+
 /// What noise is drawn from.
 public enum NoiseDistribution: Hashable, Sendable {
     /// ``IntegerGaussianSampler``: Σ* ≈ 1.2586·10⁷ grid units, for vectors of any size.
@@ -6,18 +8,6 @@ public enum NoiseDistribution: Hashable, Sendable {
     case laplace
     /// The exact discrete Gaussian of so many grid units, 1 to 1000: for small vectors on a coarse grid.
     case discreteGaussian(scale: Int)
-
-    /// The distribution of a mechanism by its name in run files; `banded_matrix` correlates Gaussian noise.
-    ///
-    /// - Returns: `nil` for a name that is not known.
-    public init?(mechanism: String, scale: Int? = nil) {
-        switch mechanism {
-        case "gaussian", "banded_matrix": self = .gaussian
-        case "laplace": self = .laplace
-        case "discrete_gaussian": self = .discreteGaussian(scale: scale ?? 1000)
-        default: return nil
-        }
-    }
 
     /// The norm in which a contribution is bounded.
     public var norm: ContributionNorm {
@@ -139,12 +129,23 @@ public struct NoiseGrid: Equatable, Sendable {
     ///
     /// - Throws: ``PrivacyError/randomSourceFailed``.
     public func addNoise(to sums: inout [Int64]) throws(PrivacyError) {
+        try addNoise(to: &sums, releaseKey: SymmetricKey(size: .bits256))
+    }
+
+    /// Adds the noise of one release, from a key that nothing else was or will be made of.
+    ///
+    /// - Throws: ``PrivacyError/randomSourceFailed``.
+    package func addNoise(to sums: inout [Int64], releaseKey key: SymmetricKey) throws(PrivacyError) {
         switch distribution {
-        case .gaussian: try IntegerGaussianSampler().addNoise(to: &sums)
-        case .laplace: try ExactIntegerSampler(.laplace(scale: NoiseDistribution.laplaceScale)).addNoise(to: &sums)
-        case .discreteGaussian(let scale):
-            try ExactIntegerSampler(.gaussian(varianceNumerator: UInt64(scale * scale), denominator: 1))
+        case .gaussian: try IntegerGaussianSampler(releaseKey: key).addNoise(to: &sums)
+        case .laplace:
+            try ExactIntegerSampler(.laplace(scale: NoiseDistribution.laplaceScale), releaseKey: key)
                 .addNoise(to: &sums)
+        case .discreteGaussian(let scale):
+            try ExactIntegerSampler(
+                .gaussian(varianceNumerator: UInt64(scale * scale), denominator: 1),
+                releaseKey: key
+            ).addNoise(to: &sums)
         }
     }
 

@@ -93,6 +93,11 @@ public struct ExactIntegerSampler: Sendable {
 
     /// A sampler with a known key: for tests only.
     package init(_ distribution: Distribution, testKey: SymmetricKey) throws(PrivacyError) {
+        try self.init(distribution, releaseKey: testKey)
+    }
+
+    /// A sampler whose key is one release's, derived from its ``NoiseKey``.
+    package init(_ distribution: Distribution, releaseKey: SymmetricKey) throws(PrivacyError) {
         switch distribution {
         case .laplace(let t):
             guard (1...(1 << 40)).contains(t) else {
@@ -109,7 +114,7 @@ public struct ExactIntegerSampler: Sendable {
             }
         }
         self.distribution = distribution
-        key = testKey
+        key = releaseKey
     }
 
     /// Adds one noise integer to each element; element `i` is coordinate `firstCoordinate + i`.

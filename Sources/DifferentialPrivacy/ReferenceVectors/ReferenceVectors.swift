@@ -1,4 +1,5 @@
 public import Foundation
+import StrictJSON
 
 /// Judges this module by reference values of schema `fl-privacy-vectors/1`.
 public enum ReferenceVectors {
@@ -21,11 +22,7 @@ public enum ReferenceVectors {
         public var line: String {
             var object: [String: Any] = ["id": id, "kind": kind, "status": status.rawValue, "computed": computed]
             if !failures.isEmpty { object["failures"] = failures }
-            let data = try? JSONSerialization.data(
-                withJSONObject: object,
-                options: [.sortedKeys, .withoutEscapingSlashes]
-            )
-            return data.map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+            return JSONValue(foundation: object)?.text ?? "{}"
         }
     }
 

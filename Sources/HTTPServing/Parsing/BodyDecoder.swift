@@ -35,58 +35,92 @@ package struct BodyDecoder: Sendable {
 
     /// Consumes what it can from the front of `buffer`.
     ///
-    /// - Returns: Body bytes; empty when more input is needed or the body is done.
+    /// Chunks are gathered, so that a body in chunks of one byte costs no more turns than a whole one, and the buffer is moved once.
+    ///
+    /// - Returns: Body bytes, `limit` at most; empty when more input is needed or the body is done.
     package mutating func take(from buffer: inout [UInt8], limit: Int) throws(ParseFailure) -> [UInt8] {
-        while true {
-            switch state {
-            case .done: return []
-            case .length(let remaining):
-                let count = min(remaining, buffer.count, limit)
-                guard count > 0 else { return [] }
-                state = remaining == count ? .done : .length(remaining - count)
-                return Self.removeFirst(count, from: &buffer)
-            case .chunkData(let remaining):
-                let count = min(remaining, buffer.count, limit)
-                guard count > 0 else { return [] }
-                state = remaining == count ? .chunkEnd : .chunkData(remaining - count)
-                return Self.removeFirst(count, from: &buffer)
-            case .chunkEnd:
-                guard buffer.count >= 2 else { return [] }
-                guard buffer[0] == 13, buffer[1] == 10 else { throw Self.bad("a chunk does not end with CR LF") }
-                buffer.removeFirst(2)
-                state = .chunkSize
-            case .chunkSize:
-                guard let line = try Self.line(from: &buffer) else { return [] }
-                let size = try Self.chunkSize(line)
-                state = size == 0 ? .trailers(0) : .chunkData(size)
-            case .trailers(let seen):
-                guard let line = try Self.line(from: &buffer) else { return [] }
-                if line.isEmpty {
-                    state = .done
-                } else {
-                    guard seen + line.count <= Self.trailerLimit else { throw Self.bad("the trailers are too long") }
-                    guard let colon = line.firstIndex(of: 58), colon > 0,
-                        line[..<colon].allSatisfy(HeadParser.isTokenByte),
-                        line.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) })
-                    else { throw Self.bad("a trailer is malformed") }
-                    state = .trailers(seen + line.count)
-                }
+        switch state {
+        case .done: return []
+        case .length(let remaining):
+            let count = min(remaining, buffer.count, limit)
+            guard count > 0 else { return [] }
+            state = remaining == count ? .done : .length(remaining - count)
+            return Self.removeFirst(count, from: &buffer)
+        default: break
+        }
+        var body: [UInt8] = []
+        var place = 0
+        var goesOn = true
+        while goesOn && body.count < limit {
+            let before = (place: place, state: state)
+            do throws(ParseFailure) {
+                goesOn = try step(buffer, &place, &body, limit)
+            } catch {
+                // What came before the fault is handed out first, however the input was cut.
+                guard !body.isEmpty else { throw error }
+                (place, state) = before
+                goesOn = false
             }
         }
+        if place > 0 { buffer.removeFirst(place) }
+        return body
     }
 
-    private static func line(from buffer: inout [UInt8]) throws(ParseFailure) -> [UInt8]? {
-        guard let end = buffer.firstIndex(of: 10) else {
-            guard buffer.count <= lineLimit else { throw bad("a chunk line is too long") }
+    /// Takes one piece of a chunked body; `false` when it needs more input or the body is done.
+    private mutating func step(
+        _ buffer: [UInt8],
+        _ place: inout Int,
+        _ body: inout [UInt8],
+        _ limit: Int
+    ) throws(ParseFailure) -> Bool {
+        switch state {
+        case .done, .length: return false
+        case .chunkData(let remaining):
+            let count = min(remaining, buffer.count - place, limit - body.count)
+            guard count > 0 else { return false }
+            body += buffer[place..<place + count]
+            place += count
+            state = remaining == count ? .chunkEnd : .chunkData(remaining - count)
+        case .chunkEnd:
+            guard buffer.count - place >= 2 else { return false }
+            guard buffer[place] == 13, buffer[place + 1] == 10 else {
+                throw Self.bad("a chunk does not end with CR LF")
+            }
+            place += 2
+            state = .chunkSize
+        case .chunkSize:
+            guard let line = try Self.line(buffer, &place) else { return false }
+            let size = try Self.chunkSize(line)
+            state = size == 0 ? .trailers(0) : .chunkData(size)
+        case .trailers(let seen):
+            guard let line = try Self.line(buffer, &place) else { return false }
+            guard !line.isEmpty else {
+                state = .done
+                return false
+            }
+            guard seen + line.count <= Self.trailerLimit else { throw Self.bad("the trailers are too long") }
+            guard let colon = line.firstIndex(of: 58), colon > line.startIndex,
+                line[..<colon].allSatisfy(HeadParser.isTokenByte),
+                line.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) })
+            else { throw Self.bad("a trailer is malformed") }
+            state = .trailers(seen + line.count)
+        }
+        return true
+    }
+
+    /// The next line without its end; `nil` when it has not come whole.
+    private static func line(_ buffer: [UInt8], _ place: inout Int) throws(ParseFailure) -> ArraySlice<UInt8>? {
+        let window = buffer[place..<min(buffer.count, place + lineLimit + 1)]
+        guard let end = window.firstIndex(of: 10) else {
+            guard buffer.count - place <= lineLimit else { throw bad("a chunk line is too long") }
             return nil
         }
-        guard end > 0, end <= lineLimit, buffer[end - 1] == 13 else { throw bad("a chunk line is malformed") }
-        let line = Array(buffer[0..<(end - 1)])
-        buffer.removeFirst(end + 1)
-        return line
+        guard end > place, buffer[end - 1] == 13 else { throw bad("a chunk line is malformed") }
+        defer { place = end + 1 }
+        return buffer[place..<end - 1]
     }
 
-    private static func chunkSize(_ line: [UInt8]) throws(ParseFailure) -> Int {
+    private static func chunkSize(_ line: ArraySlice<UInt8>) throws(ParseFailure) -> Int {
         let digits = line.prefix { $0 != 59 }
         guard !digits.isEmpty, digits.count <= 14,
             line.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) }),

@@ -16,6 +16,13 @@ extension HTTPConnection {
         done: @escaping () -> Void
     ) {
         state = .answering(keepAlive: keepAlive)
+        var response = response
+        var transfer: FileTransfer?
+        if !isHead, case .file(let path, let range) = response.body, !range.isEmpty {
+            // Before the head goes: a status is a promise.
+            transfer = FileTransfer(path, range)
+            if transfer == nil { response = Self.unreadable }
+        }
         // One buffer of the loop's serves all answers that the system takes at once.
         var bytes = loop.output
         loop.output = []
@@ -24,12 +31,14 @@ extension HTTPConnection {
         let body: ResponseBody =
             isHead || response.status == 204 || response.status == 304 ? .none : response.body
         if case .bytes(let content) = body { bytes += content }
-        let moreFollows = if case .file(_, let range) = body { !range.isEmpty } else { false }
+        let moreFollows = transfer != nil
         let finish: (ConnectionError?) -> Void = { [self] error in
             guard error == nil else { return }
             switch body {
             case .none, .bytes: done()
-            case .file(let path, let range): sendFile(path, range, done: done)
+            case .file:
+                guard let transfer else { return done() }
+                sendFile(transfer, done: done)
             case .stream(let produce): stream(produce, inChunks: inChunks, done: done)
             }
         }
@@ -121,14 +130,22 @@ extension HTTPConnection {
 
     // MARK: - Files
 
+    /// The answer in the place of a file that cannot be read, or is shorter than it should be.
+    private static let unreadable = ServerResponse(
+        status: 503,
+        headers: [.contentType: "application/problem+json", .retryAfter: "5"],
+        body: .bytes(
+            Array(
+                (#"{"type":"about:blank","title":"Not available now","status":503,"code":"storage_failed","#
+                    + #""detail":"the file cannot be read now; ask again later"}"#).utf8
+            )
+        )
+    )
+
     /// Sends part of a file: small ones at once, others in bursts on a thread, so that a cold disk holds up nobody else.
-    private func sendFile(_ path: String, _ range: Range<Int>, done: @escaping () -> Void) {
-        guard !range.isEmpty else { return done() }
-        let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return fail(.system(errno)) }
+    private func sendFile(_ transfer: FileTransfer, done: @escaping () -> Void) {
         filePace = TransferPace(now: loop.now)
-        let transfer = FileTransfer(file: file, position: range.lowerBound, end: range.upperBound)
-        if range.count <= 1 << 16 { transfer.burst(channel) }
+        if transfer.end - transfer.beginning <= 1 << 16 { transfer.burst(channel) }
         proceed(transfer, done: done)
     }
 
@@ -215,11 +232,19 @@ private final class FileTransfer: @unchecked Sendable {
     let end: Int
     private(set) var result = ChannelResult.moved(0)
 
-    init(file: Int32, position: Int, end: Int) {
+    /// Opens the file; `nil` where that fails, or it ends before the range does.
+    init?(_ path: String, _ range: Range<Int>) {
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        var status = stat()
+        guard fstat(file, &status) == 0, Int(status.st_size) >= range.upperBound else {
+            close(file)
+            return nil
+        }
         self.file = file
-        beginning = position
-        self.position = position
-        self.end = end
+        beginning = range.lowerBound
+        position = range.lowerBound
+        end = range.upperBound
     }
 
     deinit { close(file) }

@@ -26,7 +26,7 @@ final class HTTPConnection: @unchecked Sendable {
         /// What a handler left of a body is read and thrown away.
         case draining
         /// The last answer has been sent; reads on for a moment, so that it is not lost to a reset.
-        case lingering(remaining: Int)
+        case lingering
         case ended
     }
 
@@ -198,10 +198,12 @@ final class HTTPConnection: @unchecked Sendable {
                 guard case .answering = state else { continue }
                 return
             case .draining: guard drain() else { return }
-            case .lingering(let remaining):
+            case .lingering:
                 guard canRead else { return }
+                guard turn < Self.turnLength else { return loop.submit { [self] in advance() } }
+                turn += 1
                 switch channel.read(into: loop.scratch) {
-                case .moved(let count) where remaining > count: state = .lingering(remaining: remaining - count)
+                case .moved: break
                 case .blocked: canRead = false
                 default: return end()
                 }
@@ -435,8 +437,8 @@ final class HTTPConnection: @unchecked Sendable {
 
     private func linger() {
         channel.finishWriting()
-        state = .lingering(remaining: configuration.drainByteLimit * 16)
-        deadline = loop.now + 1_000_000_000
+        state = .lingering
+        deadline = loop.now + configuration.lingerTimeout.nanoseconds
     }
 
     private static let requestIDField = HTTPField.Name("X-Request-Id")

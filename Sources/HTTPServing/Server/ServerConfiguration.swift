@@ -24,6 +24,9 @@ package struct ServerConfiguration: Sendable {
     package var unlimitedPeers: NetworkList?
     /// Unread body bytes that are read and thrown away to keep the connection.
     package var drainByteLimit = 64 << 10
+    /// How long the rest of a refused body is read and thrown away, so that a client that sends all before it reads finds the answer: a
+    /// connection that is closed with bytes unread is reset, and the answer may be lost with it.
+    package var lingerTimeout: Duration = .seconds(5)
 
     /// Event loops, each with a share of the connections.
     package var loopCount = ProcessInfo.processInfo.activeProcessorCount

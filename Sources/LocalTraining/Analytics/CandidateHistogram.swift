@@ -1,3 +1,4 @@
+import StrictJSON
 package import Tensors
 
 /// `histogram`: how many clients hold each word of a list, as a run of kind `analytics`.
@@ -13,45 +14,54 @@ package struct CandidateHistogram: ModelArchitecture {
     private let unit: ClientWords.Unit
 
     package init(_ description: ModelDescription) throws {
-        let fields = try ConfigurationReader(description.config)
-        _ = fields.value("model_type")
-        wordsPerClient = try fields.integer("words_per_client", default: 20, in: 1...100_000)
-        let unit = ClientWords.Unit(
-            rawValue: try fields.choice("tokens", of: ["word", "character", "record"], default: "word")
-        )
-        self.unit = unit ?? .word
-        guard let tokenizer = try fields.object("tokenizer") else {
-            throw fields.error("tokenizer", "is required: {type: word, vocabulary: [the candidates]}")
+        self = try description.read { Self(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        wordsPerClient = fields.integer("words_per_client", default: 20, in: 1...100_000)
+        let unit = fields.choice("tokens", default: ClientWords.Unit.word)
+        self.unit = unit
+        guard fields.has("tokenizer") else {
+            candidates = []
+            fields.report("tokenizer", "is required: {type: word, vocabulary: [the candidates]}")
+            return
         }
-        _ = try tokenizer.choice("type", of: ["word"], default: "word")
-        candidates = try tokenizer.strings("vocabulary") ?? []
-        try tokenizer.finish()
-        try fields.finish()
-        guard !candidates.isEmpty else { throw tokenizer.error("vocabulary", "must hold the candidates") }
+        candidates = fields.object("tokenizer") { tokenizer in
+            _ = tokenizer.choice("type", of: ["word"])
+            let candidates = tokenizer.stringList("vocabulary", countLimit: .max) ?? []
+            Self.check(candidates, unit, tokenizer)
+            return candidates
+        }
+    }
+
+    /// Refuses words that no text can hold, and those that are there twice.
+    private static func check(_ candidates: [String], _ unit: ClientWords.Unit, _ tokenizer: FieldReader) {
+        if candidates.isEmpty { tokenizer.report("vocabulary", "must hold the candidates") }
         var seen: Set<String> = []
         for (index, word) in candidates.enumerated() {
-            let forms = ClientWords.words(of: word, unit: self.unit)
-            guard forms == [word] else {
-                throw tokenizer.error(
-                    "vocabulary/\(index)",
+            let forms = ClientWords.words(of: word, unit: unit)
+            if forms != [word] {
+                tokenizer.report(
+                    at: "vocabulary/\(index)",
                     "'\(word.prefix(40))' is never found, as texts are split and lower-cased; it would be "
                         + (forms.isEmpty
                             ? "nothing" : forms.prefix(4).map { "'\($0.prefix(40))'" }.joined(separator: ", "))
                 )
-            }
-            guard seen.insert(word).inserted else {
-                throw tokenizer.error("vocabulary/\(index)", "'\(word.prefix(40))' is there twice")
+            } else if !seen.insert(word).inserted {
+                tokenizer.report(at: "vocabulary/\(index)", "'\(word.prefix(40))' is there twice")
             }
         }
     }
 
     package var layout: ParameterLayout { ParameterLayout([.init(name: "counts", shape: [candidates.count])]) }
 
+    package func supports(_ task: TrainingTask) -> Bool { task == .train }
+
     package func initialParameters(seed: UInt64) -> ParameterVector { ParameterVector(zeros: layout) }
 
     package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
         guard case .texts(let texts) = data else {
-            throw LocalTrainingError.unusableData(reason: "words are counted in texts, and the data are a table")
+            throw LocalTrainingError.unsuitable("words are counted in texts, and the data are a table")
         }
         return WordAnalysis(words: ClientWords(texts, unit: unit)) { words, model in
             guard model.layout == layout else {

@@ -1,7 +1,7 @@
 /// The distinct words of a device's texts and how often each occurs; they stay on the device.
 struct ClientWords {
     /// What is taken for one word.
-    enum Unit: String {
+    enum Unit: String, CaseIterable {
         case word, character, record
     }
 

@@ -1,36 +1,39 @@
+import StrictJSON
 package import Tensors
 
-/// `triehh`: words that many clients hold, found letter by letter, as a run of kind `analytics`.
+/// `votes`: words that many clients hold, found letter by letter, as a run of kind `analytics`.
 ///
-/// The model is a `PrefixTrie`. In round `j` a client that was drawn votes for one prefix of `j` scalars: it takes one of
+/// The model is a `PrefixTrie`. In round `j` a client votes for one prefix of `j` scalars: it takes one of
 /// its words whose first `j - 1` scalars are in the trie, at random in proportion to how often it uses them, and names the
 /// next scalar or the word's end. A client without such a word says so; it is not asked why.
 ///
-/// Source: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Algorithm 1. Different from it, a client chooses among those
-/// of its words that the trie can still grow by, which finds more and changes nothing in the proof: a vote is a function
-/// of one client's data and of what was published.
+/// Source of the trie: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Algorithm 1. Different from it, a client chooses among
+/// those of its words that the trie can still grow by, which finds more and changes nothing in what is proven: a vote is a
+/// function of one client's data and of what was published. How votes are counted is the server's part.
 package struct TrieVoting: ModelArchitecture {
-    package static let name = "triehh"
+    package static let name = "votes"
+    /// The name in models of earlier versions.
+    static let earlierName = "triehh"
     package let levelCount: Int
     package let nodeLimit: Int
     private let unit: ClientWords.Unit
 
     package init(_ description: ModelDescription) throws {
-        let fields = try ConfigurationReader(description.config)
-        _ = fields.value("model_type")
-        levelCount = try fields.integer("levels", in: 1...1000)
-        nodeLimit = try fields.integer("prefix_limit", in: 1...100_000)
-        let unit = ClientWords.Unit(
-            rawValue: try fields.choice("tokens", of: ["word", "character", "record"], default: "word")
-        )
-        self.unit = unit ?? .word
-        try fields.finish()
-        guard levelCount * nodeLimit <= 10_000_000 else {
-            throw fields.error("prefix_limit", "times the number of rounds must be 10,000,000 at most")
+        self = try description.read { Self(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        levelCount = fields.integer("levels", in: 1...1000)
+        nodeLimit = fields.integer("prefix_limit", in: 1...100_000)
+        unit = fields.choice("tokens", default: .word)
+        if levelCount * nodeLimit > 10_000_000 {
+            fields.report("prefix_limit", "times the number of rounds must be 10,000,000 at most")
         }
     }
 
     package var layout: ParameterLayout { PrefixTrie.layout(levelCount: levelCount, nodeLimit: nodeLimit) }
+
+    package func supports(_ task: TrainingTask) -> Bool { task == .train }
 
     package func initialParameters(seed: UInt64) -> ParameterVector {
         PrefixTrie(levelCount: levelCount, nodeLimit: nodeLimit).vector
@@ -38,7 +41,7 @@ package struct TrieVoting: ModelArchitecture {
 
     package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
         guard case .texts(let texts) = data else {
-            throw LocalTrainingError.unusableData(reason: "words are found in texts, and the data are a table")
+            throw LocalTrainingError.unsuitable("words are found in texts, and the data are a table")
         }
         let level = instructions.context?.round ?? 1
         return WordAnalysis(words: ClientWords(texts, unit: unit)) { words, model in
@@ -51,16 +54,30 @@ package struct TrieVoting: ModelArchitecture {
 
     /// The client's vote for a prefix of `level` scalars.
     func vote(of words: ClientWords, trie: PrefixTrie, level: Int, seed: UInt64) -> ParameterVector {
-        let places = Dictionary(
+        Self.vote(of: words.counts, places: Self.places(in: trie, level: level), level: level, seed: seed)
+    }
+
+    /// The prefixes that words may go on from, and their places in the level before.
+    package static func places(in trie: PrefixTrie, level: Int) -> [String: Int] {
+        Dictionary(
             zip(trie.prefixes(level: level - 1), 0...).filter { place in
                 level == 1 || trie.levels[level - 2][place.1].scalar != 0
             },
             uniquingKeysWith: { first, _ in first }
         )
+    }
+
+    /// The vote of a client with these words and how often each is used.
+    package static func vote(
+        of words: [String: Int],
+        places: [String: Int],
+        level: Int,
+        seed: UInt64
+    ) -> ParameterVector {
         // In a fixed order: the choice depends on the seed and the words alone.
         var choices: [(node: PrefixTrie.Node, upTo: Int)] = []
         var total = 0
-        for (word, count) in words.counts.sorted(by: { $0.key < $1.key }) where Self.isWord(word) {
+        for (word, count) in words.sorted(by: { $0.key < $1.key }) where isWord(word) {
             let scalars = Array(word.unicodeScalars)
             guard scalars.count >= level - 1 else { continue }
             var prefix = String.UnicodeScalarView()

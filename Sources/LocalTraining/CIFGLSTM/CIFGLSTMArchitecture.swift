@@ -1,3 +1,4 @@
+import StrictJSON
 package import Tensors
 
 /// `cifg-lstm`: the keyboard's next-word model, over words, characters or byte pairs.
@@ -23,39 +24,39 @@ package struct CIFGLSTMArchitecture: LanguageArchitecture {
         }
         self.configuration = configuration
         self.tokenizer = tokenizer
-        textSettings = try TextSettings(ConfigurationReader([:], pointer: ""), tokenizer: tokenizer, lengthLimit: nil)
+        textSettings = TextSettings(tokenizer: tokenizer)
     }
 
     package init(_ description: ModelDescription) throws {
-        let fields = try ConfigurationReader(description.config)
-        _ = fields.value("model_type")
-        let tokenizer = try TokenizerDocument.read(of: fields)
-        let preset = try fields.choice("preset", of: Self.presets.keys.sorted(), default: "")
-        let sizes = Self.presets[preset]
+        self = try description.read { Self(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        let tokenizer = TokenizerDocument.read(of: fields)
+        let sizes = fields.choice("preset", of: Self.presets.keys.sorted()).flatMap { Self.presets[$0] }
         configuration = CIFGLSTMConfiguration(
-            vocabularySize: try fields.integer(
+            vocabularySize: fields.integer(
                 "vocab_size",
                 default: tokenizer.vocabularySize,
                 in: 5...1_000_000
             ),
-            embeddingDimension: try fields.integer("embedding_dim", default: sizes?.1, in: 1...4096),
-            hiddenDimension: try fields.integer("hidden_dim", default: sizes?.2, in: 1...8192)
+            embeddingDimension: fields.integer("embedding_dim", default: sizes?.1, in: 1...4096),
+            hiddenDimension: fields.integer("hidden_dim", default: sizes?.2, in: 1...8192)
         )
         for name in ["recurrent_projection", "tie_embedding"] {
-            guard try fields.boolean(name, default: true) else {
-                throw fields.error(name, "must be true: models without are not built in")
+            if !fields.boolean(name, default: true) {
+                fields.report(name, "must be true: models without are not built in")
             }
         }
-        guard configuration.vocabularySize == tokenizer.vocabularySize else {
-            throw fields.error(
+        if configuration.vocabularySize != tokenizer.vocabularySize {
+            fields.report(
                 "vocab_size",
                 "must be \(tokenizer.vocabularySize), what the tokenizer has with its 4 specials, "
                     + "not \(configuration.vocabularySize); or give another tokenizer"
             )
         }
         self.tokenizer = tokenizer
-        textSettings = try TextSettings(fields, tokenizer: tokenizer, lengthLimit: nil)
-        try fields.finish()
+        textSettings = TextSettings(fields, tokenizer: tokenizer, lengthLimit: nil)
     }
 
     package var layout: ParameterLayout { configuration.layout }

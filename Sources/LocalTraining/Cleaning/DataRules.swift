@@ -1,25 +1,7 @@
-/// What must be done to a device's data before training, and how much there must be.
-public struct DataRules: Equatable, Sendable {
-    /// How texts are cleaned; `nil` leaves them as they are.
-    public var cleaning: CleaningOptions?
-    /// Records or rows that must be left, at least.
-    public var minimumRecords: Int
-    /// Characters that must be left, at least; of texts only.
-    public var minimumCharacters: Int
-
-    /// Leaves everything as it is, and takes what there is.
-    public static let none = DataRules()
-
-    /// Creates rules.
-    public init(cleaning: CleaningOptions? = nil, minimumRecords: Int = 0, minimumCharacters: Int = 0) {
-        self.cleaning = cleaning
-        self.minimumRecords = minimumRecords
-        self.minimumCharacters = minimumCharacters
-    }
-
+extension DataRules {
     /// Cleans, and reports what is there.
     ///
-    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` when too little is left.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` when too little is left.
     public func apply(to data: LocalData) throws -> (data: LocalData, report: DataReport) {
         let prepared: LocalData
         let report: DataReport
@@ -33,13 +15,15 @@ public struct DataRules: Equatable, Sendable {
             report = DataReport(recordCount: records.count, result: result)
             guard report.characters >= minimumCharacters else {
                 throw LocalTrainingError.unusableData(
-                    reason: "\(report.characters) characters are left, the run asks for \(minimumCharacters)"
+                    reason: "\(report.characters) characters are left, the run asks for \(minimumCharacters)",
+                    rule: "fewer than the run's \(minimumCharacters) characters are left"
                 )
             }
         }
         guard report.records >= minimumRecords else {
             throw LocalTrainingError.unusableData(
-                reason: "\(report.records) records are left, the run asks for \(minimumRecords)"
+                reason: "\(report.records) records are left, the run asks for \(minimumRecords)",
+                rule: "fewer than the run's \(minimumRecords) records are left"
             )
         }
         return (prepared, report)
@@ -64,14 +48,17 @@ public struct DataReport: Equatable, Sendable, Codable {
     public var languages: [String: Int] = [:]
     /// Shares of scripts among all letters.
     public var scripts: [String: Double] = [:]
-    /// Share of empty cells by column.
+    /// Share of cells without a value by column.
     public var missing: [String: Double] = [:]
+    /// Rows of a table that the model's schema leaves out, if any.
+    public var leftOut: LeftOutRows?
 
     enum CodingKeys: String, CodingKey {
         case recordsRead = "records_read"
         case records, characters
         case medianLength = "median_length"
         case rules, languages, scripts, missing
+        case leftOut = "left_out"
     }
 
     init(recordCount: Int, result: CleaningResult) {
@@ -98,7 +85,7 @@ public struct DataReport: Equatable, Sendable, Codable {
         recordsRead = table.rows.count
         records = table.rows.count
         for (index, column) in table.header.enumerated() where !table.rows.isEmpty {
-            let empty = table.rows.reduce(0) { $0 + ($1[index].isEmpty ? 1 : 0) }
+            let empty = table.rows.reduce(0) { $0 + (TableCell.isMissing($1[index]) ? 1 : 0) }
             if empty > 0 { missing[column] = Double(empty) / Double(table.rows.count) }
         }
     }

@@ -47,7 +47,14 @@ public struct TextCleaner: Sendable {
         var visible = String.UnicodeScalarView()
         var removed = 0
         for scalar in normalized.unicodeScalars {
-            if Self.isRemoved(scalar) { removed += 1 } else { visible.append(scalar) }
+            if Self.separates(scalar) {
+                removed += 1
+                visible.append(" ")
+            } else if Self.isRemoved(scalar) {
+                removed += 1
+            } else {
+                visible.append(scalar)
+            }
         }
         if removed > 0 { counts[.controlCharacters, default: 0] += removed }
         // What was removed may have kept a letter from the mark that belongs to it.
@@ -67,6 +74,14 @@ public struct TextCleaner: Sendable {
             }
         }
         return String(result)
+    }
+
+    /// Controls that stand between words: NUL, form feeds, C0's separators, next line, and Unicode's line separators.
+    private static func separates(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0, 0x0B, 0x0C, 0x1C...0x1F, 0x85, 0x2028, 0x2029: true
+        default: false
+        }
     }
 
     private static func isRemoved(_ scalar: Unicode.Scalar) -> Bool {

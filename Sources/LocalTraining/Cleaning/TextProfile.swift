@@ -23,24 +23,28 @@ public struct TextProfile: Sendable {
     /// Letters by script; letters of other scripts are in `letterCount` only.
     public private(set) var scripts: [Script: Int] = [:]
     private(set) var letterCount = 0
-    private(set) var digitCount = 0
-    private(set) var symbolCount = 0
-    private(set) var visibleCount = 0
+    private var unspacedCount = 0
+    /// Of what a reader takes for one character, such as a flag or a family of four.
+    private var visible = (all: 0, letters: 0, digits: 0, symbols: 0)
     private let text: String
 
     /// Measures a text.
     public init(_ text: String) {
         self.text = text
-        for scalar in text.unicodeScalars {
-            if scalar.properties.isWhitespace { continue }
-            visibleCount += 1
+        for scalar in text.unicodeScalars where Self.isLetter(scalar) {
+            letterCount += 1
+            if let script = Self.script(of: scalar) { scripts[script, default: 0] += 1 }
+            if Self.isUnspaced(scalar) { unspacedCount += 1 }
+        }
+        for character in text {
+            guard let scalar = character.unicodeScalars.first, !Self.isSeparator(scalar) else { continue }
+            visible.all += 1
             if Self.isLetter(scalar) {
-                letterCount += 1
-                if let script = Self.script(of: scalar) { scripts[script, default: 0] += 1 }
-            } else if scalar.properties.generalCategory == .decimalNumber {
-                digitCount += 1
+                visible.letters += 1
+            } else if scalar.properties.generalCategory == .decimalNumber, character.unicodeScalars.count == 1 {
+                visible.digits += 1
             } else {
-                symbolCount += 1
+                visible.symbols += 1
             }
         }
     }
@@ -50,21 +54,22 @@ public struct TextProfile: Sendable {
         letterCount > 0 ? Double(scripts[script] ?? 0) / Double(letterCount) : 0
     }
 
-    /// Whether words are not divided by spaces: Han, Kana and Thai are over half of the letters.
-    var isUnspaced: Bool { share(.han) + share(.kana) + share(.thai) > 0.5 }
+    /// Whether words are not divided by spaces: over half of the letters are of scripts that do not.
+    var isUnspaced: Bool { 2 * unspacedCount > letterCount }
 
     /// The first quality rule that the text breaks.
     var defect: CleaningRule? {
-        guard visibleCount > 0 else { return .fewLetters }
-        let visible = Double(visibleCount)
-        if Double(letterCount) / visible < 0.5 { return .fewLetters }
-        if Double(digitCount) / visible > 0.3 { return .manyDigits }
-        if Double(symbolCount) / visible > 0.3 { return .manySymbols }
+        guard visible.all > 0 else { return .fewLetters }
+        let all = Double(visible.all)
+        if Double(visible.letters) / all < 0.5 { return .fewLetters }
+        if Double(visible.digits) / all > 0.3 { return .manyDigits }
+        if Double(visible.symbols) / all > 0.3 { return .manySymbols }
         let tokens = WordTokenizer.tokens(of: text)
         let words = tokens.filter { $0.unicodeScalars.first.map(Self.isLetter) ?? false }
         if !isUnspaced && !words.isEmpty {
             let mean = Double(words.reduce(0) { $0 + $1.count }) / Double(words.count)
-            if mean < 2 || mean > 15 { return .wordLength }
+            // One or two long compounds are German; a line of many is no language.
+            if mean < 2 || mean > (words.count < 4 ? 40 : 15) { return .wordLength }
         }
         if tokens.count >= 20 && Double(Set(tokens).count) / Double(tokens.count) < 0.2 { return .repetition }
         return nil
@@ -137,6 +142,28 @@ public struct TextProfile: Sendable {
             .spacingMark:
             return true
         default: return false
+        }
+    }
+
+    /// What stands between words: white space, Tibet's tsheg, Ethiopia's word space.
+    static func isSeparator(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.properties.isWhitespace || scalar == "\u{F0B}" || scalar == "\u{F0C}" || scalar == "\u{1361}"
+    }
+
+    /// Whether a letter's script puts no spaces between words.
+    ///
+    /// Ideographs by their property; other scripts are those that Unicode 15's LineBreak.txt gives the class SA (words are found by
+    /// a dictionary), and by blocks kana, Tibetan, Yi and the Indonesian and Philippine scripts that are written without spaces.
+    static func isUnspaced(_ scalar: Unicode.Scalar) -> Bool {
+        if scalar.value < 0xE00 { return false }
+        if scalar.properties.isIdeographic { return true }
+        return switch scalar.value {
+        case 0xE00...0xEFF, 0xF00...0xFFF, 0x1000...0x109F, 0x1780...0x17FF: true  // Thai, Lao; Tibetan; Burmese; Khmer
+        case 0x1950...0x19FF, 0x1A00...0x1AAF, 0x1B00...0x1B7F, 0x1BC0...0x1BFF: true  // Tai; Buginese; Balinese; Batak
+        case 0x3005...0x3007, 0x3040...0x30FF, 0x3100...0x312F, 0x31A0...0x31BF, 0x31F0...0x31FF: true  // kana
+        case 0xA000...0xA4CF, 0xA980...0xA9FF, 0xAA00...0xAADF: true  // Yi; Javanese, Burmese; Cham, Burmese, Tai Viet
+        case 0xFF66...0xFF9F, 0x11700...0x1174F, 0x16FE0...0x1B2FF: true  // kana; Ahom; Tangut
+        default: false
         }
     }
 

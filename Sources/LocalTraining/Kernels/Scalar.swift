@@ -1,13 +1,16 @@
-import CBLAS
 import CKernels
 import Foundation
+
+#if OpenBLAS
+import CBLAS
+#endif
 
 /// Float or Double, with the matrix product and the whole-buffer functions that the layers need.
 ///
 /// Layers are generic over it so that their gradients can be checked in Double; every loop over elements is behind one of
 /// these requirements, which Float answers with vectorised kernels.
 package protocol Scalar: BinaryFloatingPoint, Sendable {
-    /// `C = A·B + beta·C`, row-major, `A` and `B` transposed on request; leading dimensions as stored.
+    /// `C = A·B + beta·C`, row-major, `A` and `B` transposed on request; leading dimensions as stored; `beta` is 0 or 1.
     static func gemm(
         _ transposeA: Bool,
         _ transposeB: Bool,
@@ -286,9 +289,6 @@ extension Scalar {
     }
 }
 
-/// OpenBLAS runs on the caller's thread only: clients are what runs in parallel.
-private let singleThreadedBLAS: Void = openblas_set_num_threads(1)
-
 extension Float: Scalar {
     package static func gemm(
         _ transposeA: Bool,
@@ -304,7 +304,8 @@ extension Float: Scalar {
         _ c: UnsafeMutablePointer<Float>,
         _ strideC: Int
     ) {
-        _ = singleThreadedBLAS
+        #if OpenBLAS
+        _ = BLASCore.choice
         cblas_sgemm(
             101,
             transposeA ? 112 : 111,
@@ -321,6 +322,22 @@ extension Float: Scalar {
             c,
             Int32(strideC)
         )
+        #else
+        martlet_product_f32(
+            transposeA ? 1 : 0,
+            transposeB ? 1 : 0,
+            rows,
+            columns,
+            inner,
+            a,
+            strideA,
+            b,
+            strideB,
+            beta == 0 ? 0 : 1,
+            c,
+            strideC
+        )
+        #endif
     }
     package static func exponential(_ x: Float) -> Float { expf(x) }
     package static func logarithm(_ x: Float) -> Float { logf(x) }
@@ -413,7 +430,8 @@ extension Double: Scalar {
         _ c: UnsafeMutablePointer<Double>,
         _ strideC: Int
     ) {
-        _ = singleThreadedBLAS
+        #if OpenBLAS
+        _ = BLASCore.choice
         cblas_dgemm(
             101,
             transposeA ? 112 : 111,
@@ -430,6 +448,22 @@ extension Double: Scalar {
             c,
             Int32(strideC)
         )
+        #else
+        martlet_product_f64(
+            transposeA ? 1 : 0,
+            transposeB ? 1 : 0,
+            rows,
+            columns,
+            inner,
+            a,
+            strideA,
+            b,
+            strideB,
+            beta == 0 ? 0 : 1,
+            c,
+            strideC
+        )
+        #endif
     }
     package static func exponential(_ x: Double) -> Double { exp(x) }
     package static func logarithm(_ x: Double) -> Double { log(x) }

@@ -14,7 +14,7 @@ extension LanguageArchitecture {
     /// A trainer over texts.
     public func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
         guard case .texts(let texts) = data else {
-            throw LocalTrainingError.unusableData(reason: "\(Self.name) learns from text, and the data are a table")
+            throw LocalTrainingError.unsuitable("\(Self.name) learns from text, and the data are a table")
         }
         return LanguageTrainer(architecture: self, texts: texts)
     }

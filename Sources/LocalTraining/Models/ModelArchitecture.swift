@@ -9,7 +9,7 @@ public protocol ModelArchitecture: Sendable {
 
     /// Reads the configuration.
     ///
-    /// - Throws: ``ModelConfigurationError``.
+    /// - Throws: `ModelConfigurationError`.
     init(_ description: ModelDescription) throws
 
     /// The tensors that travel between server and clients.
@@ -23,17 +23,31 @@ public protocol ModelArchitecture: Sendable {
 
     /// A trainer of this architecture over a device's data.
     ///
-    /// - Throws: ``LocalTrainingError`` when the data do not suit.
+    /// - Throws: `LocalTrainingError` when the data do not suit.
     func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer
+
+    /// Whether its trainers do this.
+    func supports(_ task: TrainingTask) -> Bool
+
+    /// Made-up records of the kind that it learns from, about as many as a device has.
+    var madeUpData: LocalData { get }
 }
 
 extension ModelArchitecture {
     /// None.
     public var baseLayout: ParameterLayout? { nil }
 
+    /// Everything.
+    public func supports(_ task: TrainingTask) -> Bool { true }
+
+    /// Short messages.
+    public var madeUpData: LocalData {
+        .texts((0..<16).flatMap { SyntheticMessages.messages(ofClient: $0, seed: 1) })
+    }
+
     /// Checks tensors against the layout, naming the first that is missing, surplus or of another shape.
     ///
-    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)``.
+    /// - Throws: `LocalTrainingError.modelMismatch(reason:)`.
     func check(_ model: ParameterVector, base: ParameterVector?) throws {
         try check(model.layout, against: layout, "the model")
         guard let baseLayout else { return }
@@ -53,12 +67,19 @@ extension ModelArchitecture {
 public protocol ArchitectureTrainer {
     /// Examples to train on: windows, or rows.
     var exampleCount: Int { get }
+    /// Rows of a table that are not among them.
+    var leftOut: LeftOutRows { get }
     /// Trains from `model`.
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
     /// The gradient of the mean loss over all the data at `model`, as `delta`.
     func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
     /// Judges `model` on the same data.
     func evaluate(model: ParameterVector, base: ParameterVector?) throws -> TrainingMetrics
+}
+
+extension ArchitectureTrainer {
+    /// None.
+    public var leftOut: LeftOutRows { LeftOutRows() }
 }
 
 /// The built-in architectures by name.
@@ -71,11 +92,19 @@ public enum ModelArchitectures {
     /// Their names, sorted.
     public static var names: [String] { all.map { $0.name }.sorted() }
 
+    /// Whether there is an architecture of this name.
+    public static func isBuiltIn(_ name: String) -> Bool { type(named: name) != nil }
+
+    private static func type(named name: String) -> (any ModelArchitecture.Type)? {
+        let name = name == TrieVoting.earlierName ? TrieVoting.name : name
+        return all.first { $0.name == name }
+    }
+
     /// The architecture that a description names.
     ///
-    /// - Throws: ``ModelConfigurationError``, with an empty pointer for an unknown name.
+    /// - Throws: `ModelConfigurationError`, with an empty pointer for an unknown name.
     public static func make(_ description: ModelDescription) throws -> any ModelArchitecture {
-        guard let type = all.first(where: { $0.name == description.architecture }) else {
+        guard let type = type(named: description.architecture) else {
             throw ModelConfigurationError(
                 "",
                 "'\(description.architecture)' is not a built-in architecture: \(names.joined(separator: ", "))"

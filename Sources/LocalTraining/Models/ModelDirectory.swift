@@ -1,4 +1,5 @@
 package import Foundation
+import StrictJSON
 package import Tensors
 
 /// A model as files: `config.json`, `model.safetensors`, and `vocab.txt` or `tokenizer.json`.
@@ -18,7 +19,7 @@ package struct ModelDirectory: Sendable {
 
     /// Reads a directory, and checks that its tensors are those of its configuration.
     ///
-    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)``, ``ModelConfigurationError``, ``TokenizerError`` or
+    /// - Throws: `LocalTrainingError.modelMismatch(reason:)`, `ModelConfigurationError`, ``TokenizerError`` or
     ///   `SafetensorsError`.
     package init(reading directory: String) throws {
         func contents(_ name: String) -> Data? { FileManager.default.contents(atPath: directory + "/" + name) }
@@ -139,7 +140,7 @@ package struct ModelDirectory: Sendable {
 
     /// Adapters added into their base: a full model.
     ///
-    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)`` for a model without adapters.
+    /// - Throws: `LocalTrainingError.modelMismatch(reason:)` for a model without adapters.
     package func merged() throws -> ModelDirectory {
         guard let decoder = try ModelArchitectures.make(description) as? DecoderArchitecture,
             let adapters = decoder.adapters, let base,
@@ -153,8 +154,10 @@ package struct ModelDirectory: Sendable {
     }
 
     private static func text(_ object: [String: Any]) throws -> String {
-        let options: JSONSerialization.WritingOptions = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        return String(decoding: try JSONSerialization.data(withJSONObject: object, options: options), as: UTF8.self)
+        guard let tree = JSONValue(foundation: object) else {
+            throw LocalTrainingError.modelMismatch(reason: "the configuration holds what JSON has no word for")
+        }
+        return tree.prettyText
     }
 }
 

@@ -1,4 +1,5 @@
 package import Foundation
+import StrictJSON
 package import Tensors
 
 /// Weights in eight bits for devices: each row of a matrix symmetric about zero, with a scale of its own.
@@ -33,17 +34,16 @@ package enum QuantizedWeights {
         }
         // Four-byte values first, so that all are aligned.
         tensors.sort { ($0.type, $0.name) < ($1.type, $1.name) }
-        var header: [String: Any] = ["__metadata__": ["format": "martlet-int8"]]
+        var header: [String: JSONValue] = ["__metadata__": .object(["format": .string("martlet-int8")])]
         var offset = 0
         for tensor in tensors {
-            header[tensor.name] = [
-                "dtype": tensor.type, "shape": tensor.shape, "data_offsets": [offset, offset + tensor.bytes.count],
-            ]
+            header[tensor.name] = .object([
+                "dtype": .string(tensor.type), "shape": .array(tensor.shape.map { .integer($0) }),
+                "data_offsets": .array([.integer(offset), .integer(offset + tensor.bytes.count)]),
+            ])
             offset += tensor.bytes.count
         }
-        var json =
-            (try? JSONSerialization.data(withJSONObject: header, options: [.sortedKeys, .withoutEscapingSlashes]))
-            ?? Data()
+        var json = Data(JSONValue.object(header).text.utf8)
         while json.count % 8 != 0 { json.append(0x20) }
         var file = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) }
         file.append(json)

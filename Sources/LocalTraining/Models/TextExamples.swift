@@ -1,3 +1,4 @@
+import StrictJSON
 import Tensors
 
 /// How texts become windows of tokens, and which targets count.
@@ -11,19 +12,32 @@ package struct TextSettings: Equatable, Sendable {
     /// `<unk>` as a target is trained; else it is masked.
     var trainsUnknown: Bool
 
+    /// What becomes of `<unk>` where it would be a target.
+    private enum UnknownTarget: String, CaseIterable {
+        case mask, train
+    }
+
+    /// What texts of a tokeniser become where nothing else is said.
+    init(tokenizer: any Tokenizer) {
+        windowLength = Self.usualLength(tokenizer)
+        (isStream, carriesState, trainsUnknown) = (false, false, false)
+    }
+
+    private static func usualLength(_ tokenizer: any Tokenizer) -> Int { tokenizer.kind == .word ? 20 : 80 }
+
     /// Reads `window`, `stream`, `carry_state` and `unk_target`.
-    init(_ fields: ConfigurationReader, tokenizer: any Tokenizer, lengthLimit: Int?) throws {
-        let usual = tokenizer.kind == .word ? 20 : 80
-        windowLength = try fields.integer(
+    init(_ fields: FieldReader, tokenizer: any Tokenizer, lengthLimit: Int?) {
+        let usual = Self.usualLength(tokenizer)
+        windowLength = fields.integer(
             "window",
             default: min(usual, lengthLimit ?? usual),
             in: 1...min(4096, lengthLimit ?? 4096)
         )
-        isStream = try fields.boolean("stream", default: false)
-        carriesState = try fields.boolean("carry_state", default: false)
-        trainsUnknown = try fields.choice("unk_target", of: ["mask", "train"], default: "mask") == "train"
+        isStream = fields.boolean("stream", default: false)
+        carriesState = fields.boolean("carry_state", default: false)
+        trainsUnknown = fields.choice("unk_target", default: UnknownTarget.mask) == .train
         if carriesState && lengthLimit != nil {
-            throw fields.error("carry_state", "is for recurrent models only")
+            fields.report("carry_state", "is for recurrent models only")
         }
     }
 }

@@ -50,8 +50,8 @@ package struct TrainingLoop {
     /// Trains the model in place.
     ///
     /// - Returns: The change of the parameters and sums over the batches trained on.
-    /// - Throws: ``LocalTrainingError/noData``; ``LocalTrainingError/numeric`` when a loss, a gradient or a parameter is no
-    ///   longer finite; ``LocalTrainingError/cancelled``.
+    /// - Throws: `LocalTrainingError.noData`; `numeric` when a loss, a gradient or a parameter is no
+    ///   longer finite; `cancelled`.
     package func run(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
         guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
         let start = model.parameters

@@ -31,7 +31,7 @@ package struct Personalizer {
 
     /// Trains on the first four fifths of the texts, and keeps the copy only if top-1 on the last fifth rises.
     ///
-    /// - Throws: ``LocalTrainingError/noData`` with fewer than two texts.
+    /// - Throws: `LocalTrainingError.noData` with fewer than two texts.
     package func personalize(
         _ model: ParameterVector,
         texts: [String],

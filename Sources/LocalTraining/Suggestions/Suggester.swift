@@ -26,7 +26,7 @@ public final class Suggester {
 
     /// Takes a model.
     ///
-    /// - Throws: ``LocalTrainingError/modelMismatch(reason:)``.
+    /// - Throws: `LocalTrainingError.modelMismatch(reason:)`.
     package init(
         architecture: any LanguageArchitecture,
         model: ParameterVector,

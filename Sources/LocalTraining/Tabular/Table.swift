@@ -4,85 +4,124 @@ public struct Table: Equatable, Sendable {
     public var header: [String]
     /// Rows of `header.count` cells.
     public var rows: [[String]]
+    /// Rows of the file that are none: of another number of cells than the header, or not to be read; they are not among `rows`.
+    private(set) var faults: [TableFault] = []
+    /// Cells that hold no value that a table can have, by the row's number in the file and the column's place: faults of the rows
+    /// where that column is used.
+    private(set) var cellFaults: [Int: [Int: String]] = [:]
+    /// The number of each row in its file, from 1, where that is not its place here.
+    private var rowNumbers: [Int] = []
 
     /// Creates a table.
     ///
-    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` for a column that is there twice or a row of another length.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice or a row of
+    ///   another length.
     public init(header: [String], rows: [[String]]) throws {
-        guard Set(header).count == header.count else {
-            throw LocalTrainingError.unusableData(reason: "the table's header names a column twice")
-        }
-        for (index, row) in rows.enumerated() where row.count != header.count {
+        try self.init(header: header, records: rows)
+        if let fault = faults.first { throw fault.error }
+    }
+
+    /// Creates a table, and keeps apart the rows of another length.
+    ///
+    /// - Parameters:
+    ///   - header: Column names.
+    ///   - records: Rows; `nil` for one with a quote that never ends.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice.
+    private init(header: [String], records: [[String]?]) throws {
+        let names = header.filter { !$0.isEmpty }
+        guard Set(names).count == names.count else {
             throw LocalTrainingError.unusableData(
-                reason: "row \(index + 1) has \(row.count) cells, the header \(header.count)"
+                reason: "the table's header names a column twice",
+                rule: "the table's header names a column twice"
             )
         }
         self.header = header
-        self.rows = rows
-    }
-
-    /// Reads comma-separated values as RFC 4180 has them, the first record being the header.
-    ///
-    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` naming the record.
-    public init(csv: String) throws {
-        var records: [[String]] = []
-        var record: [String] = []
-        var cell = ""
-        var (isQuoted, wasQuoted, isEmpty) = (false, false, true)
-        var scalars = csv.unicodeScalars[...]
-        if scalars.first == "\u{FEFF}" { scalars.removeFirst() }
-        func endCell() {
-            record.append(cell)
-            (cell, wasQuoted) = ("", false)
-        }
-        func endRecord() {
-            if !isEmpty { endCell() }
-            if !record.isEmpty { records.append(record) }
-            (record, isEmpty) = ([], true)
-        }
-        while let scalar = scalars.popFirst() {
-            if isQuoted {
-                if scalar != "\"" {
-                    cell.unicodeScalars.append(scalar)
-                } else if scalars.first == "\"" {
-                    cell.unicodeScalars.append(scalars.removeFirst())
-                } else {
-                    isQuoted = false
-                }
+        rows = []
+        for (index, record) in records.enumerated() {
+            guard let record else {
+                faults.append(TableFault(row: index + 1, column: nil, rule: "it has a quote that never ends"))
                 continue
             }
-            switch scalar {
-            case "\"" where cell.isEmpty && !wasQuoted: (isQuoted, wasQuoted, isEmpty) = (true, true, false)
-            case ",":
-                isEmpty = false
-                endCell()
-            case "\n": endRecord()
-            case "\r" where scalars.first == "\n": break
-            default:
-                isEmpty = false
-                cell.unicodeScalars.append(scalar)
+            guard record.count == header.count else {
+                faults.append(
+                    TableFault(
+                        row: index + 1,
+                        column: nil,
+                        rule: "it has \(record.count) cells, the header \(header.count)"
+                    )
+                )
+                continue
             }
+            rows.append(record)
+            rowNumbers.append(index + 1)
         }
-        guard !isQuoted else {
-            throw LocalTrainingError.unusableData(reason: "record \(records.count + 1) has a quote that never ends")
+    }
+
+    /// Reads separated values as RFC 4180 has them, the first record being the header.
+    ///
+    /// Lines end with LF, CR LF or CR. The separator is a comma, or the semicolon, tab or bar that the header holds more often.
+    /// Names of columns lose the blanks around them.
+    ///
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` naming the record.
+    public init(csv: String) throws {
+        var reader = SeparatedValues(csv)
+        let records = try reader.records()
+        guard let header = records.first ?? nil else {
+            throw LocalTrainingError.unusableData(reason: "the table is empty", rule: "the table is empty")
         }
-        endRecord()
-        guard let header = records.first else { throw LocalTrainingError.unusableData(reason: "the table is empty") }
-        try self.init(header: header, rows: Array(records.dropFirst()))
+        try self.init(header: header.map(TableCell.trimmed), records: Array(records.dropFirst()))
+    }
+
+    /// Makes rows of records that are not all good.
+    ///
+    /// - Parameters:
+    ///   - header: Column names.
+    ///   - rows: Rows with their numbers in the file; a cell with a fault is empty.
+    ///   - faults: What is no row.
+    ///   - cellFaults: Cells that can only be left alone.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice.
+    init(
+        header: [String],
+        numbered rows: [(number: Int, cells: [String])],
+        faults: [TableFault],
+        cellFaults: [Int: [Int: String]]
+    ) throws {
+        try self.init(header: header, records: rows.map(\.cells))
+        rowNumbers = rows.map(\.number)
+        self.faults += faults
+        self.cellFaults = cellFaults
     }
 
     /// The rows in which a column has a value.
     ///
-    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` when there is no such column.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` when there is no such column.
     public func filtered(column: String, equals value: String) throws -> Table {
         let index = try position(of: column)
-        return try Table(header: header, rows: rows.filter { $0[index] == value })
+        var table = self
+        let chosen = rows.indices.filter { TableCell.matches(rows[$0][index], level: value) }
+        table.rows = chosen.map { rows[$0] }
+        table.rowNumbers = chosen.map(rowNumber)
+        return table
     }
 
+    /// The number of a row in its file, from 1.
+    func rowNumber(_ index: Int) -> Int { rowNumbers.count == rows.count ? rowNumbers[index] : index + 1 }
+
     func position(of column: String) throws -> Int {
-        guard let index = header.firstIndex(of: column) else {
-            throw LocalTrainingError.unusableData(reason: "the table has no column '\(column)'")
+        if let index = header.firstIndex(of: column) ?? header.firstIndex(of: TableCell.trimmed(column)) {
+            return index
         }
-        return index
+        let missing = "the table has no column '\(column)'"
+        let near = header.first { $0.lowercased() == column.lowercased() }
+        let names = header.prefix(20).joined(separator: ", ")
+        throw LocalTrainingError.unusableData(
+            reason: missing + (near.map { ", but one named '\($0)'" } ?? "; it has \(names)"),
+            rule: missing
+        )
+    }
+
+    /// The first row of another length, as an error.
+    package func requireWholeRows() throws {
+        if let fault = faults.first { throw fault.error }
     }
 }

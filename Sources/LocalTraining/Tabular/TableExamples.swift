@@ -8,10 +8,16 @@ struct TableExamples: Sendable {
 
     let schema: TableSchema
     private(set) var rows: [Row] = []
-    /// Rows left out because a feature or the label is missing, or the label is no level.
-    private(set) var droppedCount = 0
+    /// Rows that are not among them, and why.
+    private(set) var leftOut = LeftOutRows()
 
-    /// - Throws: ``LocalTrainingError/unusableData(reason:)`` for a missing column, a cell that is no number or no level.
+    /// Reads the columns that the schema names.
+    ///
+    /// A row without a label is left out. A cell that is no number, no level, or that the label's comparison cannot be made
+    /// with, leaves its row out where the schema's `missing` is `drop`; else it is an error. No such cell ever counts as a class.
+    ///
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a missing column, such a cell, or when unreadable
+    ///   rows are all that there is.
     init(table: Table, schema: TableSchema) throws {
         self.schema = schema
         let labelColumn: Int
@@ -19,69 +25,117 @@ struct TableExamples: Sendable {
         case .binary(let column, _), .classes(let column, _): labelColumn = try table.position(of: column)
         }
         let columns = try schema.features.map { try table.position(of: $0.column) }
-        for (number, cells) in table.rows.enumerated() {
-            guard let target = try target(cells[labelColumn], row: number + 1),
-                let inputs = try inputs(columns.map { cells[$0] }, row: number + 1)
-            else {
-                droppedCount += 1
-                continue
-            }
-            rows.append(Row(inputs: inputs, target: target))
+        var first: TableFault?
+        func leaveOut(_ fault: TableFault) throws {
+            guard schema.missing == .drop else { throw fault.error }
+            first = first ?? fault
+            leftOut.add(fault)
         }
+        for fault in table.faults { try leaveOut(fault) }
+        let used = [labelColumn] + columns
+        var markedLabels = 0
+        for (index, cells) in table.rows.enumerated() {
+            let number = table.rowNumber(index)
+            do throws(TableFault) {
+                if let faults = table.cellFaults[number], let place = used.first(where: { faults[$0] != nil }) {
+                    throw TableFault(row: number, column: table.header[place], rule: faults[place] ?? "")
+                }
+                if isMark(cells[labelColumn]) { markedLabels += 1 }
+                guard let target = try target(cells[labelColumn], row: number),
+                    let inputs = try inputs(columns.map { cells[$0] }, row: number)
+                else {
+                    leftOut.missing += 1
+                    continue
+                }
+                rows.append(Row(inputs: inputs, target: target))
+            } catch {
+                try leaveOut(error)
+            }
+        }
+        try requireClasses(markedLabels)
+        guard rows.isEmpty, let first else { return }
+        let others = leftOut.unreadable - 1
+        throw LocalTrainingError.unusableData(
+            reason: first.ownerSentence
+                + (others > 0 ? ", and \(others) more rows like it; none is left" : "; no row is left"),
+            rule: first.serverDetail + "; no row is left"
+        )
     }
 
-    private func target(_ cell: String, row: Int) throws -> Int? {
-        if cell.isEmpty { return nil }
+    /// Whether a label is a word for a missing value that may be a level of its own, such as `None` or `-`.
+    private func isMark(_ cell: String) -> Bool {
+        guard case .binary(_, let comparison) = schema.label, TableCell.number(comparison.value) == nil else {
+            return false
+        }
+        return !cell.isEmpty && comparison.holds(for: cell) == nil && !TableCell.trimmed(cell).isEmpty
+    }
+
+    /// Refuses data of one class whose other class was taken for missing.
+    private func requireClasses(_ markedLabels: Int) throws {
+        guard markedLabels > 0, let target = rows.first?.target, rows.allSatisfy({ $0.target == target }),
+            case .binary(let column, _) = schema.label
+        else { return }
+        let rule = "all labels are of one class, and rows were left out whose label stands for a missing value"
+        throw LocalTrainingError.unusableData(
+            reason:
+                "column '\(column)': \(rule) (\(markedLabels)), such as None, - or NA; if that is a level of its own, write "
+                + "another word for it, or name the levels in the run's schema",
+            rule: "column '\(column)': \(rule)"
+        )
+    }
+
+    /// `nil` when there is no label.
+    private func target(_ cell: String, row: Int) throws(TableFault) -> Int? {
         switch schema.label {
         case .binary(let column, let comparison):
-            guard let holds = comparison.holds(for: cell) else {
-                throw LocalTrainingError.unusableData(reason: "row \(row), column '\(column)': '\(cell)' is no number")
-            }
-            return holds ? 1 : 0
+            if let holds = comparison.holds(for: cell) { return holds ? 1 : 0 }
+            if TableCell.isMissing(cell) { return nil }
+            throw TableFault(
+                row: row,
+                column: column,
+                rule: TableCell.numberFault(cell) + ", and the label is compared with a number"
+            )
         case .classes(let column, let levels):
-            guard let index = levels.firstIndex(of: cell) else {
-                throw LocalTrainingError.unusableData(reason: "row \(row), column '\(column)': '\(cell)' is no level")
-            }
-            return index
+            if let index = TableCell.index(of: cell, in: levels) { return index }
+            if TableCell.isMissing(cell) { return nil }
+            throw TableFault(row: row, column: column, rule: "the label is no level of the schema")
         }
     }
 
     /// `nil` when a feature is missing and such rows are dropped.
-    private func inputs(_ cells: [String], row: Int) throws -> [(index: Int, value: Double)]? {
+    private func inputs(_ cells: [String], row: Int) throws(TableFault) -> [(index: Int, value: Double)]? {
         var inputs: [(index: Int, value: Double)] = []
         var start = 0
         var indicator = schema.features.reduce(0) { $0 + $1.width }
         for (feature, cell) in zip(schema.features, cells) {
-            if case .text(_, let buckets, let length) = feature {
+            let isKnown: Bool
+            switch feature {
+            case .text(_, let buckets, let length):
                 for (bucket, value) in Self.hashed(cell, buckets: buckets, length: length) {
                     inputs.append((start + bucket, value))
                 }
                 start += feature.width
                 continue
+            case .number(let column, _, _):
+                let value = TableCell.number(cell)
+                isKnown = value != nil
+                guard isKnown || TableCell.isMissing(cell) else {
+                    throw TableFault(row: row, column: column, rule: TableCell.numberFault(cell))
+                }
+                if let value, value != 0 { inputs.append((start, value)) }
+            case .category(let column, let levels, let dropsFirst):
+                let level = TableCell.index(of: cell, in: levels)
+                isKnown = level != nil
+                guard isKnown || TableCell.isMissing(cell) else {
+                    throw TableFault(row: row, column: column, rule: "the cell is no level of the schema")
+                }
+                let position = (level ?? 0) - (dropsFirst ? 1 : 0)
+                if level != nil, position >= 0 { inputs.append((start + position, 1)) }
             }
-            if cell.isEmpty {
+            if !isKnown {
                 if schema.missing == .drop { return nil }
                 for offset in 0..<feature.width { inputs.append((start + offset, .nan)) }
                 if schema.missing == .indicator { inputs.append((indicator, 1)) }
-            } else {
-                switch feature {
-                case .number(let column, _, _):
-                    guard let value = Double(cell), value.isFinite else {
-                        throw LocalTrainingError.unusableData(
-                            reason: "row \(row), column '\(column)': '\(cell)' is no number"
-                        )
-                    }
-                    if value != 0 { inputs.append((start, value)) }
-                case .category(let column, let levels, let dropsFirst):
-                    guard let level = levels.firstIndex(of: cell) else {
-                        throw LocalTrainingError.unusableData(
-                            reason: "row \(row), column '\(column)': '\(cell)' is no level of the schema"
-                        )
-                    }
-                    let position = level - (dropsFirst ? 1 : 0)
-                    if position >= 0 { inputs.append((start + position, 1)) }
-                case .text: break
-                }
             }
             start += feature.width
             indicator += 1
@@ -105,42 +159,6 @@ struct TableExamples: Sendable {
         }
         let norm = counts.values.reduce(0) { $0 + $1 * $1 }.squareRoot()
         return norm > 0 ? counts.filter { $0.value != 0 }.map { ($0.key, $0.value / norm) }.sorted { $0.0 < $1.0 } : []
-    }
-}
-
-/// Mean and standard deviation of every input, for `x -> (x - mean) / (deviation + 1e-9)`.
-public struct Standardization: Equatable, Sendable {
-    /// `[width]`; 0 for inputs that are left alone.
-    public var means: [Double]
-    /// `[width]`; 1 for inputs that are left alone.
-    public var deviations: [Double]
-
-    /// Leaves everything alone.
-    init(identity width: Int) {
-        means = [Double](repeating: 0, count: width)
-        deviations = [Double](repeating: 1, count: width)
-    }
-
-    /// From a device's own rows, the deviation with n - 1.
-    init(rows: TableExamples) {
-        let sums = TableSums(rows)
-        self.init(sums: sums.values(rows.schema), schema: rows.schema)
-    }
-
-    /// From sums over rows by the layout of ``TabularStatistics``.
-    init(sums: [(count: Double, sum: Double, square: Double)], schema: TableSchema) {
-        self.init(identity: schema.width)
-        let units = TableSums.units(schema)
-        for (position, unit) in units.enumerated() {
-            let (count, sum, square) = sums[position]
-            guard count > 0 else { continue }
-            let mean = sum / count
-            // Where only shares were sent (a weighted mean of them), the count is 1 and n - 1 is taken for n.
-            let divisor = count > 1.5 ? count - 1 : count
-            let variance = max(0, (square - count * mean * mean) / divisor)
-            means[unit.input] = unit.center + unit.scale * mean
-            deviations[unit.input] = unit.scale * variance.squareRoot()
-        }
     }
 }
 

@@ -1,3 +1,5 @@
+import StrictJSON
+
 /// Which columns of a table are features and which is the label (`schema.json`).
 ///
 /// Levels of categories come from here, never from local data, so that all clients agree on the width.
@@ -23,28 +25,29 @@ public struct TableSchema: Equatable, Sendable {
                 self.relation = relation
                 value = String(text.dropFirst(relation.count).drop { $0 == " " })
                 let isOrder = relation.contains(">") || relation.contains("<")
-                if value.isEmpty || (isOrder && Double(value) == nil) { return nil }
+                if value.isEmpty || (isOrder && TableCell.number(value) == nil) { return nil }
                 return
             }
             return nil
         }
 
-        /// Whether a cell fulfils it; `nil` when the cell is no number and one is needed.
+        /// Whether a cell fulfils it; `nil` where it cannot be said: no value, or text where the right side is a number.
+        ///
+        /// A right side that is no number is compared with the cell as text, without the blanks around it.
         func holds(for cell: String) -> Bool? {
-            if let left = Double(cell), let right = Double(value) {
-                switch relation {
-                case ">": return left > right
-                case ">=": return left >= right
-                case "<": return left < right
-                case "<=": return left <= right
-                case "=": return left == right
-                default: return left != right
-                }
+            guard let right = TableCell.number(value) else {
+                let isEqual = TableCell.matches(cell, level: value)
+                if !isEqual && TableCell.isMissing(cell) { return nil }
+                return relation == "=" ? isEqual : !isEqual
             }
-            switch relation {
-            case "=": return cell == value
-            case "!=": return cell != value
-            default: return nil
+            guard let left = TableCell.number(cell) else { return nil }
+            return switch relation {
+            case ">": left > right
+            case ">=": left >= right
+            case "<": left < right
+            case "<=": left <= right
+            case "=": left == right
+            default: left != right
             }
         }
     }
@@ -73,11 +76,11 @@ public struct TableSchema: Equatable, Sendable {
         }
     }
 
-    /// What happens to a row in which a feature is missing.
-    public enum Missing: String, Sendable {
-        /// It is left out.
+    /// What happens to a row in which a feature is missing, and to one with a cell that cannot be read.
+    public enum Missing: String, CaseIterable, Sendable {
+        /// It is left out, and so is a row that cannot be read.
         case drop
-        /// The column's mean stands in.
+        /// The mean of the device's column stands in; with federated standardization, that of all columns.
         case mean
         /// The mean stands in, and a further input says so.
         case indicator
@@ -90,55 +93,18 @@ public struct TableSchema: Equatable, Sendable {
     /// How missing values are treated.
     public var missing: Missing
 
-    init(_ fields: ConfigurationReader) throws {
-        guard let labelFields = try fields.object("label"), let column = try labelFields.string("column") else {
-            throw fields.error("label", "must name a column")
-        }
-        if let levels = try labelFields.strings("levels") {
-            guard levels.count >= 2 else { throw labelFields.error("levels", "must hold two levels or more") }
-            label = .classes(column: column, levels: levels)
-        } else {
-            let text = try labelFields.string("positive") ?? "> 0"
-            guard let comparison = Comparison(text) else {
-                throw labelFields.error("positive", "'\(text)' is not a comparison such as '> 0' or '= yes'")
-            }
-            label = .binary(column: column, comparison: comparison)
-        }
-        try labelFields.finish()
-        features = try (fields.objects("features") ?? []).map(Self.feature)
-        guard !features.isEmpty else { throw fields.error("features", "must name at least one column") }
-        let choice = try fields.choice("missing", of: ["drop", "mean", "indicator"], default: "drop")
-        missing = Missing(rawValue: choice) ?? .drop
-        try fields.finish()
+    /// Reads the field `schema`.
+    init(in fields: FieldReader) {
+        if !fields.has("schema") { fields.report("schema", "is required: the label's and the features' columns") }
+        self = fields.object("schema") { Self(reading: $0) }
     }
 
-    private static func feature(_ fields: ConfigurationReader) throws -> Feature {
-        guard let column = try fields.string("column") else { throw fields.error("column", "is required") }
-        defer { _ = fields.value("type") }
-        let feature: Feature
-        switch try fields.choice("type", of: ["number", "category", "text"], default: "number") {
-        case "category":
-            let levels = try fields.strings("levels") ?? []
-            let dropsFirst = try fields.boolean("drop_first", default: false)
-            guard levels.count >= (dropsFirst ? 2 : 1), Set(levels).count == levels.count else {
-                throw fields.error("levels", "must hold each level once, and one that is left over")
-            }
-            feature = .category(column: column, levels: levels, dropsFirst: dropsFirst)
-        case "text":
-            feature = .text(
-                column: column,
-                buckets: try fields.integer("buckets", default: 1 << 14, in: 2...(1 << 22)),
-                length: try fields.integer("ngrams", default: 2, in: 1...5)
-            )
-        default:
-            feature = .number(
-                column: column,
-                center: try fields.number("center", default: 0, in: -1e12...1e12),
-                scale: try fields.number("scale", default: 1, in: 1e-12...1e12)
-            )
-        }
-        try fields.finish()
-        return feature
+    private init(reading fields: FieldReader) {
+        if !fields.has(at: "label/column") { fields.report("label", "must name a column") }
+        label = fields.object("label") { Label(reading: $0) }
+        features = fields.objects("features", countLimit: .max) { Feature(reading: $0) }
+        if features.isEmpty { fields.report("features", "must name at least one column") }
+        missing = fields.choice("missing", default: .drop)
     }
 
     /// Inputs of the model.
@@ -166,6 +132,55 @@ public struct TableSchema: Equatable, Sendable {
         features.reduce(0) {
             guard case .text = $1 else { return $0 + $1.width }
             return $0
+        }
+    }
+}
+
+extension TableSchema.Label {
+    fileprivate init(reading fields: FieldReader) {
+        let column = fields.string("column", lengthLimit: .max)
+        if let levels = fields.stringList("levels", countLimit: .max) {
+            if levels.count < 2 { fields.report("levels", "must hold two levels or more") }
+            self = .classes(column: column, levels: levels)
+            return
+        }
+        let text = fields.string("positive", default: "> 0", lengthLimit: .max)
+        if let comparison = TableSchema.Comparison(text) {
+            self = .binary(column: column, comparison: comparison)
+        } else {
+            fields.report("positive", "'\(text)' is not a comparison such as '> 0' or '= yes'")
+            self = .classes(column: column, levels: [])
+        }
+    }
+}
+
+extension TableSchema.Feature {
+    private enum Kind: String, CaseIterable {
+        case number, category, text
+    }
+
+    fileprivate init(reading fields: FieldReader) {
+        let column = fields.string("column", lengthLimit: .max)
+        switch fields.choice("type", default: Kind.number) {
+        case .category:
+            let levels = fields.stringList("levels", countLimit: .max) ?? []
+            let dropsFirst = fields.boolean("drop_first", default: false)
+            if levels.count < (dropsFirst ? 2 : 1) || Set(levels).count < levels.count {
+                fields.report("levels", "must hold each level once, and one that is left over")
+            }
+            self = .category(column: column, levels: levels, dropsFirst: dropsFirst)
+        case .text:
+            self = .text(
+                column: column,
+                buckets: fields.integer("buckets", default: 1 << 14, in: 2...(1 << 22)),
+                length: fields.integer("ngrams", default: 2, in: 1...5)
+            )
+        case .number:
+            self = .number(
+                column: column,
+                center: fields.number("center", default: 0, in: -1e12...1e12),
+                scale: fields.number("scale", default: 1, in: 1e-12...1e12)
+            )
         }
     }
 }

@@ -1,10 +1,11 @@
+import StrictJSON
 package import Tensors
 
 /// `tabular`: softmax regression (`hidden: []`) or a perceptron over the columns that a schema names.
 package struct TabularArchitecture: ModelArchitecture {
     package static let name = "tabular"
 
-    package enum Scaling: String { case none, local, federated }
+    package enum Scaling: String, CaseIterable { case none, local, federated }
 
     package let schema: TableSchema
     package let hidden: [Int]
@@ -12,23 +13,22 @@ package struct TabularArchitecture: ModelArchitecture {
     package let scaling: Scaling
 
     package init(_ description: ModelDescription) throws {
-        let fields = try ConfigurationReader(description.config)
-        _ = fields.value("model_type")
-        guard let schemaFields = try fields.object("schema") else {
-            throw fields.error("schema", "is required: the label's and the features' columns")
-        }
-        schema = try TableSchema(schemaFields)
-        hidden = try fields.integers("hidden", in: 1...65_536) ?? []
-        l2 = try fields.number("l2", default: 0, in: 0...1e6)
-        let choice = try fields.choice("standardization", of: ["none", "local", "federated"], default: "none")
-        scaling = Scaling(rawValue: choice) ?? .none
-        try fields.finish()
-        guard hidden.count <= 16 else { throw fields.error("hidden", "must have 16 layers at most") }
+        self = try description.read { Self(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        schema = TableSchema(in: fields)
+        hidden = fields.has("hidden") ? fields.integers("hidden", countLimit: .max, in: 1...65_536) : []
+        _ = fields.value("hidden")
+        l2 = fields.number("l2", default: 0, in: 0...1e6)
+        scaling = fields.choice("standardization", default: .none)
+        if hidden.count > 16 { fields.report("hidden", "must have 16 layers at most") }
     }
 
     package var widths: [Int] { [schema.width] + hidden + [schema.outputCount] }
     package var layout: ParameterLayout { TabularNetwork<Float>.layout(widths) }
     package var baseLayout: ParameterLayout? { scaling == .federated ? TabularStatistics.layout(schema) : nil }
+    package var madeUpData: LocalData { .table(schema.madeUpTable()) }
 
     /// Zeros for a regression; U(-√(6/in), √(6/in)) for weights before a ReLU, U(-√(1/in), √(1/in)) for the last ones.
     package func initialParameters(seed: UInt64) -> ParameterVector {
@@ -47,7 +47,7 @@ package struct TabularArchitecture: ModelArchitecture {
 
     package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
         guard case .table(let table) = data else {
-            throw LocalTrainingError.unusableData(reason: "tabular learns from a table (CSV), and the data are text")
+            throw LocalTrainingError.unsuitable("tabular learns from a table (CSV), and the data are text")
         }
         return TabularTrainer(architecture: self, examples: try TableExamples(table: table, schema: schema))
     }
@@ -55,7 +55,7 @@ package struct TabularArchitecture: ModelArchitecture {
     /// What the standardisation is for a device's rows.
     func standardization(_ examples: TableExamples, base: ParameterVector?) throws -> Standardization {
         switch scaling {
-        case .none: return Standardization(identity: schema.width)
+        case .none: return try Standardization(unchanged: examples)
         case .local: return Standardization(rows: examples)
         case .federated:
             guard let base else {
@@ -79,14 +79,12 @@ package struct TabularStatistics: ModelArchitecture {
     package let schema: TableSchema
 
     package init(_ description: ModelDescription) throws {
-        let fields = try ConfigurationReader(description.config)
-        _ = fields.value("model_type")
-        guard let schemaFields = try fields.object("schema") else {
-            throw fields.error("schema", "is required: the label's and the features' columns")
-        }
-        schema = try TableSchema(schemaFields)
-        try fields.finish()
-        guard schema.standardizedWidth > 0 else { throw fields.error("schema", "has no column to standardise") }
+        self = try description.read { Self(reading: $0) }
+    }
+
+    private init(reading fields: FieldReader) {
+        schema = TableSchema(in: fields)
+        if schema.standardizedWidth == 0 { fields.report("schema", "has no column to standardise") }
     }
 
     package static func layout(_ schema: TableSchema) -> ParameterLayout {
@@ -97,9 +95,13 @@ package struct TabularStatistics: ModelArchitecture {
 
     package func initialParameters(seed: UInt64) -> ParameterVector { ParameterVector(zeros: layout) }
 
+    package func supports(_ task: TrainingTask) -> Bool { task == .train }
+
+    package var madeUpData: LocalData { .table(schema.madeUpTable()) }
+
     package func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer {
         guard case .table(let table) = data else {
-            throw LocalTrainingError.unusableData(reason: "statistics are of a table (CSV), and the data are text")
+            throw LocalTrainingError.unsuitable("statistics are of a table (CSV), and the data are text")
         }
         return StatisticsTrainer(examples: try TableExamples(table: table, schema: schema), layout: layout)
     }
@@ -119,6 +121,7 @@ private struct StatisticsTrainer: ArchitectureTrainer {
     let layout: ParameterLayout
 
     var exampleCount: Int { examples.rows.count }
+    var leftOut: LeftOutRows { examples.leftOut }
 
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         guard model.layout == layout else {

@@ -6,6 +6,7 @@ package struct TabularTrainer: ArchitectureTrainer {
     let examples: TableExamples
 
     package var exampleCount: Int { examples.rows.count }
+    package var leftOut: LeftOutRows { examples.leftOut }
 
     package func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         try TrainingLoop(instructions).run(trainable(model, instructions.base), layout: model.layout)
@@ -75,18 +76,17 @@ final class TrainableTable: TrainableModel {
         return Self.metrics(pass.loss, pass.hits, rows: targets.count)
     }
 
-    /// Standardised rows, `[n, width]`; a missing value is the mean, which is 0.
+    /// Standardised rows, `[n, width]`.
     func inputs(_ range: some Collection<Int>) -> [Float] {
         let width = examples.schema.width
-        let (means, deviations) = (standardization.means, standardization.deviations)
-        let zero = (0..<width).map { means[$0] == 0 ? 0 : Float(-means[$0] / (deviations[$0] + 1e-9)) }
+        let zero = (0..<width).map { Float(standardization.standardized(0, input: $0)) }
         var inputs: [Float] = []
         inputs.reserveCapacity(range.count * width)
         for example in range {
             let start = inputs.count
             inputs += zero
             for (index, value) in examples.rows[example].inputs {
-                inputs[start + index] = value.isNaN ? 0 : Float((value - means[index]) / (deviations[index] + 1e-9))
+                inputs[start + index] = Float(standardization.standardized(value, input: index))
             }
         }
         return inputs

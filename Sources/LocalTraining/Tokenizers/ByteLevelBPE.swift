@@ -1,3 +1,5 @@
+import StrictJSON
+
 /// Byte-pair encoding over bytes: any text in any script, nothing unknown.
 ///
 /// Equal to Hugging Face's `BPE` model with a `ByteLevel` pre-tokeniser. Source: Sennrich et al. 2016, arXiv:1508.07909;
@@ -15,6 +17,8 @@ public struct ByteLevelBPE: Tokenizer {
         var id: Int
         var content: String
         var isSpecial: Bool
+        /// Whether it is looked for only after all tokens that are not.
+        var isNormalized = false
     }
 
     /// The bytes of each id; empty for added tokens.
@@ -22,6 +26,8 @@ public struct ByteLevelBPE: Tokenizer {
     /// In the order of their ranks.
     let merges: [Merge]
     let added: [AddedToken]
+    /// What a `tokenizer.json` says of adding specials to whole texts; kept for other programs.
+    let postProcessor: JSONValue
     let addsPrefixSpace: Bool
     let ignoresMerges: Bool
     /// The ids with a special meaning.
@@ -29,6 +35,7 @@ public struct ByteLevelBPE: Tokenizer {
     private let ranks: [UInt64: (rank: Int32, result: Int32)]
     private let byteIDs: [Int]
     private let wholeTokens: [[UInt8]: Int]
+    private let addedTokens: AddedTokens
 
     init(
         tokens: [[UInt8]],
@@ -36,7 +43,8 @@ public struct ByteLevelBPE: Tokenizer {
         added: [AddedToken],
         specials: SpecialTokens,
         addsPrefixSpace: Bool = false,
-        ignoresMerges: Bool = false
+        ignoresMerges: Bool = false,
+        postProcessor: JSONValue = .null
     ) {
         self.tokens = tokens
         self.merges = merges
@@ -44,6 +52,8 @@ public struct ByteLevelBPE: Tokenizer {
         self.specials = specials
         self.addsPrefixSpace = addsPrefixSpace
         self.ignoresMerges = ignoresMerges
+        self.postProcessor = postProcessor
+        addedTokens = AddedTokens(added)
         ranks = Dictionary(
             merges.enumerated().map { (Self.key($1.left, $1.right), (Int32($0), Int32($1.result))) },
             uniquingKeysWith: { first, _ in first }
@@ -64,15 +74,11 @@ public struct ByteLevelBPE: Tokenizer {
     /// The ids of a text; the content of an added token is that token wherever it stands.
     public func encode(_ text: String) -> [Int] {
         var ids: [Int] = []
-        var rest = text[...]
-        while !rest.isEmpty {
-            guard let (token, range) = firstAdded(in: rest) else {
-                encodePlain(rest, into: &ids)
-                break
+        for piece in addedTokens.pieces(of: text) {
+            switch piece {
+            case .token(let id): ids.append(id)
+            case .text(let scalars): encodePlain(scalars, into: &ids)
             }
-            encodePlain(rest[..<range.lowerBound], into: &ids)
-            ids.append(token.id)
-            rest = rest[range.upperBound...]
         }
         return ids
     }
@@ -96,24 +102,9 @@ public struct ByteLevelBPE: Tokenizer {
 
     private static func key(_ left: Int, _ right: Int) -> UInt64 { UInt64(left) << 32 | UInt64(right) }
 
-    private func firstAdded(in text: Substring) -> (AddedToken, Range<String.Index>)? {
-        var best: (AddedToken, Range<String.Index>)?
-        for token in added where !token.content.isEmpty {
-            guard let range = text.firstRange(of: token.content) else { continue }
-            if let found = best?.1,
-                (found.lowerBound, text.distance(from: found.lowerBound, to: found.upperBound) * -1)
-                    <= (range.lowerBound, text.distance(from: range.lowerBound, to: range.upperBound) * -1)
-            {
-                continue
-            }
-            best = (token, range)
-        }
-        return best
-    }
-
-    private func encodePlain(_ text: Substring, into ids: inout [Int]) {
-        guard !text.isEmpty else { return }
-        let prefixed = addsPrefixSpace && text.first?.isWhitespace != true ? " " + text : text
+    private func encodePlain(_ text: ArraySlice<Unicode.Scalar>, into ids: inout [Int]) {
+        guard let first = text.first else { return }
+        let prefixed = addsPrefixSpace && !first.properties.isWhitespace ? [" "] + Array(text) : Array(text)
         for piece in GPT2PreTokenizer.pieces(of: prefixed) { merge(piece, into: &ids) }
     }
 

@@ -6,8 +6,9 @@ enum GPT2PreTokenizer {
     private enum Class { case letter, number, space, other }
 
     /// The pieces as UTF-8, in order; together they are the text.
-    static func pieces(of text: some StringProtocol) -> [[UInt8]] {
-        let scalars = Array(text.unicodeScalars)
+    static func pieces(of text: some StringProtocol) -> [[UInt8]] { pieces(of: Array(text.unicodeScalars)) }
+
+    static func pieces(of scalars: [Unicode.Scalar]) -> [[UInt8]] {
         let classes = scalars.map(classify)
         var pieces: [[UInt8]] = []
         var start = 0

@@ -1,4 +1,5 @@
 public import Foundation
+import StrictJSON
 
 /// Why a vocabulary or tokeniser file cannot be used.
 public struct TokenizerError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -49,7 +50,8 @@ extension ByteLevelBPE {
             added: added,
             specials: try Self.specials(added, unknown: unknown, count: tokens.count),
             addsPrefixSpace: pre["add_prefix_space"] as? Bool ?? true,
-            ignoresMerges: model["ignore_merges"] as? Bool ?? false
+            ignoresMerges: model["ignore_merges"] as? Bool ?? false,
+            postProcessor: try Self.postProcessor(root["post_processor"])
         )
     }
 
@@ -59,25 +61,31 @@ extension ByteLevelBPE {
         let names = tokens.enumerated().map { id, bytes in
             specialIDs.contains(id) ? added.first { $0.id == id }?.content ?? "" : Self.text(of: bytes)
         }
-        let addedJSON = added.map {
-            "{\"id\":\($0.id),\"content\":\(Self.quoted($0.content)),\"single_word\":false,\"lstrip\":false,"
-                + "\"rstrip\":false,\"normalized\":false,\"special\":\($0.isSpecial)}"
+        let addedJSON = added.map { token in
+            JSONText.object([
+                ("id", String(token.id)), ("content", JSONText.quoted(token.content)), ("single_word", "false"),
+                ("lstrip", "false"), ("rstrip", "false"), ("normalized", String(token.isNormalized)),
+                ("special", String(token.isSpecial)),
+            ])
         }
-        let byteLevel =
-            "{\"type\":\"ByteLevel\",\"add_prefix_space\":\(addsPrefixSpace),\"trim_offsets\":true,\"use_regex\":true}"
-        let unknown = specials.unknown.map { Self.quoted(names[$0]) } ?? "null"
-        let vocabulary = names.enumerated().map { "\(Self.quoted($1)):\($0)" }
-        let mergesJSON = merges.map { Self.quoted(names[$0.left] + " " + names[$0.right]) }
-        return Data(
-            """
-            {"version":"1.0","truncation":null,"padding":null,"added_tokens":[\(addedJSON.joined(separator: ","))],\
-            "normalizer":null,"pre_tokenizer":\(byteLevel),"post_processor":null,"decoder":\(byteLevel),\
-            "model":{"type":"BPE","dropout":null,"unk_token":\(unknown),"continuing_subword_prefix":null,\
-            "end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":\(ignoresMerges),\
-            "vocab":{\(vocabulary.joined(separator: ","))},"merges":[\(mergesJSON.joined(separator: ","))]}}
-
-            """.utf8
-        )
+        let byteLevel = JSONText.object([
+            ("type", JSONText.quoted("ByteLevel")), ("add_prefix_space", String(addsPrefixSpace)),
+            ("trim_offsets", "true"), ("use_regex", "true"),
+        ])
+        let model = JSONText.object([
+            ("type", JSONText.quoted("BPE")), ("dropout", "null"),
+            ("unk_token", specials.unknown.map { JSONText.quoted(names[$0]) } ?? "null"),
+            ("continuing_subword_prefix", "null"), ("end_of_word_suffix", "null"), ("fuse_unk", "false"),
+            ("byte_fallback", "false"), ("ignore_merges", String(ignoresMerges)),
+            ("vocab", JSONText.object(names.enumerated().map { ($1, String($0)) })),
+            ("merges", JSONText.array(merges.map { JSONText.quoted(names[$0.left] + " " + names[$0.right]) })),
+        ])
+        let document = JSONText.object([
+            ("version", JSONText.quoted("1.0")), ("truncation", "null"), ("padding", "null"),
+            ("added_tokens", JSONText.array(addedJSON)), ("normalizer", "null"), ("pre_tokenizer", byteLevel),
+            ("post_processor", postProcessor.text), ("decoder", byteLevel), ("model", model),
+        ])
+        return Data((document + "\n").utf8)
     }
 
     // MARK: - GPT-2's table
@@ -104,16 +112,15 @@ extension ByteLevelBPE {
         return String(text)
     }
 
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            if scalar == "\"" || scalar == "\\" { result += "\\" }
-            result.unicodeScalars.append(scalar)
-        }
-        return result + "\""
-    }
-
     // MARK: - Reading
+
+    private static func postProcessor(_ value: Any?) throws -> JSONValue {
+        guard let object = value as? [String: Any] else { return .null }
+        guard let tree = JSONValue(foundation: object) else {
+            throw TokenizerError("tokenizer.json: /post_processor holds what JSON has no word for")
+        }
+        return tree
+    }
 
     private static func readAdded(_ items: [[String: Any]]) throws -> [AddedToken] {
         try items.map { item in
@@ -123,7 +130,13 @@ extension ByteLevelBPE {
             for name in ["lstrip", "rstrip", "single_word"] where item[name] as? Bool == true {
                 throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not known here")
             }
-            return AddedToken(id: id, content: content, isSpecial: item["special"] as? Bool ?? false)
+            let isSpecial = item["special"] as? Bool ?? false
+            return AddedToken(
+                id: id,
+                content: content,
+                isSpecial: isSpecial,
+                isNormalized: item["normalized"] as? Bool ?? !isSpecial
+            )
         }
     }
 

@@ -1,68 +1,67 @@
 import Foundation
+import StrictJSON
 
 /// A tokeniser as a configuration and a model directory carry it.
 ///
 /// `{"type": "char", "alphabet": "…"}`, `{"type": "word", "vocabulary": ["the", …]}` or `{"type": "bpe", "tokenizer": …}`
 /// with the content of a `tokenizer.json`, as an object or as text.
 enum TokenizerDocument {
-    /// The tokeniser of a model's configuration: `tokenizer`, or `alphabet` for short, or the messages' alphabet.
-    static func read(of fields: ConfigurationReader) throws -> any Tokenizer {
-        if let alphabet = fields.value("alphabet") {
-            guard fields.value("tokenizer") == nil else {
-                throw fields.error("alphabet", "and tokenizer exclude each other")
-            }
-            return try read(ConfigurationReader(["alphabet": alphabet], pointer: fields.pointer))
-        }
-        // A bare name, such as `tokenizer: char`.
-        if let type = fields.value("tokenizer") as? String {
-            return try read(ConfigurationReader(["type": type], pointer: fields.pointer + "/tokenizer"))
-        }
-        guard let document = try fields.object("tokenizer") else {
-            return CharacterTokenizer(alphabet: CharacterTokenizer.messages)
-        }
-        return try read(document)
+    private enum Kind: String, CaseIterable {
+        case char, word, bpe
     }
 
-    static func read(_ fields: ConfigurationReader) throws -> any Tokenizer {
-        let type = try fields.choice("type", of: ["char", "word", "bpe"], default: "char")
-        switch type {
-        case "word":
-            let words: [String]
-            if fields.value("vocabulary") is String {
-                words = (try fields.string("vocabulary") ?? "").split(separator: "\n").map(String.init)
-            } else {
-                words = try fields.strings("vocabulary") ?? []
-            }
-            try fields.finish()
-            let tokenizer = WordTokenizer(vocabulary: words)
-            guard tokenizer.vocabularySize > 4 else { throw fields.error("vocabulary", "must hold the words") }
-            return tokenizer
-        case "bpe":
-            guard let value = fields.value("tokenizer") else {
-                throw fields.error("tokenizer", "must hold the content of a tokenizer.json")
-            }
-            try fields.finish()
-            let data: Data
-            if let text = value as? String {
-                data = Data(text.utf8)
-            } else {
-                guard JSONSerialization.isValidJSONObject(value) else {
-                    throw fields.error("tokenizer", "must be JSON")
-                }
-                data = try JSONSerialization.data(withJSONObject: value)
-            }
-            do { return try ByteLevelBPE(huggingFace: data) } catch let error as TokenizerError {
-                throw fields.error("tokenizer", error.description)
-            }
-        default:
-            let alphabet = try fields.string("alphabet") ?? CharacterTokenizer.messages
-            try fields.finish()
-            let tokenizer = CharacterTokenizer(alphabet: alphabet)
-            guard !alphabet.isEmpty, Set(alphabet.unicodeScalars).count == alphabet.unicodeScalars.count else {
-                throw fields.error("alphabet", "must hold each character once")
-            }
-            return tokenizer
+    private static var usual: CharacterTokenizer { CharacterTokenizer(alphabet: CharacterTokenizer.messages) }
+
+    /// The tokeniser of a model's configuration: `tokenizer`, or `alphabet` for short, or the messages' alphabet.
+    static func read(of fields: FieldReader) -> any Tokenizer {
+        switch (fields.value("alphabet"), fields.value("tokenizer")) {
+        case (nil, nil): return usual
+        case (.some, .some):
+            fields.report("alphabet", "and tokenizer exclude each other")
+            return usual
+        case (.some, nil): return characters(fields)
+        // A bare name, such as `tokenizer: char`.
+        case (nil, .string(let type)?): return fields.nested("tokenizer", ["type": .string(type)], whole)
+        case (nil, .some): return fields.object("tokenizer", whole)
         }
+    }
+
+    private static func whole(_ fields: FieldReader) -> any Tokenizer {
+        switch fields.choice("type", default: Kind.char) {
+        case .char: return characters(fields)
+        case .word:
+            let words: [String]
+            if case .string(let text)? = fields.value("vocabulary") {
+                words = text.split(separator: "\n").map(String.init)
+            } else {
+                words = fields.stringList("vocabulary", countLimit: .max) ?? []
+            }
+            let tokenizer = WordTokenizer(vocabulary: words)
+            if tokenizer.vocabularySize <= 4 { fields.report("vocabulary", "must hold the words") }
+            return tokenizer
+        case .bpe:
+            let text: String
+            switch fields.value("tokenizer") {
+            case nil:
+                fields.report("tokenizer", "must hold the content of a tokenizer.json")
+                return usual
+            case .string(let content)?: text = content
+            case let tree?: text = tree.text
+            }
+            do { return try ByteLevelBPE(huggingFace: Data(text.utf8)) } catch {
+                fields.report("tokenizer", (error as? TokenizerError)?.description ?? "cannot be read: \(error)")
+                return usual
+            }
+        }
+    }
+
+    private static func characters(_ fields: FieldReader) -> CharacterTokenizer {
+        let alphabet = fields.string("alphabet", default: CharacterTokenizer.messages, lengthLimit: .max)
+        guard !alphabet.isEmpty, Set(alphabet.unicodeScalars).count == alphabet.unicodeScalars.count else {
+            fields.report("alphabet", "must hold each character once")
+            return usual
+        }
+        return CharacterTokenizer(alphabet: alphabet)
     }
 }
 

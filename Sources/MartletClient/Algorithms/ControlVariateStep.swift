@@ -1,7 +1,7 @@
 import DifferentialPrivacy
 import Foundation
-import LocalTraining
 import Tensors
+import TrainerInterface
 import WireFormat
 
 /// The device's half of SCAFFOLD: steps are corrected by c − cᵢ, and what changed in cᵢ is sent beside the update.

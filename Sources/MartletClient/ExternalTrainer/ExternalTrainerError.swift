@@ -1,3 +1,5 @@
+import WireFormat
+
 /// Why an external trainer's work was not taken; nothing was sent, and the slot is freed with ``failureCode``.
 public struct ExternalTrainerError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The rule that was broken.
@@ -35,12 +37,13 @@ public struct ExternalTrainerError: Error, Equatable, Sendable, CustomStringConv
     /// What was found, where, and what was expected.
     public var detail: String
     /// What the server is told: one of the codes of a failure report.
-    public var failureCode: String
+    public var failureCode: String { failure.rawValue }
+    let failure: FailureCode
 
-    init(_ rule: Rule, _ detail: String, failureCode: String = "training_failed") {
+    init(_ rule: Rule, _ detail: String, failure: FailureCode = .trainingFailed) {
         self.rule = rule
         self.detail = detail
-        self.failureCode = failureCode
+        self.failure = failure
     }
 
     /// The rule and what was found.
@@ -48,18 +51,18 @@ public struct ExternalTrainerError: Error, Equatable, Sendable, CustomStringConv
 
     /// What an exit code means.
     static func exit(_ code: Int32) -> ExternalTrainerError {
-        let (meaning, failureCode): (String, String) =
+        let (meaning, failure): (String, FailureCode) =
             switch code {
-            case 10: ("not enough data", "no_data")
-            case 11: ("numeric failure", "training_failed")
-            case 12: ("out of memory", "out_of_memory")
-            case 13: ("deadline, nothing usable", "training_failed")
-            case 14: ("model not understood", "not_eligible")
-            case 64: ("usage", "training_failed")
-            case 75: ("try again later", "cancelled")
-            case 126, 127: ("the command cannot be run", "training_failed")
-            default: ("failure", "training_failed")
+            case 10: ("not enough data", .noData)
+            case 11: ("numeric failure", .trainingFailed)
+            case 12: ("out of memory", .outOfMemory)
+            case 13: ("deadline, nothing usable", .trainingFailed)
+            case 14: ("model not understood", .notEligible)
+            case 64: ("usage", .trainingFailed)
+            case 75: ("try again later", .cancelled)
+            case 126, 127: ("the command cannot be run", .trainingFailed)
+            default: ("failure", .trainingFailed)
             }
-        return ExternalTrainerError(.exitCode, "exit code \(code): \(meaning)", failureCode: failureCode)
+        return ExternalTrainerError(.exitCode, "exit code \(code): \(meaning)", failure: failure)
     }
 }

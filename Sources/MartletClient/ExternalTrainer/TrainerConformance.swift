@@ -1,6 +1,8 @@
 import Crypto
 public import Foundation
+import StrictJSON
 public import Tensors
+import TrainerInterface
 
 /// Runs an external trainer on a small task and judges every rule of the contract by itself.
 public struct TrainerConformance: Sendable {
@@ -32,6 +34,14 @@ public struct TrainerConformance: Sendable {
     public var gracePeriodSeconds = 10.0
     /// The learning rate that the trainer is told.
     public var learningRate = 0.1
+    /// The dtypes of the model's file by tensor, where it was read from one.
+    public var modelDataTypes: [String: TensorDataType] = [:]
+    /// Why the model's file cannot be read, which the server will say too; nothing is tried with it then.
+    public var modelRefusal: String?
+    /// The run's `aggregation.value_bound`.
+    public var valueBound: Float = 64
+    /// Names of variables of this process that the command gets too.
+    public var environment: [String] = []
 
     /// Names a command.
     public init(command: String) {
@@ -76,7 +86,15 @@ public struct TrainerConformance: Sendable {
         try Data(Self.toyTable.utf8).write(to: URL(fileURLWithPath: table))
         let data = data ?? table
         let model = model ?? Self.toyModel
-        var findings: [Finding] = []
+        var findings = [
+            judgeFirstModel(),
+            Finding(
+                rule: "blas_core",
+                outcome: MatrixProducts.canRun ? .passed : .failed,
+                detail: MatrixProducts.sentence
+            ),
+        ]
+        guard modelRefusal == nil else { return findings }
         let first = try perform(.train, model: model, data: data, in: directory)
         findings += judge(first)
         guard first.error == nil else { return findings }
@@ -108,6 +126,16 @@ public struct TrainerConformance: Sendable {
 
     // MARK: -
 
+    /// What the server says of such a model as a run's first one.
+    private func judgeFirstModel() -> Finding {
+        let refusals = modelDataTypes.sorted { $0.key < $1.key }
+            .lazy.compactMap { ModelTensors.refusal(of: $0.key, dataType: $0.value.rawValue) }
+        guard let refusal = modelRefusal ?? refusals.first else {
+            return .init(rule: "first_model", outcome: .passed, detail: "the server takes it as a run's first model")
+        }
+        return .init(rule: "first_model", outcome: .failed, detail: "the server will say: \(refusal)")
+    }
+
     private func judge(_ run: Run) -> [Finding] {
         let order: [(ExternalTrainerError.Rule, String)] = [
             (.start, "the command starts"), (.signal, "no signal ends it"), (.deadline, "it ends in time"),
@@ -132,10 +160,22 @@ public struct TrainerConformance: Sendable {
             findings.append(.init(rule: rule, outcome: holds ? .passed : .failed, detail: detail))
         }
         add("steps", report.steps <= 2, "\(report.steps) steps, at most max_steps = 2")
+        let largest = update.values.indices.max { abs(update.values[$0]) < abs(update.values[$1]) }
+        if let largest, abs(update.values[largest]) > valueBound {
+            let tensor = update.layout.tensors.indices.last { update.layout.offsets[$0] <= largest }
+            add(
+                "value_bound",
+                false,
+                "tensor '\(tensor.map { update.layout.tensors[$0].name } ?? "")' moves by \(update.values[largest]); the server "
+                    + "refuses more than the run's aggregation.value_bound, \(valueBound) unless it is set"
+            )
+        } else {
+            add("value_bound", true, "no value moves by more than \(valueBound), the usual aggregation.value_bound")
+        }
         add("moves", update.values.contains { $0 != 0 }, "training changes the model")
         add("inputs", run.modelUnchanged, "the model directory is left as it was")
         let events = run.lines.filter { $0.hasPrefix("{") }
-        let broken = events.first { (try? JSONSerialization.jsonObject(with: Data($0.utf8))) == nil }
+        let broken = events.first { (try? JSONValue(parsing: Array($0.utf8))) == nil }
         add(
             "progress",
             broken == nil,
@@ -192,22 +232,24 @@ public struct TrainerConformance: Sendable {
             instructions.batchSize = 4
             instructions.learningRate = learningRate
         }
+        try PlainFile.makeDirectory(directory + "/state")
         let task = try TrainerTask(
             directory: directory + "/assignment-\(UUID().uuidString)",
             model: model,
             configuration: configuration,
             modelFiles: [:],
-            data: data,
             state: directory + "/state"
         )
         defer { task.remove() }
         let limit = stopsAtFirstLine ? min(timeLimitSeconds, 5) : timeLimitSeconds
         let deadline = ContinuousClock.now + .seconds(limit)
         try task.describe(operation, instructions: instructions, deadline: deadline)
+        try task.link(data)
         let process = TrainerProcess(
             command: command,
-            directory: task.directory,
-            environment: task.environment(operation, instructions: instructions, deadline: deadline),
+            directory: FileManager.default.currentDirectoryPath,
+            environment: task.environment(operation, instructions: instructions, deadline: deadline)
+                .merging(try ExternalTrainer.passed(environment)) { own, _ in own },
             deadline: deadline,
             gracePeriod: gracePeriodSeconds,
             logPath: task.logPath

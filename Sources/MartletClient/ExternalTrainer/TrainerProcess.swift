@@ -1,9 +1,7 @@
+import CKernels
+import CLibrary
 import Foundation
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// One run of an external command: clean environment, closed input, a process group of its own, and an end.
 struct TrainerProcess {
@@ -30,6 +28,8 @@ struct TrainerProcess {
         for group in running.withLock({ $0 }) { kill(-group, SIGTERM) }
     }
 
+    static var isRunning: Bool { running.withLock { !$0.isEmpty } }
+
     static var isStopping: Bool { stopping.load(ordering: .relaxed) }
 
     var command: String
@@ -39,7 +39,7 @@ struct TrainerProcess {
     var deadline: ContinuousClock.Instant
     /// From SIGTERM to SIGKILL.
     var gracePeriod: Double
-    /// Standard error goes to the end of this file.
+    /// Standard error goes to this file, a megabyte at most.
     var logPath: String
     /// Whether its work is no longer wanted; asked some twenty times a second.
     var isCancelled: @Sendable () -> Bool = { false }
@@ -50,36 +50,72 @@ struct TrainerProcess {
     /// - Returns: How it ended.
     /// - Throws: ``ExternalTrainerError`` with rule `start`.
     func run(line: (String) -> Bool) throws -> Result {
-        var pipes: [Int32] = [0, 0]
-        guard pipe(&pipes) == 0 else { throw failure("cannot make a pipe", errno) }
-        let (reading, writing) = (pipes[0], pipes[1])
-        for end in pipes { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        defer { close(reading) }
-        let process: pid_t
-        do {
-            defer { close(writing) }
-            process = try spawn(output: writing)
+        let output = try makePipe()
+        defer { close(output.reading) }
+        let errors: (reading: Int32, writing: Int32)
+        do { errors = try makePipe() } catch {
+            close(output.writing)
+            throw error
         }
+        defer { close(errors.reading) }
+        let process: pid_t
+        // Its writing end is here alone: when this process is killed, what watches the other end kills the command.
+        let life: (reading: Int32, writing: Int32)
+        do {
+            defer {
+                close(output.writing)
+                close(errors.writing)
+            }
+            life = try makePipe()
+            defer { close(life.reading) }
+            do {
+                process = try spawn(output: output.writing, errors: errors.writing, alive: life.reading)
+            } catch {
+                close(life.writing)
+                throw error
+            }
+        }
+        defer { close(life.writing) }
         _ = Self.running.withLock { $0.insert(process) }
         defer {
-            // Whatever it started and left behind goes with it.
+            // Whatever it started and left behind is gone by now, unless its shell was killed by somebody else.
             kill(-process, SIGKILL)
+            Descendants.killAll(marked: TrainerTask.mark, as: environment[TrainerTask.mark])
             _ = Self.running.withLock { $0.remove(process) }
         }
-        return follow(process, reading, line)
+        var log = BoundedLog(path: logPath)
+        defer { log.finish(errors.reading) }
+        return follow(process, output.reading, errors.reading, &log, line)
     }
 
-    private func follow(_ process: pid_t, _ output: Int32, _ line: (String) -> Bool) -> Result {
+    private func makePipe() throws -> (reading: Int32, writing: Int32) {
+        var ends: [Int32] = [0, 0]
+        let code = martlet_pipe(&ends)
+        guard code == 0 else { throw failure("cannot make a pipe", code) }
+        return (ends[0], ends[1])
+    }
+
+    private func follow(
+        _ process: pid_t,
+        _ output: Int32,
+        _ errors: Int32,
+        _ log: inout BoundedLog,
+        _ line: (String) -> Bool
+    ) -> Result {
         let start = ContinuousClock.now
-        _ = fcntl(output, F_SETFL, O_NONBLOCK)
+        for end in [output, errors] { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
         var lines = LineBuffer()
         var isOpen = true
         var killAt: ContinuousClock.Instant?
         var wasKilled = false
         while true {
+            log.read(from: errors)
             if isOpen {
-                var descriptor = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
-                poll(&descriptor, 1, 50)
+                var descriptors = [
+                    pollfd(fd: output, events: Int16(POLLIN), revents: 0),
+                    pollfd(fd: log.isOpen ? errors : -1, events: Int16(POLLIN), revents: 0),
+                ]
+                poll(&descriptors, 2, 50)
                 isOpen = lines.read(from: output)
                 for text in lines.take() where line(text) && killAt == nil {
                     kill(-process, SIGTERM)
@@ -89,7 +125,13 @@ struct TrainerProcess {
                 usleep(20_000)
             }
             var status: Int32 = 0
-            let ended = waitpid(process, &status, WNOHANG)
+            let ended = waitpid(process, &status, WNOHANG | WUNTRACED)
+            if ended == process, status & 0xFF == 0x7F {
+                // The command has ended, and its shell waits until nothing is left of it.
+                Descendants.killAll(below: process)
+                kill(process, SIGCONT)
+                continue
+            }
             if ended == process || (ended < 0 && errno != EINTR) {
                 _ = lines.read(from: output)
                 for text in lines.take(all: true) { _ = line(text) }
@@ -105,19 +147,78 @@ struct TrainerProcess {
                 killAt = .now + .seconds(gracePeriod)
             }
             if let time = killAt, !wasKilled, ContinuousClock.now >= time {
+                // The shell last: what it leaves would be somebody else's.
+                kill(process, SIGSTOP)
+                Descendants.killAll(below: process)
                 kill(-process, SIGKILL)
                 wasKilled = true
             }
         }
     }
 
-    private func spawn(output: Int32) throws -> pid_t {
+    /// What the shell does.
+    ///
+    /// It outlives SIGTERM, so that its exit code is the command's, which gets the signal as usual. Where orphans come to it, it
+    /// stops when the command has ended, until ``Descendants/killAll(below:)`` has seen to them. There a watcher, too, kills the
+    /// process group when descriptor 3 ends, which is when the client is gone: nobody wants the work then.
+    private static func script(waits: Bool) -> String {
+        let body = "cd -- \"$1\" && (trap : TERM; eval \"$2\")"
+        guard waits else { return "trap : TERM; " + body }
+        return
+            "trap : TERM; (trap '' TERM; while read -r line; do :; done; kill -KILL 0) <&3 >/dev/null 2>&1 & exec 3<&-; "
+            + body + "; code=$?; kill -STOP $$; exit $code"
+    }
+
+    /// Starts a command as a client does, for tests: its output goes nowhere, and it ends when the other end of `alive` does.
+    static func spawnWatched(_ command: String, in directory: String, alive: Int32) throws -> pid_t {
+        let process = TrainerProcess(
+            command: command,
+            directory: directory,
+            environment: ["PATH": "/usr/bin:/bin"],
+            deadline: .now,
+            gracePeriod: 0,
+            logPath: ""
+        )
+        let nowhere = CLibrary.open("/dev/null", O_WRONLY | O_CLOEXEC)
+        defer { close(nowhere) }
+        return try process.spawn(output: nowhere, errors: nowhere, alive: alive)
+    }
+
+    private func spawn(output: Int32, errors: Int32, alive: Int32) throws -> pid_t {
+        func words(waits: Bool) -> [String] {
+            ["/bin/sh", "-c", Self.script(waits: waits), "trainer", directory, command]
+        }
+        let variables: [UnsafeMutablePointer<CChar>?] =
+            environment.sorted { $0.key < $1.key }.map { strdup($0.key + "=" + $0.value) } + [nil]
+        defer { for text in variables { free(text) } }
+        var process: pid_t = 0
+        // The reaper is the shell and not this process, which may be somebody's app with children of its own.
+        var arguments: [UnsafeMutablePointer<CChar>?] = words(waits: true).map { strdup($0) } + [nil]
+        defer { for text in arguments { free(text) } }
+        var code = martlet_spawn_reaper(&process, arguments, variables, output, errors, alive)
+        if code == ENOSYS {
+            for text in arguments { free(text) }
+            arguments = words(waits: false).map { strdup($0) } + [nil]
+            code = spawnInGroup(&process, arguments, variables, output: output, errors: errors)
+        }
+        guard code == 0 else { throw failure("cannot start /bin/sh in \(directory)", code) }
+        return process
+    }
+
+    /// Where the kernel gives no orphans: the process group is what ends with the command.
+    private func spawnInGroup(
+        _ process: inout pid_t,
+        _ arguments: [UnsafeMutablePointer<CChar>?],
+        _ variables: [UnsafeMutablePointer<CChar>?],
+        output: Int32,
+        errors: Int32
+    ) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_addopen(&actions, 2, logPath, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        posix_spawn_file_actions_adddup2(&actions, errors, 2)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -133,16 +234,7 @@ struct TrainerProcess {
             &attributes,
             Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF)
         )
-        // The shell outlives SIGTERM, so that its exit code is the command's; the command itself gets the signal as usual.
-        let words = ["/bin/sh", "-c", "trap : TERM; cd -- \"$1\" && eval \"$2\"", "trainer", directory, command]
-        let arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        let variables: [UnsafeMutablePointer<CChar>?] =
-            environment.sorted { $0.key < $1.key }.map { strdup($0.key + "=" + $0.value) } + [nil]
-        defer { for text in arguments + variables { free(text) } }
-        var process: pid_t = 0
-        let code = posix_spawn(&process, "/bin/sh", &actions, &attributes, arguments, variables)
-        guard code == 0 else { throw failure("cannot start /bin/sh in \(directory)", code) }
-        return process
+        return posix_spawn(&process, "/bin/sh", &actions, &attributes, arguments, variables)
     }
 
     private func failure(_ what: String, _ code: Int32) -> ExternalTrainerError {
@@ -162,7 +254,7 @@ private struct LineBuffer {
         var block = [UInt8](repeating: 0, count: 16 << 10)
         // At most a megabyte at a time, so that a trainer that floods its output is still watched.
         for _ in 0..<64 {
-            let count = Glibc.read(descriptor, &block, block.count)
+            let count = CLibrary.read(descriptor, &block, block.count)
             guard count > 0 else {
                 return count < 0 && (errno == EAGAIN || errno == EINTR)
             }

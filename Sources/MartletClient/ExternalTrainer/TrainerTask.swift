@@ -1,11 +1,10 @@
+import CLibrary
 import Crypto
 import Foundation
-import LocalTraining
+import StrictJSON
 import Tensors
-
-#if canImport(Glibc)
-import Glibc
-#endif
+import TrainerInterface
+import WireFormat
 
 /// The directory of one assignment, as an external trainer finds it, and the reading of what it leaves there.
 struct TrainerTask {
@@ -13,32 +12,52 @@ struct TrainerTask {
         case train, evaluate
     }
 
+    /// The variable that names an assignment; every process that descends from its command has it.
+    static let mark = "MARTLET_ASSIGNMENT"
+    /// The name of the file that describes the assignment; the mark is its path.
+    static let descriptionName = "assignment.json"
+
     let directory: String
     let model: ParameterVector
     let modelSHA256: String
     let logPath: String
+    /// Keeps other commands away until the assignment is done with.
+    var work: TrainerWork?
 
-    /// Lays the directory out.
+    /// Lays the directory out, without the data.
     ///
     /// - Parameters:
     ///   - directory: Made new.
     ///   - model: Written as `model/model.safetensors`.
-    ///   - configuration: `model/config.json`; an empty object where the run has none.
-    ///   - modelFiles: Further files of the model directory, such as a tokenizer, by name.
-    ///   - data: A file, linked as `data/train.EXT`, or a directory, whose entries are linked.
-    ///   - state: Kept between rounds, linked as `state`.
+    ///   - configuration: `model/config.json`; an empty object where the run has none. A model file of that name goes before it.
+    ///   - modelFiles: Further files of the model directory, such as a tokenizer, by name; `model.safetensors` is the server's.
+    ///   - state: A directory that is kept between rounds, linked as `state`.
     /// - Throws: The file system's error.
     init(
         directory: String,
         model: ParameterVector,
         configuration: Data?,
         modelFiles: [String: String],
-        data: String,
         state: String
     ) throws {
         self.directory = directory
         self.model = model
         logPath = directory + "/trainer.log"
+        let file = SafetensorsWriter.encode(model, metadata: ["format": "pt"])
+        modelSHA256 = SHA256.hash(data: file).hexadecimal
+        do { try Self.layOut(directory, file, configuration, modelFiles, state) } catch {
+            Self.remove(directory)
+            throw error
+        }
+    }
+
+    private static func layOut(
+        _ directory: String,
+        _ file: Data,
+        _ configuration: Data?,
+        _ modelFiles: [String: String],
+        _ state: String
+    ) throws {
         let manager = FileManager.default
         for part in ["model", "data", "update"] {
             try manager.createDirectory(
@@ -47,25 +66,43 @@ struct TrainerTask {
                 attributes: [.posixPermissions: 0o700]
             )
         }
-        try manager.createDirectory(atPath: state, withIntermediateDirectories: true)
         try manager.createSymbolicLink(atPath: directory + "/state", withDestinationPath: state)
-        let file = SafetensorsWriter.encode(model, metadata: ["format": "pt"])
-        modelSHA256 = SHA256.hash(data: file).hexadecimal
         try file.write(to: URL(fileURLWithPath: directory + "/model/model.safetensors"))
-        try (configuration ?? Data("{}".utf8)).write(to: URL(fileURLWithPath: directory + "/model/config.json"))
-        for (name, path) in modelFiles where name != "model.safetensors" && name != "config.json" {
+        chmod(directory + "/model/model.safetensors", 0o400)
+        if modelFiles["config.json"] == nil {
+            try (configuration ?? Data("{}".utf8)).write(to: URL(fileURLWithPath: directory + "/model/config.json"))
+            chmod(directory + "/model/config.json", 0o400)
+        }
+        for (name, path) in modelFiles {
+            guard name != "model.safetensors" else {
+                throw ExternalTrainerError(
+                    .start,
+                    "model.safetensors comes from the server and is no further model file"
+                )
+            }
+            guard manager.fileExists(atPath: path) else {
+                throw ExternalTrainerError(.start, "there is no model file \(path)")
+            }
             try manager.createSymbolicLink(atPath: directory + "/model/" + name, withDestinationPath: path)
         }
-        for name in ["model.safetensors", "config.json"] { chmod(directory + "/model/" + name, 0o400) }
-        try Self.link(data, into: directory + "/data")
         chmod(directory + "/model", 0o500)
+    }
+
+    /// Looks at the data for the first time: a file becomes `data/train.EXT`, of a directory each entry is linked.
+    ///
+    /// - Throws: ``ExternalTrainerError`` with rule `start`, whatever is wrong with them.
+    func link(_ data: String) throws {
+        do { try Self.link(data, into: directory + "/data") } catch {
+            if error is ExternalTrainerError { throw error }
+            throw ExternalTrainerError(.start, "the data at \(data) cannot be linked: \(ErrorWords.of(error))")
+        }
         chmod(directory + "/data", 0o500)
     }
 
     private static func link(_ data: String, into directory: String) throws {
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: data, isDirectory: &isDirectory) else {
-            throw ExternalTrainerError(.start, "there are no data at \(data)", failureCode: "no_data")
+            throw ExternalTrainerError(.start, "there are no data at \(data)", failure: .noData)
         }
         let absolute = URL(fileURLWithPath: data).standardizedFileURL.path
         guard isDirectory.boolValue else {
@@ -89,21 +126,22 @@ struct TrainerTask {
         instructions: ExternalInstructions,
         deadline: ContinuousClock.Instant
     ) throws {
-        var hyper: [String: Any] = [
-            "optimizer": instructions.optimizer, "epochs": instructions.epochs,
-            "batch_size": instructions.batchSize, "lr": instructions.learningRate,
-            "max_steps": instructions.maxSteps, "clip": instructions.gradientClip,
-            "proximal_mu": instructions.proximalMu, "weight_decay": instructions.weightDecay,
+        var hyper: [String: JSONValue] = [
+            "optimizer": .string(instructions.optimizer), "epochs": .integer(instructions.epochs),
+            "batch_size": .integer(instructions.batchSize), "lr": JSONValue(instructions.learningRate),
+            "max_steps": .integer(instructions.maxSteps), "clip": JSONValue(instructions.gradientClip),
+            "proximal_mu": JSONValue(instructions.proximalMu), "weight_decay": JSONValue(instructions.weightDecay),
         ]
-        hyper.merge(instructions.optimizerConstants) { $1 }
-        let fields: [String: Any] = [
-            "schema": 1, "op": operation.rawValue, "run": instructions.run, "round": instructions.round,
-            "seed": String(instructions.seed), "deadline": Self.unixTime(deadline),
-            "threads": instructions.threads,
-            "hyper": hyper, "trainable": ["*"], "output": "delta",
+        hyper.merge(instructions.optimizerConstants.mapValues { JSONValue($0) }) { $1 }
+        let fields: [String: JSONValue] = [
+            "schema": .integer(1), "op": .string(operation.rawValue), "run": .string(instructions.run),
+            "round": .integer(instructions.round), "seed": .string(String(instructions.seed)),
+            "deadline": .integer(Self.unixTime(deadline)), "threads": .integer(instructions.threads),
+            "hyper": .object(hyper), "trainable": .array([.string("*")]), "output": .string("delta"),
         ]
-        let data = try JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])
-        try data.write(to: URL(fileURLWithPath: directory + "/assignment.json"))
+        try Data(JSONValue.object(fields).text.utf8).write(
+            to: URL(fileURLWithPath: directory + "/" + Self.descriptionName)
+        )
     }
 
     /// A moment by the wall clock as it reads now: what trainers are told.
@@ -121,7 +159,7 @@ struct TrainerTask {
     ) -> [String: String] {
         let own = ProcessInfo.processInfo.environment
         var variables = [
-            "MARTLET_ASSIGNMENT": directory + "/assignment.json", "MARTLET_MODEL_DIR": directory + "/model",
+            Self.mark: directory + "/" + Self.descriptionName, "MARTLET_MODEL_DIR": directory + "/model",
             "MARTLET_DATA_DIR": directory + "/data", "MARTLET_STATE_DIR": directory + "/state",
             "MARTLET_UPDATE_DIR": directory + "/update", "MARTLET_OP": operation.rawValue,
             "MARTLET_ROUND": String(instructions.round), "MARTLET_SEED": String(instructions.seed),
@@ -148,13 +186,14 @@ struct TrainerTask {
             throw ExternalTrainerError(.file, "update/model.safetensors has \(size) bytes, more than \(limit)")
         }
         let file: SafetensorsFile
-        do { file = try SafetensorsFile(path: path) } catch {
+        do { file = try SafetensorsFile(path: path, followsLinks: false) } catch {
             throw ExternalTrainerError(.file, "update/model.safetensors: \(error.description)")
         }
         try checkTensors(file.header)
         let metadata = file.header.metadata
-        guard let kind = metadata["kind"], ["delta", "weights"].contains(kind) else {
-            throw ExternalTrainerError(.kind, "metadata kind is \(metadata["kind"] ?? "missing"), not delta or weights")
+        let kind = metadata[UpdateMetadata.kind].map { PeerWord<Submission>($0) }
+        guard kind == .known(.delta) || kind == .known(.weights) else {
+            throw ExternalTrainerError(.kind, "metadata kind is \(kind?.text ?? "missing"), not delta or weights")
         }
         guard metadata["base"] == modelSHA256 else {
             throw ExternalTrainerError(
@@ -166,7 +205,7 @@ struct TrainerTask {
         do { vector = try file.readAll() } catch {
             throw ExternalTrainerError(.file, "update/model.safetensors: \(error.description)")
         }
-        if kind == "weights" { vector.values = VectorKernels.difference(vector.values, model.values) }
+        if kind == .known(.weights) { vector.values = VectorKernels.difference(vector.values, model.values) }
         for (index, tensor) in vector.layout.tensors.enumerated() {
             let range = vector.layout.offsets[index]..<vector.layout.offsets[index + 1]
             guard vector.values[range].allSatisfy(\.isFinite) else {
@@ -181,8 +220,15 @@ struct TrainerTask {
         var missing = Set(expected.keys)
         for entry in header.entries {
             let name = entry.specification.name
-            guard let shape = expected[name] else {
+            guard let place = expected.index(forKey: name) else {
                 throw ExternalTrainerError(.names, "tensor '\(name)' is not one of the model's")
+            }
+            let (known, shape) = expected[place]
+            guard known.utf8.elementsEqual(name.utf8) else {
+                throw ExternalTrainerError(
+                    .names,
+                    "tensor '\(name)' looks like one of the model's and is written with other code points (NFC or NFD)"
+                )
             }
             guard shape == entry.specification.shape else {
                 throw ExternalTrainerError(
@@ -199,7 +245,10 @@ struct TrainerTask {
     }
 
     /// Removes the directory, whatever its permissions.
-    func remove() {
+    func remove() { Self.remove(directory) }
+
+    /// Removes an assignment's directory.
+    static func remove(_ directory: String) {
         for part in ["model", "data"] { chmod(directory + "/" + part, 0o700) }
         try? FileManager.default.removeItem(atPath: directory)
     }

@@ -1,5 +1,5 @@
 import Foundation
-public import LocalTraining
+public import TrainerInterface
 
 /// Many virtual clients in one process, each speaking the real protocol.
 ///
@@ -9,7 +9,7 @@ public struct Fleet: Sendable {
     public struct Progress: Sendable, Equatable, Codable {
         /// Updates that were accepted.
         public var accepted = 0
-        /// Clients that may take part no more.
+        /// Clients that were revoked, have left because the open runs want them no more, or whose state cannot be used.
         public var finished = 0
         /// Assignments that came to nothing.
         public var ended = 0
@@ -28,6 +28,9 @@ public struct Fleet: Sendable {
     private let clientCount: Int
     private let firstClient: Int
     private let width: Int
+    private let transport: any Transport
+    private let options: ParticipationOptions
+    private let notify: @Sendable (ClientNotice) -> Void
     private let makeTrainer: @Sendable (Int) throws -> any LocalTrainer
 
     /// Describes a fleet.
@@ -39,6 +42,10 @@ public struct Fleet: Sendable {
     ///   - firstClient: The number of the first client.
     ///   - clientCount: How many there are.
     ///   - width: How many are active at the same time.
+    ///   - transport: Shared by all of them.
+    ///   - options: With `stopsWithoutWork` a client leaves when it has taken part as often as the open runs allow, and the
+    ///     fleet ends with its last client.
+    ///   - notify: Receives what there is to say: a server that is away and comes back, a client's state that was mended.
     ///   - makeTrainer: The trainer of a client by its number, made when it first has its turn.
     public init(
         server: String,
@@ -47,6 +54,9 @@ public struct Fleet: Sendable {
         firstClient: Int = 0,
         clientCount: Int,
         width: Int = 16,
+        transport: any Transport,
+        options: ParticipationOptions = .init(stopsWithoutWork: true),
+        notify: @escaping @Sendable (ClientNotice) -> Void = { _ in },
         makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
     ) {
         self.server = server
@@ -55,67 +65,170 @@ public struct Fleet: Sendable {
         self.firstClient = firstClient
         self.clientCount = clientCount
         self.width = width
+        self.transport = transport
+        self.options = options
+        self.notify = notify
         self.makeTrainer = makeTrainer
     }
 
-    /// Lets clients take part by turns until all are finished or revoked, or the task is cancelled.
+    /// Lets clients take part by turns until all are revoked, the options say so, or the task is cancelled.
     ///
-    /// - Throws: The first error that ends a client for good.
+    /// A server that is away and a full disk are waited out. A client whose own state cannot be used is left out, and the others go
+    /// on; the owner is told. The directory is locked meanwhile.
+    ///
+    /// - Throws: ``ClientError`` of the fleet's own directory; what refuses every client, such as an enrollment token that is none;
+    ///   where no client is left but those whose state cannot be used, the last one's error.
     public func run(report: @escaping @Sendable (Progress) async -> Void = { _ in }) async throws {
-        let transport = CurlTransport()
-        let models = try ModelCache(directory: stateDirectory + "/models")
+        let fleetState = try ClientState(directory: stateDirectory)
+        let models = try ModelCache(directory: fleetState.subdirectory("models"))
         let turns = FleetTurns(clients: Array(firstClient..<(firstClient + clientCount)))
+        var retry = RetryPolicy(attemptLimit: 3)
+        let watch = OutageWatch(now: retry.now, notify: notify)
+        watch.limit = options.giveUpAfterSeconds
+        retry.watch = watch
+        let policy = retry
         try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<min(width, clientCount) {
                 group.addTask {
                     while !Task.isCancelled, let index = await turns.next() {
-                        let state = try ClientState(directory: stateDirectory + "/client-\(index)")
-                        let client = FederatedClient(
-                            server: server,
-                            enrollmentToken: enrollmentToken,
-                            state: state,
-                            trainer: try makeTrainer(index),
-                            transport: transport,
-                            models: models
-                        )
-                        let outcome: ParticipationOutcome
-                        do {
-                            outcome = try await client.participateOnce(waitSeconds: 5)
-                        } catch let error as ClientError where error.status == 401 && state.hasCredential {
-                            // Revoked: this client is out, the others go on.
-                            outcome = .finished
-                        }
-                        let bytesDown = await models.bytesDown
-                        await report(turns.note(outcome, index, bytesUp: await client.bytesUp, bytesDown: bytesDown))
-                        if case .noWork(let reason, let seconds) = outcome, reason == "no_run" {
-                            try await Task.sleep(for: .seconds(min(seconds, 1)))
-                        }
+                        try await turn(index, fleetState, turns, models, policy, report)
                     }
                 }
             }
             try await group.waitForAll()
         }
+        withExtendedLifetime(fleetState) {}
+    }
+
+    private func turn(
+        _ index: Int,
+        _ fleetState: ClientState,
+        _ turns: FleetTurns,
+        _ models: ModelCache,
+        _ retry: RetryPolicy,
+        _ report: @Sendable (Progress) async -> Void
+    ) async throws {
+        let trainer = try makeTrainer(index)
+        var mine: FederatedClient?
+        let outcome: ParticipationOutcome
+        do {
+            let client = FederatedClient(
+                server: server,
+                enrollmentToken: enrollmentToken,
+                state: try ClientState(directory: fleetState.subdirectory("client-\(index)")),
+                trainer: trainer,
+                transport: transport,
+                models: models,
+                retry: retry,
+                notify: { notice in notify(.init(kind: notice.kind, message: "client-\(index): \(notice.message)")) }
+            )
+            mine = client
+            outcome = try await client.participateOnce(waitSeconds: 5)
+        } catch let error as ClientError {
+            let isKnown = mine?.state.hasCredential ?? false
+            switch error.code {
+            case _ where error.status == 401 && error.endsClient && isKnown:
+                // Revoked: this client is out, the others go on.
+                outcome = .finished
+            case _ where error.status != nil && error.endsClient && isKnown, "storage", "state_damaged", "state_locked":
+                // One device's trouble: it is out until its owner has acted.
+                notify(.init(kind: .state, message: "client-\(index) is left out: \(error.message)"))
+                return try await turns.setAside(index, error)
+            case _ where error.endsClient || retry.watch?.isTooLong() == true: throw error
+            default:
+                retry.watch?.failed(error)
+                return await turns.putBack(index, { min(300, retry.backoff($0 + 3) + 1) })
+            }
+        } catch {
+            if error is CancellationError { throw error }
+            retry.watch?.failed(ClientError(unexpected: error))
+            return await turns.putBack(index, { min(300, retry.backoff($0 + 3) + 1) })
+        }
+        let bytesDown = await models.bytesDown
+        let progress = await turns.note(
+            outcome,
+            index,
+            bytesUp: await mine?.bytesUp ?? 0,
+            bytesDown: bytesDown,
+            leavesAtLimit: options.stopsWithoutWork
+        )
+        await report(progress)
+        if case .noWork(let reason, let seconds) = outcome, reason == .noRun {
+            try await Task.sleep(for: .seconds(min(seconds, 1)))
+        }
     }
 }
 
-/// Whose turn it is, in a circle; finished clients leave it.
+#if Curl
+extension Fleet {
+    /// Describes a fleet over libcurl; the other parameters are those of the initialiser with a transport.
+    public init(
+        server: String,
+        enrollmentToken: String,
+        stateDirectory: String,
+        firstClient: Int = 0,
+        clientCount: Int,
+        width: Int = 16,
+        options: ParticipationOptions = .init(stopsWithoutWork: true),
+        notify: @escaping @Sendable (ClientNotice) -> Void = { _ in },
+        makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
+    ) {
+        self.init(
+            server: server,
+            enrollmentToken: enrollmentToken,
+            stateDirectory: stateDirectory,
+            firstClient: firstClient,
+            clientCount: clientCount,
+            width: width,
+            transport: CurlTransport(),
+            options: options,
+            notify: notify,
+            makeTrainer: makeTrainer
+        )
+    }
+}
+#endif
+
+/// Whose turn it is, in a circle; finished clients leave it, and some have to wait.
 private actor FleetTurns {
     private var waiting: [Int]
     private var position = 0
     private var busy = 0
     private var progress = Fleet.Progress()
+    /// Clients whose turn is skipped until then, and how often in a row it was made later.
+    private var later: [Int: (until: ContinuousClock.Instant, count: Int)] = [:]
+    private var skipped = 0
+    private var asideCount = 0
+    private let clientCount: Int
 
     init(clients: [Int]) {
+        clientCount = clients.count
         waiting = clients
     }
 
     func next() async -> Int? {
-        while position >= waiting.count {
-            if busy == 0 { return nil }
-            // All are busy: one of them will come back or finish soon.
+        while true {
+            if position < waiting.count {
+                let index = take()
+                guard let until = later[index]?.until, until > .now else {
+                    skipped = 0
+                    busy += 1
+                    return index
+                }
+                waiting.append(index)
+                skipped += 1
+                // Nobody who may go: look again in a moment.
+                if skipped < waiting.count - position { continue }
+                skipped = 0
+            } else if busy == 0 {
+                return nil
+            }
+            // All are busy or waiting: one of them will come back or finish soon.
             do { try await Task.sleep(for: .milliseconds(50)) } catch { return nil }
         }
-        busy += 1
+    }
+
+    private func take() -> Int {
         position += 1
         if position > 4096 {
             waiting.removeFirst(position - 1)
@@ -124,17 +237,58 @@ private actor FleetTurns {
         return waiting[position - 1]
     }
 
-    func note(_ outcome: ParticipationOutcome, _ index: Int, bytesUp: Int, bytesDown: Int) -> Fleet.Progress {
+    /// Lets a client go whose state cannot be used.
+    ///
+    /// - Throws: Its error, where all others have gone in the same way.
+    func setAside(_ index: Int, _ error: ClientError) throws {
         busy -= 1
+        asideCount += 1
+        progress.finished += 1
+        if asideCount == clientCount { throw error }
+    }
+
+    /// Gives a client its turn again after a while.
+    func putBack(_ index: Int, _ seconds: (_ failures: Int) -> Double) {
+        busy -= 1
+        delay(index, seconds)
+        waiting.append(index)
+    }
+
+    private func delay(_ index: Int, _ seconds: (_ failures: Int) -> Double) {
+        let count = (later[index]?.count ?? 0) + 1
+        later[index] = (.now + .seconds(seconds(count)), count)
+    }
+
+    func note(
+        _ outcome: ParticipationOutcome,
+        _ index: Int,
+        bytesUp: Int,
+        bytesDown: Int,
+        leavesAtLimit: Bool
+    ) -> Fleet.Progress {
+        busy -= 1
+        var leaves = outcome == .finished
         switch outcome {
-        case .accepted: progress.accepted += 1
+        case .accepted:
+            progress.accepted += 1
+            later[index] = nil
         case .finished: progress.finished += 1
-        case .ended: progress.ended += 1
-        case .noWork: break
+        case .ended:
+            progress.ended += 1
+            // Work that ends again and again is asked for ever more seldom.
+            delay(index) { min(300, 0.25 * Double(1 << min($0, 12))) }
+        case .noWork(.participationLimit, let seconds):
+            if leavesAtLimit {
+                progress.finished += 1
+                leaves = true
+            } else {
+                delay(index) { _ in seconds }
+            }
+        case .noWork: later[index] = nil
         }
         progress.bytesUp += bytesUp
         progress.bytesDown = bytesDown
-        if outcome != .finished { waiting.append(index) }
+        if !leaves { waiting.append(index) }
         return progress
     }
 }

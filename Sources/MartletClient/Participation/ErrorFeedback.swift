@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import WireFormat
 
 /// What sparse updates of one run have left out so far; it stays on the device and goes into the next update.
 struct ErrorFeedback: Sendable {
@@ -7,10 +8,11 @@ struct ErrorFeedback: Sendable {
     var residual: [Float]
 
     /// Reads what was kept; a file of another size belongs to another model and is ignored.
-    init(run: String, state: ClientState, parameterCount: Int) {
+    ///
+    /// - Throws: ``ClientError`` where the disk does not give it now.
+    init(run: RunID, files: StateFiles, parameterCount: Int) throws {
         residual = []
-        let path = state.path(Self.fileName(run: run))
-        guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)), data.count == 4 * parameterCount else {
+        guard let data = try files.contents(StateFileName.residual(run)), data.count == 4 * parameterCount else {
             return
         }
         let values = data.withUnsafeBytes { raw in
@@ -20,11 +22,6 @@ struct ErrorFeedback: Sendable {
             }
         }
         if VectorKernels.allFinite(values) { residual = values }
-    }
-
-    /// Where a run's rest is kept.
-    static func fileName(run: String) -> String {
-        "residual-" + String(run.filter { $0.isLetter || $0.isNumber || $0 == "_" }.prefix(80)) + ".f32"
     }
 
     /// The values as they are kept.

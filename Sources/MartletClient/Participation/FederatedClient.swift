@@ -1,9 +1,7 @@
-import Crypto
-import DifferentialPrivacy
-import Dispatch
 import Foundation
-public import LocalTraining
-import Tensors
+public import Logging
+import StrictJSON
+public import TrainerInterface
 import WireFormat
 
 /// What one attempt to take part came to.
@@ -11,32 +9,65 @@ public enum ParticipationOutcome: Sendable, Equatable {
     /// An update was accepted.
     case accepted(run: String, round: Int)
     /// There was no work; ask again after so many seconds.
-    case noWork(reason: String, retrySeconds: Double)
-    /// The client has taken part as often as it may.
+    case noWork(reason: NoWorkReason, retrySeconds: Double)
+    /// This client will never get work again: it was revoked.
     case finished
-    /// The work could not be done or was no longer wanted; the code says why.
-    case ended(code: String)
+    /// The work could not be done or was no longer wanted; ``FederatedClient/lastReason`` says why in a sentence.
+    case ended(EndingReason)
+
+    /// An ending by the word of the protocol.
+    package static func ended(code: String) -> Self { .ended(EndingReason(code: code)) }
 }
 
 /// One device's part in federated learning: registers once, then fetches, trains, clips, noises and uploads.
 ///
-/// The trainer is not trusted with privacy: whatever it returns is checked, clipped and noised here. A finished update is
-/// on disk before it is sent, and after a kill the same bytes are sent again: nothing is trained or noised twice.
+/// The trainer is not trusted with privacy: whatever it returns is checked, clipped and noised here. For one assignment there is
+/// one event in the device's ledger, which is on disk before noise is drawn, and one finished update, which is on disk before
+/// it is sent: after a kill, and whatever answers in the server's place, the same bytes are sent again.
 public actor FederatedClient {
-    private let server: String
-    private let enrollmentToken: String?
-    private let state: ClientState
-    private let trainer: any LocalTrainer
-    private let transport: any Transport
-    private let retry: RetryPolicy
-    private let policy: ClientPrivacyPolicy
-    private let models: ModelCache
-    private let arithmetic: ArithmeticQueue
-    private var credential: ClientState.Credential?
+    let server: String
+    let origin: ServerOrigin?
+    let limits: ClientLimits
+    let enrollmentToken: String?
+    let state: ClientState
+    let trainer: any LocalTrainer
+    let transport: any Transport
+    let retry: RetryPolicy
+    let policy: ClientPrivacyPolicy
+    let models: ModelCache
+    let arithmetic: ArithmeticQueue
+    let notify: @Sendable (ClientNotice) -> Void
+    let source: ClientEventSource
+    private let logger: Logger?
+    /// Bytes of the update that was accepted last.
+    var acceptedByteCount = 0
+    var credential: ClientState.Credential?
+    /// What is remembered of assignments; read with the credential.
+    var log = AssignmentLog()
+    private var isOpen = false
+    /// Whether the generation of this state is known: not where the log of an older version's state was damaged.
+    private var knowsGeneration = true
+    private let id = UUID()
+    /// Whether this device's disk has failed since it was last seen to work.
+    var hasStorageTrouble = false
+    /// The longest wait for work that whatever stands before the server lets through, in seconds.
+    private var pollLimit = 60
+    /// Whether the server knows generations of a state.
+    private var saysGeneration = true
+    private var endedInARow = 0
+    private var pauseSeconds = 0.0
     /// Bytes of updates that were accepted.
-    public private(set) var bytesUp = 0
+    public internal(set) var bytesUp = 0
+    /// Why the last assignment ended that was not accepted, in a sentence for the device's owner; it is sent to nobody.
+    public internal(set) var lastReason: String?
     /// Why the policy or the ledger of the device forbade the last assignment that ended with `privacy_refused`.
-    public private(set) var lastRefusal: String?
+    public internal(set) var lastRefusal: String?
+    /// What the device's owner has to know of the server's privacy ledger: that it is another one than before, or was restored.
+    public internal(set) var ledgerNotice: String?
+    /// Why the data gave nothing to the last private assignment: the server has got zeros, and is not told.
+    ///
+    /// For the device's owner alone.
+    public internal(set) var lastShortfall: String?
 
     /// Creates a client.
     ///
@@ -48,8 +79,11 @@ public actor FederatedClient {
     ///   - transport: Shared by clients of one process.
     ///   - models: Shared by clients of one process.
     ///   - policy: What the device's owner allows.
+    ///   - limits: How much of what the server sends is taken.
     ///   - retry: How failed requests are repeated.
     ///   - arithmetic: Bounds how many clients of the process train at the same time.
+    ///   - logger: Is told what the client does, without values of data, keys or tokens; nobody is by default.
+    ///   - notify: Receives what there is to say meanwhile: a server that is away and comes back, a state that was mended.
     public init(
         server: String,
         enrollmentToken: String?,
@@ -58,53 +92,82 @@ public actor FederatedClient {
         transport: any Transport,
         models: ModelCache,
         policy: ClientPrivacyPolicy = .init(),
+        limits: ClientLimits = .init(),
         retry: RetryPolicy = .init(),
-        arithmetic: ArithmeticQueue = .shared
+        arithmetic: ArithmeticQueue = .shared,
+        logger: Logger? = nil,
+        notify: @escaping @Sendable (ClientNotice) -> Void = { _ in }
     ) {
-        self.server = server.hasSuffix("/") ? String(server.dropLast()) : server
+        let source = ClientEventSource()
+        self.source = source
+        self.logger = logger
+        let notify: @Sendable (ClientNotice) -> Void = { notice in
+            ClientLog.write(.notice(notice), to: logger)
+            source.send(.notice(notice))
+            notify(notice)
+        }
+        self.server = server
+        origin = try? ServerOrigin(server)
+        self.limits = limits
         self.enrollmentToken = enrollmentToken
         self.state = state
         self.trainer = trainer
-        self.transport = transport
+        self.transport = CheckedTransport(transport)
         self.models = models
         self.policy = policy
-        self.retry = retry
         self.arithmetic = arithmetic
-        credential = state.read("credential.json", ClientState.Credential.self)
+        self.notify = notify
+        var retry = retry
+        if retry.watch == nil { retry.watch = OutageWatch(now: retry.now, notify: notify) }
+        self.retry = retry
     }
 
-    /// Takes part until the task is cancelled or the client may no longer take part.
-    ///
-    /// - Throws: ``ClientError`` when the server refuses the client for good.
-    public func run() async throws {
-        while !Task.isCancelled {
-            switch try await participateOnce(waitSeconds: 30) {
-            case .finished: return
-            case .noWork(_, let seconds): try await retry.sleep(seconds)
-            case .accepted, .ended: continue
-            }
+    /// Reads what the state directory holds, once.
+    func open() throws {
+        guard !isOpen else { return }
+        credential = try state.credential { notify(.init(kind: .state, message: $0)) }
+        do { log = try state.files.read(AssignmentLog.file, AssignmentLog.self) ?? AssignmentLog() } catch {
+            guard (error as? ClientError)?.isStateDamaged == true else { throw error }
+            let name = try state.setAside(AssignmentLog.file, at: retry.now())
+            notify(.init(kind: .state, message: "\(AssignmentLog.file) was damaged and is now \(name)"))
+            log = AssignmentLog()
         }
+        // A log that is damaged or missing must not make a device look like a copy of itself.
+        if let credential {
+            let isNew = log == AssignmentLog()
+            log.generation = max(log.generation, credential.generation ?? 0)
+            knowsGeneration = !isNew || credential.generation != nil
+        }
+        isOpen = true
     }
 
     /// Registers where that has not happened, and keeps the credential.
     public func register() async throws {
+        try open()
         guard credential == nil else { return }
+        try state.requireRegistration(by: policy)
+        tell(.phase(.registering))
         guard let enrollmentToken else {
             throw ClientError(code: "not_registered", message: "an enrollment token is needed to register")
         }
-        // The key is on disk before the request: a repeat after a kill gives the same client.
-        let key = state.read("registration.json", [String].self)?.first ?? UUID().uuidString
-        try state.write("registration.json", [key])
-        let response: TransportResponse
+        // The key is on disk before the request: a repeat after a kill gives the same client. The ledger is there before the
+        // credential: one that is missing later was lost.
+        let known = try state.files.readIfWhole(ClientState.registrationFile, [String].self)
+        let key = known?.first ?? UUID().uuidString
+        try state.files.write(ClientState.registrationFile, [key])
+        if try !state.files.exists(ClientState.ledgerFile) {
+            try state.files.write(ClientState.ledgerFile, ClientLedger())
+        }
+        let answer: RegistrationAnswer
         do {
-            response = try await call(
+            answer = try await call(
                 "POST",
-                "/v1/clients",
+                .clients,
                 token: enrollmentToken,
                 body: try WireCoding.encode(RegistrationRequest(name: nil)),
                 headers: ["Idempotency-Key": key]
-            )
-        } catch let error as ClientError where error.status == 401 {
+            ) { try ServerAnswer.read($0, of: "registration", RegistrationAnswer.read) }
+        } catch let error as ClientError where error.status == 401 && error.verdict == .clientIsOut {
             throw ClientError(
                 code: error.code,
                 message: "the enrollment token is refused at \(server): \(error.message); an operator makes one with: "
@@ -112,383 +175,228 @@ public actor FederatedClient {
                 status: error.status
             )
         }
-        let answer = try WireCoding.decode(RegistrationResponse.self, from: response.body)
-        let fresh = ClientState.Credential(clientId: answer.clientId, token: answer.token)
-        try state.write("credential.json", fresh)
+        let fresh = ClientState.Credential(
+            clientId: answer.clientID.text,
+            token: answer.token.text,
+            format: ClientState.Credential.currentFormat,
+            generation: log.generation
+        )
+        try state.files.write(ClientState.credentialFile, fresh)
         credential = fresh
+        knowsGeneration = true
+    }
+
+    /// Keeps the generation beside the credential too: the two files are not damaged together.
+    func noteGeneration(_ generation: Int) throws {
+        knowsGeneration = true
+        guard var next = credential, next.generation != generation else { return }
+        next.generation = generation
+        try state.files.write(ClientState.credentialFile, next)
+        credential = next
     }
 
     /// Asks for work once, and does it.
     ///
+    /// After work that ended without an accepted update the next question waits, the longer the more such work there was in a
+    /// row.
+    ///
     /// - Parameter waitSeconds: How long the server may hold the question.
     /// - Returns: What came of it.
-    /// - Throws: ``ClientError`` when the server refuses the client, or stays out of reach.
+    /// - Throws: ``ClientError`` when the server refuses the client, or stays out of reach, and with code `already_running` beside
+    ///   another attempt with the same state; `CancellationError`.
     public func participateOnce(waitSeconds: Int) async throws -> ParticipationOutcome {
-        try await register()
-        if let pending = state.read("pending.json", ClientState.PendingUpload.self) {
-            if let outcome = try await upload(pending, run: "", round: 0, isRepeated: true) { return outcome }
-        }
-        let response = try await call(
-            "POST",
-            "/v1/checkins",
-            body: try WireCoding.encode(CheckInRequest()),
-            headers: waitSeconds > 0 ? ["Prefer": "wait=\(waitSeconds)"] : [:]
-        )
-        let answer = try WireCoding.decode(CheckInResponse.self, from: response.body)
-        guard let assignment = answer.assignment else {
-            let reason = answer.reason ?? "none"
-            guard reason != "participation_limit" else { return .finished }
-            let window = answer.retryWindow ?? .init(minS: 5, maxS: 30)
-            return .noWork(reason: reason, retrySeconds: window.minS + (window.maxS - window.minS) * retry.uniform())
-        }
-        return try await perform(assignment)
+        try beginAttempts()
+        defer { state.lock.end() }
+        return try await participate(waitSeconds: waitSeconds)
     }
 
-    // MARK: - One assignment
-
-    private func perform(_ assignment: AssignmentBody) async throws -> ParticipationOutcome {
-        var ledger = ClientLedger()
-        if state.exists("ledger.json") {
-            guard let kept = state.read("ledger.json", ClientLedger.self) else {
-                return try await refuse(assignment, "the device's own ledger cannot be read")
-            }
-            ledger = kept
-        }
-        if let refusal = ledger.refusal(of: assignment, policy: policy) {
-            return try await refuse(assignment, refusal)
-        }
-        do {
-            let (fetched, unwanted) = try await whileGivingSigns(of: assignment, phase: "downloading") {
-                let model = try await self.model(of: assignment)
-                let instructions = try await self.instructions(for: assignment)
-                let controls = try await self.controls(for: assignment, layout: model.layout)
-                return (model: model, instructions: instructions, controls: controls)
-            }
-            guard let (model, instructions, controls) = fetched else { return .ended(code: unwanted) }
-            let feedback = ErrorFeedback(
-                run: assignment.run,
-                state: state,
-                parameterCount: assignment.tensors.parameterCount
-            )
-            let trainer = trainer
-            if assignment.kind == "evaluate" {
-                return try await evaluate(assignment, model: model, instructions: instructions, ledger: ledger)
-            }
-            let partial = state.path("update.safetensors.part")
-            let (prepared, refusal) = try await whileGivingSigns(
-                of: assignment,
-                phase: "training",
-                cancelling: instructions.cancellation
-            ) { [arithmetic] in
-                try await arithmetic.run {
-                    try PreparedUpdate(
-                        assignment,
-                        model: model,
-                        trainer: trainer,
-                        instructions: instructions,
-                        controls: controls,
-                        feedback: feedback,
-                        path: partial
-                    )
-                }
-            }
-            guard let prepared else { return .ended(code: refusal) }
-            // The event is on disk before the update can leave the device.
-            ledger.events.append(.init(assignment))
-            try state.write("ledger.json", ledger)
-            try state.move("update.safetensors.part", to: "update.safetensors")
-            if let control = prepared.control { try state.write(ControlVariateFile.unsent, data: control) }
-            if let feedback = prepared.feedback { try state.write("residual.next", data: feedback.data) }
-            let pending = ClientState.PendingUpload(
-                assignment: assignment.id,
-                updateUrl: assignment.updateUrl,
-                sha256: prepared.digest.base64EncodedString(),
-                controlRun: prepared.control.map { _ in assignment.run },
-                residualFile: prepared.feedback.map { _ in ErrorFeedback.fileName(run: assignment.run) }
-            )
-            try state.write("pending.json", pending)
-            return try await upload(pending, run: assignment.run, round: assignment.round)
-                ?? .ended(code: "round_closed")
-        } catch let error as LocalTrainingError {
-            return try await fail(assignment, error.failureCode, error.failureDetail(in: assignment.privacy.mode))
-        } catch let error as ExternalTrainerError {
-            // The server is told the rule; the trainer's own words stay on the device.
-            return try await fail(assignment, error.failureCode, "external trainer: \(error.rule.rawValue)")
-        } catch let error as PrivacyError {
-            return try await fail(assignment, "training_failed", "\(error)")
-        } catch let error as ClientError where error.code == "model_mismatch" {
-            return try await fail(assignment, "training_failed", error.message)
-        }
-    }
-
-    /// Measures the model on the device's held-out data and sends the sums, which are on disk before.
-    private func evaluate(
-        _ assignment: AssignmentBody,
-        model: ParameterVector,
-        instructions: TrainingInstructions,
-        ledger: ClientLedger
-    ) async throws -> ParticipationOutcome {
-        let trainer = trainer
-        let (metrics, refusal) = try await whileGivingSigns(
-            of: assignment,
-            phase: "training",
-            cancelling: instructions.cancellation
-        ) { [arithmetic] in
-            try await arithmetic.run { try trainer.evaluate(model: model, instructions: instructions) }
-        }
-        guard let metrics else { return .ended(code: refusal) }
-        guard metrics.tokens > 0, metrics.nll.isFinite else { throw LocalTrainingError.noData }
-        var sums = metrics.sums
-        if let release = assignment.release {
-            // Only what is published leaves the device, and its cost is on disk before.
-            sums = MetricSums.sums(sums, for: release.metrics)
-            var ledger = ledger
-            ledger.events.append(.init(assignment))
-            try state.write("ledger.json", ledger)
-        }
-        let result = EvaluationResult(numExamples: metrics.tokens, metrics: sums)
-        let bytes = try WireCoding.encode(result)
-        try state.write("update.safetensors", data: bytes)
-        let pending = ClientState.PendingUpload(
-            assignment: assignment.id,
-            updateUrl: assignment.updateUrl,
-            sha256: Data(SHA256.hash(data: bytes)).base64EncodedString(),
-            contentType: "application/json"
-        )
-        try state.write("pending.json", pending)
-        return try await upload(pending, run: assignment.run, round: assignment.round)
-            ?? .ended(code: "round_closed")
-    }
-
-    /// Works while heartbeats keep the lease; what is done within a third of it needs none.
+    /// Takes the place of the one who takes part with this state.
     ///
-    /// - Parameters:
-    ///   - assignment: The work.
-    ///   - phase: What the server is told of it.
-    ///   - cancellation: Set when the server says that the work is no longer wanted, so that it ends early.
-    ///   - work: What is done meanwhile.
-    /// - Returns: The result; `nil` with the server's code when the work is no longer wanted, however it ended.
-    /// - Throws: The work's error.
-    private func whileGivingSigns<Result: Sendable>(
-        of assignment: AssignmentBody,
-        phase: String,
-        cancelling cancellation: TrainingCancellation? = nil,
-        _ work: @Sendable () async throws -> Result
-    ) async throws -> (result: Result?, code: String) {
-        let pulse = Task {
-            let seconds = max(0.5, (assignment.leaseS ?? 60) / 3)
-            while true {
-                try await Task.sleep(for: .seconds(seconds))
-                do {
-                    let body = try WireCoding.encode(HeartbeatRequest(phase: phase))
-                    _ = try await call("POST", "/v1/assignments/\(assignment.id)/heartbeat", body: body)
-                } catch let error as ClientError where error.status == 410 {
-                    cancellation?.cancel()
-                    return error.code
-                } catch is ClientError {
-                    // The server is away or the answer was lost: the next sign may arrive.
-                }
-            }
-        }
-        defer { pulse.cancel() }
-        let outcome: Swift.Result<Result, any Error>
-        do { outcome = .success(try await work()) } catch { outcome = .failure(error) }
-        pulse.cancel()
-        if let code = try? await pulse.value { return (nil, code) }
-        return (try outcome.get(), "")
+    /// Two attempts at a time would be handed the same assignment, and noise twice what is charged once.
+    func beginAttempts() throws {
+        if try state.lock.begin(id) { isOpen = false }
     }
 
-    private func model(of assignment: AssignmentBody) async throws -> ParameterVector {
-        let model = try await weights(assignment.model, layout: assignment.tensors)
-        guard model.layout == assignment.tensors else {
-            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
+    /// One attempt of the one who has the place.
+    func participate(waitSeconds: Int) async throws -> ParticipationOutcome {
+        let outcome = try await attempt(waitSeconds: waitSeconds)
+        switch outcome {
+        case .accepted(let run, let round): tell(.accepted(run: run, round: round, byteCount: acceptedByteCount))
+        case .ended(let reason): tell(.refused(reason, sentence: lastReason))
+        case .noWork(let reason, let seconds): tell(.noWork(reason, retrySeconds: seconds))
+        case .finished: tell(.finished)
         }
-        return model
+        return outcome
     }
 
-    /// A model's tensors, from the cache or the server.
-    private func weights(
-        _ reference: AssignmentBody.Model,
-        layout: ParameterLayout? = nil
-    ) async throws -> ParameterVector {
-        let (url, headers, transport, retry) = (server + reference.url, authorization(), transport, retry)
-        return try await models.model(reference, layout: layout) { path in
-            try await ResumableDownload(url: url, headers: headers, path: path).send(over: transport, retry: retry)
-        }
+    /// What the client does from now on, as it happens.
+    public nonisolated func events() -> ClientEvents { ClientEvents(source.listen()) }
+
+    /// Tells an event to all who listen, and to the log.
+    func tell(_ event: ClientEvent) {
+        ClientLog.write(event, to: logger)
+        source.send(event)
     }
 
-    /// What the trainer is told, with the base model and the tokeniser fetched where the model needs them.
-    private func instructions(for assignment: AssignmentBody) async throws -> TrainingInstructions {
-        var architecture = assignment.architecture
-        if let reference = architecture.tokenizerReference {
-            let request = TransportRequest(method: "GET", url: server + reference.url, headers: authorization())
-            let (transport, retry) = (transport, retry)
-            let document = try await models.document(sha256: reference.sha256) {
-                let response = try await retry.send(request, over: transport)
-                guard response.status == 200 else { throw ClientError(answer: response) }
-                return response.body
-            }
-            architecture = try architecture.embedding(tokenizer: document)
-        }
-        var base: ParameterVector?
-        if let reference = assignment.base { base = try await weights(reference) }
-        return try TrainingInstructions(assignment, architecture: architecture, base: base)
+    /// Takes what a transfer has moved.
+    nonisolated var followTransfer: @Sendable (TransferProgress) -> Void {
+        { [source] progress in source.send(.bytes(progress)) }
     }
 
-    /// SCAFFOLD's two control variates; `nil` where the run uses none.
-    private func controls(
-        for assignment: AssignmentBody,
-        layout: ParameterLayout
-    ) async throws -> ControlVariateStep? {
-        guard assignment.training.usesControlVariates else { return nil }
-        var server = ParameterVector(zeros: layout)
-        if let reference = assignment.control { server = try await weights(reference) }
-        let file = ControlVariateFile(run: assignment.run, state: state)
-        try await file.settle { try await self.hasCommitted($0) }
-        let own = file.value(layout: layout)
-        guard server.layout == layout, own.layout == layout else {
-            throw ClientError(code: "model_mismatch", message: "the control variate's tensors are not the model's")
+    private func attempt(waitSeconds: Int) async throws -> ParticipationOutcome {
+        let pause = pauseSeconds
+        pauseSeconds = 0
+        if pause > 0 { try await retry.sleep(pause) }
+        if hasStorageTrouble {
+            try state.files.probe()
+            hasStorageTrouble = false
+            retry.watch?.answered()
         }
-        return ControlVariateStep(server: server.values, own: own.values)
-    }
-
-    /// Whether the round of an accepted update became a model version; `nil` while it is open.
-    private func hasCommitted(_ assignment: String) async throws -> Bool? {
-        let request = TransportRequest(
-            method: "GET",
-            url: server + "/v1/assignments/\(assignment)",
-            headers: authorization()
-        )
-        let response = try await retry.send(request, over: transport)
-        // A server that was restored from a backup knows nothing of it, nor does its control variate.
-        guard response.status != 404 else { return false }
-        guard response.status == 200 else { throw ClientError(answer: response) }
-        return try WireCoding.decode(AssignmentBody.self, from: response.body).roundCommitted
-    }
-
-    /// Updates of fewer bytes are sent again whole when a connection is lost.
-    private static let resumableByteCount = 1 << 20
-
-    /// Sends the finished update; `nil` when the server no longer wants it.
-    private func upload(
-        _ pending: ClientState.PendingUpload,
-        run: String,
-        round: Int,
-        isRepeated: Bool = false
-    ) async throws -> ParticipationOutcome? {
-        let path = state.path("update.safetensors")
-        let size = FileManager.default.byteCount(atPath: path)
-        let response: TransportResponse
-        if size >= Self.resumableByteCount && pending.contentType == nil {
-            let upload = ResumableUpload(
-                url: server + pending.updateUrl,
-                headers: authorization(),
-                path: path,
-                sha256: pending.sha256,
-                isRepeated: isRepeated
-            )
-            response = try await upload.send(over: transport, retry: retry)
-        } else {
-            var headers = authorization()
-            headers["Content-Type"] = pending.contentType ?? "application/vnd.safetensors"
-            headers["Content-Digest"] = "sha-256=:\(pending.sha256):"
-            let request = TransportRequest(
-                method: "PUT",
-                url: server + pending.updateUrl,
-                headers: headers,
-                body: .file(path: path),
-                timeoutSeconds: 600
-            )
-            response = try await retry.send(request, over: transport)
-        }
-        let error = response.status == 200 ? nil : ClientError(answer: response)
-        if let error, error.isTemporary || response.status == 401 { throw error }
-        if let run = pending.controlRun {
-            if error == nil {
-                try ControlVariateFile(run: run, state: state).accept(assignment: pending.assignment)
-            } else {
-                state.remove(ControlVariateFile.unsent)
-            }
-        }
-        if let file = pending.residualFile {
-            // What was left out counts from the update that arrived; one that did not leaves everything as it was.
-            if error == nil { try state.move("residual.next", to: file) } else { state.remove("residual.next") }
-        }
-        state.remove("pending.json")
-        state.remove("update.safetensors")
-        guard let error else {
-            bytesUp += size
-            return .accepted(run: run, round: round)
-        }
-        return run.isEmpty ? nil : .ended(code: error.code)
-    }
-
-    private func refuse(_ assignment: AssignmentBody, _ reason: String) async throws -> ParticipationOutcome {
-        // The reason stays here: the device's running total and how often it took part are its own, and other servers' runs
-        // are in them.
-        lastRefusal = reason
-        return try await fail(assignment, "privacy_refused", nil)
-    }
-
-    private func fail(
-        _ assignment: AssignmentBody,
-        _ code: String,
-        _ detail: String?
-    ) async throws -> ParticipationOutcome {
-        let report = FailureReport(code: code, detail: detail.map { String($0.prefix(500)) })
         do {
-            _ = try await call(
-                "POST",
-                "/v1/assignments/\(assignment.id)/failure",
-                body: try WireCoding.encode(report)
-            )
-        } catch let error as ClientError where (400..<500).contains(error.status ?? 0) {
-            // The round ended in the meantime: there is nothing left to free.
+            let outcome = try await takePart(waitSeconds: waitSeconds)
+            pace(outcome)
+            return outcome
+        } catch let error as ClientError where error.is(.clientRevoked) && error.status != nil {
+            lastReason = error.message
+            return .finished
+        } catch let error as ClientError {
+            if ClientError.localCodes.contains(error.code) { hasStorageTrouble = true }
+            throw adviceOn(error)
         }
-        return .ended(code: code)
+    }
+
+    private func takePart(waitSeconds: Int) async throws -> ParticipationOutcome {
+        try open()
+        // Before anything is asked for: what cannot be read permits nothing.
+        _ = try state.ledger()
+        try await register()
+        if let pending = try pendingUpload() { return try await upload(pending, isRepeated: true) }
+        let wait = min(waitSeconds, pollLimit)
+        tell(.phase(.waiting))
+        let answer = try await checkIn(wait: wait)
+        switch answer {
+        case .work(let assignment): return try await perform(assignment)
+        case .unfit(let id, let error):
+            return try await refuseUnfit(
+                id,
+                ClientError(invalid: "assignment", error),
+                field: error.problems.first?.pointer
+            )
+        case .away(let reason, let wait):
+            if reason == Self.gatewayTimeout { shortenPolls(min(waitSeconds, pollLimit)) }
+            // Another run may want this client: the end of one is not its own.
+            let reason = NoWorkReason(code: reason)
+            let window: (Double, Double) = reason == .participationLimit ? (60, 600) : (5, 30)
+            let (first, last) = (wait?.lowerBound.seconds ?? window.0, wait?.upperBound.seconds ?? window.1)
+            return .noWork(reason: reason, retrySeconds: first + (last - first) * retry.uniform())
+        }
+    }
+
+    /// The reason of a check-in that a proxy has ended.
+    private static let gatewayTimeout = "gateway_timeout"
+
+    private func checkIn(wait: Int) async throws -> CheckInAnswer {
+        let limit = limits.modelBytes
+        let says = saysGeneration && knowsGeneration
+        let request = CheckInRequest(stateGeneration: says ? log.generation : nil)
+        do {
+            return try await call(
+                "POST",
+                .checkIns,
+                body: try WireCoding.encode(request),
+                headers: wait > 0 ? ["Prefer": "wait=\(wait)"] : [:],
+                passing: { response in
+                    // A proxy that waits less long than the server: there was no work until then.
+                    guard response.status == 504, wait > 0, ProblemAnswer(response) == nil else { return nil }
+                    let window = PeerDuration(seconds: 1).flatMap { first in PeerDuration(seconds: 5).map { first...$0 }
+                    }
+                    return .away(reason: Self.gatewayTimeout, wait: window)
+                },
+                reading: { response in
+                    try ServerAnswer.read(response, of: "answer to the check-in") { document throws(DocumentError) in
+                        try CheckInAnswer.read(document, modelByteLimit: limit)
+                    }
+                }
+            )
+        } catch let error as ClientError where error.is(.invalidDocument) && says {
+            // A server of before generations refuses what it does not know.
+            saysGeneration = false
+            return try await checkIn(wait: wait)
+        }
+    }
+
+    private func shortenPolls(_ wait: Int) {
+        if pollLimit == 60 {
+            notify(
+                .init(
+                    kind: .outageBegan,
+                    message:
+                        "a proxy in front of \(server) answers 504 before the server has: its read time-out is shorter "
+                        + "than a wait for work of \(wait) s; asking with shorter waits"
+                )
+            )
+        }
+        pollLimit = wait / 2
+    }
+
+    /// Lets work that ends again and again be asked for ever more seldom.
+    private func pace(_ outcome: ParticipationOutcome) {
+        switch outcome {
+        case .accepted: endedInARow = 0
+        case .noWork, .finished: break
+        case .ended(let reason):
+            endedInARow += 1
+            let limit = RefusalVerdict(code: reason.code) == .workIsOver ? min(10, retry.capSeconds) : retry.capSeconds
+            let step = retry.baseSeconds * Double(1 << min(endedInARow, 16))
+            pauseSeconds = min(limit, step) * (0.5 + 0.5 * retry.uniform())
+        }
+    }
+
+    /// The way out, where there is one.
+    private func adviceOn(_ error: ClientError) -> ClientError {
+        guard credential != nil, error.endsClient, error.status != nil, !error.is(.forbidden) else { return error }
+        var error = error
+        error.message +=
+            ": \(server) does not take this device's token or state; the client was revoked, or this is another server or one "
+            + "that was set up anew. To register as a new client, which keeps the device's ledger: martlet client "
+            + "--register-again with an enrollment token, which an operator makes with: martlet population token NAME"
+        return error
     }
 
     // MARK: - Requests
 
-    private func authorization() -> [String: String] {
-        credential.map { ["Authorization": "Bearer \($0.token)"] } ?? [:]
+    func authorization() -> [String: String] {
+        // What would end the field never gets into one.
+        credential.flatMap { BearerToken($0.token) }.map { ["Authorization": "Bearer \($0.text)"] } ?? [:]
     }
 
-    private func call(
+    /// A path's URL on the configured server.
+    func url(_ path: ServerPath) throws -> String {
+        guard let origin else { return try ServerOrigin(server).url(path) }
+        return origin.url(path)
+    }
+
+    /// Sends JSON and reads JSON; `passing` takes answers that are no documents of the server's and yet mean something.
+    ///
+    /// Throws ``ClientError``, and what `read` does.
+    func call<Answer: Sendable>(
         _ method: String,
-        _ path: String,
+        _ path: ServerPath,
         token: String? = nil,
         body: Data,
-        headers: [String: String] = [:]
-    ) async throws -> TransportResponse {
+        headers: [String: String] = [:],
+        passing: @Sendable (TransportResponse) -> Answer? = { _ in nil },
+        reading read: @Sendable (TransportResponse) throws -> Answer
+    ) async throws -> Answer {
         var fields = token.map { ["Authorization": "Bearer \($0)"] } ?? authorization()
         fields["Content-Type"] = "application/json"
         fields.merge(headers) { _, new in new }
-        let response = try await retry.send(
-            TransportRequest(method: method, url: server + path, headers: fields, body: .bytes(body)),
-            over: transport
-        )
-        guard (200..<300).contains(response.status) else { throw ClientError(answer: response) }
-        return response
-    }
-}
-
-/// Runs training away from the cooperative threads, a bounded number at a time.
-public final class ArithmeticQueue: Sendable {
-    /// As many at a time as there are cores.
-    public static let shared = ArithmeticQueue(width: ProcessInfo.processInfo.activeProcessorCount)
-
-    private let queue: OperationQueue
-
-    /// Bounds the number of trainings at the same time.
-    public init(width: Int) {
-        queue = OperationQueue()
-        queue.maxConcurrentOperationCount = width
-    }
-
-    func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
-        try await withCheckedThrowingContinuation { continuation in
-            queue.addOperation { continuation.resume(with: Swift.Result { try body() }) }
+        let url = try url(path)
+        var request = TransportRequest(method: method, url: url, headers: fields, body: .bytes(body))
+        request.byteLimit = ServerAnswer.byteLimit
+        return try await retry.send(request, over: transport) { response in
+            if let answer = passing(response) { return answer }
+            return try response.document(from: url) { try read(response) }
         }
     }
 }

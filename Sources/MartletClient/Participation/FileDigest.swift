@@ -1,10 +1,6 @@
+import CLibrary
 import Crypto
 import Foundation
-
-extension Sequence<UInt8> {
-    /// Two lower-case digits a byte: how the protocol writes hashes.
-    var hexadecimal: String { map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
-}
 
 /// Hashes of files, read piece by piece.
 enum FileDigest {
@@ -12,8 +8,9 @@ enum FileDigest {
     ///
     /// - Throws: The file system's error.
     static func sha256(_ path: String) throws -> Data {
-        let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-        defer { try? file.close() }
+        let descriptor = PlainFile.open(path, O_RDONLY)
+        guard descriptor >= 0 else { throw LocalFailure.error("read", path, errno) }
+        let file = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
         var hash = SHA256()
         while let piece = try file.read(upToCount: 1 << 20), !piece.isEmpty { hash.update(data: piece) }
         return Data(hash.finalize())

@@ -1,5 +1,7 @@
+import CLibrary
 import Crypto
 import Foundation
+import StrictJSON
 import Tensors
 import UpdateCompression
 import WireFormat
@@ -7,12 +9,15 @@ import WireFormat
 /// Models by their hash, fetched once whatever the number of virtual clients that ask at the same time, and not again by
 /// the next process.
 ///
-/// The models used last are kept: `memoryCount` of them in memory, `fileCount` as files. A file is hashed before it is
-/// believed.
+/// The models used last are kept: `memoryCount` of them in memory, `fileCount` as files, and few of all else that a server
+/// may name, so that no server fills the device's disk. A file is hashed before it is believed, and the hash that counts
+/// is the assignment's.
 public actor ModelCache {
     private let directory: String
-    private var loading: [String: Task<ParameterVector, any Error>] = [:]
-    /// Names of files, without their extension; the one used last at the end.
+    /// Models in memory.
+    private var models: [String: ParameterVector] = [:]
+    private var loads: [String: Load] = [:]
+    /// Names of files; the one used last at the end.
     private var order: [String]
     /// Bytes that were downloaded.
     public private(set) var bytesDown = 0
@@ -20,138 +25,246 @@ public actor ModelCache {
     static let memoryCount = 3
     /// Models kept as files.
     static let fileCount = 4
+    /// Downloads that were cut and are kept to be gone on with.
+    static let partialCount = 2
+    /// Documents kept as files.
+    static let documentCount = 8
     /// Seconds after which nobody goes on with a download that was cut.
     private static let partialLifetime = 86_400.0
-    private static let suffix = ".safetensors"
 
     /// Keeps files in a directory, made where it is missing; what an earlier process left there is used.
     ///
-    /// - Throws: The file system's error.
+    /// - Throws: ``ClientError`` with code `storage` or `disk_full`.
     public init(directory: String) throws {
         self.directory = directory
-        let manager = FileManager.default
-        try manager.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        func age(_ name: String) -> Date {
-            (try? manager.attributesOfItem(atPath: directory + "/" + name)[.modificationDate] as? Date) ?? .distantPast
+        try ClientState.makeDirectory(directory)
+        let isOld = Date(timeIntervalSinceNow: -Self.partialLifetime)
+        for (name, age) in Self.files(of: directory) where PartialFile.isPartial(name) && age < isOld {
+            PartialFile.removeUnused(directory + "/" + name)
         }
-        for name in try manager.contentsOfDirectory(atPath: directory)
-        where name.contains(Self.suffix + ".part") && -age(name).timeIntervalSinceNow > Self.partialLifetime {
-            try? manager.removeItem(atPath: directory + "/" + name)
-        }
-        order = try manager.contentsOfDirectory(atPath: directory).filter { $0.hasSuffix(Self.suffix) }
-            .map { (name: $0, age: age($0)) }.sorted { ($0.age, $0.name) < ($1.age, $1.name) }
-            .map { String($0.name.dropLast(Self.suffix.count)) }
+        order = Self.files(of: directory).map(\.name).filter { $0.hasSuffix(StateFileName.modelSuffix) }
+    }
+
+    /// One model on its way, and who waits for it.
+    private final class Load {
+        /// Whose request it goes by: a failure is that one's, with its token and its deadline.
+        let leader: UUID
+        var task: Task<Void, Never>?
+        var waiting: [UUID: CheckedContinuation<ParameterVector?, any Error>] = [:]
+        /// How it ended.
+        var result: Result<ParameterVector, any Error>?
+
+        init(leader: UUID) { self.leader = leader }
     }
 
     /// A model's tensors, from memory, the disk, or the server.
     ///
+    /// What is asked for at the same time is fetched once. Success is shared; after a failure those who waited ask for themselves. The
+    /// transfer ends with the last one who waits for it.
+    ///
     /// - Parameters:
-    ///   - reference: The model, and how it is written on its way.
+    ///   - file: The model, and how it is written on its way.
     ///   - layout: Its tensors; needed where it is not sent as F32.
-    ///   - fetch: Brings the file to a path, where its beginning may lie already, and gives the hash that the server names.
+    ///   - fetch: Brings the file to a path, where its beginning may lie already.
     /// - Returns: The tensors.
-    /// - Throws: ``ClientError`` with code `digest_mismatch`, or what `fetch` throws.
+    /// - Throws: ``ClientError`` with code `digest_mismatch`, or what `fetch` throws; `CancellationError` at once.
     func model(
-        _ reference: AssignmentBody.Model,
+        _ file: Assignment.ModelFile,
         layout: ParameterLayout?,
-        fetch: @escaping @Sendable (String) async throws -> String?
+        fetch: @escaping @Sendable (String) async throws -> Void
     ) async throws -> ParameterVector {
-        let name = reference.sha256 + (reference.encoding.map { "." + $0 } ?? "")
+        let name = StateFileName.model(file)
         touch(name)
-        if let task = loading[name] { return try await task.value }
-        let path = directory + "/" + name + Self.suffix
-        let task = Task { () throws -> ParameterVector in
-            if try !Self.isWhole(path, reference) {
-                let partial = try PartialFile(path)
-                let actual = try await self.download(reference, to: partial, fetch)
-                if reference.encoding != nil { try Data(actual.utf8).write(to: Self.sidecar(path), options: .atomic) }
-                // Over whatever was there and was not whole.
-                guard rename(partial.path, path) == 0 else {
-                    throw ClientError(code: "storage", message: "cannot write \(path)")
-                }
+        while true {
+            try Task.checkCancellation()
+            if let model = models[name] { return model }
+            let id = UUID()
+            let load = loads[name] ?? start(name, file, layout, leader: id, fetch)
+            let model = try await withTaskCancellationHandler {
+                try await withCheckedThrowingContinuation { self.wait(for: load, name, id, $0) }
+            } onCancel: {
+                Task { await self.leave(name, id) }
             }
-            return try Self.read(path, reference, layout)
-        }
-        loading[name] = task
-        do {
-            let model = try await task.value
-            tidy()
-            return model
-        } catch {
-            if loading[name] == task { loading[name] = nil }
-            throw error
+            if let model { return model }
         }
     }
 
-    /// Fetches a file, going on with what an earlier attempt has left.
-    ///
-    /// - Returns: Its hash, which is what it should be.
-    private func download(
-        _ reference: AssignmentBody.Model,
-        to partial: PartialFile,
-        _ fetch: @Sendable (String) async throws -> String?
-    ) async throws -> String {
-        while true {
-            let kept = partial.byteCount
-            let announced = try await fetch(partial.path)
-            let actual = try FileDigest.sha256(partial.path).hexadecimal
-            // A variant's hash comes with it; the model's own is part of the assignment.
-            if actual == (reference.encoding == nil ? reference.sha256 : announced) {
-                note(partial.byteCount - min(kept, partial.byteCount))
-                return actual
+    /// How many wait for a model.
+    var waitingCount: Int { loads.values.reduce(0) { $0 + $1.waiting.count } }
+
+    /// Lets one wait; whatever came first, the end of the load or the waiter's cancellation, it is resumed once.
+    private func wait(
+        for load: Load,
+        _ name: String,
+        _ id: UUID,
+        _ continuation: CheckedContinuation<ParameterVector?, any Error>
+    ) {
+        switch load.result {
+        case nil:
+            load.waiting[id] = continuation
+            if Task.isCancelled { leave(name, id) }
+        case .success(let model): continuation.resume(returning: model)
+        case .failure(let error) where id == load.leader: continuation.resume(throwing: error)
+        case .failure: continuation.resume(returning: nil)
+        }
+    }
+
+    private func start(
+        _ name: String,
+        _ file: Assignment.ModelFile,
+        _ layout: ParameterLayout?,
+        leader: UUID,
+        _ fetch: @escaping @Sendable (String) async throws -> Void
+    ) -> Load {
+        let load = Load(leader: leader)
+        loads[name] = load
+        load.task = Task {
+            let result: Result<ParameterVector, any Error>
+            do { result = .success(try await self.load(name, file, layout, fetch)) } catch { result = .failure(error) }
+            self.end(name, result)
+        }
+        return load
+    }
+
+    private func load(
+        _ name: String,
+        _ file: Assignment.ModelFile,
+        _ layout: ParameterLayout?,
+        _ fetch: @escaping @Sendable (String) async throws -> Void
+    ) async throws -> ParameterVector {
+        let path = directory + "/" + name
+        if try !Self.isWhole(path, file) {
+            makeRoomForPartial()
+            let partial = try PartialFile(path)
+            try await download(file, to: partial, fetch)
+            // Over whatever was there and was not whole.
+            guard rename(partial.path, path) == 0 else {
+                throw LocalFailure.error("write", path, errno)
             }
-            partial.empty()
+        }
+        return try Self.read(path, file, layout)
+    }
+
+    private func end(_ name: String, _ result: Result<ParameterVector, any Error>) {
+        guard let load = loads.removeValue(forKey: name) else { return }
+        load.result = result
+        switch result {
+        case .success(let model):
+            models[name] = model
+            tidy()
+            for waiter in load.waiting.values { waiter.resume(returning: model) }
+        case .failure(let error):
+            load.waiting.removeValue(forKey: load.leader)?.resume(throwing: error)
+            // Another one's token may be good, and its deadline later.
+            for waiter in load.waiting.values { waiter.resume(returning: nil) }
+        }
+        load.waiting = [:]
+    }
+
+    /// Lets one who waits go; a load that nobody waits for ends.
+    ///
+    /// Those who come meanwhile wait for its end, and begin anew.
+    private func leave(_ name: String, _ id: UUID) {
+        guard let load = loads[name], let waiter = load.waiting.removeValue(forKey: id) else { return }
+        if load.waiting.isEmpty { load.task?.cancel() }
+        waiter.resume(throwing: CancellationError())
+    }
+
+    /// Fetches a file, going on with what an earlier attempt has left, until it is what the assignment names.
+    private func download(
+        _ file: Assignment.ModelFile,
+        to partial: PartialFile,
+        _ fetch: @Sendable (String) async throws -> Void
+    ) async throws {
+        while true {
+            let kept = try partial.byteCount()
+            try await fetch(partial.path)
+            let count = try partial.byteCount()
+            let actual = count == file.fileByteCount ? try FileDigest.sha256(partial.path).hexadecimal : nil
+            if actual == file.fileHash.text { return note(count - min(kept, count)) }
+            try partial.empty()
             // The beginning may have been another file's, or damaged: once more from the start.
             guard kept > 0 else {
-                throw ClientError(code: "digest_mismatch", message: "the downloaded model has SHA-256 \(actual)")
+                throw ClientError(
+                    code: "digest_mismatch",
+                    message: actual.map { "the downloaded model has SHA-256 \($0), and \(file.fileHash) was promised" }
+                        ?? "the downloaded model has \(count) bytes, and \(file.fileByteCount) were promised"
+                )
             }
         }
     }
 
     /// A small file with this hash, such as a tokeniser.
-    func document(sha256: String, fetch: @Sendable () async throws -> Data) async throws -> Data {
-        let path = directory + "/" + sha256 + ".json"
-        if let known = FileManager.default.contents(atPath: path),
-            SHA256.hash(data: known).hexadecimal == sha256
-        {
+    ///
+    /// - Throws: ``ClientError`` with code `digest_mismatch`; what `fetch` throws.
+    func document(_ sha256: ContentHash, fetch: @Sendable () async throws -> Data) async throws -> Data {
+        let path = directory + "/" + StateFileName.document(sha256)
+        // What is damaged or a link is fetched again.
+        if let known = try? PlainFile.contents(path), SHA256.hash(data: known).hexadecimal == sha256.text {
             return known
         }
         let data = try await fetch()
         let actual = SHA256.hash(data: data).hexadecimal
-        guard actual == sha256 else {
+        guard actual == sha256.text else {
             throw ClientError(code: "digest_mismatch", message: "the downloaded document has SHA-256 \(actual)")
         }
         note(data.count)
-        try data.write(to: URL(fileURLWithPath: path), options: .atomic)
+        try StateFiles(directory: directory).write(StateFileName.document(sha256), data: data)
+        let documents = Self.files(of: directory).map(\.name).filter { $0.hasSuffix(StateFileName.documentSuffix) }
+        for name in documents.dropLast(Self.documentCount) { unlink(directory + "/" + name) }
         return data
     }
 
     // MARK: - Files
 
-    /// Whether a file is there and is what it was when it arrived.
-    private static func isWhole(_ path: String, _ reference: AssignmentBody.Model) throws -> Bool {
-        guard FileManager.default.fileExists(atPath: path) else { return false }
-        let known =
-            reference.encoding == nil ? reference.sha256 : try? String(contentsOf: sidecar(path), encoding: .utf8)
-        return try FileDigest.sha256(path).hexadecimal == known
+    /// The directory's files, the one that was written last at the end.
+    private static func files(of directory: String) -> [(name: String, age: Date)] {
+        let manager = FileManager.default
+        return ((try? manager.contentsOfDirectory(atPath: directory)) ?? [])
+            .map { name in
+                let attributes = try? manager.attributesOfItem(atPath: directory + "/" + name)
+                return (name, attributes?[.modificationDate] as? Date ?? .distantPast)
+            }
+            .sorted { ($0.1, $0.0) < ($1.1, $1.0) }
     }
 
-    /// Where a variant's hash is kept.
-    private static func sidecar(_ path: String) -> URL { URL(fileURLWithPath: path + ".sha256") }
+    /// Whether a file is there and is what it was when it arrived.
+    private static func isWhole(_ path: String, _ file: Assignment.ModelFile) throws -> Bool {
+        let known: Data
+        do { known = try FileDigest.sha256(path) } catch let error as ClientError {
+            // What is not there, or is a link, is fetched; the file that comes takes its place.
+            guard PlainFile.isMissing(path) else { throw error }
+            return false
+        }
+        return known.hexadecimal == file.fileHash.text
+    }
 
     private static func read(
         _ path: String,
-        _ reference: AssignmentBody.Model,
+        _ file: Assignment.ModelFile,
         _ layout: ParameterLayout?
     ) throws -> ParameterVector {
-        guard reference.encoding != nil, let layout else { return try SafetensorsFile(path: path).readAll() }
+        guard file.encoding != .f32, let layout else {
+            return try SafetensorsFile(path: path, followsLinks: false).readAll()
+        }
         do {
-            let file = try UpdateFile(path: path, layout: layout)
+            let opened = try UpdateFile(path: path, layout: layout, followsLinks: false)
+            // Other encodings may need much less room on the disk than in memory.
+            guard opened.encoding.rawValue == file.encoding.rawValue else {
+                throw ClientError(
+                    code: "model_mismatch",
+                    message:
+                        "the model is written as \(opened.encoding.rawValue), and \(file.encoding.rawValue) was promised"
+                )
+            }
             var model = ParameterVector(zeros: layout)
-            try file.read(0..<layout.parameterCount, into: &model.values)
+            try opened.read(0..<layout.parameterCount, into: &model.values)
             return model
         } catch let error as UpdateFormatError {
-            throw ClientError(code: "model_mismatch", message: "the model cannot be read: \(error.description)")
+            throw ClientError(
+                code: "model_mismatch",
+                message: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
+            )
         }
     }
 
@@ -164,12 +277,19 @@ public actor ModelCache {
         order.append(name)
     }
 
+    /// A server that names another file each time, and sends a part of it, gets no more room than this.
+    private func makeRoomForPartial() {
+        let partials = Self.files(of: directory).map(\.name).filter(PartialFile.isPartial)
+        for name in partials.dropLast(Self.partialCount - 1) { PartialFile.removeUnused(directory + "/" + name) }
+    }
+
     private func tidy() {
-        for name in order.dropLast(Self.memoryCount) { loading[name] = nil }
+        for name in order.dropLast(Self.memoryCount) { models[name] = nil }
         while order.count > Self.fileCount {
-            let path = directory + "/" + order.removeFirst() + Self.suffix
-            try? FileManager.default.removeItem(atPath: path)
-            try? FileManager.default.removeItem(at: Self.sidecar(path))
+            let path = directory + "/" + order.removeFirst()
+            unlink(path)
+            // Beside variants, earlier versions kept their hash.
+            unlink(path + ".sha256")
         }
     }
 }

@@ -1,8 +1,5 @@
+import CLibrary
 import Foundation
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// The file that a download gathers in, `NAME.part`, which stays when the download is cut, so that the next one goes on.
 ///
@@ -16,15 +13,15 @@ final class PartialFile: Sendable {
 
     /// Takes the partial file of `finalPath`.
     ///
-    /// - Throws: ``ClientError`` with code `storage`.
+    /// - Throws: ``ClientError`` with code `storage` or `disk_full`.
     init(_ finalPath: String) throws {
         let shared = finalPath + ".part"
-        descriptor = open(shared, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw ClientError(code: "storage", message: "cannot write \(shared)") }
+        descriptor = PlainFile.open(shared, O_RDWR | O_CREAT)
+        guard descriptor >= 0 else { throw LocalFailure.error("write", shared, errno) }
         var (held, named) = (stat(), stat())
         // Whoever had it may have given it its final name between the two calls: then the lock is one of another file.
         isKept =
-            flock(descriptor, LOCK_EX | LOCK_NB) == 0 && fstat(descriptor, &held) == 0 && stat(shared, &named) == 0
+            flock(descriptor, LOCK_EX | LOCK_NB) == 0 && fstat(descriptor, &held) == 0 && lstat(shared, &named) == 0
             && held.st_ino == named.st_ino
         path = isKept ? shared : shared + "-\(UUID().uuidString)"
     }
@@ -34,9 +31,31 @@ final class PartialFile: Sendable {
         close(descriptor)
     }
 
+    /// Whether a name in the cache is that of a download that has not ended.
+    static func isPartial(_ name: String) -> Bool { name.contains(StateFileName.modelSuffix + ".part") }
+
+    /// Removes a partial file that nobody is writing to.
+    static func removeUnused(_ path: String) {
+        let descriptor = PlainFile.open(path, O_RDONLY)
+        guard descriptor >= 0 else {
+            // Nobody gathers anything in a link.
+            if errno == ELOOP { unlink(path) }
+            return
+        }
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(path) }
+        close(descriptor)
+    }
+
     /// How much of it there is.
-    var byteCount: Int { FileManager.default.byteCount(atPath: path) }
+    ///
+    /// - Throws: ``ClientError`` where the disk does not say: what has arrived is not wrong for that.
+    func byteCount() throws -> Int {
+        var status = stat()
+        if stat(path, &status) == 0 { return Int(status.st_size) }
+        guard errno == ENOENT else { throw LocalFailure.error("read", path, errno) }
+        return 0
+    }
 
     /// Forgets what has arrived.
-    func empty() { truncate(path, 0) }
+    func empty() throws { try PlainFile.empty(path) }
 }

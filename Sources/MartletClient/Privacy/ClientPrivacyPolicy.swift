@@ -1,5 +1,4 @@
 package import StrictJSON
-package import WireFormat
 
 /// What the owner of a device allows; a round whose terms go beyond it is refused with `privacy_refused`.
 public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
@@ -16,6 +15,8 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
     public var delta: Double
     /// Rounds that publish what fewer clients sent are refused.
     public var minimumCohort: Int
+    /// Whether a device that has taken part may register as a new client, which the server grants everything once more.
+    public var mayRegisterAgain: Bool
 
     /// Creates a policy; the default takes every mode.
     public init(
@@ -23,18 +24,34 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
         maxParticipations: Int = 1_000_000,
         maxEpsilon: Double = .greatestFiniteMagnitude,
         delta: Double = 1e-5,
-        minimumCohort: Int = 0
+        minimumCohort: Int = 0,
+        mayRegisterAgain: Bool = true
     ) {
         self.acceptedModes = acceptedModes
         self.maxParticipations = maxParticipations
         self.maxEpsilon = maxEpsilon
         self.delta = delta
         self.minimumCohort = minimumCohort
+        self.mayRegisterAgain = mayRegisterAgain
     }
 
-    /// Reads a policy file: `accepted_modes`, `max_participations`, `max_epsilon`, `delta`, `minimum_cohort`, all optional.
+    /// Reads what an earlier version wrote, too.
+    public init(from decoder: any Swift.Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            acceptedModes: try values.decode([String].self, forKey: .acceptedModes),
+            maxParticipations: try values.decode(Int.self, forKey: .maxParticipations),
+            maxEpsilon: try values.decode(Double.self, forKey: .maxEpsilon),
+            delta: try values.decode(Double.self, forKey: .delta),
+            minimumCohort: try values.decode(Int.self, forKey: .minimumCohort),
+            mayRegisterAgain: try values.decodeIfPresent(Bool.self, forKey: .mayRegisterAgain) ?? true
+        )
+    }
+
+    /// Reads a policy file: `accepted_modes`, `max_participations`, `max_epsilon`, `delta`, `minimum_cohort`, `may_register_again`, all
+    /// optional.
     ///
-    /// - Throws: ``DocumentError`` naming every bad field.
+    /// - Throws: `DocumentError` naming every bad field.
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
             var policy = Self()
@@ -48,6 +65,7 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
             policy.maxEpsilon = fields.number("max_epsilon", default: .greatestFiniteMagnitude, in: 0...1e308 * 1.7)
             policy.delta = fields.number("delta", default: 1e-5, in: 1e-15...0.1)
             policy.minimumCohort = fields.integer("minimum_cohort", default: 0, in: 0...1_000_000_000)
+            policy.mayRegisterAgain = fields.boolean("may_register_again", default: true)
             return policy
         }
     }

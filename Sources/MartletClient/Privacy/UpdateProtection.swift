@@ -4,29 +4,26 @@ import WireFormat
 
 /// What a run's privacy terms do to an update on the device: the bound, and in mode `local` the noise.
 ///
-/// A device does not do less than it is asked: terms that it does not know end the assignment.
+/// A device does not do less than it is asked: an assignment with terms that it does not know is refused when it is read.
 struct UpdateProtection: Sendable {
     private let privacy: RunSpecification.Privacy
     private let distribution: NoiseDistribution
 
-    /// Reads the terms; `nil` where nothing is clipped: mode `none`, and TrieHH's votes.
+    /// Reads the terms; `nil` where nothing is clipped: mode `none`, and votes, which the server noises together.
     ///
-    /// - Throws: ``ClientError`` with code `model_mismatch` for a mode, mechanism or policy that this version does not know.
+    /// - Throws: ``ClientError`` with code `model_mismatch` for votes that nobody noises.
     init?(_ privacy: RunSpecification.Privacy) throws {
-        guard privacy.addsNoise else { return nil }
-        guard ["central", "local"].contains(privacy.mode) else { throw Self.unknown("privacy mode", privacy.mode) }
-        guard let distribution = NoiseDistribution(mechanism: privacy.mechanism, scale: privacy.noiseScale) else {
-            throw Self.unknown("mechanism", privacy.mechanism)
+        guard !privacy.areVotes || privacy.mode == .central else {
+            throw ClientError(code: "model_mismatch", message: "votes are not protected in mode \(privacy.mode)")
         }
-        guard ["flat", "per_layer", "l1", "adaptive"].contains(privacy.clipping.policy) else {
-            throw Self.unknown("clipping policy", privacy.clipping.policy)
+        guard privacy.addsNoise else { return nil }
+        switch privacy.mechanism {
+        case .gaussian, .bandedMatrix: distribution = .gaussian
+        case .laplace: distribution = .laplace
+        case .discreteGaussian(let scale): distribution = .discreteGaussian(scale: scale)
+        case .gaussianSparseHistogram, .sampleAndThreshold: return nil
         }
         self.privacy = privacy
-        self.distribution = distribution
-    }
-
-    private static func unknown(_ what: String, _ name: String) -> ClientError {
-        ClientError(code: "model_mismatch", message: "this client does not know the \(what) '\(name)'")
     }
 
     /// Clips the update.
@@ -36,13 +33,13 @@ struct UpdateProtection: Sendable {
     func clip(_ update: inout ParameterVector) throws(PrivacyError) -> Bool {
         let norm = privacy.clipping.norm
         switch privacy.clipping.policy {
-        case "per_layer":
+        case .perLayer:
             try LayerClipping.clip(&update.values, layout: update.layout, norm: norm)
             return true
-        case "l1":
+        case .l1:
             try L1Clipping.clip(&update.values, norm: norm)
             return true
-        default: return try L2Clipping.clip(&update.values, norm: norm) <= norm
+        case .flat, .adaptive: return try L2Clipping.clip(&update.values, norm: norm) <= norm
         }
     }
 
@@ -50,7 +47,7 @@ struct UpdateProtection: Sendable {
     ///
     /// - Throws: ``PrivacyError``.
     func addLocalNoise(_ update: inout ParameterVector) throws(PrivacyError) {
-        guard privacy.mode == "local" else { return }
+        guard privacy.mode == .local else { return }
         try LocalNoise.privatize(
             &update.values,
             clippingNorm: privacy.clipping.norm,

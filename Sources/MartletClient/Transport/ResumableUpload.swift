@@ -1,5 +1,5 @@
 import Foundation
-import WireFormat
+package import WireFormat
 
 /// Sends a file so that a lost connection costs only what was on its way.
 ///
@@ -12,82 +12,97 @@ package struct ResumableUpload: Sendable {
     package var headers: [String: String]
     /// The file.
     package var path: String
-    /// The file's SHA-256 in Base64.
-    package var sha256: String
+    /// What the server answers when it has the file.
+    package var expected: ExpectedReceipt
     /// Whether an earlier attempt may have brought bytes to the server.
     package var isRepeated: Bool
+    /// When the file is not worth sending any more, however slowly it is still read; a request under way has a minute more.
+    package var end: ContinuousClock.Instant?
+    /// Is told what has moved.
+    package var onProgress: (@Sendable (TransferProgress) -> Void)?
 
     /// Describes an upload.
-    package init(url: String, headers: [String: String], path: String, sha256: String, isRepeated: Bool) {
+    package init(
+        url: String,
+        headers: [String: String],
+        path: String,
+        expected: ExpectedReceipt,
+        isRepeated: Bool
+    ) {
         self.url = url
         self.headers = headers
         self.path = path
-        self.sha256 = sha256
+        self.expected = expected
         self.isRepeated = isRepeated
     }
 
-    private enum Step {
-        /// So many bytes have arrived.
-        case offset(Int)
-        /// There is nothing more to send, or no use in it.
-        case done(TransportResponse)
-    }
+    /// Refusals of parts, by somebody who is not the server, after which the file is sent whole.
+    private static let foreignRefusalLimit = 2
 
-    /// Sends until there is an answer that is not temporary, or the tries are used up without any progress.
+    /// Sends until the server's receipt is there, its refusal is final, or the tries are used up without any progress.
     ///
-    /// - Returns: The last answer.
+    /// - Returns: The receipt.
     /// - Throws: ``ClientError`` of the last try; cancellation.
-    package func send(over transport: any Transport, retry: RetryPolicy) async throws -> TransportResponse {
+    package func send(over transport: any Transport, retry: RetryPolicy) async throws -> ReceiptAnswer {
         var offset: Int? = isRepeated ? nil : 0
         var attempts = retry.attempts()
         var furthest = 0
+        var foreignRefusals = 0
         while true {
+            // A server, or something in front of it, that knows no resumable uploads.
+            if foreignRefusals >= Self.foreignRefusalLimit {
+                return try await retry.send(whole, over: transport) { try expected.read($0, url: url) }
+            }
+            var answer: TransportResponse?
+            var start = 0
             do {
                 if offset == nil {
-                    switch try await ask(transport) {
-                    case .offset(let arrived):
-                        // Bytes that arrived are progress: a bad line ends only an upload that stands still.
-                        if arrived > furthest { attempts = retry.attempts() }
-                        furthest = max(furthest, arrived)
-                        offset = arrived
-                    case .done(let response):
-                        guard retry.isTemporary(response) else { return response }
-                        guard try await attempts.next(after: response) else { return response }
-                        continue
-                    }
+                    var request = TransportRequest(method: "HEAD", url: url, headers: headers)
+                    request.byteLimit = ServerAnswer.byteLimit
+                    let response = try await transport.send(request)
+                    answer = response
+                    let arrived = try arrived(response)
+                    // Bytes that arrived are progress: a bad line ends only an upload that stands still.
+                    if arrived > furthest, end.map({ .now < $0 }) ?? true { attempts = retry.attempts() }
+                    furthest = max(furthest, arrived)
+                    offset = arrived
                 }
-                let start = offset ?? 0
+                start = offset ?? 0
                 let response = try await append(at: start, transport)
-                switch response.status {
-                // A server, or something in front of it, that knows no resumable uploads.
-                case 405, 501: return try await retry.send(whole, over: transport)
-                // Another try of the same upload had more luck than its answer.
-                case 409 where Self.code(of: response) == "offset_mismatch": offset = nil
-                case 409 where Self.code(of: response) == "upload_taken_over": offset = nil
-                // What had arrived before was something else: it is gone, and the file is sent from its beginning.
-                case 422 where start > 0 && Self.code(of: response) == "digest_mismatch": offset = 0
-                case _ where retry.isTemporary(response): offset = nil
-                default: return response
+                answer = response
+                if [405, 501].contains(response.status) {
+                    foreignRefusals = Self.foreignRefusalLimit
+                    continue
                 }
-                guard try await attempts.next(after: response) else { return response }
-            } catch let error as ClientError where error.isTemporary {
-                guard try await attempts.next(after: nil) else { throw error }
-                offset = nil
+                let receipt = try expected.read(response, url: url)
+                retry.watch?.answered()
+                return receipt
+            } catch let error as ClientError {
+                if error.code == ClientError.foreignAnswer, [400, 403, 404, 415].contains(error.status) {
+                    foreignRefusals += 1
+                }
+                // What had arrived before was something else: it is gone, and the file is sent from its beginning. After all else
+                // the server is asked: another try of the same upload may have had more luck than its answer.
+                offset = error.is(.digestMismatch) && start > 0 ? 0 : nil
+                try await attempts.next(after: error, answer)
             }
         }
     }
 
     // MARK: - Requests
 
-    private func ask(_ transport: any Transport) async throws -> Step {
-        let response = try await transport.send(TransportRequest(method: "HEAD", url: url, headers: headers))
-        if response.status == 204, let offset = response.headers["upload-offset"].flatMap({ Int($0) }), offset >= 0 {
-            // Also where the update was accepted already: its receipt comes when nothing is sent after its end.
-            return .offset(offset)
+    /// How much has arrived, by the answer to `HEAD`.
+    private func arrived(_ response: TransportResponse) throws -> Int {
+        if response.status == 204, let offset = response.headers["upload-offset"].flatMap({ Int($0) }),
+            (0...FileManager.default.byteCount(atPath: path)).contains(offset)
+        {
+            // Where the update was accepted already its receipt comes when nothing is sent after its end; the server may not
+            // know any more where that is.
+            return response.headers["upload-complete"] == "?1" ? FileManager.default.byteCount(atPath: path) : offset
         }
         // Why not is said in the answer to a request that may have a body.
-        return (400..<500).contains(response.status) && !RetryPolicy.isTemporary(response.status)
-            ? .offset(0) : .done(response)
+        if (400..<500).contains(response.status), ![408, 429].contains(response.status) { return 0 }
+        throw ClientError(answer: response, url: url)
     }
 
     private func append(at offset: Int, _ transport: any Transport) async throws -> TransportResponse {
@@ -96,7 +111,7 @@ package struct ResumableUpload: Sendable {
         request.body = .file(path: path, offset: offset)
         request.headers["Content-Type"] = "application/partial-upload"
         request.headers["Content-Digest"] = nil
-        request.headers["Repr-Digest"] = "sha-256=:\(sha256):"
+        request.headers["Repr-Digest"] = "sha-256=:\(expected.sha256):"
         request.headers["Upload-Offset"] = String(offset)
         request.headers["Upload-Complete"] = "?1"
         return try await transport.send(request)
@@ -105,17 +120,17 @@ package struct ResumableUpload: Sendable {
     private var whole: TransportRequest {
         var fields = headers
         fields["Content-Type"] = "application/vnd.safetensors"
-        fields["Content-Digest"] = "sha-256=:\(sha256):"
-        return TransportRequest(
+        fields["Content-Digest"] = "sha-256=:\(expected.sha256):"
+        var request = TransportRequest(
             method: "PUT",
             url: url,
             headers: fields,
-            body: .file(path: path),
-            timeoutSeconds: 600
+            body: .file(path: path)
         )
-    }
-
-    private static func code(of response: TransportResponse) -> String? {
-        try? WireCoding.decode(ProblemDocument.self, from: response.body).code
+        request.byteLimit = ServerAnswer.byteLimit
+        request.followsLinks = false
+        request.longestSeconds = end.map { max(60, ($0 - .now) / .seconds(1)) }
+        request.onProgress = onProgress
+        return request
     }
 }

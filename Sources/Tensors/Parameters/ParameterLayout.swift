@@ -13,6 +13,33 @@ public struct TensorSpecification: Hashable, Sendable, Codable {
 
     /// The product of the extents.
     public var elementCount: Int { shape.reduce(1, *) }
+
+    /// The product of the extents; `nil` where one of them is less than 1 or the product is no `Int`.
+    public var checkedElementCount: Int? {
+        var count = 1
+        for extent in shape {
+            let (product, overflow) = count.multipliedReportingOverflow(by: extent)
+            guard extent >= 1, !overflow else { return nil }
+            count = product
+        }
+        return count
+    }
+}
+
+/// Why tensors make no layout.
+public enum ParameterLayoutError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// A shape has an extent below 1, or more elements than can be counted, alone or with the tensors before it.
+    case badShape(tensor: String)
+    /// Two tensors have one name.
+    case nameComesTwice(tensor: String)
+
+    /// One sentence for people.
+    public var description: String {
+        switch self {
+        case .badShape(let tensor): "tensor '\(tensor)' has a bad shape"
+        case .nameComesTwice(let tensor): "the name '\(tensor)' comes twice"
+        }
+    }
 }
 
 /// The names, shapes and order of a model's tensors: how a flat vector of parameters is divided.
@@ -25,7 +52,9 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
     /// Where each tensor begins in the flat vector; `offsets[tensors.count]` is the total.
     public let offsets: [Int]
 
-    /// Sorts the tensors by name and lays them one after another.
+    /// Sorts the tensors by name and lays them one after another; for tensors from elsewhere there is ``init(checking:)``.
+    ///
+    /// - Precondition: The elements of all tensors together can be counted.
     public init(_ tensors: [TensorSpecification]) {
         self.tensors = tensors.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
         var offsets = [0]
@@ -33,6 +62,21 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
             offsets.append((offsets.last ?? 0) + tensor.elementCount)
         }
         self.offsets = offsets
+    }
+
+    /// The same for tensors that someone else has named, whose shapes may be anything.
+    ///
+    /// - Throws: ``ParameterLayoutError`` naming the first tensor that cannot be.
+    public init(checking tensors: [TensorSpecification]) throws(ParameterLayoutError) {
+        var (names, total) = (Set<String>(), 0)
+        for tensor in tensors {
+            guard names.insert(tensor.name).inserted else { throw .nameComesTwice(tensor: tensor.name) }
+            guard let count = tensor.checkedElementCount else { throw .badShape(tensor: tensor.name) }
+            let (sum, overflow) = total.addingReportingOverflow(count)
+            guard !overflow else { throw .badShape(tensor: tensor.name) }
+            total = sum
+        }
+        self.init(tensors)
     }
 
     /// The number of values in a vector with this layout.
@@ -44,9 +88,14 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
         return offsets[index]..<offsets[index + 1]
     }
 
-    /// Decodes the list of tensors.
+    /// Decodes the list of tensors; one that is no layout is an error.
     public init(from decoder: any Decoder) throws {
-        self.init(try decoder.singleValueContainer().decode([TensorSpecification].self))
+        let container = try decoder.singleValueContainer()
+        do {
+            try self.init(checking: container.decode([TensorSpecification].self))
+        } catch let error as ParameterLayoutError {
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: error.description)
+        }
     }
 
     /// Encodes the list of tensors.

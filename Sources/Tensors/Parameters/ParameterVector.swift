@@ -20,10 +20,4 @@ public struct ParameterVector: Equatable, Sendable {
     public init(zeros layout: ParameterLayout) {
         self.init(layout: layout, values: [Float](repeating: 0, count: layout.parameterCount))
     }
-
-    /// The values of one tensor, row-major, or `nil` where there is none of that name.
-    public subscript(name: String) -> ArraySlice<Float>? {
-        guard let range = layout.range(of: name) else { return nil }
-        return values[range]
-    }
 }

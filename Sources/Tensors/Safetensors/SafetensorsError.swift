@@ -23,9 +23,12 @@ extension SafetensorsError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .truncated(let expected, let actual): "the file needs \(expected) bytes but has \(actual)"
+        case .headerTooLarge(let count, _) where count > 1 << 40:
+            "this is no safetensors file: its first eight bytes are no header's length"
         case .headerTooLarge(let count, let limit): "the header says \(count) bytes, over the limit of \(limit)"
         case .malformedHeader(let reason): "the header is malformed: \(reason)"
-        case .unsupportedDataType(let tensor, let dataType): "tensor '\(tensor)' has dtype \(dataType), not read here"
+        case .unsupportedDataType(let tensor, let dataType):
+            ModelTensors.refusal(of: tensor, dataType: dataType) ?? "tensor '\(tensor)' has dtype \(dataType)"
         case .badOffsets(let tensor): "tensor '\(tensor)' has data_offsets that do not fit its shape and neighbours"
         case .trailingBytes(let count): "\(count) bytes follow the last tensor"
         case .inputOutput(let path, let code): "cannot read or write \(path) (errno \(code))"

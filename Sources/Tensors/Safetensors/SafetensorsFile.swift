@@ -1,9 +1,6 @@
+import CLibrary
 import Foundation
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// An open safetensors file whose values are read block by block, so that memory does not grow with the file.
 ///
@@ -19,12 +16,19 @@ public final class SafetensorsFile: Sendable {
     private let sortedEntries: [SafetensorsHeader.Entry]
 
     /// Opens a file and checks its header.
-    public init(path: String) throws(SafetensorsError) {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - followsLinks: Whether the path may be a symbolic link; the directories before it may.
+    /// - Throws: ``SafetensorsError``; of what is no plain file too.
+    public init(path: String, followsLinks: Bool = true) throws(SafetensorsError) {
+        // Not blocking: a pipe would be waited for.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (followsLinks ? 0 : O_NOFOLLOW))
         guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
         do throws(SafetensorsError) {
             var status = stat()
             guard fstat(descriptor, &status) == 0 else { throw .inputOutput(path: path, errno: errno) }
+            guard status.st_mode & S_IFMT == S_IFREG else { throw .inputOutput(path: path, errno: EINVAL) }
             let fileByteCount = Int(status.st_size)
             let prefix = try Self.read(descriptor, path: path, at: 0, count: min(8, fileByteCount))
             let length = try SafetensorsHeader.headerByteCount(prefix)

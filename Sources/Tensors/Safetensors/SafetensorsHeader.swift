@@ -109,6 +109,8 @@ public struct SafetensorsHeader: Sendable, Equatable {
     }
 
     private static func metadata(_ value: JSONValue) throws(SafetensorsError) -> [String: String] {
+        // Some writers say so that there is none.
+        if value == .null { return [:] }
         guard case .object(let fields) = value else {
             throw .malformedHeader(reason: "__metadata__ must map strings to strings")
         }
@@ -136,6 +138,9 @@ public struct SafetensorsHeader: Sendable, Equatable {
         var byteCount = dataType.byteCount
         for extent in shape {
             let (product, overflow) = byteCount.multipliedReportingOverflow(by: extent)
+            guard extent != 0 else {
+                throw .malformedHeader(reason: "tensor '\(name)' is empty, with an extent of 0: leave it out")
+            }
             guard extent > 0, !overflow else { throw .malformedHeader(reason: "tensor '\(name)' has a bad shape") }
             byteCount = product
         }

@@ -1,4 +1,5 @@
 public import Foundation
+import StrictJSON
 
 /// Writes parameters as safetensors: sorted by name, F32, metadata sorted by key, so equal input gives equal bytes.
 public enum SafetensorsWriter {
@@ -8,6 +9,22 @@ public enum SafetensorsWriter {
         file.reserveCapacity(file.count + 4 * vector.values.count)
         vector.values.withUnsafeBytes { file.append(contentsOf: $0) }
         return file
+    }
+
+    /// The file with a header that is longer by spaces, so that it has so many bytes, or as many as before where those are more.
+    ///
+    /// For updates of private runs, which all have the length that their assignment names.
+    package static func padded(_ file: Data, to byteCount: Int) -> Data {
+        let missing = byteCount - file.count
+        guard missing > 0, file.count >= 8 else { return file }
+        let start = file.startIndex
+        let length = (0..<8).reduce(0) { $0 | Int(file[start + $1]) << (8 * $1) }
+        var result = Data(capacity: byteCount)
+        withUnsafeBytes(of: UInt64(length + missing).littleEndian) { result.append(contentsOf: $0) }
+        result.append(file[(start + 8)..<(start + 8 + length)])
+        result.append(contentsOf: [UInt8](repeating: 0x20, count: missing))
+        result.append(file[(start + 8 + length)...])
+        return result
     }
 
     /// A tensor of any type whose bytes are written in pieces.
@@ -52,9 +69,16 @@ public enum SafetensorsWriter {
 
     /// The header of a file of tensors of any types, and where in the file each section begins: wide types first, so that
     /// every value is aligned, then by name.
+    ///
+    /// - Parameters:
+    ///   - sections: The tensors.
+    ///   - metadata: The strings beside them.
+    ///   - minimumByteCount: Of the header with its eight bytes of length; a shorter one is padded by spaces.
+    /// - Returns: The header, the sections' places, and the size of the whole file.
     package static func header(
         for sections: [Section],
-        metadata: [String: String]
+        metadata: [String: String],
+        minimumByteCount: Int = 0
     ) -> (header: Data, starts: [Int], byteCount: Int) {
         let order = sections.indices.sorted { left, right in
             let (a, b) = (sections[left], sections[right])
@@ -69,7 +93,7 @@ public enum SafetensorsWriter {
             offset += section.byteCount
             return entry(section.name, section.dataType.rawValue, section.shape, starts[index]..<offset)
         }
-        let header = header(entries: entries, metadata: metadata)
+        let header = header(entries: entries, metadata: metadata, minimumByteCount: minimumByteCount)
         return (header, starts.map { $0 + header.count }, header.count + offset)
     }
 
@@ -99,37 +123,30 @@ public enum SafetensorsWriter {
     }
 
     private static func entry(_ name: String, _ dataType: String, _ shape: [Int], _ range: Range<Int>) -> String {
-        let extents = shape.map(String.init).joined(separator: ",")
-        return quoted(name)
-            + ":{\"dtype\":\"\(dataType)\",\"shape\":[\(extents)],\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
+        let fields = [
+            ("dtype", JSONText.quoted(dataType)), ("shape", JSONText.array(shape.map(String.init))),
+            ("data_offsets", JSONText.array([String(range.lowerBound), String(range.upperBound)])),
+        ]
+        return JSONText.quoted(name) + ":" + JSONText.object(fields)
     }
 
-    private static func header(entries: [String], metadata: [String: String]) -> Data {
+    private static func header(
+        entries: [String],
+        metadata: [String: String],
+        minimumByteCount: Int = 0
+    ) -> Data {
         var items = entries
         if !metadata.isEmpty {
-            let pairs = metadata.sorted { $0.key < $1.key }.map { quoted($0.key) + ":" + quoted($0.value) }
-            items.insert("\"__metadata__\":{" + pairs.joined(separator: ",") + "}", at: 0)
+            let pairs = metadata.sorted { $0.key < $1.key }.map { ($0.key, JSONText.quoted($0.value)) }
+            items.insert(JSONText.quoted("__metadata__") + ":" + JSONText.object(pairs), at: 0)
         }
         var json = "{" + items.joined(separator: ",") + "}"
+        let missing = minimumByteCount - 8 - json.utf8.count
+        if missing > 0 { json += String(repeating: " ", count: missing) }
         while json.utf8.count % 8 != 0 { json += " " }
         var data = Data()
         withUnsafeBytes(of: UInt64(json.utf8.count).littleEndian) { data.append(contentsOf: $0) }
         data.append(contentsOf: json.utf8)
         return data
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case let control where control.value < 0x20:
-                let digits = String(control.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
     }
 }

@@ -26,6 +26,15 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     /// 4 bits a value after a random rotation, error 0.0096. Source as for ``rotated2``.
     case rotated4
 
+    /// Whether every update of a layout has the same length, whatever its values: what a private run needs.
+    ///
+    /// Each new encoding has to say so.
+    public var hasFixedLength: Bool {
+        switch self {
+        case .f32, .f16, .bf16, .int8, .int4, .topk, .rotated1, .rotated2, .rotated4: true
+        }
+    }
+
     /// Whether values are drawn at random when they are encoded.
     public var isStochastic: Bool { self != .f32 && self != .topk }
 
@@ -71,6 +80,11 @@ public struct UpdateFormatError: Error, Equatable, Sendable, CustomStringConvert
     public var code: String
     /// What is wrong, where.
     public var description: String
+
+    /// The code of a value that is larger than the run allows.
+    package static let valueOutOfRange = "value_out_of_range"
+    /// The code of a value that is NaN or infinite.
+    package static let notFinite = "not_finite"
 
     package init(_ code: String, _ description: String) {
         self.code = code

@@ -1,10 +1,7 @@
 import CKernels
+import CLibrary
 public import Foundation
 public import Tensors
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// Writes an update in the encoding that the run asks for, block by block: memory is a few blocks beside the update.
 ///
@@ -19,9 +16,15 @@ public struct UpdateEncoder {
     public var seed: UInt64
     /// Largest absolute value that the server takes.
     public var valueBound: Float
+    /// Whether the file's length is the same whatever the digits of `num_examples` and the seed are.
+    ///
+    /// Its header is then padded by spaces. For private runs, in which a length would tell something of a client's data.
+    public var hasFixedLength: Bool
 
     /// Values that are encoded at a time; a multiple of every encoding's block.
     static let blockElementCount = 1 << 15
+    /// As long as any count of examples that is taken.
+    private static let longestCount = "1000000000000"
     private static let flushByteCount = 16 << 20
 
     /// Describes a file.
@@ -29,8 +32,10 @@ public struct UpdateEncoder {
         _ encoding: UpdateEncoding,
         metadata: [String: String] = [:],
         seed: UInt64,
-        valueBound: Float = .greatestFiniteMagnitude
+        valueBound: Float = .greatestFiniteMagnitude,
+        hasFixedLength: Bool = false
     ) {
+        self.hasFixedLength = hasFixedLength
         self.encoding = encoding
         self.metadata = metadata
         self.seed = seed
@@ -41,7 +46,7 @@ public struct UpdateEncoder {
     ///
     /// - Parameters:
     ///   - update: Every value finite.
-    ///   - path: Overwritten where it exists.
+    ///   - path: Overwritten where it exists; no symbolic link.
     ///   - residual: With ``UpdateEncoding/topk`` what earlier updates left out, in the update's layout; receives what this
     ///     one leaves out. Other encodings leave it alone.
     ///   - observe: Sees all bytes of the file and their places, in the order in which they are written.
@@ -52,7 +57,7 @@ public struct UpdateEncoder {
         residual: inout [Float],
         observe: (_ bytes: UnsafeRawBufferPointer, _ offset: Int) -> Void = { _, _ in }
     ) throws(SafetensorsError) {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
         defer { close(descriptor) }
         let file = plan(update.layout)
@@ -75,6 +80,9 @@ public struct UpdateEncoder {
         }
         guard fdatasync(descriptor) == 0 else { throw .inputOutput(path: path, errno: errno) }
     }
+
+    /// The length of a file for tensors of this layout.
+    public func byteCount(of layout: ParameterLayout) -> Int { plan(layout).byteCount }
 
     /// The file in memory.
     ///
@@ -120,7 +128,19 @@ public struct UpdateEncoder {
         if encoding != .f32 { metadata["encoding"] = encoding.rawValue }
         if encoding.rotatedBits != nil { metadata["rotation_seed"] = String(seed) }
         let sections = layout.tensors.map { self.sections(of: $0) }
-        let (header, starts, byteCount) = SafetensorsWriter.header(for: sections.flatMap { $0 }, metadata: metadata)
+        let all = sections.flatMap { $0 }
+        var least = 0
+        if hasFixedLength {
+            var widest = metadata
+            for name in ["num_examples", "num_tokens"] where metadata[name] != nil { widest[name] = Self.longestCount }
+            if metadata["rotation_seed"] != nil { widest["rotation_seed"] = String(UInt64.max) }
+            least = SafetensorsWriter.header(for: all, metadata: widest).header.count
+        }
+        let (header, starts, byteCount) = SafetensorsWriter.header(
+            for: all,
+            metadata: metadata,
+            minimumByteCount: least
+        )
         var next = 0
         let places = sections.map { tensor in
             defer { next += tensor.count }
@@ -342,7 +362,17 @@ public struct UpdateEncoder {
                 packed[first + index * bits / 8] |= code << UInt8(index * bits % 8)
             }
             // ‖v‖² / ⟨Rv, q⟩ makes the decoded vector unbiased (DRIVE, Theorem 4).
-            scales.append(withinBound(Float(squares / product), quantized, original, blockSeed))
+            let scale = Float(squares / product)
+            // Values of the smallest sizes that floats have rotate to zeros, and the largest ones to infinity: such a block is zero, as
+            // far as anybody can tell. A scale that the server refuses would be an answer by data.
+            guard toUnit > 0, toUnit.isFinite, product > 0, product.isFinite, scale > 0, scale.isFinite,
+                Double(scale) * VectorKernels.squaredNorm(quantized).squareRoot()
+                    <= Double(Float.greatestFiniteMagnitude)
+            else {
+                scales.append(0)
+                continue
+            }
+            scales.append(withinBound(scale, quantized, original, blockSeed))
         }
         return (packed, scales)
     }

@@ -34,6 +34,7 @@ extension UpdateFile {
     /// - Parameters:
     ///   - piece: From ``forEachPiece(_:of:_:)``.
     ///   - weight: 1 or more.
+    ///   - factor: What each decoded value is multiplied by, from 0 to 1.
     ///   - slot: Which of the thread's slots holds the bytes as long as the row is used.
     ///   - scratch: Memory of the calling thread.
     /// - Returns: The row; `nil` for a sparse file, which has none.
@@ -41,6 +42,7 @@ extension UpdateFile {
     package func row(
         _ piece: Piece,
         weight: Int64,
+        factor: Double = 1,
         slot: Int,
         _ scratch: UpdateScratch
     ) throws -> martlet_row? {
@@ -50,7 +52,7 @@ extension UpdateFile {
             let start = (flatStart ?? 0) + local.lowerBound * width
             let data = scratch.values(slot, byteCount: local.count * width)
             try read(start..<(start + local.count * width), 0, .init(start: data, count: local.count * width))
-            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind)
+            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind, factor: factor)
         }
         let part = parts[tensor]
         func bytes(_ offset: Int, _ count: Int) throws -> UnsafeMutableRawPointer {
@@ -68,14 +70,15 @@ extension UpdateFile {
         case .f32, .f16, .bf16:
             let width = encoding == .f32 ? 4 : 2
             let data = try bytes(local.lowerBound * width, local.count * width)
-            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind)
+            return martlet_row(data: data, scales: nil, offset: 0, weight: weight, kind: kind, factor: factor)
         case .int8:
             return martlet_row(
                 data: try bytes(local.lowerBound, local.count),
                 scales: try blocks(MARTLET_I8_BLOCK),
                 offset: Int64(local.lowerBound) % Int64(MARTLET_I8_BLOCK),
                 weight: weight,
-                kind: kind
+                kind: kind,
+                factor: factor
             )
         case .int4:
             let first = local.lowerBound / 2
@@ -84,36 +87,55 @@ extension UpdateFile {
                 scales: try blocks(MARTLET_I4_BLOCK),
                 offset: Int64(local.lowerBound) % Int64(MARTLET_I4_BLOCK),
                 weight: weight,
-                kind: kind
+                kind: kind,
+                factor: factor
             )
         case .topk: return nil
         case .rotated1, .rotated2, .rotated4:
             let space = scratch.scales(slot, byteCount: 4 * local.count).assumingMemoryBound(to: Float.self)
             try decodeRotated(tensor, local, into: space, slot, scratch)
-            return martlet_row(data: space, scales: nil, offset: 0, weight: weight, kind: MARTLET_F32)
+            return martlet_row(
+                data: space,
+                scales: nil,
+                offset: 0,
+                weight: weight,
+                kind: MARTLET_F32,
+                factor: factor
+            )
         }
     }
 
     /// Adds what a sparse file holds of a piece to integer sums.
     ///
+    /// - Parameters:
+    ///   - piece: From ``forEachPiece(_:of:_:)``.
+    ///   - weight: 1 or more.
+    ///   - factor: What each value is multiplied by, from 0 to 1.
+    ///   - bound: Largest absolute value.
+    ///   - scale: The inverse of the grid's step, a power of two.
+    ///   - sums: Of 64 or 128 bits; weighted values must fit.
+    ///   - scratch: Memory of the calling thread.
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
     /// - Throws: `SafetensorsError` where the file cannot be read.
-    package func addSparse(
+    package func addSparse<Sum: FixedWidthInteger>(
         _ piece: Piece,
         weight: Int64,
+        factor: Double = 1,
         bound: Double,
         scale: Double,
-        into sums: UnsafeMutablePointer<Int64>,
+        into sums: UnsafeMutablePointer<Sum>,
         _ scratch: UpdateScratch
     ) throws -> Bool {
         guard let tensor = piece.tensor else { return true }
         var isGood = true
+        let weight = Sum(weight)
         try forEachKept(parts[tensor], piece.local, scratch) { position, value in
+            let value = factor == 1 ? value : Float(Double(value) * factor)
             guard abs(Double(value)) <= bound else {
                 isGood = false
                 return
             }
-            sums[position] += Int64((Double(value) * scale).rounded(.toNearestOrEven)) * weight
+            sums[position] += Sum(Int64((Double(value) * scale).rounded(.toNearestOrEven))) * weight
         }
         return isGood
     }

@@ -1,10 +1,7 @@
 import CKernels
+import CLibrary
 import Foundation
 public import Tensors
-
-#if canImport(Glibc)
-import Glibc
-#endif
 
 /// An open update, in whatever encoding it was written, whose values are read or summed range by range.
 ///
@@ -23,6 +20,8 @@ public final class UpdateFile: Sendable {
     /// Negative where the file is opened for each reading.
     private let descriptor: Int32
     private let path: String
+    /// How it is opened.
+    private let flags: Int32
     private let rotationSeed: UInt64
 
     /// Where one tensor's bytes lie: values and scales, or indices and values.
@@ -38,9 +37,10 @@ public final class UpdateFile: Sendable {
     ///   - path: A safetensors file.
     ///   - layout: The tensors that the values are for.
     ///   - keepsOpen: Whether it stays open; with very many files each is opened for each reading instead.
+    ///   - followsLinks: Whether the path may be a symbolic link.
     /// - Throws: ``UpdateFormatError``, or `SafetensorsError` for a file that is no safetensors file.
-    public init(path: String, layout: ParameterLayout, keepsOpen: Bool = true) throws {
-        let header = try SafetensorsFile(path: path).header
+    public init(path: String, layout: ParameterLayout, keepsOpen: Bool = true, followsLinks: Bool = true) throws {
+        let header = try SafetensorsFile(path: path, followsLinks: followsLinks).header
         let name = header.metadata["encoding"]
         let found = name.map { UpdateEncoding(rawValue: $0) } ?? Self.plainEncoding(header)
         guard let encoding = found else {
@@ -56,8 +56,9 @@ public final class UpdateFile: Sendable {
         self.layout = layout
         self.encoding = encoding
         self.path = path
+        flags = O_RDONLY | O_CLOEXEC | (followsLinks ? 0 : O_NOFOLLOW)
         metadata = header.metadata
-        descriptor = keepsOpen ? open(path, O_RDONLY | O_CLOEXEC) : -1
+        descriptor = keepsOpen ? open(path, flags) : -1
         guard descriptor >= 0 || !keepsOpen else { throw SafetensorsError.inputOutput(path: path, errno: errno) }
     }
 
@@ -285,7 +286,7 @@ public final class UpdateFile: Sendable {
 
     func read(_ range: Range<Int>, _ offset: Int, _ space: UnsafeMutableRawBufferPointer) throws {
         precondition(offset >= 0 && offset + space.count <= range.count, "bytes outside the tensor")
-        let descriptor = self.descriptor >= 0 ? self.descriptor : open(path, O_RDONLY | O_CLOEXEC)
+        let descriptor = self.descriptor >= 0 ? self.descriptor : open(path, flags)
         guard descriptor >= 0 else { throw SafetensorsError.inputOutput(path: path, errno: errno) }
         defer { if self.descriptor < 0 { close(descriptor) } }
         var done = 0

@@ -4,14 +4,14 @@ package import StrictJSON
 package struct BudgetSpecification: Codable, Equatable, Sendable {
     package var epsilon: Double
     package var delta: Double
-    package var unit: String
-    package var accountant: String
+    package var unit: BudgetUnit
+    package var accountant: AccountantChoice
 
     package init(epsilon: Double, delta: Double) {
         self.epsilon = epsilon
         self.delta = delta
-        unit = "client"
-        accountant = "auto"
+        unit = .client
+        accountant = .auto
     }
 
     /// Reads ε, and says of zero and of what is without bound why they are no budget.
@@ -46,15 +46,15 @@ package struct PopulationRequest: Codable, Equatable, Sendable {
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
-            let name = fields.string("name")
+            let name = fields.name("name")
             fields.allowNull("budget")
             guard fields.has("budget") else {
                 fields.object("budget") { _ in }
                 return Self(name: name, budget: nil)
             }
             let budget = fields.object("budget") { budget in
-                _ = budget.choice("unit", of: ["client"], default: "client")
-                let accountant = budget.choice("accountant", of: ["auto", "rdp"], default: "auto")
+                _ = budget.choice("unit", default: BudgetUnit.client)
+                let accountant: AccountantChoice = budget.choice("accountant", default: .auto)
                 var specification = BudgetSpecification(
                     epsilon: BudgetSpecification.epsilon(budget),
                     delta: budget.number("delta", in: 1e-12...0.1)
@@ -95,13 +95,23 @@ package struct BudgetChangeRequest: Codable, Equatable, Sendable {
 /// `POST /v1/ledger/acknowledgement`.
 package struct AcknowledgementRequest: Codable, Equatable, Sendable {
     package var reason: String
+    /// Heads that devices or auditors hold and the ledger does not lead to, beside those that the server knows of.
+    package var lostHeads: [PopulationLedgerHead]
 
-    package init(reason: String) {
+    package init(reason: String, lostHeads: [PopulationLedgerHead] = []) {
         self.reason = reason
+        self.lostHeads = lostHeads
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
-        try FieldReader.read(document) { Self(reason: $0.string("reason", lengthLimit: 1000)) }
+        try FieldReader.read(document) { fields in
+            let heads = (fields.stringList("lost_heads", countLimit: 1000) ?? []).compactMap { text in
+                let head = PopulationLedgerHead(text: text)
+                if head == nil { fields.report("lost_heads", "must be texts of the form POPULATION:NUMBER:HASH") }
+                return head
+            }
+            return Self(reason: fields.string("reason", lengthLimit: 1000), lostHeads: heads)
+        }
     }
 }
 

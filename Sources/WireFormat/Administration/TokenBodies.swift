@@ -2,12 +2,11 @@ package import StrictJSON
 
 /// `POST /v1/tokens`.
 package struct TokenRequest: Codable, Equatable, Sendable {
-    /// `viewer`, `operator` or `admin`.
-    package var role: String
+    package var role: StaffRole
     package var name: String
     package var expiresInS: Double?
 
-    package init(role: String, name: String, expiresInS: Double? = nil) {
+    package init(role: StaffRole, name: String, expiresInS: Double? = nil) {
         self.role = role
         self.name = name
         self.expiresInS = expiresInS
@@ -15,11 +14,10 @@ package struct TokenRequest: Codable, Equatable, Sendable {
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
-            Self(
-                role: fields.has("role")
-                    ? fields.choice("role", of: ["viewer", "operator", "admin"], default: "viewer")
-                    : fields.string("role"),
-                name: fields.string("name"),
+            if !fields.has("role") { fields.report("role", "is required") }
+            return Self(
+                role: fields.choice("role", default: .viewer),
+                name: fields.name("name"),
                 expiresInS: fields.optionalNumber("expires_in_s", in: 1...315_360_000)
             )
         }
@@ -45,7 +43,7 @@ package struct TokenRotationRequest: Codable, Equatable, Sendable {
 /// A token as it is shown: everything but its text.
 package struct TokenView: Codable, Equatable, Sendable {
     package var id: String
-    package var role: String
+    package var role: TokenRole
     package var name: String?
     package var population: String?
     package var client: String?
@@ -58,7 +56,7 @@ package struct TokenView: Codable, Equatable, Sendable {
 
     package init(
         id: String,
-        role: String,
+        role: TokenRole,
         name: String? = nil,
         population: String? = nil,
         client: String? = nil,
@@ -85,7 +83,7 @@ package struct TokenView: Codable, Equatable, Sendable {
 package struct IssuedToken: Codable, Equatable, Sendable {
     package var id: String
     package var token: String
-    package var role: String
+    package var role: TokenRole
     package var name: String?
     package var createdAt: String
     package var expiresAt: String?

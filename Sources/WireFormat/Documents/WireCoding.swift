@@ -1,19 +1,12 @@
 package import Foundation
+import StrictJSON
 
 /// JSON as it goes over the wire: `snake_case` keys, sorted, so that equal values give equal bytes.
 package enum WireCoding {
     /// Encodes a body; what has no number in JSON, such as an ε that no accountant bounds, is the text `Infinity`.
     package static func encode<Value: Encodable>(_ value: Value, pretty: Bool = false) throws -> Data {
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(
-            positiveInfinity: "Infinity",
-            negativeInfinity: "-Infinity",
-            nan: "NaN"
-        )
-        encoder.outputFormatting =
-            pretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]
-        return try encoder.encode(value)
+        let tree = try JSONValue(encoding: value, .init(hasSnakeCaseNames: true, writesNonFinite: true))
+        return Data((pretty ? tree.prettyText : tree.text).utf8)
     }
 
     /// Decodes a body from a peer whose newer fields may be ignored.

@@ -1,3 +1,5 @@
+import StrictJSON
+
 /// What a device says that it is; runs choose by it.
 package struct ClientCapabilities: Codable, Equatable, Sendable {
     package var memoryBytes: Int?

@@ -84,6 +84,20 @@ package struct EligibilityExpression: Equatable, Sendable {
     /// Whether a client is eligible.
     package func accepts(_ subject: Subject) -> Bool { Self.evaluate(root, subject) }
 
+    /// Whether the answer depends on how many examples a client has.
+    package var usesExampleCount: Bool { Self.names(in: root).contains(.number("num_examples")) }
+
+    private static func names(in node: Node) -> [Name] {
+        switch node {
+        case .constant: []
+        case .isSaid(let name), .isOneOf(let name, _): [name]
+        case .not(let inner): names(in: inner)
+        case .both(let left, let right), .either(let left, let right): names(in: left) + names(in: right)
+        case .compare(let left, _, let right):
+            [left, right].compactMap { if case .name(let name) = $0 { name } else { Name?.none } }
+        }
+    }
+
     private static func evaluate(_ node: Node, _ subject: Subject) -> Bool {
         switch node {
         case .constant(let value): value

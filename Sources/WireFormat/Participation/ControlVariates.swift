@@ -7,7 +7,13 @@ package enum ControlVariates {
     /// Precedes the name of the model's tensor.
     package static let prefix = "scaffold_control/"
 
-    /// The model's tensors and their control variates.
+    /// The name of a model's tensor that could be taken for a control variate; `nil` where there is none.
+    package static func ambiguousName(in layout: ParameterLayout) -> String? {
+        layout.tensors.first { $0.name.hasPrefix(prefix) }?.name
+    }
+
+    /// The model's tensors and their control variates, whose names no tensor of the model may begin with: see
+    /// ``ambiguousName(in:)``.
     package static func jointLayout(_ layout: ParameterLayout) -> ParameterLayout {
         ParameterLayout(
             layout.tensors + layout.tensors.map { TensorSpecification(name: prefix + $0.name, shape: $0.shape) }
@@ -40,7 +46,7 @@ package enum ControlVariates {
             let part =
                 tensor.name.hasPrefix(prefix)
                 ? controls[String(tensor.name.dropFirst(prefix.count))] : model[tensor.name]
-            values += part ?? []
+            if let part { values += part }
         }
         return ParameterVector(layout: joint, values: values)
     }

@@ -16,8 +16,8 @@ package struct RegistrationRequest: Codable, Equatable, Sendable {
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
             Self(
-                name: fields.optionalString("name"),
-                labels: fields.strings("labels"),
+                name: fields.optionalName("name"),
+                labels: fields.labels("labels"),
                 capabilities: ClientCapabilities.read("capabilities", in: fields)
             )
         }
@@ -41,19 +41,28 @@ package struct CheckInRequest: Codable, Equatable, Sendable {
     package var numExamples: Int?
     /// Replaces what the client said before.
     package var capabilities: ClientCapabilities?
+    /// The last `state_generation` that the device has written down; an old one tells of a copy of its state.
+    package var stateGeneration: Int?
 
-    package init(runs: [String]? = nil, numExamples: Int? = nil, capabilities: ClientCapabilities? = nil) {
+    package init(
+        runs: [String]? = nil,
+        numExamples: Int? = nil,
+        capabilities: ClientCapabilities? = nil,
+        stateGeneration: Int? = nil
+    ) {
         self.runs = runs
         self.numExamples = numExamples
         self.capabilities = capabilities
+        self.stateGeneration = stateGeneration
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
             Self(
                 runs: fields.stringList("runs"),
-                numExamples: fields.optionalInteger("num_examples", in: 0...1_000_000_000),
-                capabilities: ClientCapabilities.read("capabilities", in: fields)
+                numExamples: fields.optionalInteger("num_examples", in: 0...UpdateMetadata.countLimit),
+                capabilities: ClientCapabilities.read("capabilities", in: fields),
+                stateGeneration: fields.optionalInteger("state_generation", in: 0...ClientGeneration.limit)
             )
         }
     }
@@ -74,7 +83,10 @@ package struct CheckInResponse: Codable, Equatable, Sendable {
     package var reason: String?
     package var retryWindow: RetryWindow?
 
-    package var assignment: AssignmentBody? { boxedAssignment?.value }
+    package var assignment: AssignmentBody? {
+        get { boxedAssignment?.value }
+        set { boxedAssignment = newValue.map(Boxed.init) }
+    }
     /// The same without a copy of the whole assignment.
     package var hasAssignment: Bool { boxedAssignment != nil }
 
@@ -92,17 +104,15 @@ package struct CheckInResponse: Codable, Equatable, Sendable {
     /// The document of an answer without an assignment, the same bytes as `WireCoding` gives it: most answers are one, and an
     /// encoder costs more than all the rest of them.
     package var awayDocument: [UInt8] {
-        func number(_ value: Double) -> String {
-            value == value.rounded() && abs(value) < 1e15 ? String(Int(value)) : "\(value)"
-        }
-        var text = "{"
-        // Reasons are words of letters and underscores.
-        if let reason { text += "\"reason\":\"\(reason)\"" }
+        var fields: [(String, String)] = []
+        if let reason { fields.append(("reason", JSONText.quoted(reason))) }
         if let retryWindow {
-            if reason != nil { text += "," }
-            text += "\"retry_window\":{\"max_s\":\(number(retryWindow.maxS)),\"min_s\":\(number(retryWindow.minS))}"
+            let window = [
+                ("max_s", JSONValue(retryWindow.maxS).text), ("min_s", JSONValue(retryWindow.minS).text),
+            ]
+            fields.append(("retry_window", JSONText.object(window)))
         }
-        return Array((text + "}").utf8)
+        return Array(JSONText.object(fields).utf8)
     }
 }
 
@@ -114,9 +124,13 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         package var sha256: String
         package var bytes: Int
         /// How the file at `url` is written, where not in F32; `sha256` and `bytes` are those of the F32 file even so.
-        package var encoding: String?
+        package var encoding: ModelEncoding?
+        /// SHA-256 of the file at `url`, where it is not in F32.
+        package var encodedSha256: String?
+        /// Size of the file at `url`, where it is not in F32.
+        package var encodedBytes: Int?
 
-        package init(version: Int, url: String, sha256: String, bytes: Int, encoding: String? = nil) {
+        package init(version: Int, url: String, sha256: String, bytes: Int, encoding: ModelEncoding? = nil) {
             self.encoding = encoding
             self.version = version
             self.url = url
@@ -139,7 +153,7 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var run: String
     package var round: Int
     package var attempt: Int
-    package var state: String
+    package var state: AssignmentState
     package var model: Model
     package var architecture: RunSpecification.Model
     /// The other model that this one needs, such as the frozen base of adapters.
@@ -158,8 +172,7 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     package var deadline: String
     package var deadlineInS: Double
-    /// `train`, or `evaluate`: measure the model on held-out data and send sums.
-    package var kind: String
+    package var kind: WorkKind
     /// Seconds until another client gets the work unless a heartbeat comes; absent before the first heartbeat of a run
     /// that sets none.
     package var leaseS: Double?
@@ -167,19 +180,27 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var cohortMinimum: Int?
     /// Examples of one client that count, at most, where updates weigh by examples; then their number is sent.
     package var exampleCap: Int?
+    /// What the number counts: `examples` (absent: those), or `tokens`.
+    package var weightUnit: WeightUnit?
     /// Largest absolute value of one coordinate that the server takes.
     package var valueBound: Double?
     /// Of an accepted update: whether its attempt became a model version; absent while that is open.
     package var roundCommitted: Bool?
     /// Of kind `evaluate` with central privacy.
     package var release: Release?
+    /// Where the population's privacy ledger stands; absent where it has none.
+    package var ledgerHead: PopulationLedgerHead?
+    /// What the device writes down before it begins, and says at its next check-in; absent where it said none.
+    package var stateGeneration: Int?
+    /// Bytes that the update has whatever is in it, in a private run.
+    package var updateBytes: Int?
 
     package init(
         id: String,
         run: String,
         round: Int,
         attempt: Int,
-        state: String,
+        state: AssignmentState,
         model: Model,
         architecture: RunSpecification.Model,
         training: RunSpecification.Training,
@@ -192,7 +213,7 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
         seed: String,
         deadline: String,
         deadlineInS: Double,
-        kind: String = "train",
+        kind: WorkKind = .train,
         leaseS: Double? = nil
     ) {
         self.id = id
@@ -220,36 +241,45 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
 /// The answer to an accepted update.
 package struct UpdateReceipt: Codable, Equatable, Sendable {
     package var assignment: String
-    package var state: String
+    package var state: AssignmentState
+    /// Of the update that was accepted; where ``compared`` is false the one that the request announced.
     package var sha256: String
     package var bytes: Int
+    /// Where the population's privacy ledger stands; absent where it has none.
+    package var ledgerHead: PopulationLedgerHead?
+    /// Whether the request's bytes were compared with the accepted ones.
+    ///
+    /// False once a private round has ended: nothing about its updates is kept then. The answer is final all the same.
+    /// Absent from older servers.
+    package var compared: Bool?
 
-    package init(assignment: String, state: String, sha256: String, bytes: Int) {
+    package init(assignment: String, state: AssignmentState, sha256: String, bytes: Int, compared: Bool? = true) {
         self.assignment = assignment
         self.state = state
         self.sha256 = sha256
         self.bytes = bytes
+        self.compared = compared
     }
 }
 
 /// `POST /v1/assignments/{id}/failure`.
 package struct FailureReport: Codable, Equatable, Sendable {
-    package static let codes = [
-        "not_eligible", "no_data", "training_failed", "privacy_refused", "out_of_memory", "cancelled",
-    ]
-    package var code: String
+    package var code: FailureCode
     package var detail: String?
 
-    package init(code: String, detail: String? = nil) {
+    package init(code: FailureCode, detail: String? = nil) {
         self.code = code
         self.detail = detail
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
         try FieldReader.read(document) { fields in
-            if !fields.has("code") { fields.report("code", "is required: \(codes.joined(separator: ", "))") }
+            if !fields.has("code") {
+                let codes = FailureCode.allCases.map(\.rawValue).joined(separator: ", ")
+                fields.report("code", "is required: \(codes)")
+            }
             return Self(
-                code: fields.choice("code", of: codes, default: "cancelled"),
+                code: fields.choice("code", default: .cancelled),
                 detail: fields.optionalString("detail", lengthLimit: 1000)
             )
         }

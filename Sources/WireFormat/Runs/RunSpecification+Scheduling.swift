@@ -1,3 +1,5 @@
+import StrictJSON
+
 extension RunSpecification {
     /// When a run ends before its last round.
     package struct Stop: Codable, Equatable, Sendable {
@@ -31,32 +33,24 @@ extension RunSpecification.Stop {
         atLeast = fields.optionalNumber("at_least", in: -1e300...1e300)
         atMost = fields.optionalNumber("at_most", in: -1e300...1e300)
         patience = fields.optionalInteger("patience", in: 1...1_000_000)
-        if atLeast != nil && atMost != nil { fields.report("at_most", "is not possible together with at_least") }
+    }
+
+    var contradictions: [Contradiction] {
+        var found: [Contradiction] = []
+        if atLeast != nil && atMost != nil { found.add("at_most", "is not possible together with at_least") }
         if atLeast == nil && atMost == nil && patience == nil {
-            fields.report("metric", "needs at_least, at_most or patience beside it")
+            found.add("metric", "needs at_least, at_most or patience beside it")
         }
+        return found
     }
 }
 
 extension RunSpecification.Buffered {
+    static let fields: Set<String> = ["concurrency", "buffer", "max_staleness"]
+
     init(reading fields: FieldReader, goal: Int) {
         concurrency = fields.integer("concurrency", default: min(goal * 2, 1_000_000), in: 1...1_000_000)
         buffer = fields.integer("buffer", default: goal, in: 1...1_000_000)
-        if buffer != goal { fields.report("buffer", "\(buffer) must be the cohort's goal, which is \(goal)") }
         maxStaleness = fields.integer("max_staleness", default: 20, in: 0...1_000_000)
-    }
-}
-
-extension RunSpecification {
-    /// Refuses what the scheduling fields would promise and could not keep.
-    func checkScheduling(_ fields: FieldReader) {
-        let isBuffered = aggregation.mode == "buffered"
-        if isBuffered && cohort.policy != "first_come" {
-            fields.report(
-                "cohort",
-                "policy \(cohort.policy) has no meaning in mode buffered: clients come as they like"
-            )
-        }
-        checkEvaluation(fields)
     }
 }

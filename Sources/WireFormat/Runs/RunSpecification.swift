@@ -1,6 +1,5 @@
 package import StrictJSON
 import Tensors
-import UpdateCompression
 
 /// What a run trains, with whom, how, and under which privacy terms; immutable once the run is created.
 package struct RunSpecification: Codable, Equatable, Sendable {
@@ -15,14 +14,25 @@ package struct RunSpecification: Codable, Equatable, Sendable {
             /// The latest one when the run is created, where none is given.
             package var version: Int?
         }
-        /// A built-in one, or `external`: tensors come with the uploaded weights.
+        /// The name of a built-in one, or ``external``: tensors come with the uploaded weights.
         package var architecture: String
         /// A JSON object that the architecture reads.
         package var config: JSONValue?
         package var initialization: Initialization?
         package var base: Base?
 
-        package static let architectures = ["cifg-lstm", "decoder", "tabular", "tabular-statistics", "external"]
+        /// The architecture that is nobody's but the run's: its first weights are uploaded.
+        package static let external = "external"
+        package var isExternal: Bool { architecture == Self.external }
+
+        /// Reads a name; which ones there are, the module says that has the architectures.
+        static func architecture(in fields: FieldReader) -> String {
+            let name = fields.string("architecture", lengthLimit: 64)
+            if !name.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 45 || $0 == 95 }) {
+                fields.report("architecture", "must be a name of letters, digits, '-' and '_'")
+            }
+            return name
+        }
     }
 
     /// Who takes part in a round, and how long it waits.
@@ -30,7 +40,7 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var goal: Int
         package var minimum: Int
         package var overSelection: Double
-        package var policy: String
+        package var policy: CohortPolicy
         package var selectionTimeoutS: Double
         package var reportTimeoutS: Double
         /// Per client in this run; 0 is without limit.
@@ -60,52 +70,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
         package var retryBackoffS: Double
     }
 
-    /// What the client is told about local training.
-    package struct Training: Codable, Equatable, Sendable {
-        package struct Local: Codable, Equatable, Sendable {
-            package var optimizer: String
-            package var learningRate: Double
-            package var batchSize: Int
-            package var epochs: Int
-            package var clip: Double
-            /// For `momentum`: its memory.
-            package var momentum: Double?
-            /// For `adam` and `adamw`: the memory of gradients and of their squares, and what keeps the root from zero.
-            package var beta1: Double?
-            package var beta2: Double?
-            package var epsilon: Double?
-            package var weightDecay: Double?
-            /// FedProx's μ: pulls each step towards the global model.
-            package var proximalMu: Double?
-        }
-        package struct Limits: Codable, Equatable, Sendable {
-            package var maxSteps: Int
-            package var maxExamples: Int
-            /// Training that reaches it is partial, and is sent; `nil` without limit.
-            package var maxSeconds: Double?
-        }
-        /// What clients do to their texts before training, and how much must be left.
-        package struct DataRules: Codable, Equatable, Sendable {
-            package var clean: Bool
-            package var language: String?
-            package var minimumRecords: Int
-            package var minimumCharacters: Int
-        }
-        package var local: Local
-        package var limits: Limits
-        package var data: DataRules?
-        /// `delta`, `weights` or `gradient`.
-        package var submit: String
-        /// An encoding of updates by name: `f32`, `int8`, `topk` and so on.
-        package var encoding: String
-        /// How clients are told to fetch the model: `f32`, `f16` or `int8`; absent: `f32`.
-        package var modelEncoding: String?
-        /// `fedavg` or `scaffold`; absent: `fedavg`.
-        package var algorithm: String?
-    }
-
     package var name: String
-    package var kind: String
+    package var kind: RunKind
     package var population: String
     package var model: Model
     package var rounds: Int
@@ -115,6 +81,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
     package var privacy: Privacy
     package var evaluation: Evaluation
     package var stop: Stop?
+    /// Sums that clients may send with updates and evaluations beside the built-in ones; others are dropped.
+    package var metrics: [String]?
     /// Of kind `analytics`: what is counted.
     package var analytics: Analytics?
 }
@@ -122,14 +90,40 @@ package struct RunSpecification: Codable, Equatable, Sendable {
 extension RunSpecification {
     /// Reads a run specification, with defaults for everything but `population`, `model`, `rounds` and `cohort.goal`.
     ///
+    /// - Parameters:
+    ///   - document: The run file.
+    ///   - architectures: The names that a run that trains may give, as the module says that has them; absent: any.
+    /// - Returns: The specification.
     /// - Throws: ``DocumentError`` naming every bad field with the values allowed.
-    package static func read(_ document: JSONValue) throws(DocumentError) -> RunSpecification {
+    package static func read(
+        _ document: JSONValue,
+        architectures: [String]? = nil
+    ) throws(DocumentError) -> RunSpecification {
+        try FieldReader.read(document) { fields in
+            let specification = RunSpecification(reading: fields)
+            let name = specification.model.architecture
+            if let architectures, specification.kind == .training, !name.isEmpty, !architectures.contains(name),
+                AnalyticsMethod(rawValue: name) == nil
+            {
+                let names = architectures.joined(separator: ", ")
+                fields.report(at: "model/architecture", "'\(name)' is not one of \(names)")
+            }
+            specification.leakContradictions.report(to: fields)
+            return specification
+        }
+    }
+
+    /// Reads the specification of a run that exists: what a new one may not ask for any more is taken, and does nothing.
+    ///
+    /// - Throws: ``DocumentError``.
+    package static func readStored(_ document: JSONValue) throws(DocumentError) -> RunSpecification {
         try FieldReader.read(document) { RunSpecification(reading: $0) }
     }
 
+    /// Reads the fields, gives those that are left out their values, and refuses what does not go together, in this order.
     private init(reading fields: FieldReader) {
         name = fields.string("name", default: "run")
-        kind = fields.choice("kind", of: ["training", "analytics"], default: "training")
+        kind = fields.choice("kind", default: .training)
         population = fields.string("population")
         let plan = Self.readAnalytics(fields, kind: kind)
         let analytics = plan?.analytics
@@ -141,14 +135,13 @@ extension RunSpecification {
             analytics.map { Privacy($0, reading: fields) } ?? Privacy(reading: fields)
         }
         self.privacy = privacy
-        model.setAdapterDefault(isPrivate: privacy.mode != "none")
-        cohort = fields.object("cohort") { cohort in
+        model.setAdapterDefault(isPrivate: privacy.mode != .none)
+        let cohort = fields.object("cohort") { cohort in
             Cohort(reading: cohort, privacy: privacy, analytics: analytics, rounds: rounds)
         }
-        let training = fields.object("training") { Training(reading: $0, privacyMode: privacy.mode) }
+        self.cohort = cohort
+        let training = fields.object("training") { Training(reading: $0) }
         self.training = training
-        let cohort = self.cohort
-        let goal = cohort.goal
         aggregation = fields.object("aggregation") {
             Aggregation(
                 reading: $0,
@@ -158,25 +151,61 @@ extension RunSpecification {
                 isAnalytics: analytics != nil
             )
         }
-        evaluation = fields.object("evaluation") { Evaluation(reading: $0, goal: goal, privacy: privacy) }
+        metrics = Self.readMetrics(fields)
+        evaluation = fields.object("evaluation") {
+            Evaluation(reading: $0, goal: cohort.goal, privacyMode: privacy.mode)
+        }
         let stops = fields.has("stop")
-        let stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
-        self.stop = stop
-        checkScheduling(fields)
-        checkPrivacy(fields)
-        if self.privacy.mechanism == "banded_matrix" { self.privacy.band = noiseBand }
-        settleAnalytics(fields)
+        stop = fields.object("stop") { stops ? Stop(reading: $0) : nil }
+        if privacy.isBanded { self.privacy.mechanism = .bandedMatrix(band: noiseBand) }
+        contradictions(in: fields).report(to: fields)
+        settleAnalytics()
+    }
+
+    /// What the sections say that cannot all be.
+    private func contradictions(in fields: FieldReader) -> [Contradiction] {
+        var found = privacy.contradictions(noiseIsGiven: fields.has(at: "privacy/noise_multiplier")).under("privacy")
+        found += cohort.contradictions(privacy: privacy).under("cohort")
+        found += training.contradictions(privacyMode: privacy.mode).under("training")
+        found += aggregation.contradictions(
+            privacyMode: privacy.mode,
+            cohort: cohort,
+            training: training,
+            capIsGiven: fields.has(at: "aggregation/example_cap")
+        ).under("aggregation")
+        found += evaluation.contradictions(privacyMode: privacy.mode).under("evaluation")
+        found += stop?.contradictions.under("stop") ?? []
+        if aggregation.isBuffered && cohort.policy != .firstCome {
+            found.add("cohort", "policy \(cohort.policy) has no meaning in mode buffered: clients come as they like")
+        }
+        found += releaseContradictions + privacyContradictions
+        if let analytics { found += contradictions(with: analytics) }
+        return found
+    }
+
+    private static func readMetrics(_ fields: FieldReader) -> [String]? {
+        guard let names = fields.stringList("metrics", countLimit: MetricSums.nameLimit) else { return nil }
+        if names.contains(where: { !MetricSums.admits($0, 0) }) {
+            fields.report("metrics", "must hold names of lower-case letters, digits and _")
+        }
+        return names
+    }
+
+    /// Those of a client's sums that the run asks for: the built-in ones, and what the run file names.
+    package func declared(_ sums: [String: Double]) -> [String: Double] {
+        let named = (metrics ?? []) + (evaluation.metrics ?? []) + (stop.map { [$0.metric] } ?? [])
+        return sums.filter { MetricSums.builtIn.contains($0.key) || named.contains($0.key) }
     }
 }
 
 extension RunSpecification.Model {
     fileprivate init(reading fields: FieldReader) {
-        architecture = fields.choice("architecture", of: Self.architectures, default: "cifg-lstm")
-        if !fields.has("architecture") {
-            fields.report("architecture", "is required: \(Self.architectures.joined(separator: ", "))")
+        architecture = Self.architecture(in: fields)
+        if AnalyticsMethod(rawValue: architecture) != nil {
+            fields.report("architecture", "\(architecture) is what a run of kind analytics makes for itself")
         }
         config = fields.rawObject("config")
-        if architecture != "external" {
+        if !isExternal {
             // What it must hold, the architecture says when the run is created.
             if config == nil { config = .object([:]) }
             initialization = fields.object("initialization") { initialization in
@@ -213,48 +242,27 @@ extension RunSpecification.Cohort {
         analytics: RunSpecification.Analytics?,
         rounds: Int
     ) {
-        let isAmplified = privacy.isAmplified
-        let isTrie = analytics?.isTrie ?? false
+        let isSampled = analytics?.isSampled ?? false
         // Where the cost counts on a secret draw, an attempt must not be thrown away for how many came.
-        let mayBeEmpty = isAmplified || isTrie
-        let capRequired = privacy.addsNoise && !isAmplified
-        goal = fields.integer("goal", default: isTrie ? analytics?.threshold : nil, in: 1...1_000_000)
+        let mayBeEmpty = privacy.hasSecretDraw
+        goal = fields.integer("goal", default: analytics?.voteThreshold, in: 1...1_000_000)
         minimum = fields.integer("minimum", default: mayBeEmpty ? 0 : max(1, goal * 4 / 5), in: 0...1_000_000)
-        if minimum > goal { fields.report("minimum", "\(minimum) is more than the goal of \(goal)") }
-        if (minimum == 0) != mayBeEmpty {
-            fields.report(
-                "minimum",
-                mayBeEmpty
-                    ? "must be 0 or left out with privacy.amplification poisson or triehh: an attempt that is thrown away for having few "
-                        + "updates tells who was drawn" : "must be 1 or more"
-            )
-        }
         overSelection = fields.number("over_selection", default: 1.2, in: 1...10)
-        policy = fields.choice(
-            "policy",
-            of: ["first_come", "uniform", "poisson", "all"],
-            default: isTrie ? "poisson" : "first_come"
-        )
+        policy = fields.choice("policy", default: isSampled ? .poisson : .firstCome)
         selectionTimeoutS = fields.number("selection_timeout_s", default: 60, in: 0.1...604_800)
         reportTimeoutS = fields.number("report_timeout_s", default: 300, in: 0.1...604_800)
-        maxParticipations = fields.integer(
-            "max_participations",
-            default: capRequired || analytics?.isTrie == false ? 1 : 0,
-            in: 0...1_000_000
-        )
-        if capRequired && maxParticipations == 0 {
-            fields.report("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
-        }
-        if isAmplified && maxParticipations > 0 {
-            fields.report(
-                "max_participations",
-                "must be 0 or left out with privacy.amplification poisson: every round draws from everyone"
-            )
-        }
+        let usualParticipations: Int =
+            switch analytics?.method {
+            // Levels that a client votes in: all of them, where nothing else is said.
+            case .votes: rounds
+            case .histogram: 1
+            case .triehh: 0
+            case nil: Self.needsParticipationCap(privacy) ? 1 : 0
+            }
+        maxParticipations = fields.integer("max_participations", default: usualParticipations, in: 0...1_000_000)
         minSeparationRounds = fields.integer("min_separation_rounds", default: 0, in: 0...1_000_000)
         samplingRate = fields.optionalNumber("sampling_rate", in: 0...1, excludingLower: true)
-        if let analytics, let threshold = analytics.threshold, let epsilon = analytics.epsilon, isTrie {
-            let rate = RunSpecification.Analytics.samplingRate(epsilon: epsilon, levels: rounds, threshold: threshold)
+        if let rate = analytics?.samplingRate(levels: rounds) {
             if let samplingRate, abs(samplingRate - rate) > 1e-9 * rate {
                 fields.report(
                     "sampling_rate",
@@ -262,9 +270,6 @@ extension RunSpecification.Cohort {
                 )
             }
             samplingRate = rate
-        }
-        if policy == "poisson" && samplingRate == nil {
-            fields.report("sampling_rate", "is required by policy poisson")
         }
         requirements = fields.optionalString("requirements", lengthLimit: 8000)
         if let requirements {
@@ -281,75 +286,40 @@ extension RunSpecification.Cohort {
         leaseS = fields.optionalNumber("lease_s", in: 1...86_400)
         tiers = fields.integer("tiers", default: 1, in: 1...16)
         targetSeconds = fields.number("target_seconds", default: 0, in: 0...86_400)
-        minExamples = fields.integer("min_examples", default: 1, in: 1...1_000_000_000)
+        minExamples = fields.integer("min_examples", default: 1, in: 1...UpdateMetadata.countLimit)
         maxAttempts = fields.integer("max_attempts", default: 0, in: 0...1_000_000)
         retryBackoffS = fields.number("retry_backoff_s", default: 1, in: 0...900)
     }
-}
 
-extension RunSpecification.Training {
-    /// What a run file that says nothing of training means.
-    static let defaults = try? FieldReader.read(.object([:])) { Self(reading: $0, privacyMode: "none") }
+    /// Whether the cost grows with how often one client takes part.
+    private static func needsParticipationCap(_ privacy: RunSpecification.Privacy) -> Bool {
+        let isNoised = privacy.addsNoise || privacy.mechanism.name == .gaussianSparseHistogram
+        return isNoised && !privacy.isAmplified
+    }
 
-    fileprivate init(reading fields: FieldReader, privacyMode: String) {
-        local = fields.object("local") { local in
-            let optimizer = local.choice("optimizer", of: ["sgd", "momentum", "adam", "adamw"], default: "sgd")
-            if local.has("momentum") && optimizer != "momentum" {
-                local.report("momentum", "has no meaning with optimizer \(optimizer)")
-            }
-            for name in ["beta1", "beta2", "epsilon"] where local.has(name) && !optimizer.hasPrefix("adam") {
-                local.report(name, "has no meaning with optimizer \(optimizer); it belongs to adam and adamw")
-            }
-            func optional(_ name: String, in range: ClosedRange<Double>) -> Double? {
-                local.has(name) ? local.number(name, in: range) : nil
-            }
-            return Local(
-                optimizer: optimizer,
-                learningRate: local.number(
-                    "learning_rate",
-                    default: optimizer.hasPrefix("adam") ? 0.001 : 1,
-                    in: 0...1000,
-                    excludingLower: true
-                ),
-                batchSize: local.integer("batch_size", default: 4, in: 1...100_000),
-                epochs: local.integer("epochs", default: 1, in: 1...10_000),
-                clip: local.number("clip", default: 1, in: 0...1e9, excludingLower: true),
-                momentum: optional("momentum", in: 0...0.999_999),
-                beta1: optional("beta1", in: 0...0.999_999),
-                beta2: optional("beta2", in: 0...0.999_999),
-                epsilon: optional("epsilon", in: 1e-16...1),
-                weightDecay: optional("weight_decay", in: 0...1e3),
-                proximalMu: optional("proximal_mu", in: 0...1e6)
+    /// What this section says that it, or a section that it rests on, rules out.
+    fileprivate func contradictions(privacy: RunSpecification.Privacy) -> [Contradiction] {
+        var found: [Contradiction] = []
+        if minimum > goal { found.add("minimum", "\(minimum) is more than the goal of \(goal)") }
+        let mayBeEmpty = privacy.hasSecretDraw
+        if (minimum == 0) != mayBeEmpty {
+            found.add(
+                "minimum",
+                mayBeEmpty
+                    ? "must be 0 or left out with privacy.amplification poisson or triehh: an attempt that is thrown away for "
+                        + "having few updates tells who was drawn" : "must be 1 or more"
             )
         }
-        limits = fields.object("limits") { limits in
-            Limits(
-                maxSteps: limits.integer("max_steps", default: 1000, in: 1...100_000_000),
-                maxExamples: limits.integer("max_examples", default: 100_000, in: 1...100_000_000),
-                maxSeconds: limits.optionalNumber("max_seconds", in: 0.01...1e6)
+        if Self.needsParticipationCap(privacy) && maxParticipations == 0 {
+            found.add("max_participations", "must be at least 1 with differential privacy: the cost grows with it")
+        }
+        if privacy.isAmplified && maxParticipations > 0 {
+            found.add(
+                "max_participations",
+                "must be 0 or left out with privacy.amplification poisson: every round draws from everyone"
             )
         }
-        data = fields.object("data") { data in
-            DataRules(
-                clean: data.boolean("clean", default: true),
-                language: data.optionalString("language", lengthLimit: 8),
-                minimumRecords: data.integer("minimum_records", default: 1, in: 0...1_000_000_000),
-                minimumCharacters: data.integer("minimum_characters", default: 0, in: 0...1_000_000_000)
-            )
-        }
-        submit = fields.choice("submit", of: ["delta", "weights", "gradient"], default: "delta")
-        algorithm = fields.choice("algorithm", of: ["fedavg", "scaffold"], default: "fedavg")
-        encoding = fields.choice("encoding", of: UpdateEncoding.allCases.map(\.rawValue), default: "f32")
-        if encoding != "f32" && (submit != "delta" || algorithm != "fedavg") {
-            fields.report("encoding", "must be f32 here: only plain deltas may be compressed")
-        }
-        modelEncoding = fields.choice("model_encoding", of: ["f32", "f16", "int8"], default: "f32")
-        if modelEncoding != "f32" && submit == "weights" {
-            fields.report(
-                "model_encoding",
-                "must be f32 with submit weights: what the model lost on its way would look like training"
-            )
-        }
-        refuseWhatDoesNotGoTogether(fields, privacyMode: privacyMode)
+        if policy == .poisson && samplingRate == nil { found.add("sampling_rate", "is required by policy poisson") }
+        return found
     }
 }

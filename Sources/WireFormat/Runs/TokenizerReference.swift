@@ -22,14 +22,6 @@ extension RunSpecification.Model {
         return model
     }
 
-    /// Where the tokeniser is to be fetched, if it did not come along.
-    package var tokenizerReference: (sha256: String, url: String)? {
-        guard case .object(let fields)? = config, case .object(let tokenizer)? = fields["tokenizer"],
-            case .string(let sha256)? = tokenizer["sha256"], case .string(let url)? = tokenizer["url"]
-        else { return nil }
-        return (sha256, url)
-    }
-
     /// The same model with the fetched tokeniser in it.
     ///
     /// - Throws: ``DocumentError`` when the bytes are not JSON.

@@ -16,7 +16,7 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "The server's URL (or MARTLET_URL).") var server: String?
     @OptionGroup var trust: TrustOptions
     @Option(help: "Needed for the first start only.") var enrollmentToken: String?
-    @Option(help: "TXT (a record a line), JSONL, or CSV: a table, or with --field texts.") var data: String
+    @Option(help: "Text (a record a line), JSON records, or a table; with --field, its texts.") var data: String
     @Option(help: "The JSON field (default text) or CSV column with the text.") var field: String?
     @Option(name: .customLong("where"), help: "With a table: rows with COLUMN=VALUE only; may be repeated.")
     var filters: [String] = []
@@ -27,6 +27,16 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "With --trainer-command: further files of the model directory, such as a tokenizer.")
     var modelFile: [String] = []
     @Option(help: "With --trainer-command: threads it may use.") var trainerThreads = 2
+    @Option(
+        help:
+            "With --trainer-command: a variable of this environment that it gets too, such as CUDA_VISIBLE_DEVICES; may be repeated."
+    )
+    var trainerEnv: [String] = []
+    @Option(
+        help:
+            "With --trainer-command: made-up data in its format. In a private run it works on them when --data give nothing, so that nobody sees how soon it was done; without them private runs are refused."
+    )
+    var madeUpData: String?
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "What the device's owner allows, YAML or JSON; the options below take precedence.") var policy:
         String?
@@ -34,15 +44,35 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "Refuse to spend more than this epsilon (at the policy's delta, or 1e-5).") var maxEpsilon: Double?
     @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes: String?
     @Option(help: "Refuse rounds that may publish what fewer clients sent.") var minimumCohort: Int?
-    @Flag(help: "Stop when the server has no work.") var once = false
+    @Option(help: "Refuse models with more bytes than this, such as 500MiB.") var maxModelBytes = ByteSize(4 << 30)
+    @Option(
+        help:
+            "Keep at most this many bytes between rounds of runs with sparse updates or SCAFFOLD; the oldest are removed."
+    )
+    var maxKeptBytes = ByteSize(8 << 30)
+    @Flag(help: "Stop when the server has no work, and with the first error; default: run until told to stop.")
+    var once = false
+    @Option(help: "Stop with an error when nobody has answered for so many seconds; default: wait.")
+    var giveUpAfter: Double?
+    @Flag(help: "Forget the registration and register as a new client; the device's ledger stays.")
+    var registerAgain = false
     @Flag(help: "Print outcomes as JSON lines.") var json = false
 
     func validate() throws {
+        try ClientRuns.validate(giveUpAfter)
         if let maxEpsilon, !(maxEpsilon >= 0) {
             throw ValidationError("--max-epsilon must be 0 or more, not \(maxEpsilon)")
         }
         for (name, count) in [("max-participations", maxParticipations), ("minimum-cohort", minimumCohort)] {
             if let count, count < 0 { throw ValidationError("--\(name) must be 0 or more, not \(count)") }
+        }
+        let isBuiltIn = trainerCommand == nil
+        guard !isBuiltIn || (modelFile.isEmpty && trainerEnv.isEmpty) else {
+            throw ValidationError("--model-file and --trainer-env are for --trainer-command")
+        }
+        let own = ProcessInfo.processInfo.environment
+        if let name = trainerEnv.first(where: { own[$0] == nil }) {
+            throw ValidationError("--trainer-env: the variable \(name) is not set")
         }
         for mode in acceptedModes ?? [] where !ClientPrivacyPolicy.modes.contains(mode) {
             throw ValidationError(
@@ -56,39 +86,44 @@ struct ClientCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let state = try ClientState(directory: stateDir)
+        let state: ClientState
+        let models: ModelCache
+        do {
+            state = try ClientState(directory: stateDir)
+            if registerAgain {
+                guard enrollmentToken != nil else {
+                    throw ValidationError("--register-again takes an --enrollment-token, too")
+                }
+                try state.forgetRegistration(by: privacyPolicy())
+            }
+            models = try ModelCache(directory: state.subdirectory("models"))
+            if trainerCommand != nil { _ = try state.subdirectory("trainer") }
+        } catch let error as ClientError {
+            throw Failure(error)
+        }
         let client = FederatedClient(
             server: try ServerAccess.url(server),
             enrollmentToken: enrollmentToken,
             state: state,
-            trainer: try trainer(),
+            trainer: try trainer(state),
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
-            models: try ModelCache(directory: stateDir + "/models"),
-            policy: try privacyPolicy()
+            models: models,
+            policy: try privacyPolicy(),
+            limits: ClientLimits(modelBytes: maxModelBytes.bytes, keptBytes: maxKeptBytes.bytes),
+            notify: ClientRuns.show
         )
-        let work = Task {
-            while !Task.isCancelled {
-                let outcome = try await client.participateOnce(waitSeconds: once ? 0 : 30)
-                show(outcome, reason: await client.lastRefusal)
-                if outcome == .finished { return }
-                guard case .noWork(_, let seconds) = outcome else { continue }
-                if once { return }
-                try await Task.sleep(for: .seconds(seconds))
+        let options = ParticipationOptions(stopsWithoutWork: once, giveUpAfterSeconds: giveUpAfter)
+        try await ClientRuns.untilStopped {
+            try await client.run(options) { outcome, reason in
+                var reason = reason
+                if case .accepted = outcome, let shortfall = await client.lastShortfall {
+                    reason = "the data gave nothing, zeros were sent: \(shortfall)"
+                }
+                show(outcome, reason: reason)
+                if let notice = await client.takeLedgerNotice() {
+                    printError("Warning: \(notice)")
+                }
             }
-        }
-        let stopper = Task {
-            if await Signals.waitForStop() {
-                ExternalTrainer.stopAll()
-                work.cancel()
-            }
-        }
-        defer { stopper.cancel() }
-        do {
-            try await work.value
-        } catch is CancellationError {
-            return
-        } catch {
-            throw Failure(error)
         }
     }
 
@@ -104,33 +139,72 @@ struct ClientCommand: AsyncParsableCommand {
         return result
     }
 
-    private func trainer() throws -> any LocalTrainer {
+    /// A device that a server knows is not kept away by data that cannot be read, which would tell the server of them; before that
+    /// they are an error like a wrong option.
+    private func trainer(_ state: ClientState) throws -> any LocalTrainer {
+        let isRegistered = state.isRegistered
         if let trainerCommand {
             guard filters.isEmpty, field == nil else {
                 throw ValidationError("--where and --field are for built-in models; the command reads --data itself")
             }
-            return ExternalTrainer(
-                .init(
-                    command: trainerCommand,
-                    data: data,
-                    workDirectory: stateDir + "/trainer",
-                    modelFiles: Dictionary(
-                        modelFile.map { (URL(fileURLWithPath: $0).lastPathComponent, URL(fileURLWithPath: $0).path) },
-                        uniquingKeysWith: { $1 }
-                    ),
-                    threads: trainerThreads
-                ),
-                report: ExternalTrainerLog.show
+            let files = modelFile.map { URL(fileURLWithPath: $0) }
+            guard !files.contains(where: { $0.lastPathComponent == "model.safetensors" }) else {
+                throw ValidationError("--model-file: model.safetensors comes from the server")
+            }
+            for path in files.map(\.path) + [madeUpData].compactMap({ $0 })
+            where !FileManager.default.fileExists(atPath: path) {
+                throw Failure("there is no file or directory \(path)")
+            }
+            for path in [data, evaluationData].compactMap({ $0 }) where !FileManager.default.fileExists(atPath: path) {
+                let failure = Failure("there is no file or directory \(path)")
+                guard isRegistered else { throw failure }
+                UnreadableData.warn(failure)
+            }
+            if madeUpData == nil {
+                printError("private runs are refused: a trainer command needs --made-up-data for them")
+            }
+            var settings = ExternalTrainer.Settings(
+                command: trainerCommand,
+                data: data,
+                workDirectory: stateDir + "/trainer",
+                modelFiles: Dictionary(files.map { ($0.lastPathComponent, $0.path) }, uniquingKeysWith: { $1 }),
+                threads: trainerThreads
             )
+            settings.evaluationData = evaluationData
+            settings.environment = trainerEnv
+            settings.madeUpData = madeUpData
+            return ExternalTrainer(settings, report: ExternalTrainerLog.show)
         }
-        let training = try DataFiles.data(at: data, field: field, filters: filters)
-        let heldOut = try evaluationData.map { try DataFiles.data(at: $0, field: field, filters: filters) }
-        let reportPath = stateDir + "/data-report.json"
-        return DeviceTrainer(data: training, heldOut: heldOut) { report in
+        ClientRuns.showMatrixProducts()
+        let training = try reader(of: data, isRegistered: isRegistered)
+        let heldOut = try evaluationData.map { try reader(of: $0, isRegistered: isRegistered) }
+        let told = Mutex<LeftOutRows?>(nil)
+        return DeviceTrainer(reading: training, heldOut: heldOut) { report in
             // For the device's owner; it is sent nowhere.
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-            try? encoder.encode(report).write(to: URL(fileURLWithPath: reportPath), options: .atomic)
+            let isNew = told.withLock { last in
+                defer { last = report.leftOut }
+                return last != report.leftOut
+            }
+            if isNew, let leftOut = report.leftOut { LeftOutLog.show(leftOut) }
+            guard let text = try? JSONValue(encoding: report).prettyText else { return }
+            try? state.keep(Data(text.utf8), as: "data-report.json")
+        }
+    }
+
+    /// Data as they are read now; where they cannot be, they are tried again for each assignment.
+    private func reader(of path: String, isRegistered: Bool) throws -> @Sendable () throws -> LocalData {
+        let (field, filters) = (field, filters)
+        do {
+            let data = try DataFiles.data(at: path, field: field, filters: filters)
+            return { data }
+        } catch let failure as Failure where isRegistered {
+            UnreadableData.warn(failure)
+            return {
+                do { return try DataFiles.data(at: path, field: field, filters: filters) } catch let failure as Failure
+                {
+                    throw LocalTrainingError.unusableData(reason: failure.reason)
+                }
+            }
         }
     }
 
@@ -138,22 +212,81 @@ struct ClientCommand: AsyncParsableCommand {
         let (name, detail): (String, String) =
             switch outcome {
             case .accepted(let run, let round): ("accepted", "round \(round) of \(run)")
-            case .noWork(let reason, _): ("no_work", reason)
-            case .finished: ("finished", "taken part as often as the run allows")
-            case .ended(let code): ("ended", code)
+            case .noWork(.participationLimit, _): ("no_work", "taken part as often as the open runs allow")
+            case .noWork(let reason, _): ("no_work", reason.code)
+            case .finished: ("finished", "revoked")
+            case .ended(let reason): ("ended", reason.code)
             }
-        // Why this device would not: for its owner.
-        let why = outcome == .ended(code: "privacy_refused") ? reason : nil
         if json {
             var fields = ["outcome": name, "detail": detail]
-            fields["reason"] = why
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            print((try? encoder.encode(fields)).map { String(decoding: $0, as: UTF8.self) } ?? "{}")
+            fields["reason"] = reason
+            let texts = fields.sorted { $0.key < $1.key }.map { ($0.key, JSONText.quoted($0.value)) }
+            Terminal.document(JSONText.object(texts))
         } else {
-            print("\(name): \(detail)" + (why.map { ": \($0)" } ?? ""))
+            print(Terminal.printable("\(name): \(detail)" + (reason.map { ": \($0)" } ?? "")))
         }
         fflush(nil)
+    }
+}
+
+/// Data that a device which is known to its server cannot read.
+private enum UnreadableData {
+    static func warn(_ failure: Failure) {
+        let text =
+            "Warning: \(failure.reason). This device takes part all the same, since staying away would tell the server: in private "
+            + "runs it sends zeros, which cost what an update costs, and runs without privacy hear that it has no data"
+        printError(text)
+    }
+}
+
+/// Tells the device's owner which rows no training sees; it goes nowhere else.
+private enum LeftOutLog {
+    static func show(_ rows: LeftOutRows) {
+        var lines: [String] = []
+        if rows.missing > 0 { lines.append("data: \(rows.missing) rows are left out for a missing value") }
+        if rows.unreadable > 0 {
+            lines.append("data: \(rows.unreadable) rows are left out because they cannot be read")
+            lines += rows.examples.prefix(5).map { "data:   " + $0 }
+            if rows.unreadable > 5 { lines.append("data:   more are in data-report.json of the state directory") }
+        }
+        printError(lines.map { Terminal.printable($0) }.joined(separator: "\n"))
+    }
+}
+
+/// What `client` and `fleet` have in common.
+enum ClientRuns {
+    static func validate(_ giveUpAfter: Double?) throws {
+        guard let giveUpAfter else { return }
+        guard giveUpAfter >= 0, giveUpAfter <= 1e9 else {
+            throw ValidationError("--give-up-after must be from 0 to 1000000000 seconds, not \(giveUpAfter)")
+        }
+    }
+
+    /// Says what computes the matrix products of this process, once at its start.
+    static func showMatrixProducts() { printError("training: \(BLASCore.sentence)") }
+
+    /// Says what there is to say besides outcomes.
+    @Sendable static func show(_ notice: ClientNotice) {
+        printError(Terminal.printable(notice.message))
+    }
+
+    /// Works until it is done, or until the process is asked to stop: then trainers are stopped and waited for.
+    static func untilStopped(_ body: @escaping @Sendable () async throws -> Void) async throws {
+        let work = Task { try await body() }
+        let stopper = Task {
+            if await Signals.waitForStop() {
+                ExternalTrainer.stopAll()
+                work.cancel()
+            }
+        }
+        defer { stopper.cancel() }
+        do {
+            try await work.value
+        } catch is CancellationError {
+        } catch {
+            throw Failure(error)
+        }
+        await ExternalTrainer.waitUntilStopped()
     }
 }
 
@@ -173,9 +306,13 @@ struct FleetCommand: AsyncParsableCommand {
     @Option(help: "Seed of the synthetic messages.") var seed: UInt64 = 1
     @Option(help: "Clients that are active at the same time.") var width = 16
     @Flag(help: "With --text: keep the last fifth of each client's lines out of training.") var holdOut = false
+    @Flag(help: "Let a client leave when the open runs want it no more, and stop with the last one.") var once = false
+    @Option(help: "Stop with an error when nobody has answered for so many seconds; default: wait.")
+    var giveUpAfter: Double?
     @Flag(help: "Print progress as JSON lines.") var json = false
 
     func validate() throws {
+        try ClientRuns.validate(giveUpAfter)
         guard clients > 0 else { throw ValidationError("--clients must be at least 1, not \(clients)") }
         guard width > 0 else { throw ValidationError("--width must be at least 1, not \(width)") }
         guard first >= 0 else { throw ValidationError("--first must be 0 or more, not \(first)") }
@@ -192,28 +329,18 @@ struct FleetCommand: AsyncParsableCommand {
             firstClient: first,
             clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients,
             width: width,
+            options: ParticipationOptions(stopsWithoutWork: once, giveUpAfterSeconds: giveUpAfter),
+            notify: ClientRuns.show,
             makeTrainer: { index in
                 DeviceTrainer(
                     texts: texts.map { [$0[index]] } ?? SyntheticMessages.messages(ofClient: index, seed: seed)
                 )
             }
         )
+        ClientRuns.showMatrixProducts()
         let log = FleetLog(json: json)
         defer { log.printLast() }
-        let work = Task {
-            try await fleet.run { log.note($0) }
-        }
-        let stopper = Task {
-            if await Signals.waitForStop() { work.cancel() }
-        }
-        defer { stopper.cancel() }
-        do {
-            try await work.value
-        } catch is CancellationError {
-            return
-        } catch {
-            throw Failure(error)
-        }
+        try await ClientRuns.untilStopped { try await fleet.run { log.note($0) } }
     }
 }
 
@@ -238,7 +365,7 @@ private final class FleetLog: Sendable {
 
     private func show(_ progress: Fleet.Progress) {
         if json, let line = try? WireCoding.encode(progress) {
-            print(String(decoding: line, as: UTF8.self))
+            Terminal.document(String(decoding: line, as: UTF8.self))
         } else {
             print(
                 "accepted \(progress.accepted), ended \(progress.ended), finished \(progress.finished), "
@@ -296,6 +423,8 @@ enum TextFiles {
         guard let data = FileManager.default.contents(atPath: path) else {
             throw ValidationError("cannot read \(path)")
         }
-        return String(decoding: data, as: UTF8.self)
+        do { return try TextEncoding.text(of: data) } catch let error as LocalTrainingError {
+            throw ValidationError("\(path): \(error.ownerSentence)")
+        }
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import MartletClient
+import StrictJSON
 import Tensors
 
 struct TrainerCommand: AsyncParsableCommand {
@@ -26,11 +27,30 @@ struct TrainerCommand: AsyncParsableCommand {
         @Option(help: "Data for it: a file or a directory.") var data: String?
         @Option(help: "Seconds that one run may take.") var timeLimit = 60.0
         @Option(help: "The learning rate that the trainer is told.") var learningRate = 0.1
+        @Option(help: "The run's aggregation.value_bound.") var valueBound: Float = 64
+        @Option(help: "A variable of this environment that the command gets too; may be repeated.")
+        var trainerEnv: [String] = []
         @Flag(help: "Print one JSON line for each rule.") var json = false
 
         func run() async throws {
             var conformance = TrainerConformance(command: command)
-            if let model { conformance.model = try SafetensorsFile(path: model).readAll() }
+            if let model {
+                try Failure.explaining(model) {
+                    do throws(SafetensorsError) {
+                        let file = try SafetensorsFile(path: model)
+                        conformance.modelDataTypes = Dictionary(
+                            file.header.entries.map { ($0.specification.name, $0.dataType) },
+                            uniquingKeysWith: { first, _ in first }
+                        )
+                        conformance.model = try file.readAll()
+                    } catch {
+                        if case .inputOutput = error { throw error }
+                        conformance.modelRefusal = error.description
+                    }
+                }
+            }
+            conformance.environment = trainerEnv
+            conformance.valueBound = valueBound
             conformance.configuration = try config.map { try Data(contentsOf: URL(fileURLWithPath: $0)) }
             conformance.data = data
             conformance.timeLimitSeconds = timeLimit
@@ -41,13 +61,13 @@ struct TrainerCommand: AsyncParsableCommand {
             let findings = try conformance.run()
             for finding in findings {
                 if json {
-                    let line = try JSONSerialization.data(
-                        withJSONObject: [
-                            "rule": finding.rule, "outcome": finding.outcome.rawValue, "detail": finding.detail,
-                        ],
-                        options: [.sortedKeys, .withoutEscapingSlashes]
+                    Terminal.document(
+                        JSONText.object([
+                            ("detail", JSONText.quoted(finding.detail)),
+                            ("outcome", JSONText.quoted(finding.outcome.rawValue)),
+                            ("rule", JSONText.quoted(finding.rule)),
+                        ])
                     )
-                    print(String(decoding: line, as: UTF8.self))
                 } else {
                     let rule = finding.rule.padding(toLength: 18, withPad: " ", startingAt: 0)
                     print(
@@ -65,12 +85,11 @@ enum ExternalTrainerLog {
     static let show: @Sendable (ExternalTrainer.Event) -> Void = { event in
         switch event {
         case .progress(let step, let steps, let loss):
-            FileHandle.standardError.write(
-                Data("trainer: step \(step) of \(steps)\(loss.map { ", loss \($0)" } ?? "")\n".utf8)
-            )
+            printError("trainer: step \(step) of \(steps)\(loss.map { ", loss \($0)" } ?? "")")
         case .log(let level, let message):
-            FileHandle.standardError.write(Data("trainer: \(level): \(message)\n".utf8))
-        case .output(let line): FileHandle.standardError.write(Data("trainer: \(line)\n".utf8))
+            printError(Terminal.printable("trainer: \(level): \(message)"))
+        case .output(let line):
+            printError(Terminal.printable("trainer: \(line)"))
         }
     }
 }

@@ -15,7 +15,7 @@ struct DemoCommand: AsyncParsableCommand {
         abstract: "A whole run with virtual clients on this machine."
     )
 
-    @Option(help: "none, central or local.") var privacy = "central"
+    @Option(help: "none, central or local.", transform: Self.privacyMode) var privacy = PrivacyMode.central
     @Option(help: "Virtual clients; default 6000, or one per file or role with --text.") var clients: Int?
     @Option(help: "Rounds.") var rounds: Int?
     @Option(help: "Seed of data and model.") var seed: UInt64 = 1
@@ -26,10 +26,14 @@ struct DemoCommand: AsyncParsableCommand {
     @Flag(help: "Keep the server running at the end.") var keep = false
     @Flag(help: "Print one JSON line at the end.") var json = false
 
-    func validate() throws {
-        guard ["none", "central", "local"].contains(privacy) else {
-            throw ValidationError("--privacy is none, central or local, not \(privacy)")
+    private static func privacyMode(_ text: String) throws -> PrivacyMode {
+        guard let mode = PrivacyMode(rawValue: text) else {
+            throw ValidationError("--privacy is none, central or local, not \(text)")
         }
+        return mode
+    }
+
+    func validate() throws {
         guard clients ?? 1 >= 1, rounds ?? 1 >= 1, (1...64).contains(fleetProcesses) else {
             throw ValidationError("--clients, --rounds and --fleet-processes must be 1 or more (64 processes at most)")
         }
@@ -75,7 +79,7 @@ struct DemoCommand: AsyncParsableCommand {
         access.server = url
         access.token = try String(contentsOfFile: directory + "/server/admin-token", encoding: .utf8)
         access.json = true
-        let budget = privacy == "none" ? nil : BudgetSpecification(epsilon: 8, delta: 1e-5)
+        let budget = privacy == .none ? nil : BudgetSpecification(epsilon: 8, delta: 1e-5)
         _ = try await access.call(
             "POST",
             "/v1/populations",
@@ -131,7 +135,7 @@ struct DemoCommand: AsyncParsableCommand {
         var shown = 0
         while true {
             let view = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
-            if view.state == "failed" { throw Failure("the run failed: \(view.reason ?? "unknown")") }
+            if view.state == .failed { throw Failure("the run failed: \(view.reason ?? "unknown")") }
             if view.committedRounds > shown {
                 shown = view.committedRounds
                 let metrics = try data.evaluation.evaluate(model: try await model(run, version: shown, access))
@@ -151,16 +155,16 @@ struct DemoCommand: AsyncParsableCommand {
                         metrics.loss,
                         round.epsilon.map { String(format: "epsilon %.2f of 8", $0) } ?? "no privacy budget",
                         round.accepted,
-                        Double(round.bytesUp) / 1e6,
+                        Double(round.bytesUp ?? 0) / 1e6,
                         left
                     )
                 )
             }
-            if view.state == "completed" { break }
+            if view.state == .completed { break }
             do { try processes.checkRunning() } catch {
                 // The run may have ended since it was read, and the fleets with it.
                 let now = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
-                guard now.state == "completed" else { throw error }
+                guard now.state == .completed else { throw error }
             }
             try await Task.sleep(for: .milliseconds(200))
         }
@@ -177,14 +181,14 @@ struct DemoCommand: AsyncParsableCommand {
             accuracyAfter: try data.evaluation.evaluate(model: final).accuracy,
             baselineAccuracy: data.baseline,
             epsilon: .init(value: rounds.last?.epsilon),
-            delta: .init(value: privacy == "none" ? nil : 1e-5),
+            delta: .init(value: privacy == .none ? nil : 1e-5),
             rounds: shown,
             clients: data.clientCount,
             seconds: (ContinuousClock.now - began).seconds,
-            bytesUp: rounds.reduce(0) { $0 + $1.bytesUp },
+            bytesUp: rounds.reduce(0) { $0 + ($1.bytesUp ?? 0) },
             bytesDown: fleets.bytesDown,
             modelPath: path,
-            modelSha256: rounds.last(where: { $0.state == "committed" })?.modelSha256 ?? "",
+            modelSha256: rounds.last(where: { $0.state == .committed })?.modelSha256 ?? "",
             serverUrl: try ServerAccess.url(access.server)
         )
         return DemoResult(summary: summary, run: run, suggestions: try plan.suggestions(final))
@@ -221,7 +225,7 @@ struct DemoCommand: AsyncParsableCommand {
         )
         if let epsilon = summary.epsilon.value {
             let meaning =
-                privacy == "central" ? "client-level, trusted server, zero_out" : "each report, local, replace_one"
+                privacy == .central ? "client-level, trusted server, zero_out" : "each report, local, replace_one"
             say(String(format: "privacy: (epsilon %.3f, delta 1e-5), %@", epsilon, meaning))
         }
         if text == nil { say("the messages were synthetic: made by a seeded generator, nobody wrote them") }
@@ -239,12 +243,12 @@ struct DemoCommand: AsyncParsableCommand {
             }
             say("and stop it with: kill $(cat \(directory)/server/pid)")
         }
-        if json { print(String(decoding: try WireCoding.encode(summary), as: UTF8.self)) }
+        if json { Terminal.document(String(decoding: try WireCoding.encode(summary), as: UTF8.self)) }
     }
 
     private func say(_ line: String) {
         // With --json, standard output holds the one line that programs read.
-        if json { FileHandle.standardError.write(Data((line + "\n").utf8)) } else { print(line) }
+        if json { printError(line) } else { print(line) }
         fflush(nil)
     }
 }

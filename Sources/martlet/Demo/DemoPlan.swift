@@ -1,6 +1,7 @@
 import Foundation
 import LocalTraining
 import Tensors
+import WireFormat
 
 /// The demo's run: settings that were found by experiment (README says which were tried).
 struct DemoPlan {
@@ -8,7 +9,7 @@ struct DemoPlan {
     let goal: Int
     let runFile: String
 
-    init(data: DemoData, privacy: String, rounds: Int?, seed: UInt64) {
+    init(data: DemoData, privacy: PrivacyMode, rounds: Int?, seed: UInt64) {
         // Each client takes part at most twice, and once in a round; 8% of the participations are spare, so that the
         // last rounds fill.
         let participations = 2
@@ -19,9 +20,9 @@ struct DemoPlan {
         let terms: String
         switch privacy {
         // z = 0.86 twice is one release at 0.608: epsilon 7.9 at delta 1e-5, the sampler's share included.
-        case "central": terms = "{mode: central, clipping: {norm: 1.0}, noise_multiplier: 0.86}"
-        case "local": terms = "{mode: local, clipping: {norm: 1.0}, noise_multiplier: 0.86}"
-        default: terms = "{mode: none}"
+        case .central: terms = "{mode: central, clipping: {norm: 1.0}, noise_multiplier: 0.86}"
+        case .local: terms = "{mode: local, clipping: {norm: 1.0}, noise_multiplier: 0.86}"
+        case .none: terms = "{mode: none}"
         }
         runFile = """
             name: demo
@@ -41,10 +42,10 @@ struct DemoPlan {
     }
 
     /// Says so where the noise of a round is longer than any mean update can be: such a run cannot learn.
-    func warning(privacy: String) -> String? {
-        guard privacy != "none" else { return nil }
+    func warning(privacy: PrivacyMode) -> String? {
+        guard privacy != .none else { return nil }
         let dimension = Double(DemoData.configuration.layout.parameterCount)
-        let perRound = privacy == "central" ? 0.86 / Double(goal) : 2 * 0.86 / Double(goal).squareRoot()
+        let perRound = privacy == .central ? 0.86 / Double(goal) : 2 * 0.86 / Double(goal).squareRoot()
         let ratio = perRound * dimension.squareRoot()
         guard ratio > 1 else { return nil }
         return String(

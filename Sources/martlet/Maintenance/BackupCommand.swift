@@ -12,6 +12,8 @@ struct BackupCommand: ParsableCommand {
         discussion: """
             The database is copied by SQLite's online backup; model files and the updates of open rounds are linked where
             target and source are one file system, and copied elsewhere. The target appears whole or not at all.
+            Updates of private runs are left out: they are not noised yet, and a backup would keep them after their round. A
+            server that is restored in the middle of a private round abandons its attempt, and the charge stays.
             Tokens are in it as hashes only; keep it as safe as the data directory all the same.
             """
     )
@@ -51,11 +53,11 @@ struct BackupCommand: ParsableCommand {
         for _ in 0..<10 {
             try? FileManager.default.removeItem(atPath: partial + "/martlet.sqlite")
             try? FileManager.default.removeItem(atPath: partial + "/spool")
-            try linkSpool(source.path, to: partial)
             let live = try SQLiteInspection(path: source.database)
+            // Before and after: a round may commit in between.
+            if let before = try live.state() { linkSpool(source.path, to: partial, of: before) }
             try live.backUp(to: partial + "/martlet.sqlite")
             try live.close()
-            try linkSpool(source.path, to: partial)
             let copied = try SQLiteInspection(path: partial + "/martlet.sqlite")
             guard let state = try copied.state() else {
                 throw ValidationError(
@@ -63,13 +65,14 @@ struct BackupCommand: ParsableCommand {
                 )
             }
             try copied.close()
+            linkSpool(source.path, to: partial, of: state)
             // What the optimiser remembers and the control variate belong to a version: without them no next round.
             let blobs = state.modelVersions.flatMap { [$0.sha256, $0.optimizerSha256, $0.controlSha256] }
             for sha256 in Set(blobs.compactMap { $0 }) {
                 let name = "/blobs/" + sha256.prefix(2) + "/" + sha256
                 try DataDirectory.place(files.path(sha256: sha256), at: partial + name)
             }
-            let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: partial))
+            let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: partial), isBackup: true)
             guard check.lostUpdates().isEmpty else { continue }
             let spooled = (try? FileManager.default.contentsOfDirectory(atPath: partial + "/spool")) ?? []
             let manifest = BackupManifest(
@@ -85,9 +88,8 @@ struct BackupCommand: ParsableCommand {
         throw ValidationError("rounds commit faster than they can be copied: pause the runs for a moment")
     }
 
-    private func linkSpool(_ source: String, to partial: String) throws {
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: source + "/spool")) ?? []
-        where name.hasSuffix(".update") || name.hasSuffix(".result") {
+    private func linkSpool(_ source: String, to partial: String, of state: StoredState) {
+        for name in DataDirectoryCheck(state: state, blobs: BlobStore(existing: source)).spoolNamesForBackup() {
             // It may be gone by now: its round has committed.
             try? DataDirectory.place(source + "/spool/" + name, at: partial + "/spool/" + name)
         }

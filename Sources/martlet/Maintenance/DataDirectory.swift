@@ -4,6 +4,10 @@ import Foundation
 import SQLiteStorage
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// A data directory as the maintenance commands see it.
 struct DataDirectory {
     let path: String
@@ -19,6 +23,45 @@ struct DataDirectory {
 
     var database: String { path + "/martlet.sqlite" }
 
+    /// Where the database is gone, or empty, while other files of a server are there; `nil` where it is not.
+    var missingDatabase: Finding? {
+        var status = stat()
+        if stat(database, &status) == 0 {
+            if status.st_size > 0 { return nil }
+        } else if errno != ENOENT {
+            return nil
+        }
+        let manager = FileManager.default
+        let blobs = (try? manager.subpathsOfDirectory(atPath: path + "/blobs"))?.filter { $0.utf8.count > 64 } ?? []
+        let updates =
+            (try? manager.contentsOfDirectory(atPath: path + "/spool"))?.filter { $0.hasSuffix(".update") } ?? []
+        var others = ["ledger.head", "admin-token"].filter { manager.fileExists(atPath: path + "/" + $0) }
+        if let ledgerHead, !isOwn(ledgerHead), manager.fileExists(atPath: ledgerHead) {
+            others.append("the ledger's second record \(ledgerHead)")
+        }
+        guard !blobs.isEmpty || !updates.isEmpty || !others.isEmpty else { return nil }
+        let found =
+            [
+                blobs.isEmpty ? nil : "\(blobs.count) model files",
+                updates.isEmpty ? nil : "\(updates.count) accepted updates",
+            ].compactMap { $0 } + others
+        return Finding(
+            .error,
+            "database_missing",
+            "martlet.sqlite is gone, but there are \(found.joined(separator: ", ")) of it",
+            remedy:
+                "mount or put back what holds martlet.sqlite (with its -wal), or restore the last backup (martlet restore)"
+        )
+    }
+
+    /// Where a server of this directory keeps the ledger's second record.
+    var ledgerHeadPath: String { ledgerHead ?? path + "/ledger.head" }
+
+    private func isOwn(_ ledgerHead: String) -> Bool {
+        URL(fileURLWithPath: ledgerHead).standardizedFileURL.path
+            == URL(fileURLWithPath: path + "/ledger.head").standardizedFileURL.path
+    }
+
     /// Refuses a directory that holds no database.
     func requireDatabase() throws {
         guard FileManager.default.fileExists(atPath: database) else {
@@ -27,16 +70,17 @@ struct DataDirectory {
     }
 
     /// Everything that a start checks.
-    func findings(isDeep: Bool) -> [Finding] {
+    func findings(isDeep: Bool, modelByteLimit: Int? = nil) -> [Finding] {
+        if let missing = missingDatabase { return [missing] }
         do {
             let inspection = try SQLiteInspection(path: database)
             var findings = try inspection.findings()
-            if let state = try inspection.state(), !findings.contains(where: { $0.severity == "error" }) {
+            if let state = try inspection.state(), !findings.contains(where: { $0.severity == .error }) {
                 let manifest = manifest
                 if let manifest, manifest.ledgerHead != state.ledger.last?.rowHash ?? "" {
                     findings.append(
                         Finding(
-                            "error",
+                            .error,
                             "manifest_differs",
                             "the ledger in the database is not the one that manifest.json names",
                             remedy: "use another backup: files of two were mixed"
@@ -46,20 +90,32 @@ struct DataDirectory {
                 findings += DataDirectoryCheck(
                     state: state,
                     blobs: BlobStore(existing: path),
-                    ledgerHeadPath: manifest == nil ? ledgerHead ?? path + "/ledger.head" : nil
+                    ledgerHeadPath: manifest == nil ? ledgerHeadPath : nil,
+                    // The server that starts on what was restored knows what is missing, and abandons its attempt.
+                    isBackup: manifest != nil || FileManager.default.fileExists(atPath: path + "/restored.json")
                 ).findings(isDeep: isDeep)
+                if let modelByteLimit {
+                    let blobs = BlobStore(existing: path)
+                    findings += SettingsCheck.findings(state, blobs: blobs, modelByteLimit: modelByteLimit)
+                }
             }
             try inspection.close()
             return findings.sorted { Finding.order($0) < Finding.order($1) }
         } catch {
-            return [
-                Finding(
-                    "error",
-                    "database_unreadable",
-                    "the database cannot be read: \(error)",
-                    remedy: "check the file's owner and the disk; restore the last backup: martlet restore"
-                )
-            ]
+            let failure = error as? StoreFailure
+            let remedy = "check the file's owner and the disk; restore the last backup: martlet restore"
+            if failure?.cause == .damaged {
+                return [
+                    Finding(
+                        .error,
+                        "database_damaged",
+                        "the database is damaged: \(failure?.detail ?? "")",
+                        remedy: "restore the last backup: martlet restore"
+                    )
+                ]
+            }
+            let reason = failure.map { $0.cause == .other ? $0.detail : $0.storage.sentence } ?? "\(error)"
+            return [Finding(.error, "database_unreadable", "the database cannot be read: \(reason)", remedy: remedy)]
         }
     }
 

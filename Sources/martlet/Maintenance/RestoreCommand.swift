@@ -45,10 +45,10 @@ struct RestoreCommand: ParsableCommand {
         guard present.allSatisfy({ Self.expected.contains($0) }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
         }
-        let errors = backup.findings(isDeep: true).filter { $0.severity == "error" }
+        let errors = backup.findings(isDeep: true).filter { $0.severity == .error }
         guard errors.isEmpty else {
             for finding in errors { print("error  \(finding.message)") }
-            guard !errors.contains(where: { $0.code == "schema_too_new" }) else {
+            guard !errors.contains(where: { $0.code == Finding.schemaTooNew }) else {
                 throw ValidationError(
                     "this version cannot read the backup; restore it with the version that made it. Nothing was written"
                 )
@@ -105,6 +105,11 @@ struct RestoreCommand: ParsableCommand {
                 + "(PATCH /v1/populations/{population}/budget). With the lost directory's ledger.head: --ledger-head"
         }
         try head.write(path: partial + "/ledger.head")
+        guard !head.isBehind(ledger) else {
+            return
+                "the second record is older than the backup, and does not say whether privacy was spent after that: private rounds "
+                + "wait for POST /v1/ledger/acknowledgement with a reason"
+        }
         return head.contradiction(of: ledger).map { reason in
             "\(reason). Private rounds wait for POST /v1/ledger/acknowledgement with a reason, which charges what was lost again"
         } ?? "its privacy ledger is complete: the second record agrees"

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import StrictJSON
 
 struct CleanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -13,7 +14,7 @@ struct CleanCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "TXT (a record a line), JSONL or CSV.") var input: String
+    @Argument(help: "Text (a record a line), JSON records, or a table.") var input: String
     @Option(help: "The JSON field or CSV column with the text.") var field = "text"
     @Option(
         name: .shortAndLong,
@@ -41,9 +42,7 @@ struct CleanCommand: ParsableCommand {
         let (data, report) = try rules.apply(to: .texts(records))
         if let output, case .texts(let clean) = data { try write(clean, to: output) }
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(report), as: UTF8.self))
+            Terminal.document(try JSONValue(encoding: report).text)
         } else {
             print("\(report.recordsRead) records read, \(report.records) left with \(report.characters) characters")
             for rule in CleaningRule.allCases {
@@ -58,9 +57,9 @@ struct CleanCommand: ParsableCommand {
     }
 
     private func write(_ records: [String], to path: String) throws {
-        let lines = try records.map { record in
+        let lines = records.map { record in
             guard path.hasSuffix(".jsonl") else { return record.replacing("\n", with: " ") }
-            return String(decoding: try JSONSerialization.data(withJSONObject: [field: record]), as: UTF8.self)
+            return JSONText.object([(field, JSONText.quoted(record))])
         }
         let text = lines.isEmpty ? "" : lines.joined(separator: "\n") + "\n"
         do {

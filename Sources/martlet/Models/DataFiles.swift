@@ -1,57 +1,39 @@
 import Foundation
 import LocalTraining
 
-/// Reads a device's data: text, JSON lines, or a table.
+/// Reads a device's data: text, JSON records, or a table.
 enum DataFiles {
-    /// Records of a text file (one a line), a JSONL file's field, or a CSV file's column.
+    /// Records of a text file (one a line), a JSON field, or a table's column.
     ///
     /// Bytes that are no UTF-8 become U+FFFD, which cleaning counts; a broken line of JSON or a missing column is an error
     /// that names it.
     static func texts(at path: String, field: String) throws -> [String] {
-        let bytes = try read(path)
-        if path.hasSuffix(".csv") {
-            let table = try Failure.explaining(path) { try Table(csv: String(decoding: bytes, as: UTF8.self)) }
-            guard let column = table.header.firstIndex(of: field) else {
-                throw Failure("\(path) has no column '\(field)'; it has \(table.header.joined(separator: ", "))")
-            }
-            return table.rows.map { $0[column] }.filter { !$0.isEmpty }
-        }
-        // Empty ones too: an error names the line as an editor counts it.
-        let lines = bytes.split(separator: 0x0A, omittingEmptySubsequences: false)
-        guard path.hasSuffix(".jsonl") || path.hasSuffix(".ndjson") else {
-            return lines.map { String(decoding: $0, as: UTF8.self) }
-                .map { $0.hasSuffix("\r") ? String($0.dropLast()) : $0 }
-                .filter { !$0.allSatisfy(\.isWhitespace) }
-        }
-        return try lines.enumerated().compactMap { number, line in
-            if line.allSatisfy({ $0 == 0x20 || $0 == 0x0D || $0 == 0x09 }) { return nil }
-            // JSON must be UTF-8; what is not is replaced first, so that one bad byte costs a character, not the file.
-            let text = String(decoding: line, as: UTF8.self)
-            guard let object = try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any] else {
-                throw Failure("\(path), line \(number + 1): not a JSON object")
-            }
-            guard let value = object[field] as? String else {
-                throw Failure("\(path), line \(number + 1): no text in field '\(field)'")
-            }
-            return value
-        }
+        let data = try read(path)
+        return try explaining(path) { try DataFile(data, name: path).texts(field: field) }
     }
 
-    /// What a client trains on: a table for `.csv` without a text field, else texts.
+    /// What a client trains on: a table where the file holds one and no text field is named, else texts.
     static func data(at path: String, field: String?, filters: [String]) throws -> LocalData {
-        guard path.hasSuffix(".csv"), field == nil else {
-            return .texts(try texts(at: path, field: field ?? "text"))
+        let bytes = try read(path)
+        let data = try explaining(path) { try DataFile(bytes, name: path).localData(field: field) }
+        guard !filters.isEmpty else { return data }
+        guard case .table(var table) = data else {
+            throw Failure("--where chooses rows of a table, and \(path) is none")
         }
-        return try Failure.explaining(path) {
-            var table = try Table(csv: String(decoding: try read(path), as: UTF8.self))
-            for filter in filters {
-                let parts = filter.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
-                    String.init
-                )
-                guard parts.count == 2 else { throw Failure("--where must be COLUMN=VALUE, not '\(filter)'") }
-                table = try table.filtered(column: parts[0], equals: parts[1])
-            }
-            return .table(table)
+        for filter in filters {
+            let parts = filter.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard parts.count == 2 else { throw Failure("--where must be COLUMN=VALUE, not '\(filter)'") }
+            table = try explaining(path) { try table.filtered(column: parts[0], equals: parts[1]) }
+        }
+        return .table(table)
+    }
+
+    /// An error names the file, and the line as editors take it: `in.jsonl, line 3: …`.
+    private static func explaining<Result>(_ path: String, _ body: () throws -> Result) throws -> Result {
+        do { return try body() } catch let error as LocalTrainingError {
+            let reason = error.ownerSentence
+            let separator = ["line ", "record ", "row "].contains(where: reason.hasPrefix) ? ", " : ": "
+            throw Failure(path + separator + reason)
         }
     }
 

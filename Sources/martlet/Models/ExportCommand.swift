@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 import WireFormat
 
@@ -61,7 +62,7 @@ struct ExportCommand: AsyncParsableCommand {
         let weights = try await tensors("/v1/runs/\(escaped(run))/models/\(escaped(version))")
         var base: ParameterVector?
         if let reference = view.specification.model.base {
-            base = try await tensors("/v1/runs/\(reference.run)/models/\(reference.version ?? 0)")
+            base = try await tensors("/v1/runs/\(escaped(reference.run))/models/\(reference.version ?? 0)")
         }
         return ModelDirectory(description: description, model: weights, base: base)
     }
@@ -90,6 +91,7 @@ struct ExportCommand: AsyncParsableCommand {
         let after = try trainer.evaluate(model: written.model, base: written.base).accuracy
         let line = String(format: "top-1 %.2f %% in 32 bits, %.2f %% in 8 bits", 100 * before, 100 * after)
         guard after >= before - 0.002 else { throw Failure(line + ": more than 0.2 points are lost") }
-        print(access.json ? "{\"before\":\(before),\"after\":\(after)}" : line)
+        let fields = [("before", JSONText.number(before)), ("after", JSONText.number(after))]
+        print(access.json ? JSONText.object(fields) : line)
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 
 /// Opens a model for commands that use one on this machine.
@@ -21,10 +22,10 @@ struct ModelOptions: ParsableArguments {
             guard let sizes = CIFGLSTMConfiguration(layout: vector.layout) else {
                 throw Failure("\(model) is not a CIFG-LSTM; give the directory with its config.json")
             }
-            let config: [String: Any] = [
-                "embedding_dim": sizes.embeddingDimension, "hidden_dim": sizes.hiddenDimension, "alphabet": alphabet,
-            ]
-            let json = String(decoding: try JSONSerialization.data(withJSONObject: config), as: UTF8.self)
+            let json = JSONText.object([
+                ("embedding_dim", String(sizes.embeddingDimension)), ("hidden_dim", String(sizes.hiddenDimension)),
+                ("alphabet", JSONText.quoted(alphabet)),
+            ])
             let description = ModelDescription(architecture: "cifg-lstm", config: json)
             guard try ModelArchitectures.make(description).layout == vector.layout else {
                 throw Failure("\(model) has \(sizes.vocabularySize) symbols, the alphabet gives another number")
@@ -54,20 +55,7 @@ extension Failure {
         } catch let error as TokenizerError {
             throw Failure("\(subject): \(error.description)")
         } catch let error as LocalTrainingError {
-            throw Failure("\(subject): \(error.sentence)")
-        }
-    }
-}
-
-extension LocalTrainingError {
-    /// For people.
-    var sentence: String {
-        switch self {
-        case .numeric: "the loss is no longer finite; a smaller learning rate helps"
-        case .noData: "there is too little data"
-        case .modelMismatch(let reason), .unusableData(let reason): reason
-        case .cancelled: "nobody waits for the result any more"
-        case .unsupported(let operation): "this trainer has no operation '\(operation)'"
+            throw Failure("\(subject): \(error.ownerSentence)")
         }
     }
 }

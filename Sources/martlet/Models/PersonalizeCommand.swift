@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 
 struct PersonalizeCommand: ParsableCommand {
@@ -17,20 +18,23 @@ struct PersonalizeCommand: ParsableCommand {
     @Option(help: "Your text: TXT, JSONL or CSV.") var data: String
     @Option(help: "The field or column with the text.") var field = "text"
     @Option(help: "The directory to write.") var output: String
-    @Option(help: "What is trained: all, or output-bias.") var scope = "all"
+    @Option(help: "What is trained: all, or output-bias.") var scope = Personalizer.Scope.all.rawValue
     @Option(help: "Optimiser steps, at most.") var steps = 100
     @Option(help: "The step size.") var learningRate = 0.5
     @Flag(help: "Print JSON.") var json = false
 
     func validate() throws {
-        guard Personalizer.Scope(rawValue: scope) != nil else {
+        guard wantedScope != nil else {
             throw ValidationError(
                 "--scope is one of \(Personalizer.Scope.allCases.map(\.rawValue).joined(separator: ", "))"
             )
         }
     }
 
+    private var wantedScope: Personalizer.Scope? { Personalizer.Scope(rawValue: scope) }
+
     func run() throws {
+        guard let wantedScope else { preconditionFailure("validate() refuses other words") }
         let directory = try options.open()
         let language = try options.language(directory)
         let texts = TextCleaner().clean(try DataFiles.texts(at: data, field: field)).records
@@ -39,7 +43,7 @@ struct PersonalizeCommand: ParsableCommand {
             let outcome = try personalizer.personalize(
                 directory.model,
                 texts: texts,
-                scope: Personalizer.Scope(rawValue: scope) ?? .all,
+                scope: wantedScope,
                 instructions: TrainingInstructions(
                     learningRate: learningRate,
                     batchSize: 4,
@@ -53,13 +57,15 @@ struct PersonalizeCommand: ParsableCommand {
             var personal = directory
             personal.model = outcome.model
             try personal.write(to: output)
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys]
-            try encoder.encode(cache).write(to: URL(fileURLWithPath: output + "/personal-cache.json"), options: .atomic)
+            try JSONValue(encoding: cache).text
+                .write(toFile: output + "/personal-cache.json", atomically: true, encoding: .utf8)
             print(
                 json
-                    ? "{\"before\":\(outcome.before),\"after\":\(outcome.after),\"kept\":\(outcome.isKept),"
-                        + "\"cache_weight\":\(cache.weight),\"cache_words\":\(cache.counts.count)}"
+                    ? JSONText.object([
+                        ("before", JSONText.number(outcome.before)), ("after", JSONText.number(outcome.after)),
+                        ("kept", String(outcome.isKept)), ("cache_weight", JSONText.number(cache.weight)),
+                        ("cache_words", String(cache.counts.count)),
+                    ])
                     : String(
                         format: "top-1 on held-out text %.1f %% before, %.1f %% after local steps (%@); "
                             + "cache of %d words, weight %.2f",

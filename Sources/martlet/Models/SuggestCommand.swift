@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import StrictJSON
 
 struct SuggestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -44,14 +45,13 @@ struct SuggestCommand: ParsableCommand {
 
     private func show(_ suggestions: [Suggestion]) throws {
         guard json else {
-            print(suggestions.map(\.word).joined(separator: stdin ? "\t" : "\n"))
+            print(suggestions.map { Terminal.printable($0.word) }.joined(separator: stdin ? "\t" : "\n"))
             return
         }
-        let items = try suggestions.map { item in
-            let word = String(decoding: try JSONEncoder().encode(item.word), as: UTF8.self)
-            return "{\"word\":\(word),\"p\":\(item.probability)}"
+        let items = suggestions.map { item in
+            JSONText.object([("word", JSONText.quoted(item.word)), ("p", JSONText.number(Double(item.probability)))])
         }
-        print("[\(items.joined(separator: ","))]")
+        print(JSONText.array(items))
     }
 
     private func blockedWords() throws -> Set<String> {

@@ -40,9 +40,9 @@ struct AuditCommand: AsyncParsableCommand {
         for row in try WireCoding.decode(Page.self, from: data).items {
             let method = row.action.prefix { $0 != " " }
             let who = row.actorName.map { "\($0) (\(row.actor))" } ?? row.actor
-            print(
+            let line =
                 "\(row.at)  \(row.outcome)\(row.code.map { " " + $0 } ?? "")  \(method) \(row.target)  \(who), \(row.role), from \(row.address)"
-            )
+            print(Terminal.printable(line))
         }
     }
 }

@@ -15,7 +15,7 @@ enum OperatorSentences {
 
     /// What comes after a run was made.
     static func next(_ run: RunView) -> String {
-        run.state == "created"
+        run.state == .created
             ? "start it with: martlet run start \(run.id)" : "follow it with: martlet run watch \(run.id)"
     }
 
@@ -25,7 +25,7 @@ enum OperatorSentences {
         return [
             "\(name) (\(population.id)): epsilon \(number(budget.epsilon)) at delta \(budget.delta), "
                 + "\(number(budget.spentEpsilon)) spent, \(number(budget.remainingEpsilon)) left"
-        ]
+        ] + (budget.claim.map { ["proven: \($0.terms(epsilon: number($0.epsilon))). \($0.protection)"] } ?? [])
     }
 
     /// What a run would do and cost.
@@ -42,6 +42,7 @@ enum OperatorSentences {
         }
         guard let privacy = plan.privacy else {
             lines.append("privacy:      none")
+            lines += specification.aggregation.clientLimits.map { "one client:   \($0)" }
             return lines + plan.warnings.map { "warning:      \($0)" }
         }
         lines.append(
@@ -55,6 +56,9 @@ enum OperatorSentences {
                     + "\(privacy.roundsThatFit) of \(privacy.rounds) rounds fit"
             )
         }
+        let claim = privacy.claim
+        lines.append("proven:       \(claim.terms(epsilon: number(claim.epsilon))), of all that is released")
+        lines.append("against whom: \(privacy.claim.protection)")
         if let ratio = privacy.noiseToSignal {
             lines.append("noise:        \(number(ratio)) times the longest mean update, in a round")
         }

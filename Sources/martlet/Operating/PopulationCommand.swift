@@ -90,7 +90,7 @@ struct PopulationCommand: AsyncParsableCommand {
 
         func run() async throws {
             let data = try await access.call("GET", "/v1/populations/\(escaped(population))/ledger?format=jsonl")
-            print(String(decoding: data, as: UTF8.self), terminator: "")
+            for line in data.split(separator: 10) { try access.showDocument(Data(line)) }
         }
     }
 
@@ -131,5 +131,7 @@ struct PopulationCommand: AsyncParsableCommand {
 
 /// A path segment with everything but unreserved characters percent-encoded.
 func escaped(_ text: String) -> String {
-    text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "-._~"))) ?? text
+    // Dots alone would be taken for a step in the path; a population of that name has its id.
+    guard text != ".", text != ".." else { return text.replacing(".", with: "%2E") }
+    return text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "-._~"))) ?? text
 }

@@ -53,7 +53,7 @@ struct RunCommand: AsyncParsableCommand {
             }
             let view = try WireCoding.decode(RunView.self, from: answer)
             do {
-                let started = try await access.call("POST", "/v1/runs/\(view.id)/start", body: Data())
+                let started = try await access.call("POST", "/v1/runs/\(escaped(view.id))/start", body: Data())
                 try access.show(started, as: RunView.self) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
             } catch let failure as Failure {
                 throw Failure("\(view.id) was created, but not started: \(failure)")
@@ -112,7 +112,7 @@ struct RunCommand: AsyncParsableCommand {
             )
             for run in runs {
                 table.add(
-                    run.id,
+                    Terminal.printable(run.id),
                     terminal.state(run.state),
                     "\(run.committedRounds)/\(run.specification.rounds)",
                     run.epsilon.map { Readable.rounded($0, 3) } ?? "-",

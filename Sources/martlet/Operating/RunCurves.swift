@@ -56,19 +56,40 @@ struct RunCurves {
         return rounds.filter { ($0.number, $0.attempt) < place } + latest
     }
 
-    var committed: [RoundView] { rounds.filter { $0.state == "committed" } }
+    var committed: [RoundView] { rounds.filter { $0.state == .committed } }
 
-    /// One measurement by round, the operator's where there is one, else the clients'.
-    func curve(_ names: [String]) -> [(round: Int, value: Double)] {
-        let measured = [(0, initialMetrics)] + committed.map { ($0.number, $0.metrics) }
-        return measured.compactMap { number, metrics in
-            guard let metrics else { return nil }
-            let sources = metrics.keys.sorted { ($0 == "held-out" ? 0 : 1, $0) < ($1 == "held-out" ? 0 : 1, $1) }
-            for source in sources {
-                for name in names { if let value = metrics[source]?[name] { return (number, value) } }
+    /// Measurements of one kind by round, all from one source: what clients say of their training is another thing than what was
+    /// judged.
+    struct Curve {
+        /// Who measured: `held-out`, `federated` or `training`.
+        var source: String
+        var points: [(round: Int, value: Double)]
+
+        /// What to say behind a figure: nothing for the operator's, else who measured.
+        var note: String {
+            switch source {
+            case MetricsReport.heldOut: ""
+            case "federated": " (judged by clients)"
+            case "training": " (clients' training)"
+            default: " (\(Terminal.printable(source)))"
             }
-            return nil
         }
+    }
+
+    /// The curve of the best source that has any of these measurements, under the first of the names that it has.
+    func curve(_ names: [String]) -> Curve? {
+        let measured = [(0, initialMetrics ?? [:])] + committed.map { ($0.number, $0.metrics ?? [:]) }
+        let order = ["held-out": 0, "federated": 1, "training": 3]
+        let sources = Set(measured.flatMap { $0.1.keys }).sorted { (order[$0] ?? 2, $0) < (order[$1] ?? 2, $1) }
+        for source in sources {
+            for name in names {
+                let points = measured.compactMap { number, metrics in
+                    metrics[source]?[name].map { (round: number, value: $0) }
+                }
+                if !points.isEmpty { return Curve(source: source, points: points) }
+            }
+        }
+        return nil
     }
 
     static let accuracyNames = ["accuracy", "top1"]

@@ -22,28 +22,99 @@ extension RunCommand {
                 PopulationView.self,
                 from: await access.call("GET", "/v1/populations/\(escaped(curves.run.population))")
             )
-            let story = RunStory(curves: curves, population: population)
+            let endings = try await chargeEndings(of: curves)
+            let story = RunStory(curves: curves, population: population, chargeEndings: endings)
             if let round {
                 guard curves.rounds.contains(where: { $0.number == round }) else {
                     throw Failure("run \(run) has no round \(round) yet; it has \(curves.rounds.last?.number ?? 0)")
                 }
-                struct Change: Decodable {
-                    var attempt: Int
-                    var at: String
-                    var state: String
-                    var cause: String
-                }
-                struct Page: Decodable { var items: [Change] }
-                let data = try await access.call("GET", "/v1/runs/\(escaped(run))/rounds/\(round)/history")
-                let changes = try WireCoding.decode(Page.self, from: data).items
-                print(story.attempts(of: round).joined(separator: "\n"))
-                for change in changes {
-                    print("  \(change.at)  attempt \(change.attempt)  \(change.state): \(change.cause)")
+                let changes = try await history(of: round)
+                for line in story.attempts(of: round) + RoundChange.lines(changes, namesClients: !story.isSecret) {
+                    print(Terminal.printable(line))
                 }
                 return
             }
-            for line in story.lines { print(line) }
+            for line in story.lines { print(Terminal.printable(line)) }
         }
+
+        /// What happened in a round, to it and to each assignment.
+        private func history(of round: Int) async throws -> [RoundChange] {
+            struct Page: Decodable {
+                var items: [RoundChange]
+                var nextCursor: String?
+            }
+            var changes: [RoundChange] = []
+            var cursor: String?
+            repeat {
+                let query = "?assignments=true&limit=10000" + (cursor.map { "&cursor=" + escaped($0) } ?? "")
+                let path = "/v1/runs/\(escaped(run))/rounds/\(round)/history" + query
+                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path))
+                changes += page.items
+                cursor = page.nextCursor
+            } while cursor != nil
+            return changes
+        }
+
+        /// What became of the charges of attempts that were given up, as the ledger says.
+        private func chargeEndings(of curves: RunCurves) async throws -> [RunStory.Attempt: ChargeState] {
+            guard curves.run.specification.privacy.mode != .none,
+                curves.rounds.contains(where: { $0.state == .abandoned })
+            else { return [:] }
+            struct Row: Decodable {
+                struct Event: Decodable { var release: String? }
+                var runId: String
+                var round: Int
+                var attempt: Int
+                var state: String
+                var event: String
+            }
+            struct Page: Decodable {
+                var items: [Row]
+                var nextCursor: String?
+            }
+            var endings: [RunStory.Attempt: ChargeState] = [:]
+            var cursor: String?
+            repeat {
+                let query = "?limit=10000" + (cursor.map { "&cursor=" + escaped($0) } ?? "")
+                let path = "/v1/populations/\(escaped(curves.run.population))/ledger" + query
+                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path))
+                for row in page.items where row.runId == curves.run.id {
+                    let event = try? JSONDecoder().decode(Row.Event.self, from: Data(row.event.utf8))
+                    let isEvaluation = event?.release == PrivacyCharge.evaluationRelease
+                    endings[.init(number: row.round, attempt: row.attempt, isEvaluation: isEvaluation)] = ChargeState(
+                        rawValue: row.state
+                    )
+                }
+                cursor = page.nextCursor
+            } while cursor != nil
+            return endings
+        }
+    }
+}
+
+/// A change of a round, or of one assignment in it.
+struct RoundChange: Decodable {
+    var attempt: Int
+    var at: String
+    var state: String
+    var cause: String
+    var assignment: String?
+
+    /// The round's changes one by one, then why work of its clients came to nothing, the commonest cause first.
+    static func lines(_ changes: [RoundChange], namesClients: Bool) -> [String] {
+        var lines = changes.filter { $0.assignment == nil }.map {
+            "  \($0.at)  attempt \($0.attempt)  \($0.state): \($0.cause)"
+        }
+        guard namesClients else { return lines }
+        var counts: [String: Int] = [:]
+        for change in changes
+        where change.assignment != nil && ["rejected", "failed", "expired"].contains(change.state) {
+            counts["attempt \(change.attempt)  \(change.state): \(change.cause)", default: 0] += 1
+        }
+        for (cause, count) in counts.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
+            lines.append("  \(Readable.count(count, "client"))  \(cause)")
+        }
+        return lines
     }
 }
 
@@ -51,6 +122,18 @@ extension RunCommand {
 struct RunStory {
     let curves: RunCurves
     let population: PopulationView
+    /// The last state of each attempt's charge in the ledger.
+    let chargeEndings: [Attempt: ChargeState]
+
+    /// One attempt at a round or an evaluation.
+    struct Attempt: Hashable {
+        var number: Int
+        var attempt: Int
+        var isEvaluation: Bool
+    }
+
+    /// Whether the claim needs that nobody learns how many were drawn: what this prints is passed on.
+    var isSecret: Bool { curves.run.specification.privacy.hasSecretDraw }
 
     var lines: [String] {
         [beginning, terms] + rounds + [ending]
@@ -59,9 +142,9 @@ struct RunStory {
     private var beginning: String {
         let run = curves.run
         return
-            "\(Terminal.printable(run.name)) (\(run.id)) trains \(run.specification.model.architecture) on the clients of "
-            + "'\(Terminal.printable(population.name))'. It was created at \(run.createdAt) and is \(run.state)"
-            + (run.reason.map { " (\(Terminal.printable($0)))" } ?? "")
+            "\(run.name) (\(run.id)) trains \(run.specification.model.architecture) on the clients of "
+            + "'\(population.name)'. It was created at \(run.createdAt) and is \(run.state)"
+            + (run.reason.map { " (\($0))" } ?? "")
             + ": \(run.committedRounds) of \(Readable.count(run.specification.rounds, "round")) committed."
     }
 
@@ -69,8 +152,9 @@ struct RunStory {
         let cohort = curves.run.specification.cohort
         let privacy = curves.run.specification.privacy
         var text = "A round wants \(cohort.goal) updates and needs \(cohort.minimum)."
-        guard privacy.mode != "none" else {
-            return text + " There are no privacy terms: updates are averaged as they come."
+        guard privacy.mode != .none else {
+            let limits = curves.run.specification.aggregation.clientLimits
+            return text + " There are no privacy terms. One client \(limits.joined(separator: ", and "))."
         }
         text += " Privacy is \(privacy.mode): each update is clipped to \(privacy.clipping.norm), noise has "
         text += "\(privacy.noiseMultiplier) times that"
@@ -82,6 +166,10 @@ struct RunStory {
             text += " The population has spent epsilon \(number(budget.spentEpsilon)) of \(number(budget.epsilon)) "
             text += "at delta \(budget.delta)"
             text += budget.reservedEpsilon > 0 ? ", and \(number(budget.reservedEpsilon)) is reserved." : "."
+            if let claim = budget.claim {
+                text += " What is proven of everything that was released of it, by all its runs, and reserved: "
+                text += "\(claim.terms(epsilon: number(claim.epsilon))). \(claim.protection)"
+            }
         }
         return text
     }
@@ -94,34 +182,56 @@ struct RunStory {
 
     /// A sentence or two for each attempt at a round.
     func attempts(of number: Int) -> [String] {
-        let accuracy = Dictionary(curves.curve(RunCurves.accuracyNames).map { ($0.round, $0.value) }) { first, _ in
-            first
-        }
+        let curve = curves.curve(RunCurves.accuracyNames)
+        let accuracy = Dictionary((curve?.points ?? []).map { ($0.round, $0.value) }) { first, _ in first }
         return curves.rounds.filter { $0.number == number }.map { round in
             let name = round.attempt > 1 ? "Round \(number), attempt \(round.attempt)" : "Round \(number)"
             var text: String
             switch round.state {
-            case "committed":
-                text = "\(name) published model \(number) from \(Readable.count(round.accepted, "update")) after "
-                text += "\(Readable.seconds(round.seconds)) (\(Readable.bytes(round.bytesUp)) came in)."
+            case .committed:
+                text = "\(name) published model \(number)"
+                text += isSecret ? "" : " from \(Readable.count(round.accepted, "update"))"
+                text += " after \(Readable.seconds(round.seconds))"
+                text += round.bytesUp.map { " (\(Readable.bytes($0)) came in)." } ?? "."
+                text += held(round)
                 if let value = accuracy[number] {
-                    text += " Accuracy is \(change(from: accuracy[number - 1], to: value))."
+                    text += " Accuracy is \(change(from: accuracy[number - 1], to: value))\(curve?.note ?? "")."
                 }
                 if let epsilon = round.epsilon {
                     text += " It brought the population to epsilon \(self.number(epsilon))."
                 }
-            case "abandoned":
+            case .abandoned:
                 text = "\(name) was given up after \(Readable.seconds(round.seconds)): "
                 text += "\(round.reason ?? "no reason was recorded"). "
-                text += "\(round.accepted) of at least \(round.minimum) updates had come."
-                if curves.run.specification.privacy.mode == "central" {
-                    text += " Nothing was published, so its reservation went back to the budget."
-                }
-            default:
+                text += isSecret ? "" : "\(round.accepted) of at least \(round.minimum) updates had come."
+                text += chargeEnding(of: round)
+            case .selecting, .reporting, .aggregating:
                 text = "\(name) is \(round.state), for \(Readable.seconds(round.seconds)) now: "
-                text += "\(round.accepted) of \(round.goal) updates accepted. It waits for \(round.waitingFor)."
+                text +=
+                    isSecret
+                    ? "it lasts until its deadline, and who was drawn is secret."
+                    : "\(round.accepted) of \(round.goal) updates accepted. It waits for \(round.waitingFor)."
             }
-            return text + losses(of: round)
+            return text + (isSecret ? "" : losses(of: round))
+        }
+    }
+
+    /// What became of the charge of an attempt that was given up.
+    private func chargeEnding(of round: RoundView) -> String {
+        let attempt = Attempt(
+            number: round.number,
+            attempt: round.attempt,
+            isEvaluation: round.kind == .evaluation
+        )
+        switch chargeEndings[attempt] {
+        case .released:
+            return " Nothing was published here, so its reservation went back to the budget, or to a charge of its own "
+                + "where another server may have gone on with it."
+        case .committed:
+            return
+                " Nothing was published, but its charge stays: something that depends on data may have been released."
+        case .reserved: return " Its charge is still reserved."
+        case nil: return ""
         }
     }
 
@@ -131,6 +241,20 @@ struct RunStory {
         guard let before else { return text }
         if number(before) == text { return text + " as before" }
         return "\(text), \(value > before ? "up" : "down") from \(number(before))"
+    }
+
+    /// Whose weight or update was cut.
+    private func held(_ round: RoundView) -> String {
+        var parts: [String] = []
+        if let count = round.cappedWeights, count > 0 {
+            let cap = round.weightCap.map { " of \($0)" } ?? ""
+            parts.append("\(Readable.count(count, "client")) weighed no more than the cap\(cap)")
+        }
+        if let count = round.cappedNorms, count > 0 {
+            let bound = round.normBound.map { " of \(self.number($0))" } ?? ""
+            parts.append("\(Readable.count(count, "update")) were scaled down to the norm bound\(bound)")
+        }
+        return parts.isEmpty ? "" : " Of these, " + parts.joined(separator: "; ") + "."
     }
 
     /// Who did not deliver, and why.
@@ -147,11 +271,12 @@ struct RunStory {
 
     private var ending: String {
         switch curves.run.state {
-        case "completed": "All rounds are committed; the last model is version \(curves.run.modelVersion ?? 0)."
-        case "cancelled": "It was cancelled; models up to version \(curves.run.modelVersion ?? 0) stay."
-        case "failed":
-            "It failed and will not go on: \(Terminal.printable(curves.run.reason ?? "no reason was recorded"))."
-        default: "Now it waits for \(curves.run.waitingFor)."
+        case .completed: "All rounds are committed; the last model is version \(curves.run.modelVersion ?? 0)."
+        case .cancelled: "It was cancelled; models up to version \(curves.run.modelVersion ?? 0) stay."
+        case .failed:
+            "It failed and will not go on: \(curves.run.reason ?? "no reason was recorded")."
+        case .created, .running, .paused:
+            isSecret ? "Now it waits for its round's deadline." : "Now it waits for \(curves.run.waitingFor)."
         }
     }
 

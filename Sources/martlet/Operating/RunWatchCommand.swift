@@ -24,6 +24,7 @@ extension RunCommand {
             var screen = WatchScreen(terminal: terminal)
             defer { screen.finish() }
             var last = ""
+            var isSilent = false
             var lastAnswer: ContinuousClock.Instant?
             var known: RunCurves?
             while true {
@@ -40,11 +41,11 @@ extension RunCommand {
                     let line = "the server does not answer, for \(Int(silence)) s; trying again"
                     if terminal.isInteractive && !access.json {
                         screen.draw([line])
-                    } else if last != "silent" && !access.json {
+                    } else if !isSilent && !access.json {
                         print("the server does not answer; trying again")
                         fflush(nil)
                     }
-                    last = "silent"
+                    (last, isSilent) = ("", true)
                     try await Task.sleep(for: .seconds(1))
                     continue
                 }
@@ -57,9 +58,9 @@ extension RunCommand {
                     print(line)
                 }
                 fflush(nil)
-                last = line
-                if ["completed", "cancelled"].contains(curves.run.state) { return }
-                if curves.run.state == "failed" { throw ExitCode(2) }
+                (last, isSilent) = (line, false)
+                if curves.run.state == .completed || curves.run.state == .cancelled { return }
+                if curves.run.state == .failed { throw ExitCode(2) }
                 try await Task.sleep(for: .milliseconds(500))
             }
         }
@@ -73,19 +74,22 @@ struct WatchScreen {
 
     init(terminal: Terminal) {
         self.terminal = terminal
-        if terminal.isInteractive { print("\u{1B}[?25l", terminator: "") }
+        if terminal.isInteractive { Terminal.control("\u{1B}[?25l") }
     }
 
     /// Draws over what was drawn before.
     mutating func draw(_ lines: [String]) {
-        if drawn > 0 { print("\u{1B}[\(drawn)F", terminator: "") }
-        for line in lines { print("\u{1B}[K" + line) }
-        print("\u{1B}[J", terminator: "")
+        if drawn > 0 { Terminal.control("\u{1B}[\(drawn)F") }
+        for line in lines {
+            Terminal.control("\u{1B}[K")
+            print(line)
+        }
+        Terminal.control("\u{1B}[J")
         drawn = lines.count
     }
 
     func finish() {
-        if terminal.isInteractive { print("\u{1B}[?25h", terminator: "") }
+        if terminal.isInteractive { Terminal.control("\u{1B}[?25h") }
         fflush(nil)
     }
 
@@ -93,9 +97,11 @@ struct WatchScreen {
     static func line(_ curves: RunCurves) -> String {
         let run = curves.run
         var text = "\(run.state): \(run.committedRounds)/\(run.specification.rounds) rounds"
-        if let accuracy = curves.curve(RunCurves.accuracyNames).last { text += ", accuracy \(three(accuracy.value))" }
+        if let curve = curves.curve(RunCurves.accuracyNames), let last = curve.points.last {
+            text += ", accuracy \(three(last.value))\(curve.note)"
+        }
         if let epsilon = run.epsilon { text += ", epsilon \(Readable.rounded(epsilon, 2))" }
-        return text + "; waits for \(run.waitingFor)"
+        return Terminal.printable(text + "; waits for \(run.waitingFor)")
     }
 
     /// Title, progress, curves, the open round.
@@ -106,48 +112,58 @@ struct WatchScreen {
         let progress = "\(run.committedRounds)/\(total) rounds"
         let left = remaining(curves).map { ", about \(Readable.seconds($0)) left" } ?? ""
         var lines = [
-            "\(terminal.styled(Terminal.printable(run.name), .bold))  \(run.id)  \(terminal.state(run.state))",
+            "\(terminal.styled(Terminal.printable(run.name), .bold))  \(Terminal.printable(run.id))  \(terminal.state(run.state))",
             TextChart.bar(Double(run.committedRounds) / Double(total), width: min(40, width - 34))
                 + " \(progress)\(left)",
         ]
         for (title, names, style) in [
             ("accuracy", RunCurves.accuracyNames, Terminal.Style.green), ("loss", RunCurves.lossNames, .yellow),
         ] {
-            let curve = curves.curve(names)
-            guard let first = curve.first, let last = curve.last else { continue }
-            let line = TextChart.sparkline(curve.map(\.value), width: min(40, width - 34))
-            lines.append(
-                "\(padded(title)) \(terminal.styled(line, style)) \(three(first.value)) → \(three(last.value))"
-            )
+            guard let curve = curves.curve(names), let first = curve.points.first, let last = curve.points.last else {
+                continue
+            }
+            let line = TextChart.sparkline(curve.points.map(\.value), width: min(40, width - 34))
+            let values = "\(three(first.value)) → \(three(last.value))\(curve.note)"
+            lines.append("\(padded(title)) \(terminal.styled(line, style)) \(values)")
         }
         let costs = curves.committed.compactMap(\.epsilon)
         if let last = costs.last {
             let line = TextChart.sparkline(costs, width: min(40, width - 34))
             lines.append("\(padded("epsilon")) \(terminal.styled(line, .magenta)) \(Readable.rounded(last, 3))")
         }
-        if let round = curves.rounds.last, ["running", "paused"].contains(run.state) {
+        if let round = curves.rounds.last, run.state.isOpen {
             let attempt = round.attempt > 1 ? ", attempt \(round.attempt)" : ""
             lines.append("")
             lines.append("round \(round.number)\(attempt): \(terminal.state(round.state))")
-            lines.append(
-                TextChart.bar(Double(round.accepted) / Double(max(1, round.goal)), width: min(40, width - 34))
-                    + " \(round.accepted)/\(round.goal) updates"
-            )
-            let bad = [(round.rejected, "rejected"), (round.failed, "failed"), (round.expired, "expired")].filter {
-                $0.0 > 0
+            if round.isSecret {
+                lines.append("how many were drawn is secret")
+            } else {
+                lines += self.progress(of: round)
             }
-            if !bad.isEmpty { lines.append(bad.map { "\($0.0) \($0.1)" }.joined(separator: ", ")) }
         }
-        lines.append("waits for \(run.waitingFor)")
+        lines.append("waits for \(Terminal.printable(run.waitingFor))")
         if let reason = run.reason { lines.append("reason: \(Terminal.printable(reason))") }
         return lines.map { Terminal.columns($0) <= terminal.width ? $0 : String($0.prefix(terminal.width)) }
+    }
+
+    /// How far a round is, whose counts are no secret.
+    private func progress(of round: RoundView) -> [String] {
+        var lines = [
+            TextChart.bar(Double(round.accepted) / Double(max(1, round.goal)), width: min(40, terminal.width - 34))
+                + " \(round.accepted)/\(round.goal) updates"
+        ]
+        let bad = [(round.rejected, "rejected"), (round.failed, "failed"), (round.expired, "expired")].filter {
+            $0.0 > 0
+        }
+        if !bad.isEmpty { lines.append(bad.map { "\($0.0) \($0.1)" }.joined(separator: ", ")) }
+        return lines
     }
 
     private func padded(_ title: String) -> String { title + String(repeating: " ", count: max(0, 8 - title.count)) }
 
     /// What the rounds that are left may take, by the median of the last ten.
     private func remaining(_ curves: RunCurves) -> Double? {
-        guard curves.run.state == "running" else { return nil }
+        guard curves.run.state == .running else { return nil }
         let seconds = curves.committed.suffix(10).map(\.seconds).sorted()
         guard !seconds.isEmpty else { return nil }
         return seconds[seconds.count / 2] * Double(curves.run.specification.rounds - curves.run.committedRounds)

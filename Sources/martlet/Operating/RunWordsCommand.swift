@@ -48,7 +48,7 @@ extension RunCommand {
         private func show(_ view: VocabularyView) {
             let terminal = Terminal.standardOutput
             var table =
-                view.method == "histogram"
+                view.method == .histogram
                 ? TextTable(("WORD", .left), ("CLIENTS", .right)) : TextTable(("WORD", .left))
             for item in view.items.prefix(vocabulary == nil ? 1000 : 20) {
                 let word = Terminal.printable(item.word)
@@ -62,7 +62,8 @@ extension RunCommand {
         private func summary(_ view: VocabularyView) -> String {
             guard let minimum = view.minimumCount else {
                 let unfinished = view.unfinished.map { Terminal.printable($0) + "…" }.joined(separator: ", ")
-                return "\(view.items.count) words, each of which \(view.threshold ?? 0) voters or more hold"
+                return
+                    "\(view.items.count) words, each with a noised count of \(Readable.rounded(view.threshold ?? 0, 1)) votes or more"
                     + (unfinished.isEmpty ? "" : "; longer ones begin with \(unfinished)")
             }
             let error = view.countError ?? 0

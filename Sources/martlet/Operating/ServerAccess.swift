@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import MartletClient
+import StrictJSON
 import WireFormat
 
 /// Where the server is and who asks: flags first, then the environment.
@@ -44,10 +45,10 @@ struct ServerAccess: ParsableArguments {
         guard (200..<300).contains(response.status) else {
             let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
             var text =
-                problem.map { "\($0.title): \($0.detail) (\($0.code))" }
-                ?? "the server answered \(response.status)\(Self.note(in: response.body))"
-            for field in problem?.errors ?? [] where !field.pointer.isEmpty {
-                text += "\n  \(field.pointer): \(field.detail)"
+                problem.map { PrintableText.escaped("\($0.title): \($0.detail) (\($0.code))", limit: 4000) }
+                ?? Self.foreign(response, request.url)
+            for field in (problem?.errors ?? []).prefix(100) where !field.pointer.isEmpty {
+                text += "\n  " + PrintableText.escaped("\(field.pointer): \(field.detail)", limit: 1000)
             }
             throw Failure(
                 text,
@@ -57,6 +58,13 @@ struct ServerAccess: ParsableArguments {
             )
         }
         return response.body
+    }
+
+    /// What an answer that is no problem document is: its own words where they are a line of plain text, else what stands in between.
+    private static func foreign(_ response: TransportResponse, _ url: String) -> String {
+        let note = note(in: response.body)
+        return note.isEmpty
+            ? ClientError(answer: response, url: url).message : "the server answered \(response.status)\(note)"
     }
 
     /// What an answer that is no problem document says in a line of plain text, such as "this port speaks HTTPS".
@@ -95,21 +103,26 @@ struct ServerAccess: ParsableArguments {
     ) throws {
         // A newer server may say what this program does not know: then as it came.
         guard !json, let answer = try? WireCoding.decode(type, from: data) else { return try show(data) }
-        for line in lines(answer) { print(line) }
+        for line in lines(answer) { print(Terminal.printable(line)) }
     }
+
+    /// Prints JSON as it came.
+    ///
+    /// - Throws: ``Failure`` for an answer that is none: its lines could pass for this program's.
+    func showDocument(_ data: Data) throws {
+        guard (try? JSONValue(parsing: Array(data))) != nil else { throw Self.noDocument }
+        Terminal.document(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .newlines))
+    }
+
+    private static let noDocument = Failure(
+        "the answer is no JSON: something between this machine and the server has changed it, or it is another server"
+    )
 
     /// Prints the answer as it came, or indented.
     func show(_ data: Data) throws {
-        if json {
-            print(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .newlines))
-            return
-        }
-        let object = try JSONSerialization.jsonObject(with: data)
-        let pretty = try JSONSerialization.data(
-            withJSONObject: object,
-            options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        )
-        print(String(decoding: pretty, as: UTF8.self))
+        if json { return try showDocument(data) }
+        guard let document = try? JSONValue(parsing: Array(data)) else { throw Self.noDocument }
+        Terminal.document(document.prettyText)
     }
 }
 
@@ -123,12 +136,35 @@ struct Failure: Error, CustomStringConvertible {
     let isConnectionProblem: Bool
 
     init(_ text: String, isConnectionProblem: Bool = false, advice: String? = nil) {
-        reason = text
-        self.advice = advice
+        // Whoever's words are in it, they stay words.
+        reason = PrintableText.escapedLines(text)
+        self.advice = advice.map { PrintableText.escapedLines($0) }
         self.isConnectionProblem = isConnectionProblem
     }
 
     var description: String { advice.map { reason + "\n" + $0 } ?? reason }
 
-    init(_ error: any Error) { self.init("\(error)") }
+    init(_ error: any Error) {
+        if let error = error as? DecodingError { self.init(error) } else { self.init("\(error)") }
+    }
+
+    /// Names the place of what does not fit, and nothing of what stands there.
+    private init(_ error: DecodingError) {
+        let context: DecodingError.Context? =
+            switch error {
+            case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context): context
+            case .keyNotFound(let key, let context):
+                .init(codingPath: context.codingPath + [key], debugDescription: "")
+            @unknown default: nil
+            }
+        let path = (context?.codingPath ?? []).map { key in "/" + (key.intValue.map(String.init) ?? key.stringValue) }
+        self.init(
+            "a document does not fit"
+                + (path.isEmpty
+                    ? ": it is no JSON"
+                    : ": " + PrintableText.escaped(path.joined(), limit: 300)
+                        + " is missing, or is not what is known there"),
+            advice: "It is an answer of a server of another version, or a damaged file."
+        )
+    }
 }

@@ -17,6 +17,9 @@ struct TokenCommand: AsyncParsableCommand {
         @Option(help: "Seconds until it stops working.") var expiresIn: Double?
 
         func run() async throws {
+            guard let role = StaffRole(rawValue: role) else {
+                throw ValidationError("a role is viewer, operator or admin, not \(Terminal.printable(role))")
+            }
             let request = TokenRequest(role: role, name: name, expiresInS: expiresIn)
             try access.show(await access.call("POST", "/v1/tokens", body: WireCoding.encode(request)))
         }

@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import WireFormat
 
 /// Curves of runs by round, as an SVG file that needs nothing else: the same input gives the same bytes.
 struct CurvePlot {
@@ -14,19 +15,22 @@ struct CurvePlot {
         }
 
         init(name: String, curves: RunCurves) {
-            self.name = name
+            let judged = curves.curve(RunCurves.accuracyNames) ?? curves.curve(RunCurves.lossNames)
+            self.name = name + (judged?.note ?? "")
             let rounds = curves.committed
             func byRound(_ value: (RoundView) -> Double?) -> [(x: Double, y: Double)] {
                 rounds.compactMap { round in value(round).map { (Double(round.number), $0) } }
             }
             points = [
-                "accuracy": curves.curve(RunCurves.accuracyNames).map { (Double($0.round), $0.value) },
-                "loss": curves.curve(RunCurves.lossNames).map { (Double($0.round), $0.value) },
-                "epsilon": byRound(\.epsilon), "bytes": byRound { Double($0.bytesUp) }, "seconds": byRound(\.seconds),
+                "accuracy": (curves.curve(RunCurves.accuracyNames)?.points ?? []).map { (Double($0.round), $0.value) },
+                "loss": (curves.curve(RunCurves.lossNames)?.points ?? []).map { (Double($0.round), $0.value) },
+                "epsilon": byRound(\.epsilon), "bytes": byRound { $0.bytesUp.map(Double.init) },
+                "seconds": byRound(\.seconds),
             ]
         }
     }
 
+    private static let bytes = "bytes"
     static let panelNames = ["accuracy", "loss", "epsilon", "bytes", "seconds"]
     private static let titles = [
         "accuracy": "Accuracy", "loss": "Loss", "epsilon": "Privacy spent (ε)", "bytes": "Uploaded per round",
@@ -103,7 +107,7 @@ struct CurvePlot {
             box.from = min(box.from, point.x)
             box.to = max(box.to, point.x)
         }
-        if name != "accuracy" && name != "loss" { box.low = min(0, box.low) }
+        if !["accuracy", MetricSums.lossName].contains(name) { box.low = min(0, box.low) }
         box.widen()
         for value in Ticks.between(box.low, box.high, wanted: 5) {
             let y = box.y(value)
@@ -136,7 +140,7 @@ struct CurvePlot {
     }
 
     private func label(_ value: Double, _ name: String) -> String {
-        if name == "bytes" { return Readable.bytes(Int(max(0, min(value, 1e18)))) }
+        if name == Self.bytes { return Readable.bytes(Int(max(0, min(value, 1e18)))) }
         return Ticks.text(value)
     }
 

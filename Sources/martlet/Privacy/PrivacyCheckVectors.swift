@@ -20,7 +20,7 @@ struct PrivacyCheckVectors: ParsableCommand {
                     if outcome.status == .fail { isGood = false }
                 }
             } catch {
-                FileHandle.standardError.write(Data("Error: \(file) \(error)\n".utf8))
+                printError("Error: \(file) \(error)")
                 isGood = false
             }
         }

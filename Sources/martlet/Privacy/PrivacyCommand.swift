@@ -19,7 +19,10 @@ struct PrivacyCommand: AsyncParsableCommand {
 
         func run() throws {
             try mechanism.report(at: ["delta": delta]) { accountant in
-                ("epsilon", try accountant.epsilon(delta: delta))
+                (
+                    "epsilon",
+                    try LossAllowance.limited { () throws(PrivacyError) in try accountant.epsilon(delta: delta) }
+                )
             }
         }
     }
@@ -31,7 +34,10 @@ struct PrivacyCommand: AsyncParsableCommand {
 
         func run() throws {
             try mechanism.report(at: ["epsilon": epsilon]) { accountant in
-                ("delta", try accountant.delta(epsilon: epsilon))
+                (
+                    "delta",
+                    try LossAllowance.limited { () throws(PrivacyError) in try accountant.delta(epsilon: epsilon) }
+                )
             }
         }
     }
@@ -52,13 +58,15 @@ struct PrivacyCommand: AsyncParsableCommand {
         func run() throws {
             do {
                 let kind = try PrivacyCommand.kind(accountant, samplingRate: samplingRate)
-                let z = try NoiseCalibration.noiseMultiplier(
-                    epsilon: epsilon,
-                    delta: delta,
-                    samplingRate: samplingRate,
-                    steps: rounds,
-                    accountant: kind
-                )
+                let z = try LossAllowance.limited { () throws(PrivacyError) in
+                    try NoiseCalibration.noiseMultiplier(
+                        epsilon: epsilon,
+                        delta: delta,
+                        samplingRate: samplingRate,
+                        steps: rounds,
+                        accountant: kind
+                    )
+                }
                 // What is reported is checked by the accountant that enforces, and by the one that always can.
                 var values: [(String, Double)] = [("noise_multiplier", z)]
                 for check in kind == .rdp ? [kind] : [kind, .rdp] {
@@ -142,7 +150,7 @@ struct MechanismOptions: ParsableArguments {
                     rows.append((kind, name, value))
                 } catch let error as PrivacyError where chosen == nil && kind == .pld {
                     // The others still answer at a delta that loss distributions refuse.
-                    FileHandle.standardError.write(Data("not by pld: \(error)\n".utf8))
+                    printError("not by pld: \(error)")
                 }
             }
         } catch let error as PrivacyError {

@@ -23,9 +23,17 @@ struct PrivacyPlan: AsyncParsableCommand {
     @Option(help: "The model's parameters, for architecture external.") var parameters: Int?
     @Flag(help: "Count what the population on the server has been charged with.") var fromServer = false
 
+    func validate() throws {
+        if let parameters, !(1...1 << 40).contains(parameters) {
+            throw ValidationError("--parameters must be between 1 and \(1 << 40)")
+        }
+    }
+
     func run() async throws {
-        var specification = try DocumentFile.read(file, as: "a run file") { try RunSpecification.read($0) }
-        guard specification.privacy.mode != "none" else {
+        let specification = try DocumentFile.read(file, as: "a run file") {
+            try RunSpecification.read($0, architectures: BuiltInModels.trained)
+        }
+        guard specification.privacy.mode != .none else {
             throw Failure("\(file) has privacy.mode none: it costs nothing and promises nothing")
         }
         let count = try parameters ?? BuiltInModels.initialModel(specification.model)?.layout.parameterCount
@@ -40,20 +48,35 @@ struct PrivacyPlan: AsyncParsableCommand {
             earlier = try account?.releases() ?? []
         }
         do {
-            specification = try PrivacyCalibration.resolve(specification, parameterCount: count, delta: budgetDelta)
-            let projection = try PrivacyProjection(
-                of: specification,
-                parameterCount: count,
-                delta: budgetDelta,
-                budget: budget,
-                earlier: earlier,
-                isAdaptive: !earlier.isEmpty,
-                isFiltered: account?.wouldBeFiltered(
-                    charge: PrivacyCharge(of: specification, parameterCount: count ?? 0)
-                )
+            let allowance = account?.failureAllowance(
+                with: PrivacyCharge(of: specification, parameterCount: count ?? 0),
+                of: "",
+                delta: budgetDelta
             )
+            let charge = PrivacyCharge(of: specification, parameterCount: count ?? 0)
+            let given = specification
+            let (earlierReleases, known) = (earlier, account)
+            let (wanted, ownDelta) = (budget, budgetDelta)
+            let projection = try LossAllowance.limited { () throws(PrivacyError) in
+                let resolved = try PrivacyCalibration.resolve(
+                    given,
+                    parameterCount: count,
+                    delta: ownDelta,
+                    failureDelta: allowance
+                )
+                return try PrivacyProjection(
+                    of: resolved,
+                    parameterCount: count,
+                    delta: ownDelta,
+                    budget: wanted,
+                    earlier: earlierReleases,
+                    earlierCharges: known?.charges ?? [],
+                    isAdaptive: !earlierReleases.isEmpty,
+                    start: known?.start(with: charge)
+                )
+            }
             if access.json {
-                print(String(decoding: try WireCoding.encode(projection), as: UTF8.self))
+                Terminal.document(String(decoding: try WireCoding.encode(projection), as: UTF8.self))
             } else {
                 show(projection)
             }
@@ -64,6 +87,7 @@ struct PrivacyPlan: AsyncParsableCommand {
 
     private func show(_ plan: PrivacyProjection) {
         print("mechanism            \(plan.mode) \(plan.mechanism), noise multiplier \(plan.noiseMultiplier)")
+        if let threshold = plan.threshold { print("threshold            \(threshold) votes, by their noised count") }
         print("rounds               \(plan.rounds), one client in at most \(plan.participations)")
         print(
             "epsilon              \(plan.epsilon) at delta \(plan.delta) (\(plan.accountant)); \(plan.epsilonRdp) by rdp"
@@ -71,11 +95,19 @@ struct PrivacyPlan: AsyncParsableCommand {
         for row in plan.epsilonByRound { print("  after round \(row.round)  \(row.epsilon)") }
         if let total = plan.populationEpsilon { print("with earlier runs    \(total)") }
         if let budget = plan.budgetEpsilon {
-            print("budget               \(budget): \(plan.roundsThatFit) of \(plan.rounds) rounds fit")
+            let end = plan.endingPart.map { "; then the budget's \($0) ends" } ?? ""
+            print("budget               \(budget): \(plan.roundsThatFit) of \(plan.rounds) rounds fit\(end)")
         }
+        print("what is proven       \(plan.claim.terms()), of everything that is released of the population by then")
+        print("against whom         \(plan.claim.protection)")
         print("noise of the mean    \(plan.noiseOfMean) a parameter (standard deviation)")
         if let ratio = plan.noiseToSignal {
             print("noise to signal      \(ratio) when all updates have the clipping norm and agree")
+        }
+        if plan.mode == .central {
+            print(
+                "zeros                a device whose data give nothing sends zeros; the divisor stays cohort.goal, so each shrinks the mean by 1/goal"
+            )
         }
     }
 }

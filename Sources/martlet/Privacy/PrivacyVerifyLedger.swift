@@ -3,6 +3,8 @@ import Coordination
 import DifferentialPrivacy
 import Foundation
 import MartletClient
+import StrictJSON
+import WireFormat
 
 struct PrivacyVerifyLedger: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,22 +13,65 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
         discussion: """
             The source is a file (GET /v1/populations/NAME/ledger?format=audit, or ?format=jsonl), - for standard input, a
             server's URL with --population, or the URL of a ledger. Exit status 1 when anything does not hold.
+
+            A document that was cut at its end holds for itself. Give what devices or auditors were told before, and it has to
+            extend that:
+
+                martlet privacy verify-ledger ledger.json --head pop_x:24:5f1c… --head heads.json
+
+            Heads are in ledger-head.json of each device's state directory, in assignments and receipts (ledger_head), in GET
+            /v1/ledger, and in the last line of this command: keep that for the next time.
             """
     )
     @OptionGroup var access: ServerAccess
     @Argument(help: "A file, -, or a URL.") var source: String
     @Option(help: "With a server's URL: the population's id or name.") var population: String?
     @Option(help: "For rows that state no budget: the delta.") var delta: Double?
+    @Option(
+        name: .customLong("head"),
+        help: "A head that was seen before, POPULATION:NUMBER:HASH, or a JSON file with some; may be repeated."
+    ) var heads: [String] = []
 
     func run() async throws {
         let audit: LedgerAudit
         do {
-            audit = try LedgerAudit(await document(), delta: delta)
+            audit = try LedgerAudit(await document(), delta: delta, heads: try heads.flatMap(Self.heads))
         } catch let error as CoordinationError {
             throw Failure("\(source): \(error.message)")
         }
         if access.json { try printJSON(audit) } else { printText(audit) }
         guard audit.problems.isEmpty else { throw ExitCode(1) }
+    }
+
+    /// One head, or those of a file: a device's `ledger-head.json`, an assignment, a receipt, or any JSON with heads in it.
+    static func heads(_ text: String) throws -> [PopulationLedgerHead] {
+        if let head = PopulationLedgerHead(text: text) { return [head] }
+        guard let data = FileManager.default.contents(atPath: text) else {
+            throw ValidationError("'\(text)' is neither POPULATION:NUMBER:HASH nor a file")
+        }
+        let lines = data.split(separator: UInt8(ascii: "\n"))
+        let documents =
+            (try? JSONSerialization.jsonObject(with: data, options: [.fragmentsAllowed])).map { [$0] }
+            ?? lines.compactMap { try? JSONSerialization.jsonObject(with: Data($0), options: [.fragmentsAllowed]) }
+        let found = documents.flatMap(heads(in:))
+        guard !found.isEmpty else { throw ValidationError("\(text) holds no head") }
+        return found
+    }
+
+    private static func heads(in value: Any) -> [PopulationLedgerHead] {
+        switch value {
+        case let text as String: return PopulationLedgerHead(text: text).map { [$0] } ?? []
+        case let items as [Any]: return items.flatMap(heads(in:))
+        case let fields as [String: Any]:
+            if let population = fields["population"] as? String, let number = fields["number"] as? Int,
+                let hash = fields["hash"] as? String
+            {
+                let head = PopulationLedgerHead(population: population, number: number, hash: hash)
+                return head.isWellFormed ? [head] : []
+            }
+            return fields.values.flatMap(heads(in:))
+        default: return []
+        }
     }
 
     private func document() async throws -> Data {
@@ -59,22 +104,28 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
             )
         }
         for problem in audit.problems { print("PROBLEM  \(problem)") }
+        for sentence in audit.proven { print("proven  \(sentence)") }
+        for sentence in audit.unproven { print("NOT PROVEN  \(sentence)") }
+        if let head = audit.head { print("head  \(head.text)") }
         print(audit.problems.isEmpty ? "the ledger holds" : "the ledger does not hold")
     }
 
     private func printJSON(_ audit: LedgerAudit) throws {
-        let object: [String: Any] = [
-            "rows": audit.rowCount, "committed": audit.committed, "reserved": audit.reserved,
-            "released": audit.released, "valid": audit.problems.isEmpty, "problems": audit.problems,
-            "epsilon_spent": Dictionary(
-                uniqueKeysWithValues: audit.epsilons.map { ($0.accountant.rawValue, $0.spent) }
-            ),
-            "epsilon_with_reserved": Dictionary(
-                uniqueKeysWithValues: audit.epsilons.map { ($0.accountant.rawValue, $0.withReserved) }
-            ),
-            "budget": ["epsilon": audit.budgetEpsilon as Any, "delta": audit.budgetDelta as Any],
+        func texts(_ texts: [String]) -> JSONValue { .array(texts.map { .string($0) }) }
+        func number(_ number: Double?) -> JSONValue { number.map { JSONValue($0) } ?? .null }
+        let names = audit.epsilons.map(\.accountant.rawValue)
+        func epsilons(_ values: [Double]) -> JSONValue {
+            .object(Dictionary(uniqueKeysWithValues: zip(names, values.map { JSONValue($0) })))
+        }
+        let object: [String: JSONValue] = [
+            "rows": .integer(audit.rowCount), "committed": .integer(audit.committed),
+            "reserved": .integer(audit.reserved), "released": .integer(audit.released),
+            "valid": .boolean(audit.problems.isEmpty), "problems": texts(audit.problems),
+            "epsilon_spent": epsilons(audit.epsilons.map(\.spent)),
+            "epsilon_with_reserved": epsilons(audit.epsilons.map(\.withReserved)),
+            "head": .string(audit.head?.text ?? ""), "proven": texts(audit.proven), "not_proven": texts(audit.unproven),
+            "budget": .object(["epsilon": number(audit.budgetEpsilon), "delta": number(audit.budgetDelta)]),
         ]
-        let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys])
-        print(String(decoding: data, as: UTF8.self))
+        Terminal.document(JSONValue.object(object).text)
     }
 }

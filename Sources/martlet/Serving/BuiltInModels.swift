@@ -1,15 +1,25 @@
 import CoordinatorAPI
 import Foundation
 import LocalTraining
+import StrictJSON
 import Tensors
 import WireFormat
 
 /// Joins run specifications with the architectures of `LocalTraining`; the server's own modules link no trainer.
 enum BuiltInModels {
+    /// What a run file may name: all architectures but those that an analytics run makes, and that of uploaded weights.
+    static var trained: [String] {
+        ModelArchitectures.names.filter { AnalyticsMethod(rawValue: $0) == nil } + [RunSpecification.Model.external]
+    }
+
     /// The first version of a built-in architecture; `nil` where the weights will be uploaded.
     ///
-    /// - Throws: ``DocumentError`` pointing into `/model/config`.
+    /// - Throws: ``DocumentError`` pointing into `/model`.
     static func initialModel(_ model: RunSpecification.Model) throws -> ParameterVector? {
+        guard model.isExternal || ModelArchitectures.isBuiltIn(model.architecture) else {
+            let names = trained.joined(separator: ", ")
+            throw DocumentError("/model/architecture", "'\(model.architecture)' is not one of \(names)")
+        }
         guard let description = try description(model) else { return nil }
         do {
             let architecture = try ModelArchitectures.make(description)
@@ -35,7 +45,7 @@ enum BuiltInModels {
 
     /// A specification's model as the registry takes it.
     static func description(_ model: RunSpecification.Model) throws -> ModelDescription? {
-        guard model.architecture != "external", let config = model.config else { return nil }
+        guard !model.isExternal, let config = model.config else { return nil }
         return ModelDescription(
             architecture: model.architecture,
             config: String(decoding: try WireCoding.encode(config), as: UTF8.self)

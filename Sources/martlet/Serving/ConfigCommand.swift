@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import StrictJSON
 
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -38,11 +39,7 @@ struct ConfigCommand: ParsableCommand {
 
         private func printJSON(_ settings: Settings) throws {
             let object = settings.values.mapValues { ["value": $0.value, "source": "\($0.source)"] }
-            let data = try JSONSerialization.data(
-                withJSONObject: object,
-                options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            )
-            print(String(decoding: data, as: UTF8.self))
+            Terminal.document(try JSONValue(encoding: object).prettyText)
         }
     }
 }

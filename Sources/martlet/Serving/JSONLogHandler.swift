@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import StrictJSON
 import WireFormat
 
 /// One JSON object a line on standard error: `time`, `level`, `message`, and the metadata by its dotted keys.
@@ -13,35 +14,15 @@ struct JSONLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        var line = "{\"time\":\"\(Self.now())\",\"level\":\"\(event.level.rawValue)\",\"message\":"
-        line += Self.quoted("\(event.message)")
         let all = metadata.merging(event.metadata ?? [:]) { _, new in new }
-        for (key, value) in all.sorted(by: { $0.key < $1.key }) {
-            line += ",\(Self.quoted(key)):\(Self.quoted("\(value)"))"
-        }
-        line += "}\n"
+        var fields = [
+            ("time", JSONText.quoted(Self.now())), ("level", JSONText.quoted(event.level.rawValue)),
+            ("message", JSONText.quoted("\(event.message)")),
+        ]
+        for (key, value) in all.sorted(by: { $0.key < $1.key }) { fields.append((key, JSONText.quoted("\(value)"))) }
         // One write, so that lines of several threads do not mix.
-        let bytes = Array(line.utf8)
+        let bytes = Array((Terminal.json(JSONText.object(fields)) + "\n").utf8)
         _ = bytes.withUnsafeBytes { write(2, $0.baseAddress, $0.count) }
-    }
-
-    /// A JSON string; control characters are escaped, so that nobody can forge a line or steer the terminal that shows it.
-    static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case "\n": result += "\\n"
-            case "\r": result += "\\r"
-            case "\t": result += "\\t"
-            case _ where scalar.value < 32 || (127...159).contains(scalar.value):
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
     }
 
     private static func now() -> String { Date().wireTimestamp }

@@ -10,10 +10,18 @@ import SQLiteStorage
 import Tensors
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "serve", abstract: "Run the server.")
 
     @OptionGroup var options: ServerOptions
+    @Flag(help: "Make a new database although the directory holds files of an earlier one, which is then out of reach.")
+    var startAnew = false
+    @Flag(help: "The privacy ledger never had a second record (ledger_head): make it of what the database holds.")
+    var newLedgerHead = false
 
     func run() async throws {
         let plan: ServerPlan
@@ -25,14 +33,18 @@ struct ServeCommand: AsyncParsableCommand {
         let dataDir = plan.dataDirectory
         var logger = Logger(label: "martlet") { label -> any LogHandler in
             if plan.logsJSON { return JSONLogHandler() }
-            return StreamLogHandler.standardError(label: label)
+            return TextLogHandler(label: label)
         }
         logger.logLevel = plan.logLevel
         signal(SIGPIPE, SIG_IGN)
         // A limit on the size of files is a full disk to us, and no reason to die.
         signal(SIGXFSZ, SIG_IGN)
-        // Whoever asks for the certificate to be read again while the data is still being verified must not end the server.
-        signal(SIGHUP, SIG_IGN)
+        // Before anything is announced: whoever stops a server that has just said where it listens must not be unheard. SIGHUP while
+        // the data is still being verified ends nothing. Everything that is stored stands whenever the process ends.
+        Signals.install { [logger] in
+            logger.notice("Stopping: the start was not over yet")
+            _exit(0)
+        }
         do {
             try FileManager.default.createDirectory(
                 atPath: dataDir,
@@ -49,6 +61,8 @@ struct ServeCommand: AsyncParsableCommand {
         }
         let lock = try DirectoryLock(directory: dataDir)
         defer { lock.release() }
+        let ledgerHead = plan.coordination.ledgerHeadPath
+        try Self.requireDatabase(DataDirectory(path: dataDir, ledgerHead: ledgerHead), startAnew: startAnew)
         // Who waits for the server must not find where an earlier one was.
         try? FileManager.default.removeItem(atPath: dataDir + "/address")
         let gate = RecoveryGate()
@@ -78,7 +92,7 @@ struct ServeCommand: AsyncParsableCommand {
         let actualPort = try await server.start()
         let coordinator = try await recover(plan, metrics, logger)
         do { try await prepareTokens(coordinator, plan, logger) } catch let error as CoordinationError {
-            throw ValidationError(error.message)
+            throw Failure(error.message)
         }
         let api = CoordinatorAPI(
             coordinator: coordinator,
@@ -86,6 +100,7 @@ struct ServeCommand: AsyncParsableCommand {
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest),
             limits: plan.limits,
             makeInitialModel: { try BuiltInModels.initialModel($0) },
+            architectures: BuiltInModels.trained,
             baseLayout: { try BuiltInModels.baseLayout($0) },
             modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
         )
@@ -93,6 +108,7 @@ struct ServeCommand: AsyncParsableCommand {
         let host = plan.http.host
         let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
         try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
+        Signals.started()
         print("martlet is listening on \(url)")
         fflush(nil)
         let clock = Task { @Sendable [logger] in
@@ -129,21 +145,49 @@ struct ServeCommand: AsyncParsableCommand {
 
     /// Opens the database and verifies what it says; a server that cannot trust its data does not start.
     private func recover(_ plan: ServerPlan, _ metrics: MetricsRegistry, _ logger: Logger) async throws -> Coordinator {
+        var coordination = plan.coordination
+        coordination.mayMakeLedgerHead = newLedgerHead
+        // Four ticks a second are due.
+        coordination.awayAfterSeconds = 5
         do {
             return try await Coordinator(
-                configuration: plan.coordination,
+                configuration: coordination,
                 store: try SQLiteRunStore(path: plan.dataDirectory + "/martlet.sqlite"),
                 logger: logger,
                 metrics: metrics
             )
         } catch {
-            let reason =
-                (error as? CoordinationError)?.message ?? (error as? StoreFailure)?.explanation ?? "\(error)"
-            throw ValidationError(
-                "the data in \(plan.dataDirectory) cannot be used: \(reason)\n"
-                    + "Nothing was changed. martlet doctor --data-dir \(plan.dataDirectory) says more; "
+            let reason: String
+            if let failure = error as? StoreFailure {
+                reason = failure.explanation + (failure.cause == .other ? " (\(failure.detail))" : "")
+            } else if let failure = StorageFailure(error) {
+                reason = failure.explanation + (failure.path.isEmpty ? "" : " (\(failure.path))")
+            } else {
+                reason = (error as? CoordinationError)?.message ?? "\(error)"
+            }
+            throw Failure(
+                "the data in \(plan.dataDirectory) cannot be used: \(reason)",
+                advice: "Nothing was changed. martlet doctor --data-dir \(plan.dataDirectory) says more; "
                     + "martlet restore makes a directory of a backup."
             )
+        }
+    }
+
+    /// Refuses a directory whose database is gone while other files of it are there.
+    private static func requireDatabase(_ directory: DataDirectory, startAnew: Bool) throws {
+        guard let finding = directory.missingDatabase else { return }
+        guard startAnew else {
+            throw Failure(
+                "the data in \(directory.path) cannot be used: \(finding.message)",
+                advice: (finding.remedy ?? "") + ", or start with --start-anew to give up what it held"
+            )
+        }
+        // What they said may be needed yet, and the new server's must not be taken for them.
+        let stamp = Int(Date().timeIntervalSince1970)
+        for path in [directory.path + "/admin-token", directory.ledgerHeadPath] where access(path, F_OK) == 0 {
+            guard rename(path, "\(path).before-\(stamp)") == 0 else {
+                throw Failure("\(path) cannot be put aside: \(StorageFailure.reason(errno))")
+            }
         }
     }
 
@@ -151,64 +195,45 @@ struct ServeCommand: AsyncParsableCommand {
     private func prepareTokens(_ coordinator: Coordinator, _ plan: ServerPlan, _ logger: Logger) async throws {
         if let token = plan.adminToken {
             try await coordinator.ensureToken(token, role: .admin, name: "admin_token_file")
-        } else if let token = try await coordinator.makeFirstAdminToken() {
+        } else {
             let path = plan.dataDirectory + "/admin-token"
-            try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
-            logger.notice("The administrator's token was written", metadata: ["path": "\(path)"])
+            // Written before it counts: a token that is in no file opens nothing for anybody.
+            let isMade = try await coordinator.makeFirstAdminToken { token in
+                if access(path, F_OK) == 0 { rename(path, path + ".before-\(Int(Date().timeIntervalSince1970))") }
+                try Self.keep(token, at: path, setting: "data_dir")
+            }
+            if isMade != nil { logger.notice("The administrator's token was written", metadata: ["path": "\(path)"]) }
         }
         guard let path = plan.viewerTokenFile else { return }
         if let data = FileManager.default.contents(atPath: path) {
             let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
             guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
-                throw ValidationError(
-                    "viewer_token_file \(path) must hold one token of at least 32 printable characters"
-                )
+                throw Failure("viewer_token_file \(path) must hold one token of at least 32 printable characters")
             }
             return try await coordinator.ensureToken(text, role: .viewer, name: "viewer_token_file")
         }
+        guard access(path, F_OK) != 0 else {
+            throw Failure("viewer_token_file \(path) cannot be read: \(StorageFailure.reason(errno))")
+        }
         let token = Secrets.token()
+        try Self.keep(token, at: path, setting: "viewer_token_file")
         try await coordinator.ensureToken(token, role: .viewer, name: "viewer_token_file")
-        try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
     }
-}
 
-/// SIGTERM and SIGINT as something to wait for.
-enum Signals {
-    /// Waits for a signal.
-    ///
-    /// - Returns: Whether one came; `false` when the task was cancelled first.
-    @discardableResult
-    static func waitForStop() async -> Bool {
-        for number in [SIGTERM, SIGINT] { signal(number, SIG_IGN) }
-        let queue = DispatchQueue(label: "martlet.signals")
-        let stream = AsyncStream<Void> { continuation in
-            let sources = [SIGTERM, SIGINT].map { DispatchSource.makeSignalSource(signal: $0, queue: queue) }
-            for source in sources {
-                source.setEventHandler { continuation.yield() }
-                source.resume()
-            }
-            let kept = UncheckedBox(sources)
-            continuation.onTermination = { _ in for source in kept.value { source.cancel() } }
+    /// Writes a token to its file, with the setting's name in the error.
+    private static func keep(_ token: String, at path: String, setting: String) throws {
+        do {
+            try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
+        } catch {
+            guard let failure = StorageFailure(error) else { throw error }
+            let isParent = failure.isMissing
+            throw Failure(
+                "\(setting): \(path) cannot be made: "
+                    + (isParent ? "its directory is not there" : StorageFailure.reason(failure.code)),
+                advice: isParent
+                    ? "Make the directory, or name another file."
+                    : StorageFailure.advice(failure.code).map { "To do: \($0)." }
+            )
         }
-        for await _ in stream { return true }
-        return false
-    }
-
-    /// Every SIGHUP, until the task that waits is cancelled.
-    static func hangUps() -> AsyncStream<Void> {
-        signal(SIGHUP, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: DispatchQueue(label: "martlet.hangup"))
-        return AsyncStream { continuation in
-            source.setEventHandler { continuation.yield() }
-            source.resume()
-            let kept = UncheckedBox([source])
-            continuation.onTermination = { _ in for source in kept.value { source.cancel() } }
-        }
-    }
-
-    private struct UncheckedBox: @unchecked Sendable {
-        // SAFETY: only cancelled, once, after the stream has ended; Dispatch sources may be cancelled from any thread.
-        let value: [any DispatchSourceSignal]
-        init(_ value: [any DispatchSourceSignal]) { self.value = value }
     }
 }

@@ -58,14 +58,22 @@ struct ServerPlan: Sendable {
         http.transferTimeout = settings.duration("limits.transfer_timeout_s")
         http.idleTimeout = settings.duration("limits.idle_timeout_s")
         coordination = CoordinatorConfiguration(dataDirectory: dataDirectory)
+        let clientRate = settings.number("rate.client_per_s")
+        coordination.clientRequestsPerSecond = clientRate > 0 ? clientRate : nil
         coordination.modelByteLimit = settings.bytes("limits.model_bytes")
         coordination.uploadByteLimit = settings.bytes("limits.upload_bytes")
         if let path = settings.optional("ledger_head") { coordination.ledgerHeadPath = path }
         limits.documentBytes = settings.bytes("limits.document_bytes")
         coordination.eventListenerLimit = settings.integer("limits.event_streams")
         coordination.waiterLimit = settings.integer("limits.long_polls")
-        logLevel = Logger.Level(rawValue: settings.text("log.level")) ?? .notice
-        logsJSON = settings.text("log.format") == "json" || (settings.text("log.format") == "auto" && isatty(2) == 0)
+        coordination.openRunLimit = settings.integer("limits.open_runs")
+        logLevel = settings.word("log.level")
+        logsJSON =
+            switch settings.word("log.format", as: LogFormat.self) {
+            case .json: true
+            case .auto: isatty(2) == 0
+            case .text: false
+            }
         slowRequest = settings.duration("log.slow_request_s")
         viewerTokenFile = settings.optional("viewer_token_file")
         gracePeriod = settings.duration("shutdown_grace_s")
@@ -87,7 +95,7 @@ struct ServerPlan: Sendable {
             return nil
         }
         let authority = settings.optional("tls.client_ca")
-        var wanted = TLSConfiguration.ClientCertificates(rawValue: settings.text("tls.client_certificates")) ?? .none
+        var wanted: TLSConfiguration.ClientCertificates = settings.word("tls.client_certificates")
         if authority != nil && wanted == .none { wanted = .optional }
         let configuration = TLSConfiguration(
             certificatePath: certificate,
@@ -100,10 +108,18 @@ struct ServerPlan: Sendable {
         return configuration
     }
 
+    /// Asking for work, four files with their repeats, the ledger's links, signs of life, and an update in parts.
+    private static let leastBurst = 20.0
+
     private static func limits(_ settings: Settings, proxies: [String], _ problems: inout [String]) -> CallerLimits {
         func limiter(_ name: String) -> RateLimiter? {
             let rate = settings.number("rate.\(name)_per_s")
             guard rate > 0 else { return nil }
+            if name != "guesses", settings.number("rate.\(name)_burst") < leastBurst {
+                problems.append(
+                    "rate.\(name)_burst must be at least \(Int(leastBurst)): one client's work in one round is so many requests"
+                )
+            }
             return RateLimiter(
                 .init(perSecond: rate, burst: settings.number("rate.\(name)_burst")),
                 capacity: settings.integer("rate.table_entries")
@@ -146,4 +162,11 @@ struct ServerPlan: Sendable {
         }
         return .success(text)
     }
+}
+
+/// How the server writes its log.
+enum LogFormat: String, CaseIterable {
+    /// Text on a terminal, else JSON.
+    case auto
+    case text, json
 }

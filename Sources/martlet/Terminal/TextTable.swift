@@ -17,6 +17,8 @@ struct TextTable {
 
     /// The table with its heading; the last column is not padded.
     func lines(on terminal: Terminal) -> [String] {
+        // Before they are measured: an escaped cell is longer.
+        let rows = rows.map { $0.map(terminal.safeCell) }
         let widths = titles.indices.map { column in
             ([titles] + rows).map { Terminal.columns($0[column]) }.max() ?? 0
         }

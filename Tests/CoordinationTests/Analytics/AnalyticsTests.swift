@@ -1,3 +1,4 @@
+import Aggregation
 import Coordination
 import DifferentialPrivacy
 import Foundation
@@ -45,7 +46,7 @@ struct AnalyticsTests {
             let specification = try await coordinator.run(run).specification
             for (client, texts) in zip(clients, texts) {
                 guard let work = try await Bench.assignment(coordinator, client) else { continue }
-                #expect(work.kind == "analyze")
+                #expect(work.kind == .analyze)
                 let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
                 var told = TrainingInstructions(
                     learningRate: 1,
@@ -73,7 +74,8 @@ struct AnalyticsTests {
         }
 
         func words(minimumCount: Double? = nil) async throws -> VocabularyView {
-            try await bench.coordinator.vocabulary(run: run, version: "latest", minimumCount: minimumCount)
+            try await bench.coordinator.vocabularySource(run: run, version: "latest")
+                .vocabulary(minimumCount: minimumCount)
         }
     }
 
@@ -158,7 +160,7 @@ struct AnalyticsTests {
         let mean = all.items.filter { $0.word.hasPrefix("unclaimed") }.reduce(0) { $0 + ($1.count ?? 0) } / 500
         #expect(abs(mean) < 7 * error / 500.0.squareRoot())
         let rows = try await field.bench.coordinator.ledgerRows(population: "p")
-        #expect(rows.suffix(2).map(\.state) == ["reserved", "committed"])
+        #expect(rows.suffix(2).map(\.state) == [.reserved, .committed])
         #expect(
             abs((rows.last?.epsilonAfter ?? 0) - GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: 0.8)) < 0.01
         )
@@ -182,65 +184,99 @@ struct AnalyticsTests {
         #expect(found.items.map(\.count) == [60, 40, 0] && found.countError == 20)
     }
 
-    // MARK: - TrieHH
+    // MARK: - Votes
 
-    private static func trie(epsilon: Double, threshold: Int, rounds: Int) -> String {
+    private static func votes(
+        _ clients: Int,
+        rounds: Int,
+        privacy: String = #""noise_multiplier": 2"#,
+        extra: String = ""
+    ) -> String {
         """
-        {"population": "p", "kind": "analytics", "rounds": \(rounds),
-         "analytics": {"method": "triehh", "epsilon": \(epsilon), "threshold": \(threshold)}}
+        {"population": "p", "kind": "analytics", "rounds": \(rounds), "privacy": {\(privacy)},
+         "cohort": {"goal": \(clients), "minimum": \(clients), "over_selection": 1}, "analytics": {"method": "votes"\(extra)}}
         """
     }
 
-    @Test func frequentWordsAreFoundWithoutAList() async throws {
-        // 448 devices, of which each is drawn with probability 0.106 in a round: 48 voters.
-        let texts = [[String]](repeating: ["tea"], count: 440) + (0..<8).map { ["secret\($0)"] }
+    @Test func frequentWordsAreFoundWithoutAListAndTheChargeIsTheOneThatIsProven() async throws {
+        let texts = [[String]](repeating: ["tea"], count: 40) + (0..<4).map { ["secret\($0)"] } + [[""]]
         let field = try await Field(
-            Self.trie(epsilon: 24, threshold: 9, rounds: 8),
+            Self.votes(45, rounds: 8),
             texts: texts,
-            budget: .init(epsilon: 30, delta: 1e-4)
+            budget: .init(epsilon: 30, delta: 1e-5)
         )
+        let plan = try await field.bench.coordinator.run(field.run).specification
+        // A fifth of δ over eight rounds: 2.5e-7 is a normal's 5.03 standard deviations.
+        let threshold = try #require(plan.privacy.threshold)
+        #expect(abs(threshold - (1 + 2 * 5.026)) < 0.02 && plan.cohort.maxParticipations == 8)
         for _ in 0..<5 { try await field.round() }
         let found = try await field.words()
-        // Tea has less than 9 of Bin(440, 0.106) voters in one of four rounds with 2e-10 (Chernoff).
-        #expect(found.items == [.init(word: "tea")] && found.threshold == 9 && found.unfinished == [])
+        // Forty votes of tea are 14 standard deviations over the threshold, three below a secret's one vote is 5: 3e-6 in all.
+        #expect(found.items == [.init(word: "tea")] && found.threshold == threshold && found.unfinished == [])
         // The fifth level adds nothing, so the sixth round is neither opened nor paid for.
         let run = try await field.bench.coordinator.run(field.run)
-        #expect(run.state == "completed" && run.committedRounds == 5 && run.reason == nil)
+        #expect(run.state == .completed && run.committedRounds == 5 && run.reason == nil)
         let rows = try await field.bench.coordinator.ledgerRows(population: "p")
-        let total = try #require(rows.last?.epsilonAfter)
-        // Five rounds of epsilon 3 are never more than 15 together.
-        #expect(rows.count { $0.state == "committed" && !$0.runId.isEmpty } == 5 && total <= 15.001 && total > 5)
-        #expect(rows.last?.event.contains(#""kind":"sample_and_threshold""#) == true)
-        #expect(rows.last?.event.contains(#""threshold":9"#) == true)
+        #expect(rows.count { $0.state == .committed && !$0.runId.isEmpty } == 5)
+        #expect(rows.last?.event.contains(#""kind":"gaussian_sparse_histogram""#) == true)
+        // Five levels of sensitivity 1 at four fifths of δ.
+        let exact = GaussianAccountant.epsilon(delta: 0.8e-5, noiseMultiplier: 2 / 5.0.squareRoot())
+        let budget = try #require(try await field.bench.coordinator.population("p").budget)
+        #expect(abs(budget.spentEpsilon / exact - 1) < 1e-4 && budget.accountant == "gaussian")
+        #expect(budget.claim?.relations == [.zeroOut] && budget.claim?.assumptions == [.serverAddsNoise])
+        #expect(budget.claim?.delta == 1e-5)
         let audit = try LedgerAudit(
             try WireCoding.encode(await field.bench.coordinator.ledgerAudit(population: "p"))
         )
-        #expect(audit.problems == [])
+        #expect(audit.problems == [] && audit.judge == .gaussian)
+        // A restart finds the same totals, and what was published.
+        let again = try await field.bench.restarted()
+        #expect(try await again.population("p").budget?.spentEpsilon == budget.spentEpsilon)
     }
 
-    @Test func aWordOfFewerClientsThanTheThresholdNeverAppears() async throws {
-        // Every client votes in every round that matters here: nothing but the threshold keeps the word back.
-        for holders in [11, 12] {
-            var trie = PrefixTrie(levelCount: 4, nodeLimit: 10)
-            let directory = try TemporaryDirectory()
-            for level in 1...4 {
-                var votes: [SpooledVote] = []
-                for client in 0..<holders {
-                    var told = TrainingInstructions(
-                        learningRate: 1,
-                        batchSize: 1,
-                        epochs: 1,
-                        seed: UInt64(client),
-                        model: .init(architecture: "triehh", config: #"{"levels": 4, "prefix_limit": 10}"#)
-                    )
-                    told.context = TrainingContext(run: "r", round: level)
-                    let answer = try DeviceTrainer(texts: ["rare"]).train(model: trie.vector, instructions: told)
-                    votes.append(try SpooledVote(answer.delta, directory.path + "/\(level)-\(client)"))
-                }
-                trie = try SpooledVote.grow(trie, level: level, votes, threshold: 12)
-            }
-            #expect(trie.unfinished == (holders == 12 ? ["rare"] : []), "\(holders)")
+    /// Exact counts decide nothing: what is kept follows from noised ones and from the order of nodes.
+    @Test func aLevelKeepsTheLargestNoisedCounts() throws {
+        let trie = PrefixTrie(levelCount: 2, nodeLimit: 2)
+        let nodes = "dcba".unicodeScalars.map { PrefixTrie.Node(parent: 0, scalar: $0.value) }
+        let published = zip(nodes, [5, 9, 9, 7]).map { (node: $0, noisedCount: Int64($1)) }
+        let grown = TrieVotes.grow(trie, level: 1, by: published)
+        #expect(grown.prefixes(level: 1) == ["b", "c"])
+        // What is no child of a public prefix is left out, whatever its count.
+        let stray = PrefixTrie.Node(parent: 2, scalar: 97)
+        #expect(TrieVotes.grow(grown, level: 2, by: [(stray, 100)]).levels[1].isEmpty)
+    }
+
+    /// Every device answers; one file is one vote, and what is none counts for nothing.
+    @Test func votesAreCountedOnceEach() throws {
+        let trie = PrefixTrie(levelCount: 4, nodeLimit: 10)
+        let directory = try TemporaryDirectory()
+        var votes: [SpooledVote] = []
+        for (client, text) in ["rare", "rare", "tea", "!!!"].enumerated() {
+            var told = TrainingInstructions(
+                learningRate: 1,
+                batchSize: 1,
+                epochs: 1,
+                seed: UInt64(client),
+                model: .init(architecture: "votes", config: #"{"levels": 4, "prefix_limit": 10}"#)
+            )
+            told.context = TrainingContext(run: "r", round: 1)
+            let answer = try DeviceTrainer(texts: [text]).train(model: trie.vector, instructions: told)
+            votes.append(try SpooledVote(answer.delta, directory.path + "/\(client)"))
         }
+        let counts = try SpooledVote.count(trie, level: 1, votes)
+        #expect(counts == [.init(parent: 0, scalar: 114): 2, .init(parent: 0, scalar: 116): 1])
+    }
+
+    /// A client that is alone with its word is published as often as is charged for it, and no more often.
+    ///
+    /// 40,000 releases of 1 vote at a threshold with δ_τ = 1 %: 400 ± 20; six standard deviations are exceeded with 2e-9.
+    @Test func aSingleVoteIsPublishedAsOftenAsIsCharged() throws {
+        let threshold = try GaussianSparseHistogram.threshold(noiseMultiplier: 3, failureDelta: 0.01)
+        let histogram = try GaussianSparseHistogram(noiseMultiplier: 3, threshold: threshold)
+        let counts = [Int](repeating: 1, count: 40_000) + [Int](repeating: 0, count: 1000)
+        let published = try histogram.release(counts)
+        #expect(abs(published.count { $0 != nil } - 400) < 120 && published.suffix(1000).allSatisfy { $0 == nil })
+        #expect(published.compactMap { $0 }.allSatisfy { histogram.votes($0) >= threshold * (1 - 1e-6) })
     }
 
     @Test func whatCannotKeepItsPromiseDoesNotStart() async throws {
@@ -248,7 +284,7 @@ struct AnalyticsTests {
             _ text: String,
             clients: Int,
             epsilon: Double,
-            delta: Double = 1e-6
+            delta: Double = 1e-5
         ) async throws -> CoordinationError? {
             do {
                 let field = try await Field(
@@ -263,19 +299,99 @@ struct AnalyticsTests {
                 return error
             }
         }
-        let few = try await refusal(Self.trie(epsilon: 4, threshold: 15, rounds: 10), clients: 50, epsilon: 10)
-        #expect(few?.code == "too_few_clients" && few?.message.contains("683 clients") == true, "\(few?.message ?? "")")
-        let poor = try await refusal(Self.trie(epsilon: 18, threshold: 12, rounds: 6), clients: 50, epsilon: 3)
-        #expect(poor?.code == "budget_exhausted" && poor?.message.contains("nothing was opened") == true)
-        let low = try await refusal(Self.trie(epsilon: 18, threshold: 6, rounds: 6), clients: 50, epsilon: 20)
-        #expect(low?.code == "delta_too_large" && low?.message.contains("analytics.threshold to 11") == true)
+        let few = try await refusal(Self.votes(5, rounds: 8), clients: 9, epsilon: 30)
+        #expect(
+            few?.code == "too_few_clients" && few?.message.contains("enrol 12 or more") == true,
+            "\(few?.message ?? "")"
+        )
+        let poor = try await refusal(Self.votes(5, rounds: 8), clients: 20, epsilon: 3)
+        #expect(
+            poor?.code == "budget_exhausted" && poor?.message.contains("its epsilon ends") == true,
+            "\(poor?.message ?? "")"
+        )
+        // A threshold that somebody chose: one single vote in seven hundred would be published.
+        let low = try await refusal(
+            Self.votes(5, rounds: 8, privacy: #""noise_multiplier": 2, "threshold": 7"#),
+            clients: 20,
+            epsilon: 30
+        )
+        #expect(
+            low?.code == "budget_exhausted" && low?.message.contains("its delta ends") == true,
+            "\(low?.message ?? "")"
+        )
+        let old = try await refusal(
+            #"{"population": "p", "kind": "analytics", "analytics": {"method": "triehh", "epsilon": 4}}"#,
+            clients: 1,
+            epsilon: 30
+        )
+        #expect(old?.code == "method_withdrawn" && old?.message.contains("work together") == true)
+    }
+
+    /// Votes after training have the hundredth of δ that is set aside beside it, and a target is met with what comes after.
+    @Test func votesAfterTrainingFailLessOften() async throws {
+        let field = try await Field(
+            try Self.histogram(["a"], goal: 20, limit: 1, privacy: #"{"mode": "central", "noise_multiplier": 4}"#),
+            texts: [[String]](repeating: ["a"], count: 20),
+            budget: .init(epsilon: 30, delta: 1e-5)
+        )
+        try await field.round()
+        let coordinator = field.bench.coordinator
+        let document = try RunSpecification.read(
+            JSONValue.parse(Array(Self.votes(20, rounds: 4, privacy: #""target": {"epsilon": 4}"#).utf8))
+        )
+        let view = try await coordinator.createRun(
+            document,
+            initialModel: PrefixTrie(levelCount: 4, nodeLimit: 1000).vector
+        )
+        let privacy = view.specification.privacy
+        let histogram = try GaussianSparseHistogram(
+            noiseMultiplier: privacy.noiseMultiplier,
+            threshold: try #require(privacy.threshold)
+        )
+        #expect(histogram.failureDelta * 4 <= 1e-7 && histogram.failureDelta * 4 > 0.9e-7)
+        let alone = GaussianAccountant.epsilon(delta: 0.8e-5, noiseMultiplier: privacy.noiseMultiplier / 2)
+        #expect(alone <= 4 && alone > 3.99)
+        _ = try await coordinator.startRun(view.id)
+        let claim = try #require(try await coordinator.population("p").budget?.claim)
+        #expect(abs(claim.delta / 1.05e-5 - 1) < 1e-9 && claim.accountant == "gaussian")
+    }
+
+    /// A run of the withdrawn method that a server finds at its start ends with its reason; what it published stays.
+    @Test func aStoredRunOfTheWithdrawnMethodEndsAtStart() async throws {
+        let field = try await Field(
+            Self.votes(20, rounds: 3),
+            texts: [[String]](repeating: ["tea"], count: 20),
+            budget: .init(epsilon: 30, delta: 1e-5)
+        )
+        try await field.round()
+        let old = try WireCoding.encode(
+            RunSpecification.read(
+                JSONValue.parse(
+                    Array(
+                        #"{"population": "p", "kind": "analytics", "rounds": 3, "analytics": {"method": "triehh", "epsilon": 4}}"#
+                            .utf8
+                    )
+                )
+            )
+        )
+        let store = EditedStore(field.bench.store) { state in
+            for index in state.runs.indices { state.runs[index].specification = String(decoding: old, as: UTF8.self) }
+        }
+        let again = try await Bench.start(field.bench.directory, field.bench.clock, store)
+        let run = try await again.run(field.run)
+        #expect(run.state == .failed && run.reason == "method_withdrawn" && run.committedRounds == 1)
+        let words = try await again.vocabularySource(run: field.run, version: "latest").vocabulary(minimumCount: nil)
+        #expect(words.method == .triehh && words.threshold == 15)
+        let rows = try await again.ledgerRows(population: "p")
+        #expect(rows.suffix(2).map(\.state) == [.reserved, .released])
+        #expect(try await again.rounds(run: field.run).last?.state == .abandoned)
     }
 
     @Test func trainingRunsHaveNoWords() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(try Bench.specification())
         let error = await #expect(throws: CoordinationError.self) {
-            _ = try await bench.coordinator.vocabulary(run: run, version: "latest", minimumCount: nil)
+            _ = try await bench.coordinator.vocabularySource(run: run, version: "latest").vocabulary(minimumCount: nil)
         }
         #expect(error?.code == "not_analytics")
     }

@@ -11,7 +11,7 @@ struct SpooledVote {
         update = SpooledUpdate(path: path, weight: 1)
     }
 
-    static func grow(_ trie: PrefixTrie, level: Int, _ votes: [Self], threshold: Int) throws -> PrefixTrie {
-        try TrieVotes.grow(trie, level: level, by: votes.map(\.update), threshold: threshold)
+    static func count(_ trie: PrefixTrie, level: Int, _ votes: [Self]) throws -> [PrefixTrie.Node: Int] {
+        try TrieVotes.count(votes.map(\.update), level: level, in: trie)
     }
 }

@@ -64,9 +64,9 @@ struct AdaptivePlanTests {
     @Test func aPopulationMayBeFilteredFromItsFirstChargeOn() throws {
         let charge = PrivacyCharge(of: try Self.specification(stop: false), parameterCount: 4)
         var account = PopulationAccount()
-        let note = LedgerNote(kind: "budget", epsilon: 8, delta: 1e-5, accountant: "rdp")
+        let note = LedgerNote(kind: .budget, epsilon: 8, delta: 1e-5, accountant: .rdp)
         var row = Self.row("", round: 1, charge)
-        (row.event, row.state) = (note.canonical, "committed")
+        (row.event, row.state) = (note.canonical, .committed)
         try account.take(row)
         #expect(account.course(with: charge, of: "first").rule(of: []) == EnforcingRule(.filter))
         try account.take(Self.row("first", round: 1, charge))
@@ -108,7 +108,7 @@ struct AdaptivePlanTests {
                 clients: 16
             )
             var coordinator = bench.coordinator
-            for turn in 0..<60 where try await coordinator.run(run).state == "running" {
+            for turn in 0..<60 where try await coordinator.run(run).state == .running {
                 try await Self.turn(coordinator, clients, run)
                 if turn == 2 { coordinator = try await bench.restarted() }
                 bench.clock.advance(by: 2)
@@ -119,10 +119,10 @@ struct AdaptivePlanTests {
             let audit = try LedgerAudit(WireCoding.encode(await coordinator.ledgerAudit(population: "p")))
             #expect(audit.problems.isEmpty && audit.judge == .filter && status.accountant == "filter")
             if version > 0 {
-                #expect(view.state == "completed" && view.committedRounds >= 2 && view.bestVersion == version)
+                #expect(view.state == .completed && view.committedRounds >= 2 && view.bestVersion == version)
             } else {
                 // A second evaluation is not admitted, and training goes on as long as it is.
-                #expect(view.state == "failed" && view.reason == "budget_exhausted", "\(view.state) \(view.waitingFor)")
+                #expect(view.state == .failed && view.reason == "budget_exhausted", "\(view.state) \(view.waitingFor)")
                 #expect(view.committedRounds == 7)
                 #expect(abs(status.spentEpsilon - (try cost(rounds: 7, evaluations: 1))) < 1e-9)
             }
@@ -134,7 +134,7 @@ struct AdaptivePlanTests {
     private static func turn(_ coordinator: Coordinator, _ clients: [String], _ run: String) async throws {
         for client in clients {
             guard let work = try await Bench.assignment(coordinator, client) else { continue }
-            if work.kind == "train" {
+            if work.kind == .train {
                 _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
                 continue
             }
@@ -150,7 +150,7 @@ struct AdaptivePlanTests {
             let states = try await [
                 coordinator.rounds(run: run).last?.state, coordinator.evaluations(run: run).last?.state,
             ]
-            return !states.contains("aggregating")
+            return !states.contains(.aggregating)
         }
     }
 
@@ -161,7 +161,7 @@ struct AdaptivePlanTests {
             runId: run,
             round: round,
             attempt: 1,
-            state: "reserved",
+            state: .reserved,
             event: charge.canonical,
             epsilonAfter: 0,
             createdAt: Date(timeIntervalSince1970: 0),

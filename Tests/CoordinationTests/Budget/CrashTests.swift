@@ -64,14 +64,15 @@ struct CrashTests {
             while true {
                 do {
                     let view = try await coordinator.run(run)
-                    if view.state == "created" { _ = try await coordinator.startRun(run) }
-                    if ["completed", "failed"].contains(view.state) { break }
+                    if view.state == .created { _ = try await coordinator.startRun(run) }
+                    if [.completed, .failed].contains(view.state) { break }
                     if let work = try await Bench.assignment(coordinator, client) {
                         _ = try await Bench.submit(coordinator, client, work.id, value: 0.25)
                     }
                     try await wait(for: "the end of the aggregation") {
                         if store.isDead { return true }
-                        return try await coordinator.rounds(run: run, last: 1).last?.state != "aggregating"
+                        try await bench.passStall(coordinator, run)
+                        return try await coordinator.rounds(run: run, last: 1).last?.state != .aggregating
                     }
                 } catch let error as CoordinationError where error.code == "storage_failed" {
                     // The process is gone; its last words reached nobody.
@@ -87,7 +88,7 @@ struct CrashTests {
         #expect(try await coordinator.run(runs[0]).committedRounds == 167)
         #expect(try await coordinator.run(runs[1]).committedRounds == 167)
         let last = try await coordinator.run(runs[2])
-        #expect(last.committedRounds == 166 && last.state == "failed" && last.reason == "budget_exhausted")
+        #expect(last.committedRounds == 166 && last.state == .failed && last.reason == "budget_exhausted")
         let audit = try LedgerAudit(WireCoding.encode(await coordinator.ledgerAudit(population: "p")))
         #expect(audit.problems.isEmpty && audit.committed == 500 && audit.reserved == 0)
     }

@@ -16,7 +16,7 @@ struct LedgerTests {
     /// A run of `rounds` private rounds of two clients, played to its end.
     private func play(_ bench: Bench, _ coordinator: Coordinator, run: String, clients: [String]) async throws {
         var patience = Patience("the end of the run")
-        while try await coordinator.run(run).state == "running" {
+        while try await coordinator.run(run).state == .running {
             for client in clients {
                 guard let work = try await Bench.assignment(coordinator, client) else { continue }
                 _ = try await Bench.submit(coordinator, client, work.id, value: 0)
@@ -51,7 +51,7 @@ struct LedgerTests {
         _ = try await coordinator.changeBudget(population: "p", .init(epsilon: 6, reason: "the board agreed"))
         let again = try await bench.restarted()
         let rows = try await again.ledgerRows(population: "p")
-        #expect(rows.count == 3 && rows.allSatisfy { $0.runId.isEmpty && $0.state == "committed" })
+        #expect(rows.count == 3 && rows.allSatisfy { $0.runId.isEmpty && $0.state == .committed })
         #expect(rows[2].event.contains("the board agreed") && rows[2].event.contains(#""previousEpsilon":4"#))
         #expect(try await again.population("p").budget?.epsilon == 6)
     }
@@ -97,7 +97,7 @@ struct LedgerTests {
         var backup = StoredState()
         var spent = 0.0
         var patience = Patience("the end of the run")
-        while try await bench.coordinator.run(run).state == "running" {
+        while try await bench.coordinator.run(run).state == .running {
             for client in clients {
                 guard let work = try await Bench.assignment(bench.coordinator, client) else { continue }
                 _ = try await Bench.submit(bench.coordinator, client, work.id, value: 0)
@@ -119,12 +119,12 @@ struct LedgerTests {
         } catch let error as CoordinationError {
             #expect(error.code == "ledger_rolled_back")
         }
-        #expect(try await restored.run(second).state == "paused")
+        #expect(try await restored.run(second).state == .paused)
         #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
         let status = try #require(try await restored.population("p").budget)
         // The open round of the backup is charged beside all that was published before.
         #expect(status.spentEpsilon + status.reservedEpsilon >= spent - 1e-9)
-        #expect(try await restored.resumeRun(second).state == "running")
+        #expect(try await restored.resumeRun(second).state == .running)
         await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
     }
 
@@ -163,7 +163,7 @@ struct LedgerTests {
         let restored = try await rolledBack(bench, to: backup)
         #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
         let view = try await restored.run(run)
-        #expect(view.state == "failed" && view.reason == "noise_state_lost" && view.committedRounds == 1)
+        #expect(view.state == .failed && view.reason == "noise_state_lost" && view.committedRounds == 1)
         await #expect(throws: CoordinationError.self) { try await restored.resumeRun(run) }
         #expect(try await Bench.assignment(restored, clients[0]) == nil)
         let status = try #require(try await restored.population("p").budget)
@@ -174,11 +174,11 @@ struct LedgerTests {
 
     /// The restored server has forgotten who took part in what was lost: one client may be in both.
     @Test func whatComesBackAfterARollbackHasACapOfItsOwn() throws {
-        var charge = PrivacyCharge(mode: "central", noiseMultiplier: 1, participationCap: 1, parameterCount: 4)
+        var charge = PrivacyCharge(mode: .central, noiseMultiplier: 1, participationCap: 1, parameterCount: 4)
         func epsilon(_ round: Int) throws -> Double {
             var ledger = PrivacyLedger()
             let time = Date(timeIntervalSince1970: 1)
-            func add(_ round: Int, _ state: String) throws {
+            func add(_ round: Int, _ state: ChargeState) throws {
                 _ = try ledger.append(
                     population: "p",
                     run: "r",
@@ -191,9 +191,9 @@ struct LedgerTests {
                 )
             }
             charge.count = nil
-            for state in ["reserved", "committed"] { try add(1, state) }
+            for state in [ChargeState.reserved, .committed] { try add(1, state) }
             charge.count = round == 0 ? 3 : nil
-            for state in round == 0 ? ["committed"] : ["reserved", "committed"] { try add(round, state) }
+            for state in round == 0 ? [ChargeState.committed] : [.reserved, .committed] { try add(round, state) }
             charge.count = nil
             let releases = try ledger.releases(population: "p", run: "r", charge: charge)
             return try BudgetArithmetic.epsilon(of: releases, delta: 1e-5, accountant: .gaussian)
@@ -219,7 +219,7 @@ struct LedgerTests {
         )
         try await play(bench, bench.coordinator, run: run, clients: clients)
         let view = try await bench.coordinator.run(run)
-        #expect(view.state == "completed" && view.committedRounds == 40, "\(view)")
+        #expect(view.state == .completed && view.committedRounds == 40, "\(view)")
         let spent = try #require(try await bench.coordinator.population("p").budget?.spentEpsilon)
         // Forty releases of z = 1 to one client: at least what the exact Gaussian says.
         let exact = GaussianAccountant.epsilon(delta: 1e-5, noiseMultiplier: (1 / 40.0).squareRoot())
@@ -240,7 +240,33 @@ struct LedgerTests {
         #expect(try await restored.acknowledgeRollback(reason: "nothing was spent").alarm == nil)
         // From here on there is a record again.
         #expect(try await bench.restarted().ledgerState().alarm == nil)
-        #expect(try await restored.run(run).state == "running")
+        #expect(try await restored.run(run).state == .running)
+    }
+
+    /// A record of before the backup agrees with it and says nothing of what came after.
+    @Test func aRecordThatIsOlderThanTheRestoredBackupIsNotBelieved() async throws {
+        let bench = try await Bench(.memory)
+        let (path, note) = (bench.directory.path + "/ledger.head", bench.directory.path + "/restored.json")
+        let old = try Data(contentsOf: URL(fileURLWithPath: path))
+        _ = try await bench.startRun(
+            try Self.specification(rounds: 2, cap: 2),
+            budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
+            clients: 2
+        )
+        let rows = try await bench.coordinator.ledgerState().rows
+        try #require(rows > 1)
+        try old.write(to: URL(fileURLWithPath: path))
+        try Data("{\"ledger_rows\": \(rows)}".utf8).write(to: URL(fileURLWithPath: note))
+        let restored = try await bench.restarted()
+        #expect(try #require(await restored.ledgerState().alarm).contains("older than that"))
+        #expect(try await restored.acknowledgeRollback(reason: "nothing was spent").alarm == nil)
+        #expect(try await bench.restarted().ledgerState().alarm == nil)
+        // What is behind a ledger that has grown since is what a stop leaves.
+        try Data("{\"ledger_rows\": \(rows - 1)}".utf8).write(to: URL(fileURLWithPath: note))
+        let kept = try Data(contentsOf: URL(fileURLWithPath: path))
+        _ = try await restored.changeBudget(population: "p", .init(epsilon: 19))
+        try kept.write(to: URL(fileURLWithPath: path))
+        #expect(try await bench.restarted().ledgerState().alarm == nil)
     }
 
     @Test func deltaHasToBeLessThanTheShareOfOneClient() async throws {

@@ -21,7 +21,7 @@ struct MixedPopulationTests {
     }
 
     private static func play(_ coordinator: Coordinator, _ run: String, _ client: String) async throws {
-        for _ in 0..<20 where try await coordinator.run(run).state == "running" {
+        for _ in 0..<20 where try await coordinator.run(run).state == .running {
             if let work = try await Bench.assignment(coordinator, client) {
                 _ = try await Bench.submit(coordinator, client, work.id, value: 0)
             }
@@ -67,7 +67,7 @@ struct MixedPopulationTests {
         let spent = try BudgetArithmetic.epsilon(of: [four], delta: 1e-5, accountant: .pld)
         #expect(abs(fixedDocument.spentEpsilon - spent) < 1e-9)
         let last = try #require(try bench.store.load().ledger.last)
-        #expect(last.state == "committed" && abs(last.epsilonAfter - spent) < 1e-9)
+        #expect(last.state == .committed && abs(last.epsilonAfter - spent) < 1e-9)
         // A start finds the total that loss distributions gave, and no other.
         #expect(try await Self.start(bench) == "started")
         #expect(
@@ -109,7 +109,7 @@ struct MixedPopulationTests {
         let bench = try await Bench(.memory)
         let coordinator = bench.coordinator
         var budget = BudgetSpecification(epsilon: 4, delta: 1e-5)
-        budget.accountant = "rdp"
+        budget.accountant = .rdp
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: budget))
         let client = try #require(try await bench.enroll(1).first)
         let releases = [
@@ -156,14 +156,14 @@ struct MixedPopulationTests {
         #expect(try await bench.coordinator.population("p").budget?.roundsThatFit[second] == 3)
         try await Self.play(bench.coordinator, second, clients[0])
         let view = try await bench.coordinator.run(second)
-        #expect(view.committedRounds == 4 && view.state == "failed" && view.reason == "budget_exhausted")
+        #expect(view.committedRounds == 4 && view.state == .failed && view.reason == "budget_exhausted")
         #expect(try await Self.audit(bench.coordinator).1.problems.isEmpty)
     }
 
     /// Below 1e-13 loss distributions round too much: an audit goes without them, and says so by leaving them out.
     @Test func anAuditGoesWithoutLossDistributionsWhereTheyDoNotHold() throws {
         var ledger = PrivacyLedger()
-        func append(_ run: String, _ round: Int, _ state: String, _ event: String) throws {
+        func append(_ run: String, _ round: Int, _ state: ChargeState, _ event: String) throws {
             _ = try ledger.append(
                 population: "p",
                 run: run,
@@ -175,8 +175,8 @@ struct MixedPopulationTests {
                 at: Date(timeIntervalSince1970: 1)
             )
         }
-        let charge = PrivacyCharge(mode: "central", noiseMultiplier: 2, participationCap: 5, parameterCount: 1)
-        for state in ["reserved", "committed"] { try append("r", 1, state, charge.canonical) }
+        let charge = PrivacyCharge(mode: .central, noiseMultiplier: 2, participationCap: 5, parameterCount: 1)
+        for state in [ChargeState.reserved, .committed] { try append("r", 1, state, charge.canonical) }
         let lines = try ledger.rows.map { row -> String in
             let time = ISO8601DateFormatter().string(from: row.createdAt)
             let text = try WireCoding.encode(LedgerAuditDocument.Row(row, isShown: true))

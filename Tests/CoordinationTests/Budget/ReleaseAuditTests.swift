@@ -18,8 +18,8 @@ import WireFormat
 struct ReleaseAuditTests {
     private static let z = 2.0
 
-    private static func specification(goal: Int, weighting: String = "uniform") throws -> RunSpecification {
-        let extra = weighting == "examples" ? #", "aggregation": {"weighting": "examples", "example_cap": 4}"# : ""
+    private static func specification(goal: Int, weighting: Weighting = .uniform) throws -> RunSpecification {
+        let extra = weighting == .examples ? #", "aggregation": {"weighting": "examples", "example_cap": 4}"# : ""
         let text = """
             {"population": "p", "model": {"architecture": "external"}, "rounds": 1,
              "cohort": {"goal": \(goal), "minimum": 1},
@@ -108,7 +108,7 @@ struct ReleaseAuditTests {
 
     private static func audit(_ mechanics: ReleaseMechanics, examples: Int = 1, clients: Int = 3) throws -> Findings {
         let goal = 4
-        let specification = try specification(goal: goal, weighting: examples > 1 ? "examples" : "uniform")
+        let specification = try specification(goal: goal, weighting: examples > 1 ? .examples : .uniform)
         let dimension = 40_000
         let zero = (values: [Float](repeating: 0, count: dimension), examples: examples)
         // A norm of 10·C.
@@ -141,7 +141,7 @@ struct ReleaseAuditTests {
 
     /// More examples than the cap weigh what the cap weighs.
     @Test func examplesOverTheCapWeighNoMore() throws {
-        let specification = try Self.specification(goal: 2, weighting: "examples")
+        let specification = try Self.specification(goal: 2, weighting: .examples)
         var silent = Self.right()
         silent.addNoise = { _, _ in }
         func released(_ examples: Int) throws -> Double {
@@ -184,6 +184,7 @@ struct ReleaseAuditTests {
             // Another attempt of the round is another release.
             var other = job
             other.resultPath += "-2"
+            other.noiseKey = NoiseKey()
             let second = try other.run()
             #expect(first.model?.sha256 != second.model?.sha256)
             #expect(policy == "flat" ? first.nextNorm == nil : first.nextNorm != second.nextNorm)

@@ -84,7 +84,9 @@ struct EvaluationReleaseTests {
             let data = try WireCoding.encode(EvaluationResult(numExamples: 8, metrics: ["tokens": 8, "hit1": 4]))
             let path = directory.path + "/\(index)"
             try data.write(to: URL(fileURLWithPath: path))
-            return EvaluationRelease.Report(path: path, sha256: Secrets.sha256(data))
+            let receipt = SpooledReceipt(sha256: Secrets.sha256(data), byteCount: data.count, exampleCount: 8)
+            try receipt.write(to: path + ".receipt")
+            return EvaluationRelease.Report(path: path, receiptPath: path + ".receipt")
         }
         var (squares, seen) = (0.0, Set<Double>())
         for _ in 0..<400 {
@@ -96,7 +98,7 @@ struct EvaluationReleaseTests {
         let expected = 2.0.squareRoot() * 1.25.squareRoot() / 40
         #expect(abs((squares / 400).squareRoot() / expected - 1) < 0.2 && seen.count == 400)
         var damaged = reports
-        damaged[3].sha256 = "0"
+        damaged[3].receiptPath = reports[4].receiptPath + "-lost"
         #expect(throws: CoordinationError.self) { try release.run(damaged) }
     }
 

@@ -32,7 +32,7 @@ struct EvaluationRoundTests {
     ) async throws {
         let coordinator = bench.coordinator
         guard let work = try await Bench.assignment(coordinator, client) else { return }
-        if work.kind == "train" {
+        if work.kind == .train {
             _ = try await Bench.submit(coordinator, client, work.id, value: 1)
         } else {
             _ = try await coordinator.beginUpdate(assignment: work.id, client: client)
@@ -59,16 +59,16 @@ struct EvaluationRoundTests {
         for client in clients.prefix(1) + clients.prefix(2) { try await work(bench, client, run) }
         // Two of three: more than training wants, enough for the evaluation, and no more time than it gives.
         var view = try #require(try await bench.coordinator.evaluations(run: run).last)
-        #expect(view.goal == 3 && view.minimum == 2 && view.accepted == 2 && view.state == "selecting")
+        #expect(view.goal == 3 && view.minimum == 2 && view.accepted == 2 && view.state == .selecting)
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
         let late = try #require(try await Bench.assignment(bench.coordinator, clients[2]))
-        #expect(late.kind == "evaluate" && abs(late.deadlineInS - 30) < 0.01 && late.cohortMinimum == 2)
+        #expect(late.kind == .evaluate && abs(late.deadlineInS - 30) < 0.01 && late.cohortMinimum == 2)
         bench.clock.advance(by: 31)
         try await bench.coordinator.tick()
         view = try #require(try await bench.coordinator.evaluations(run: run).last)
-        #expect(view.state == "committed" && view.expired == 1)
-        #expect(try await bench.coordinator.run(run).state == "completed")
+        #expect(view.state == .committed && view.expired == 1)
+        #expect(try await bench.coordinator.run(run).state == .completed)
     }
 
     @Test func versionsAreMeasuredAtIntervalsAndTheLastOneAlways() async throws {
@@ -77,7 +77,7 @@ struct EvaluationRoundTests {
             rounds: 5
         )
         for _ in 0..<8 { try await work(bench, clients[0], run) }
-        #expect(try await bench.coordinator.run(run).state == "completed")
+        #expect(try await bench.coordinator.run(run).state == .completed)
         #expect(try await bench.coordinator.evaluations(run: run).map(\.number) == [2, 4, 5])
     }
 
@@ -96,9 +96,9 @@ struct EvaluationRoundTests {
             try await bench.coordinator.tick()
         }
         #expect(
-            try await bench.coordinator.evaluations(run: run).map(\.state) == ["abandoned", "abandoned", "abandoned"]
+            try await bench.coordinator.evaluations(run: run).map(\.state) == [.abandoned, .abandoned, .abandoned]
         )
-        #expect(try await bench.coordinator.round(run: run, number: 2).state == "selecting")
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == .selecting)
     }
 
     /// Each rule, by the versions' values, and where it stops; of equals the first is the best.
@@ -126,8 +126,8 @@ struct EvaluationRoundTests {
             }
         }
         let view = try await bench.coordinator.run(run)
-        #expect(view.state == "completed" && view.committedRounds == last && view.bestVersion == best, "\(view)")
-        let causes = try bench.store.history(run: run, round: 0, assignments: false).map(\.cause)
+        #expect(view.state == .completed && view.committedRounds == last && view.bestVersion == best, "\(view)")
+        let causes = try bench.store.history(run: run, round: 0, assignments: false, from: 0, limit: .max).map(\.cause)
         #expect(causes.last?.contains(words) == true, "\(causes)")
     }
 }

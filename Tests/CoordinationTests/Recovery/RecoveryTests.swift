@@ -28,7 +28,7 @@ struct RecoveryTests {
         )
         let all = try inspection.findings() + check.findings(isDeep: isDeep)
         try inspection.close()
-        return Dictionary(all.map { ($0.code, $0.severity) }) { first, _ in first }
+        return Dictionary(all.map { ($0.code, $0.severity.rawValue) }) { first, _ in first }
     }
 
     @Test func aWholeDirectoryPassesAndLeftoversGo() async throws {
@@ -61,7 +61,7 @@ struct RecoveryTests {
         #expect(try findings(bench)["update_lost"] == "error")
         let restarted = try await bench.restarted()
         let rounds = try await restarted.rounds(run: run)
-        #expect(rounds[0].state == "abandoned" && rounds[0].reason?.contains("1 acknowledged updates") == true)
+        #expect(rounds[0].state == .abandoned && rounds[0].reason?.contains("1 acknowledged updates") == true)
         // The next attempt goes on as if nothing had been.
         bench.clock.advance(by: 1)
         try await restarted.tick()
@@ -69,7 +69,7 @@ struct RecoveryTests {
             let id = try #require(try await Bench.assignment(restarted, client)).id
             _ = try await Bench.submit(restarted, client, id, value: 1)
         }
-        #expect(try await Bench.untilSettled(restarted, run).state == "completed")
+        #expect(try await Bench.untilSettled(restarted, run).state == .completed)
         #expect(try findings(bench)["updates"] == "ok")
     }
 
@@ -125,7 +125,9 @@ struct RecoveryTests {
         )
         #expect(try findings(bench)["ledger_rolled_back"] == "error")
         try FileManager.default.removeItem(atPath: path)
-        #expect(try findings(bench)["ledger_head_missing"] == "warning")
+        #expect(try findings(bench)["ledger_head_missing"] == "error")
+        try Data("torn".utf8).write(to: URL(fileURLWithPath: path))
+        #expect(try findings(bench)["ledger_record_damaged"] == "error")
     }
 
     @Test func aCorruptDatabaseIsRefusedClearly() async throws {
@@ -142,7 +144,7 @@ struct RecoveryTests {
         #expect(throws: (any Error).self) {
             let damaged = try SQLiteInspection(path: copy)
             let found = try damaged.findings()
-            guard !found.contains(where: { $0.severity == "error" }) else {
+            guard !found.contains(where: { $0.severity == .error }) else {
                 throw CoordinationError(.unavailable, "database_damaged", "found")
             }
         }
@@ -176,7 +178,7 @@ struct RecoveryTests {
         _ = try await Bench.submit(coordinator, clients[1], second, value: 2)
         let third = try #require(try await Bench.assignment(coordinator, clients[2])).id
         _ = try await Bench.submit(coordinator, clients[2], third, value: 3)
-        #expect(try await Bench.untilSettled(coordinator, run).state == "completed")
+        #expect(try await Bench.untilSettled(coordinator, run).state == .completed)
         #expect(try await coordinator.round(run: run, number: 1).accepted == 3)
         #expect(abs(try await Bench.model(coordinator, run)[0] - 2) < 1e-6)
     }

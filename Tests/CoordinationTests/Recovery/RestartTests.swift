@@ -35,7 +35,7 @@ struct RestartTests {
             _ = try await bench.coordinator.heartbeat(
                 assignment: work.id,
                 client: clients[0],
-                HeartbeatRequest(phase: "training")
+                HeartbeatRequest(phase: .training)
             )
         }
         bench.clock.advance(by: 9)

@@ -66,21 +66,21 @@ struct BufferedTests {
         var measuring: [(client: String, work: AssignmentBody)] = []
         for client in clients[6...7] {
             let work = try #require(try await Bench.assignment(coordinator, client))
-            #expect(work.kind == "evaluate")
+            #expect(work.kind == .evaluate)
             measuring.append((client, work))
         }
         // One fails meanwhile, one is revoked, one is ready: the measurement counts none of them.
         try await coordinator.revokeClient(clients[4])
-        try await coordinator.reportFailure(assignment: ids[2], client: clients[2], FailureReport(code: "no_data"))
+        try await coordinator.reportFailure(assignment: ids[2], client: clients[2], FailureReport(code: .noData))
         #expect(await code { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) } == "round_opening")
         try await coordinator.tick()
         let view = try #require(try await coordinator.evaluations(run: run).last)
-        #expect(view.failed == 0 && view.state == "reporting")
+        #expect(view.failed == 0 && view.state == .reporting)
         // A restart in between forgets nobody.
         let restarted = try await bench.restarted()
         #expect(try await Bench.assignment(restarted, clients[3])?.id == ids[3])
         for (client, work) in measuring { try await measure(restarted, client, work) }
-        #expect(try await restarted.evaluations(run: run).map(\.state) == ["committed"])
+        #expect(try await restarted.evaluations(run: run).map(\.state) == [.committed])
         _ = try await Bench.submit(restarted, clients[3], ids[3], value: 1)
         #expect(try await restarted.round(run: run, number: 2).accepted == 1)
     }
@@ -104,7 +104,7 @@ struct BufferedTests {
         let late = await code { try await bench.coordinator.beginUpdate(assignment: ids[1], client: clients[1]) }
         #expect(late == "lease_expired")
         let view = try #require(try await bench.coordinator.evaluations(run: run).last)
-        #expect(view.expired == 0 && view.state == "selecting")
+        #expect(view.expired == 0 && view.state == .selecting)
     }
 
     /// An update that started from an older version belongs to the buffer that it came to, also after a restart.
@@ -126,15 +126,15 @@ struct BufferedTests {
     }
 
     /// Nobody holds work of a run that is over: it would get the same again whenever it asks for some.
-    @Test(arguments: ["completed", "cancelled", "failed"])
-    func theEndOfTheRunEndsWhatIsOnItsWay(_ end: String) async throws {
+    @Test(arguments: [RunPhase.completed, .cancelled, .failed])
+    func theEndOfTheRunEndsWhatIsOnItsWay(_ end: RunPhase) async throws {
         let bench = try await Bench(.memory)
-        let isPrivate = end == "failed"
+        let isPrivate = end == .failed
         let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
         let (run, clients) = try await bench.startRun(
             try specification(
                 #""goal": 2, "minimum": 2, "max_participations": 2"#,
-                rounds: end == "completed" ? 1 : 3,
+                rounds: end == .completed ? 1 : 3,
                 extra: isPrivate ? privacy : ""
             ),
             // One release of z = 1 costs 4.38: a second one is not admitted.
@@ -143,11 +143,11 @@ struct BufferedTests {
         )
         let coordinator = bench.coordinator
         let ids = try await assignments(bench, clients)
-        if end == "cancelled" {
+        if end == .cancelled {
             _ = try await coordinator.cancelRun(run)
         } else {
             for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
-            try await wait(for: "the end of the run") { try await coordinator.run(run).state != "running" }
+            try await wait(for: "the end of the run") { try await coordinator.run(run).state != .running }
         }
         #expect(try await coordinator.run(run).state == end)
         #expect(await code { try await coordinator.beginUpdate(assignment: ids[3], client: clients[3]) } == "run_ended")

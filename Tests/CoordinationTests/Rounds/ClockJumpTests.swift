@@ -19,11 +19,11 @@ struct ClockJumpTests {
         try await wait(for: "the transaction that fails") {
             coordinator.metrics.value("martlet_store_commit_failures_total") ?? 0 > 0
         }
-        #expect(try await coordinator.round(run: run, number: 1).state == "aggregating")
+        #expect(try await coordinator.round(run: run, number: 1).state == .aggregating)
         faulty.dieAfter(commits: .max)
         bench.clock.advance(by: -86_400)
         try await coordinator.tick()
-        try await wait(for: "the second try", seconds: 20) { try await coordinator.run(run).state == "completed" }
+        try await wait(for: "the second try", seconds: 20) { try await coordinator.run(run).state == .completed }
         #expect(try await Bench.model(coordinator, run)[0] == 1)
     }
 

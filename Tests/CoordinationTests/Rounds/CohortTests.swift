@@ -66,7 +66,7 @@ struct CohortTests {
             _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
         }
         try await bench.coordinator.tick()
-        #expect(try await Bench.untilSettled(bench.coordinator, run).state == "completed")
+        #expect(try await Bench.untilSettled(bench.coordinator, run).state == .completed)
     }
 
     /// Between the choice and its moment some are revoked, or take work of another run.
@@ -103,7 +103,7 @@ struct CohortTests {
         try await bench.coordinator.reportFailure(
             assignment: first.id,
             client: clients[0],
-            FailureReport(code: "no_data")
+            FailureReport(code: .noData)
         )
         let second = try #require(try await Bench.assignment(bench.coordinator, clients[1]))
         #expect(abs(second.deadlineInS - 40) < 0.01, "\(second.deadlineInS)")
@@ -230,13 +230,13 @@ struct CohortTests {
         )
         for client in clients {
             let work = try #require(try await Bench.assignment(bench.coordinator, client))
-            #expect(work.kind == "train")
+            #expect(work.kind == .train)
             _ = try await Bench.submit(bench.coordinator, client, work.id, value: 1)
             _ = try await Bench.untilSettled(bench.coordinator, run)
             guard client == clients[0] else { continue }
             let answer = try await checkIn(bench, client)
             #expect(answer.reason == "no_open_slot" && answer.retryWindow != nil, "\(answer)")
         }
-        #expect(try await Bench.assignment(bench.coordinator, clients[0])?.kind == "evaluate")
+        #expect(try await Bench.assignment(bench.coordinator, clients[0])?.kind == .evaluate)
     }
 }

@@ -43,7 +43,7 @@ struct SchedulingTests {
         #expect(try await bench.coordinator.run(run).waitingFor.contains("30 checked in"))
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
-        #expect(try await bench.coordinator.round(run: run, number: 1).state == "reporting")
+        #expect(try await bench.coordinator.round(run: run, number: 1).state == .reporting)
         var chosen = 0
         for client in clients where try await checkIn(bench, client).assignment != nil { chosen += 1 }
         #expect(chosen == 6)
@@ -87,7 +87,7 @@ struct SchedulingTests {
         try await bench.coordinator.reportFailure(
             assignment: drawn[0].id,
             client: drawn[0].client,
-            FailureReport(code: "no_data")
+            FailureReport(code: .noData)
         )
         let again = try await checkIn(bench, drawn[0].client)
         #expect(again.assignment == nil)
@@ -98,7 +98,7 @@ struct SchedulingTests {
             _ = try await Bench.submit(restarted, client, id, value: 1)
         }
         _ = try await Bench.untilSettled(restarted, run)
-        #expect(try await restarted.round(run: run, number: 1).state == (drawn.count > 1 ? "committed" : "abandoned"))
+        #expect(try await restarted.round(run: run, number: 1).state == (drawn.count > 1 ? .committed : .abandoned))
     }
 
     @Test func policyAllWaitsForEveryone() async throws {
@@ -113,11 +113,11 @@ struct SchedulingTests {
                 try await bench.coordinator.reportFailure(
                     assignment: id,
                     client: client,
-                    FailureReport(code: "no_data")
+                    FailureReport(code: .noData)
                 )
             } else {
                 _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
-                #expect(try await bench.coordinator.round(run: run, number: 1).state == "reporting")
+                #expect(try await bench.coordinator.round(run: run, number: 1).state == .reporting)
             }
         }
         try await bench.coordinator.tick()
@@ -222,9 +222,9 @@ struct SchedulingTests {
         let answer = try await coordinator.heartbeat(
             assignment: work.id,
             client: clients[0],
-            HeartbeatRequest(phase: "training", progress: 0.5)
+            HeartbeatRequest(phase: .training, progress: 0.5)
         )
-        #expect(answer.state == "training" && abs(answer.leaseS - 10) < 0.01)
+        #expect(answer.state == .training && abs(answer.leaseS - 10) < 0.01)
         #expect(try await coordinator.round(run: run, number: 1).live == ["training": 1])
         bench.clock.advance(by: 9)
         try await coordinator.tick()
@@ -238,7 +238,7 @@ struct SchedulingTests {
                 try await coordinator.heartbeat(
                     assignment: work.id,
                     client: clients[0],
-                    HeartbeatRequest(phase: "training")
+                    HeartbeatRequest(phase: .training)
                 )
             }, await refusal { try await coordinator.beginUpdate(assignment: work.id, client: clients[0]) },
         ] {
@@ -262,7 +262,7 @@ struct SchedulingTests {
                 try await bench.coordinator.heartbeat(
                     assignment: id,
                     client: clients[0],
-                    HeartbeatRequest(phase: "training")
+                    HeartbeatRequest(phase: .training)
                 )
             }
             if let error {
@@ -328,7 +328,7 @@ struct SchedulingTests {
         // Also while it waits for another attempt; and no more when somebody new is there.
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
-        #expect(try await bench.coordinator.round(run: run, number: 2).state == "abandoned")
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == .abandoned)
         #expect(try await bench.coordinator.run(run).waitingFor.contains("Only 1 more"))
         _ = try await bench.enroll(1, prefix: "new")
         #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
@@ -388,7 +388,7 @@ struct SchedulingTests {
         let coordinator = try await bench.restarted()
         bench.clock.advance(by: 51)
         try await coordinator.tick()
-        #expect(try await coordinator.round(run: run, number: 1).state == "reporting")
+        #expect(try await coordinator.round(run: run, number: 1).state == .reporting)
         bench.clock.advance(by: 101)
         try await coordinator.tick()
         _ = try await Bench.untilSettled(coordinator, run)
@@ -414,6 +414,7 @@ struct SchedulingTests {
             ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id)
         }
         // The second one is at work on its upload, which has no lease: its deadline counts.
+        #expect(await bench.coordinator.beginUploadRequest(assignment: ids[1], client: clients[1]))
         _ = try await bench.coordinator.beginUpdate(assignment: ids[1], client: clients[1])
         bench.clock.advance(by: -86_400)
         try await bench.coordinator.tick()
@@ -439,13 +440,13 @@ struct SchedulingTests {
         )
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
-        #expect(try await bench.coordinator.round(run: run, number: 1).state == "abandoned")
+        #expect(try await bench.coordinator.round(run: run, number: 1).state == .abandoned)
         try await bench.coordinator.tick()
         #expect(try await bench.coordinator.round(run: run, number: 1).attempt == 1)
         bench.clock.advance(by: -86_400)
         try await bench.coordinator.tick()
         let again = try await bench.coordinator.round(run: run, number: 1)
-        #expect(again.attempt == 2 && again.state == "selecting")
+        #expect(again.attempt == 2 && again.state == .selecting)
     }
 
     @Test func aDeadlineLongPastIsMetAtOnceAfterAJumpForward() async throws {
@@ -459,7 +460,7 @@ struct SchedulingTests {
         let error = await refusal { try await Bench.submit(bench.coordinator, clients[0], id, value: 1) }
         #expect(error?.kind == .gone)
         try await bench.coordinator.tick()
-        #expect(try await bench.coordinator.rounds(run: run).first?.state == "abandoned")
+        #expect(try await bench.coordinator.rounds(run: run).first?.state == .abandoned)
     }
 
     @Test func attemptsRunOutWithTheReason() async throws {
@@ -473,7 +474,7 @@ struct SchedulingTests {
             try await bench.coordinator.tick()
         }
         let view = try await bench.coordinator.run(run)
-        #expect(view.state == "failed" && view.reason == "attempts_exhausted")
+        #expect(view.state == .failed && view.reason == "attempts_exhausted")
         #expect(try await bench.coordinator.rounds(run: run).map(\.attempt) == [1, 2])
     }
 
@@ -518,7 +519,7 @@ struct SchedulingTests {
                 }
             }
             try await wait(for: "40 long polls") { await coordinator.waiterCount == 40 }
-            try? await coordinator.reportFailure(assignment: ids[0], client: clients[0], FailureReport(code: "no_data"))
+            try? await coordinator.reportFailure(assignment: ids[0], client: clients[0], FailureReport(code: .noData))
             #expect(try await group.next() == true)
             // The other 39 sleep on.
             #expect(await coordinator.waiterCount == 39)
@@ -544,11 +545,11 @@ struct SchedulingTests {
         let losses = [3.0, 2.0, 2.5, 2.5]
         var measured = 0
         var patience = Patience("the end of the run")
-        while try await coordinator.run(run).state == "running" {
+        while try await coordinator.run(run).state == .running {
             try await patience.pause()
             for client in clients {
                 guard let work = try await Bench.assignment(coordinator, client) else { continue }
-                if work.kind == "train" {
+                if work.kind == .train {
                     _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
                     continue
                 }
@@ -573,11 +574,11 @@ struct SchedulingTests {
             _ = try await Bench.untilSettled(coordinator, run)
         }
         let view = try await coordinator.run(run)
-        #expect(view.state == "completed" && view.committedRounds == 4 && view.bestVersion == 2)
+        #expect(view.state == .completed && view.committedRounds == 4 && view.bestVersion == 2)
         let history = try await coordinator.roundHistory(run: run, number: 0)
         #expect(history.last?.cause.contains("no better value than version 2's for 2 measurements") == true)
         let evaluations = try await coordinator.evaluations(run: run)
-        #expect(evaluations.map(\.number) == [1, 2, 3, 4] && evaluations.allSatisfy { $0.kind == "evaluation" })
+        #expect(evaluations.map(\.number) == [1, 2, 3, 4] && evaluations.allSatisfy { $0.kind == .evaluation })
         #expect(evaluations.map { $0.metrics?["federated"]?["loss"] } == losses)
         #expect(try await coordinator.models(run: run).filter(\.isBest).map(\.version) == [2])
         #expect(try await coordinator.rounds(run: run).map(\.number) == [1, 2, 3, 4])
@@ -636,11 +637,31 @@ struct SchedulingTests {
         // The arithmetic reports to the actor: either it was first, or the run is cancelled before.
         let view = try await bench.coordinator.cancelRun(run)
         _ = try await Bench.untilSettled(bench.coordinator, run)
-        #expect(view.state == "cancelled")
+        #expect(view.state == .cancelled)
         let state = try await bench.coordinator.round(run: run, number: 1).state
         let ledger = try await bench.coordinator.ledgerRows(population: "p").filter { $0.runId == run }.map(\.state)
         // Nothing that may have been noised is ever given back.
-        #expect(ledger.prefix(2) == ["reserved", "committed"])
-        #expect(try await bench.coordinator.models(run: run).count == (state == "committed" ? 2 : 1))
+        #expect(ledger.prefix(2) == [.reserved, .committed])
+        #expect(try await bench.coordinator.models(run: run).count == (state == .committed ? 2 : 1))
+    }
+}
+
+/// What one administrator's mistake may cost everybody's check-ins.
+@Suite(.timeLimit(.minutes(1)))
+struct OpenRunTests {
+    @Test func aRunBeyondTheLimitIsRefusedUntilAnotherHasEnded() async throws {
+        let bench = try await Bench(.memory)
+        let coordinator = try await bench.restarted { $0.openRunLimit = 2 }
+        _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
+        let specification = try Bench.specification()
+        let first = try await coordinator.createRun(specification, initialModel: nil).id
+        _ = try await coordinator.createRun(specification, initialModel: nil)
+        let error = await #expect(throws: CoordinationError.self) {
+            _ = try await coordinator.createRun(specification, initialModel: nil)
+        }
+        #expect(error?.code == "too_many_runs" && error?.kind == .conflict)
+        #expect(error?.message.contains("/cancel") == true)
+        _ = try await coordinator.cancelRun(first)
+        _ = try await coordinator.createRun(specification, initialModel: nil)
     }
 }

@@ -91,7 +91,7 @@ private struct Simulation {
     }
 
     mutating func assign() {
-        guard run.state == "running", round.phase.isCollecting, live.count < terms.wanted else { return }
+        guard run.state == .running, round.phase.isCollecting, live.count < terms.wanted else { return }
         assignments.append(
             AssignmentRecord(
                 id: "a\(assignments.count)",
@@ -135,13 +135,13 @@ private struct Simulation {
     mutating func tick(after seconds: Double) {
         time += seconds
         if round.phase.isCollecting { for index in live { feed(.tick, to: index) } }
-        if run.state == "running" || run.state == "paused" { feed(.tick(live: live.count)) }
+        if run.state == .running || run.state == .paused { feed(.tick(live: live.count)) }
         openNext()
     }
 
     /// Opens what is due, as the coordinator's `takeNextStep`.
     mutating func openNext() {
-        guard run.state == "running" else { return }
+        guard run.state == .running else { return }
         switch round.phase {
         case .abandoned where time >= (round.closedAt ?? time) + terms.backoff(afterAttempt: round.attempt):
             open(number: round.number, attempt: round.attempt + 1)
@@ -151,7 +151,7 @@ private struct Simulation {
     }
 
     mutating func close() {
-        if run.state == "cancelled" {
+        if run.state == .cancelled {
             feed(.abandoned(reason: "the run was cancelled"))
         } else if random.next() % 5 == 0 {
             feed(.abandoned(reason: "the aggregation failed"))
@@ -177,7 +177,7 @@ private struct Simulation {
     /// What must hold after every event.
     func check() {
         func count(_ state: AssignmentState) -> Int { assignments.count { $0.state == state } }
-        if run.state == "cancelled" && round.phase != .aggregating {
+        if run.state == .cancelled && round.phase != .aggregating {
             #expect(round.phase.isFinal && (live.isEmpty || round.phase == .committed), "at work for nothing: \(trace)")
         }
         guard round.phase != .committed else { return }
@@ -220,7 +220,7 @@ struct StateMachineSimulationTests {
             for _ in 0..<40 { simulation.step() }
             // No round is stuck: time alone ends every one of them, or in mode buffered lets it wait on with what it has.
             simulation.feed(.resumed)
-            if simulation.run.state == "cancelled" {
+            if simulation.run.state == .cancelled {
                 if simulation.round.phase == .aggregating { simulation.close() }
                 #expect(simulation.round.phase.isFinal, "stuck, seed \(seed): \(simulation.trace)")
                 cancelled += 1

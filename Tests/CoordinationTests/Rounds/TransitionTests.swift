@@ -32,13 +32,13 @@ struct TransitionTests {
     // MARK: - Runs
 
     @Test func aRunTakesEachEventInItsStatesOnly() throws {
-        let states = ["created", "running", "paused", "completed", "cancelled", "failed"]
-        let allowed: [(event: RunEvent, from: [String], to: String, opens: Bool, abandons: Bool)] = [
-            (.started, ["created"], "running", true, false), (.paused, ["running"], "paused", false, false),
-            (.resumed, ["paused"], "running", true, false),
-            (.cancelled, ["created", "running", "paused"], "cancelled", false, true),
-            (.finished(cause: "c"), ["running", "paused"], "completed", false, false),
-            (.failed(code: "budget_exhausted", cause: "c"), ["running", "paused"], "failed", false, true),
+        let states = RunPhase.allCases
+        let allowed: [(event: RunEvent, from: [RunPhase], to: RunPhase, opens: Bool, abandons: Bool)] = [
+            (.started, [.created], .running, true, false), (.paused, [.running], .paused, false, false),
+            (.resumed, [.paused], .running, true, false),
+            (.cancelled, [.created, .running, .paused], .cancelled, false, true),
+            (.finished(cause: "c"), [.running, .paused], .completed, false, false),
+            (.failed(code: "budget_exhausted", cause: "c"), [.running, .paused], .failed, false, true),
         ]
         for state in states {
             for (event, from, next, opens, abandons) in allowed {
@@ -50,7 +50,7 @@ struct TransitionTests {
                     continue
                 }
                 let effects = try run.apply(event)
-                #expect(run.state == next && run.reason == (next == "failed" ? "budget_exhausted" : nil))
+                #expect(run.state == next && run.reason == (next == .failed ? "budget_exhausted" : nil))
                 guard case .history(next, _)? = effects.first else {
                     Issue.record("\(event) in \(state) leaves no history: \(effects)")
                     continue
@@ -62,7 +62,7 @@ struct TransitionTests {
         }
     }
 
-    private static func run(_ state: String) throws -> RunRecord {
+    private static func run(_ state: RunPhase) throws -> RunRecord {
         let text = """
             {"id": "r", "populationId": "p", "name": "r", "specification": "{}", "state": "\(state)", "createdAt": 0}
             """

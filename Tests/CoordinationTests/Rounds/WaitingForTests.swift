@@ -38,7 +38,7 @@ struct WaitingForTests {
         try await coordinator.tick()
         #expect(try await said(bench, run) == "updates: 0 of 2 accepted, 2 at work, 100 s left")
         for (client, id) in [(clients[0], first), (clients[1], second)] {
-            try await coordinator.reportFailure(assignment: id, client: client, FailureReport(code: "no_data"))
+            try await coordinator.reportFailure(assignment: id, client: client, FailureReport(code: .noData))
         }
         #expect(
             try await said(bench, run)
@@ -121,11 +121,11 @@ struct WaitingForTests {
         bench.clock.advance(by: 101)
         try await coordinator.tick()
         _ = try await Bench.untilSettled(coordinator, run)
-        #expect(try await coordinator.rounds(run: run).map(\.state) == ["committed"])
+        #expect(try await coordinator.rounds(run: run).map(\.state) == [.committed])
         try await coordinator.tick()
         #expect(try await coordinator.rounds(run: run).count == 1)
         _ = try await coordinator.resumeRun(run)
-        #expect(try await coordinator.rounds(run: run).map(\.state) == ["committed", "selecting"])
+        #expect(try await coordinator.rounds(run: run).map(\.state) == [.committed, .selecting])
     }
 
     @Test func aPauseShortensNoBackoff() async throws {
@@ -138,9 +138,9 @@ struct WaitingForTests {
         try await bench.coordinator.tick()
         _ = try await bench.coordinator.pauseRun(run)
         _ = try await bench.coordinator.resumeRun(run)
-        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == ["abandoned"])
+        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == [.abandoned])
         bench.clock.advance(by: 40)
         try await bench.coordinator.tick()
-        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == ["abandoned", "selecting"])
+        #expect(try await bench.coordinator.rounds(run: run).map(\.state) == [.abandoned, .selecting])
     }
 }

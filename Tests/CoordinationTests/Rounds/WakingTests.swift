@@ -118,6 +118,30 @@ struct WakingTests {
         #expect(chosen == 2)
     }
 
+    /// Else one client could hold the places of many, and take an opening's wake-up with each of its polls.
+    @Test func aClientHasOneLongPoll() async throws {
+        let bench = try await Bench(.memory)
+        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 3)
+        let coordinator = bench.coordinator
+        _ = try await Bench.assignment(coordinator, clients[0])
+        func poll(_ client: String) -> Task<CheckInResponse, any Error> {
+            Task { try await coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(3600)) }
+        }
+        let other = poll(clients[2])
+        try await wait(for: "the other client's poll") { await coordinator.waiterCount == 1 }
+        var polls = [poll(clients[1])]
+        try await wait(for: "the first poll") { await coordinator.waiterCount == 2 }
+        for _ in 0..<3 {
+            polls.append(poll(clients[1]))
+            // The newer one waits, and the older one is answered.
+            #expect(try await polls.removeFirst().value.reason == "no_open_slot")
+            #expect(await coordinator.waiterCount == 2)
+        }
+        await coordinator.stopServing()
+        #expect(try await polls[0].value.reason == "no_open_slot")
+        #expect(try await other.value.reason == "no_open_slot")
+    }
+
     @Test func whenTheyHaveWaitedLongEnoughOrMayNotWait() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 4)
@@ -129,14 +153,7 @@ struct WakingTests {
         )
         #expect(short.reason == "no_open_slot")
         // As many wait as the configuration says; the others are answered at once, as everybody is when the server stops.
-        var configuration = CoordinatorConfiguration(dataDirectory: bench.directory.path)
-        configuration.now = { [clock = bench.clock] in clock.now }
-        configuration.waiterLimit = 1
-        let coordinator = try await Coordinator(
-            configuration: configuration,
-            store: bench.store,
-            logger: .init(label: "test")
-        )
+        let coordinator = try await bench.restarted { $0.waiterLimit = 1 }
         let waiting = Task {
             try await coordinator.checkIn(client: clients[1], CheckInRequest(), wait: .seconds(3600))
         }
@@ -164,7 +181,7 @@ struct WakingTests {
         try await bench.coordinator.reportFailure(
             assignment: id,
             client: clients[0],
-            FailureReport(code: "no_data")
+            FailureReport(code: .noData)
         )
         try await expect(bench, left: 0, of: waiting)
         #expect(try await waiting[0].task.value.assignment != nil)

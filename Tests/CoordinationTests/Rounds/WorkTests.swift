@@ -16,12 +16,45 @@ struct WorkTests {
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
+        #expect(await bench.coordinator.beginUploadRequest(assignment: id, client: clients[0]))
         _ = try await bench.coordinator.beginUpdate(assignment: id, client: clients[0])
         bench.clock.advance(by: 60)
         try await bench.coordinator.tick()
         let round = try await bench.coordinator.round(run: run, number: 1)
         #expect(round.expired == 0 && round.live == ["uploading": 1])
-        #expect(try await Bench.submit(bench.coordinator, clients[0], id, value: 1).state == "accepted")
+        #expect(try await Bench.submit(bench.coordinator, clients[0], id, value: 1).state == .accepted)
+    }
+
+    /// Whatever the last request was, and however it ended: a client that vanishes in its upload has its lease left and no more.
+    @Test func aLeaseBeginsAnewWhenTheLastUploadRequestEnds() async throws {
+        let bench = try await Bench(.memory)
+        let coordinator = bench.coordinator
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
+            clients: 2
+        )
+        let id = try #require(try await Bench.assignment(coordinator, clients[0])).id
+        #expect(!(await coordinator.beginUploadRequest(assignment: id, client: clients[1])))
+        // A newer request takes over while the older one's connection still stands.
+        for _ in 0..<2 { #expect(await coordinator.beginUploadRequest(assignment: id, client: clients[0])) }
+        _ = try await coordinator.beginUpdate(assignment: id, client: clients[0])
+        await coordinator.endUploadRequest(assignment: id)
+        bench.clock.advance(by: 30)
+        try await coordinator.tick()
+        #expect(try await coordinator.round(run: run, number: 1).expired == 0)
+        await coordinator.endUploadRequest(assignment: id)
+        bench.clock.advance(by: 9)
+        try await coordinator.tick()
+        #expect(try await coordinator.round(run: run, number: 1).expired == 0)
+        // To ask how much has come is one sign of life.
+        _ = try await coordinator.beginUpdate(assignment: id, client: clients[0])
+        bench.clock.advance(by: 9)
+        try await coordinator.tick()
+        #expect(try await coordinator.round(run: run, number: 1).expired == 0)
+        bench.clock.advance(by: 2)
+        try await coordinator.tick()
+        #expect(try await coordinator.round(run: run, number: 1).expired == 1)
+        #expect(try await Bench.assignment(coordinator, clients[1]) != nil)
     }
 
     /// Before its body: a client need not send what cannot count.
@@ -53,7 +86,7 @@ struct WorkTests {
             try await coordinator.reportFailure(
                 assignment: ids[0],
                 client: clients[0],
-                FailureReport(code: "no_data")
+                FailureReport(code: .noData)
             )
             try await coordinator.rejectUpdate(assignment: ids[1], client: clients[1], code: "not_finite")
         }
@@ -63,7 +96,7 @@ struct WorkTests {
             try await coordinator.reportFailure(
                 assignment: ids[0],
                 client: clients[0],
-                FailureReport(code: "training_failed")
+                FailureReport(code: .trainingFailed)
             )
         }
         #expect(other?.code == "assignment_ended")
@@ -72,9 +105,9 @@ struct WorkTests {
         let answer = try await coordinator.heartbeat(
             assignment: id,
             client: clients[2],
-            HeartbeatRequest(phase: "uploading")
+            HeartbeatRequest(phase: .uploading)
         )
-        #expect(answer.state == "accepted" && answer.leaseS == 0)
+        #expect(answer.state == .accepted && answer.leaseS == 0)
     }
 
     /// The target gives a device less than the run's limits allow, never more; its speed is smoothed over its updates.
@@ -136,12 +169,12 @@ struct WorkTests {
             _ = try coordinator.finishUpdate(assignment: id, client: clients[0], update)
             return try coordinator.cancelRun(run)
         }
-        #expect(view.state == "cancelled")
+        #expect(view.state == .cancelled)
         _ = try await Bench.untilSettled(bench.coordinator, run)
-        #expect(try await bench.coordinator.round(run: run, number: 1).state == "abandoned")
+        #expect(try await bench.coordinator.round(run: run, number: 1).state == .abandoned)
         #expect(try await bench.coordinator.models(run: run).map(\.version) == [0])
         let ledger = try await bench.coordinator.ledgerRows(population: "p").filter { $0.runId == run }.map(\.state)
-        #expect(ledger == ["reserved", "committed"], "noise may have been drawn")
+        #expect(ledger == [.reserved, .committed], "noise may have been drawn")
         // Files are removed beside the coordinator.
         let spool = bench.directory.path + "/spool"
         var patience = Patience("an empty spool")

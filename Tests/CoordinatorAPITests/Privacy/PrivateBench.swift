@@ -1,61 +1,137 @@
 import Coordination
 import CoordinatorAPI
+import DifferentialPrivacy
 import Foundation
 import HTTPServing
 import HTTPTypes
+import LocalTraining
 import Logging
+import SQLiteStorage
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// A private run driven through the routes, as `curl` would, with a server that can be restarted.
 final class PrivateBench {
     let directory: TemporaryDirectory
     let clock = TestClock()
-    let store: any RunStore = InMemoryRunStore()
+    let store: any RunStore
+    private let drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)?
     let layout: ParameterLayout
     private(set) var coordinator: Coordinator
-    private var router: Router
+    private(set) var router: Router
     private(set) var admin = ""
     private(set) var run = ""
     private(set) var clients: [String] = []
+    /// What the last assignment of a private run said.
+    private(set) var updateByteCount: Int?
 
-    init(tensors: [TensorSpecification] = [.init(name: "a", shape: [2, 2])]) async throws {
+    /// - Parameters:
+    ///   - tensors: Of the model.
+    ///   - isStored: Whether the database is a file of the directory.
+    ///   - drawNoiseKey: Makes the keys of the noise; `nil` as a server does.
+    /// - Throws: What the store or the coordinator throws.
+    init(
+        tensors: [TensorSpecification] = [.init(name: "a", shape: [2, 2])],
+        isStored: Bool = false,
+        drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)? = nil
+    ) async throws {
+        self.drawNoiseKey = drawNoiseKey
         directory = try TemporaryDirectory()
+        store = isStored ? try SQLiteRunStore(path: directory.path + "/martlet.sqlite") : InMemoryRunStore()
         layout = ParameterLayout(tensors)
-        (coordinator, router) = try await Self.start(directory, clock, store)
+        (coordinator, router) = try await Self.start(directory, clock, store, drawNoiseKey)
         admin = try #require(try await coordinator.makeFirstAdminToken())
     }
 
     private static func start(
         _ directory: TemporaryDirectory,
         _ clock: TestClock,
-        _ store: any RunStore
+        _ store: any RunStore,
+        _ drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)?
     ) async throws -> (Coordinator, Router) {
         var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
         configuration.now = { [clock] in clock.now }
+        if let drawNoiseKey { configuration.drawNoiseKey = drawNoiseKey }
+        let log = LogFile(path: directory.path + "/server.log")
         let coordinator = try await Coordinator(
             configuration: configuration,
             store: store,
-            logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+            logger: Logger(label: "test", factory: { _ in log })
         )
         return (
             coordinator,
-            CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: { _ in nil }).router()
+            CoordinatorAPI(
+                coordinator: coordinator,
+                isOpen: false,
+                makeInitialModel: { try Self.initialModel($0) }
+            ).router()
         )
     }
 
-    func restart() async throws { (coordinator, router) = try await Self.start(directory, clock, store) }
+    /// As the executable makes it.
+    private static func initialModel(_ model: RunSpecification.Model) throws -> ParameterVector? {
+        guard model.architecture != "external", let config = model.config else { return nil }
+        let description = ModelDescription(
+            architecture: model.architecture,
+            config: String(decoding: try WireCoding.encode(config), as: UTF8.self)
+        )
+        return try ModelArchitectures.make(description).initialParameters(seed: 42)
+    }
+
+    func restart() async throws { (coordinator, router) = try await Self.start(directory, clock, store, drawNoiseKey) }
 
     func call(
         _ method: String,
         _ target: String,
         token: String? = nil,
-        _ body: [UInt8] = []
+        _ body: [UInt8] = [],
+        type: String? = nil
     ) async throws -> (status: Int, json: [String: Any]) {
-        var headers: HTTPFields = [.authorization: "Bearer \(token ?? admin)"]
-        headers[.contentType] = method == "PUT" ? "application/vnd.safetensors" : "application/json"
+        let answer = try await exchange(method, target, token: token, body, type: type)
+        return (answer.status, (try? JSONSerialization.jsonObject(with: answer.body)) as? [String: Any] ?? [:])
+    }
+
+    /// Sends a part of an update, from its first byte.
+    func append(
+        _ target: String,
+        token: String,
+        _ body: [UInt8],
+        isLast: Bool
+    ) async throws -> (status: Int, json: [String: Any]) {
+        var fields = HTTPFields()
+        for (name, value) in ["Upload-Offset": "0", "Upload-Complete": isLast ? "?1" : "?0"] {
+            fields[try #require(HTTPField.Name(name))] = value
+        }
+        let answer = try await exchange(
+            "PATCH",
+            target,
+            token: token,
+            body,
+            type: "application/partial-upload",
+            fields: fields
+        )
+        return (answer.status, (try? JSONSerialization.jsonObject(with: answer.body)) as? [String: Any] ?? [:])
+    }
+
+    /// The answer as its bytes.
+    func exchange(
+        _ method: String,
+        _ target: String,
+        token: String? = nil,
+        _ body: [UInt8] = [],
+        type: String? = nil,
+        fields: HTTPFields = [:]
+    ) async throws -> (status: Int, body: Data) {
+        var headers = fields
+        headers[.authorization] = "Bearer \(token ?? admin)"
+        headers[.contentType] = type ?? (method == "PUT" ? "application/vnd.safetensors" : "application/json")
         var request = try ServerRequest(
             method: method,
             rawTarget: target,
@@ -65,8 +141,27 @@ final class PrivateBench {
         )
         request.remoteAddress = "192.0.2.7"
         let response = await router.handle(request)
-        guard case .bytes(let data) = response.body else { return (response.status, [:]) }
-        return (response.status, (try? JSONSerialization.jsonObject(with: Data(data))) as? [String: Any] ?? [:])
+        guard case .bytes(let data) = response.body else { return (response.status, Data()) }
+        return (response.status, Data(data))
+    }
+
+    /// What a route streams, as text as far as it is some.
+    func text(_ target: String, token: String? = nil) async throws -> String {
+        let request = try ServerRequest(
+            method: "GET",
+            rawTarget: target,
+            headers: [.authorization: "Bearer \(token ?? admin)"],
+            body: MemoryBody([]),
+            requestID: "test"
+        )
+        let response = await router.handle(request)
+        guard case .stream(let produce) = response.body else {
+            Issue.record("\(target) was answered by \(response.status): \(response.body)")
+            return ""
+        }
+        let collected = Mutex<[UInt8]>([])
+        try await produce { block in collected.withLock { $0 += block } }
+        return String(decoding: collected.withLock { $0 }, as: UTF8.self)
     }
 
     func post(
@@ -86,9 +181,12 @@ final class PrivateBench {
         rounds: Int = 1,
         extra: String = "",
         clients count: Int,
-        epsilon: Double = 500
+        epsilon: Double = 500,
+        isBuiltIn: Bool = false,
+        hasBudget: Bool = true
     ) async throws {
-        _ = try await post("/v1/populations", #"{"name": "p", "budget": {"epsilon": \#(epsilon), "delta": 1e-5}}"#)
+        let budget = hasBudget ? #", "budget": {"epsilon": \#(epsilon), "delta": 1e-5}"# : ""
+        _ = try await post("/v1/populations", #"{"name": "p"\#(budget)}"#)
         let enrollment = try #require(
             try await post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1000}"#).json["token"] as? String
         )
@@ -98,21 +196,25 @@ final class PrivateBench {
         let created = try await post(
             "/v1/runs",
             """
-            {"population": "p", "rounds": \(rounds), "model": {"architecture": "external"}, "cohort": \(cohort),
-             "privacy": \(privacy)\(extra)}
+            {"population": "p", "rounds": \(rounds)\(isBuiltIn ? "" : #", "model": {"architecture": "external"}"#),
+             "cohort": \(cohort), "privacy": \(privacy)\(extra)}
             """
         )
         try #require(created.status == 201, "\(created.json)")
         run = try #require(created.json["id"] as? String)
-        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: layout)))
-        try #require(try await call("PUT", "/v1/runs/\(run)/model", model).status == 201)
+        if !isBuiltIn {
+            let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: layout)))
+            try #require(try await call("PUT", "/v1/runs/\(run)/model", model).status == 201)
+        }
         let started = try await post("/v1/runs/\(run)/start")
         try #require(started.status == 200, "\(started.json)")
     }
 
     /// What a client is told when it asks for work.
     func checkIn(_ client: Int) async throws -> [String: Any] {
-        try await post("/v1/checkins", token: clients[client]).json
+        let answer = try await post("/v1/checkins", token: clients[client]).json
+        if let count = (answer["assignment"] as? [String: Any])?["update_bytes"] as? Int { updateByteCount = count }
+        return answer
     }
 
     /// Uploads an update for an assignment.
@@ -122,7 +224,10 @@ final class PrivateBench {
         _ values: [Float],
         metadata: [String: String] = [:]
     ) async throws -> (status: Int, json: [String: Any]) {
-        let body = SafetensorsWriter.encode(ParameterVector(layout: layout, values: values), metadata: metadata)
+        var metadata = metadata
+        metadata["base"] = try #require((assignment["model"] as? [String: Any])?["sha256"] as? String)
+        let plain = SafetensorsWriter.encode(ParameterVector(layout: layout, values: values), metadata: metadata)
+        let body = SafetensorsWriter.padded(plain, to: assignment["update_bytes"] as? Int ?? 0)
         let target = try #require(assignment["update_url"] as? String)
         return try await call("PUT", target, token: clients[client], Array(body))
     }
@@ -146,7 +251,7 @@ final class PrivateBench {
     /// Waits for the background arithmetic, and gives the newest version.
     func settled() async throws -> [Float] {
         try await wait(for: "the end of the aggregation") {
-            try await coordinator.rounds(run: run).last?.state != "aggregating"
+            try await coordinator.rounds(run: run).last?.state != .aggregating
         }
         let version = try await coordinator.model(run: run, version: "latest")
         return try SafetensorsFile(path: coordinator.blobs.path(sha256: version.sha256)).readAll().values
@@ -154,12 +259,32 @@ final class PrivateBench {
 
     /// The events of the ledger that were committed for the run.
     func charges() async throws -> [[String: Any]] {
-        try await coordinator.ledgerRows(population: "p").filter { $0.runId == run && $0.state == "committed" }.map {
+        try await coordinator.ledgerRows(population: "p").filter { $0.runId == run && $0.state == .committed }.map {
             try #require(try JSONSerialization.jsonObject(with: Data($0.event.utf8)) as? [String: Any])
         }
     }
 
     func spent() async throws -> Double { try #require(try await coordinator.population("p").budget).spentEpsilon }
+}
+
+/// Keeps everything that a server says, at every level, in a file.
+private struct LogFile: LogHandler {
+    let path: String
+    var metadata: Logger.Metadata = [:]
+    var logLevel = Logger.Level.trace
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    // swift-format-ignore
+    func log(level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String, function: String, line: UInt) {
+        let line = Array("\(level) \(message) \(self.metadata.merging(metadata ?? [:]) { _, new in new })\n".utf8)
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        defer { close(descriptor) }
+        _ = line.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+    }
 }
 
 /// Standard deviation around zero.

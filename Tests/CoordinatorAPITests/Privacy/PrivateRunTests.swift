@@ -129,9 +129,10 @@ struct PrivateRunTests {
         #expect(try #require(try await bench.coordinator.population("p").budget).isAdaptive)
     }
 
-    @Test func countsOfExamplesAreKeptOnlyWhereTheyWeigh() async throws {
-        for (extra, kept, weight) in [
-            ("", 1, 1.0), (#", "aggregation": {"weighting": "examples", "example_cap": 4}"#, 2, 0.5),
+    @Test func countsOfExamplesWeighWhereTheRunSaysSoAndAreNeverKept() async throws {
+        for (extra, count, weight) in [
+            ("", 2, 1.0), (#", "aggregation": {"weighting": "examples", "example_cap": 4}"#, 2, 0.5),
+            (#", "aggregation": {"weighting": "examples", "example_cap": 4}"#, 0, 0),
         ] {
             let bench = try await PrivateBench(tensors: Self.layers)
             try await bench.begin(
@@ -141,11 +142,10 @@ struct PrivateRunTests {
                 clients: 20
             )
             let update = Self.lopsided(0.999)
-            let model = try await bench.play(0..<20, update, metadata: ["num_examples": "2"])
-            // With a cap of 4 two examples weigh a half; the divisor stays the planned 20.
+            let model = try await bench.play(0..<20, update, metadata: ["num_examples": String(count)])
+            // With a cap of 4 two examples weigh a half, and none nothing; the divisor stays the planned 20.
             #expect(abs(Self.project(model, on: update) - weight) < 0.04)
-            let counts = try bench.store.load().assignments.compactMap(\.exampleCount)
-            #expect(counts.count == 20 && counts.allSatisfy { $0 == kept })
+            #expect(try bench.store.load().assignments.allSatisfy { $0.exampleCount == nil })
         }
     }
 

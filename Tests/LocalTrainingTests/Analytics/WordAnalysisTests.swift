@@ -79,7 +79,7 @@ struct WordAnalysisTests {
         tokens: String = "word"
     ) throws -> [Float] {
         let config = #"{"levels": \#(trie.levelCount), "prefix_limit": \#(trie.nodeLimit), "tokens": "\#(tokens)"}"#
-        let told = instructions("triehh", config, round: round, seed: seed)
+        let told = instructions(trie.levelCount == 2 ? "triehh" : "votes", config, round: round, seed: seed)
         let result = try DeviceTrainer(texts: texts).train(model: trie.vector, instructions: told)
         #expect(result.delta.layout == PrefixTrie.voteLayout)
         return result.delta.values

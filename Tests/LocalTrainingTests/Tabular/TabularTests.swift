@@ -37,9 +37,9 @@ struct TabularTests {
         let table = try Table(csv: "\u{FEFF}a,b\r\n1,\"x, \"\"y\"\"\n2\"\r\n,\n")
         #expect(table.header == ["a", "b"])
         #expect(table.rows == [["1", "x, \"y\"\n2"], ["", ""]])
-        #expect(throws: LocalTrainingError.self) { try Table(csv: "a,b\n1\n") }
+        #expect(throws: LocalTrainingError.self) { try Table(header: ["a", "b"], rows: [["1"]]) }
         #expect(throws: LocalTrainingError.self) { try Table(csv: "a,a\n1,2\n") }
-        #expect(throws: LocalTrainingError.self) { try Table(csv: "a\n\"1\n") }
+        #expect(throws: LocalTrainingError.self) { try Table(csv: "a\n\"1\n").requireWholeRows() }
         #expect(throws: LocalTrainingError.self) { try Table(csv: "") }
     }
 
@@ -64,41 +64,6 @@ struct TabularTests {
     func badSchemasAreRefusedByField(pointer: String, config: String) {
         let error = #expect(throws: ModelConfigurationError.self) { try tabular(config) }
         #expect(error?.pointer == pointer)
-    }
-
-    @Test func badCellsAreNamed() throws {
-        let architecture = try tabular(
-            #"{"schema": {"label": {"column": "y"}, "features": [{"column": "a"}, {"column": "c", "type": "category", "levels": ["u", "v"]}]}}"#
-        )
-        func problem(_ csv: String) throws -> String {
-            do {
-                let trainer = try architecture.makeTrainer(
-                    data: .table(Table(csv: csv)),
-                    instructions: .init(learningRate: 1, batchSize: 1, epochs: 1, seed: 0)
-                )
-                return "\(trainer.exampleCount) rows"
-            } catch LocalTrainingError.unusableData(let reason) { return reason }
-        }
-        #expect(try problem("a,c,y\n1,u,0\nx,u,1\n") == "row 2, column 'a': 'x' is no number")
-        #expect(try problem("a,c,y\n1,w,0\n") == "row 1, column 'c': 'w' is no level of the schema")
-        #expect(try problem("a,y\n1,0\n") == "the table has no column 'c'")
-        #expect(try problem("a,c,y\n1,u,0\n,u,1\n2,v,\n3,v,1\n") == "2 rows")
-        #expect(throws: LocalTrainingError.self) {
-            try architecture.makeTrainer(
-                data: .texts(["a"]),
-                instructions: .init(learningRate: 1, batchSize: 1, epochs: 1, seed: 0)
-            )
-        }
-    }
-
-    @Test func missingValuesAreTheMeanOrSaySo() throws {
-        func width(_ missing: String) throws -> Int {
-            try tabular(
-                #"{"schema": {"missing": "\#(missing)", "label": {"column": "y"}, "features": [{"column": "a"}, {"column": "b"}]}}"#
-            ).layout.tensors.last?.shape.last ?? 0
-        }
-        #expect(try width("mean") == 2)
-        #expect(try width("indicator") == 4)
     }
 
     @Test func voiceCommandsAreLearnedFromHashedWords() throws {

@@ -194,7 +194,7 @@ struct ExternalTrainerTests {
         #expect(
             refusal({ try trainer.gradient(model: Self.model, instructions: $0) }) { _ in }.contains("submit delta")
         )
-        for name in ["histogram", "triehh"] {
+        for name in ["histogram", "votes", "triehh"] {
             let words = refusal(train) { $0.model = .init(architecture: name, config: "{}") }
             #expect(words.contains("method \(name)") && words.contains("no --trainer-command"))
         }

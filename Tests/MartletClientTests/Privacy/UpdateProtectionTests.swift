@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import StrictJSON
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -41,12 +42,6 @@ struct UpdateProtectionTests {
         #expect(try Self.clipped("adaptive", [3, 0, 0, 4]).isWithin == false)
         #expect(try Self.clipped("adaptive", [1, 0, 0, 1]).isWithin)
         #expect(throws: PrivacyError.notFinite(index: 3)) { try Self.clipped("per_layer", [3, 0, 0, .nan]) }
-        var unknown = try Self.privacy(#"{"mode": "central", "noise_multiplier": 1}"#)
-        unknown.mechanism = "soothing"
-        #expect(throws: ClientError.self) { try UpdateProtection(unknown) }
-        unknown.mechanism = "gaussian"
-        unknown.clipping.policy = "gentle"
-        #expect(throws: ClientError.self) { try UpdateProtection(unknown) }
     }
 
     @Test(arguments: ["gaussian", "laplace", "discrete_gaussian"])
@@ -76,20 +71,20 @@ struct ClientPolicyTests {
         _ privacy: String,
         round: Int = 1,
         minimum: Int? = 10,
-        kind: String = "train"
-    ) throws -> AssignmentBody {
+        kind: WorkKind = .train
+    ) throws -> Assignment {
         let document = """
             {"population": "p", "rounds": 1, "model": {"architecture": "external"},
              "cohort": {"goal": 10, "min_separation_rounds": 4}, "privacy": \(privacy)}
             """
         let specification = try RunSpecification.read(JSONValue.parse(Array(document.utf8)))
         var body = AssignmentBody(
-            id: "asg",
+            id: "asg_\(ids.wrappingAdd(1, ordering: .relaxed).newValue)",
             run: "run",
             round: round,
             attempt: 1,
-            state: "assigned",
-            model: .init(version: 0, url: "/model", sha256: "", bytes: 0),
+            state: .assigned,
+            model: .init(version: 0, url: "/model", sha256: String(repeating: "0", count: 64), bytes: 80),
             architecture: specification.model,
             training: specification.training,
             privacy: specification.privacy,
@@ -102,20 +97,63 @@ struct ClientPolicyTests {
             kind: kind
         )
         body.cohortMinimum = minimum
-        return body
+        return try Assignment.read(.parse(Array(WireCoding.encode(body))), modelByteLimit: 1 << 20)
     }
 
     private static func text(_ mode: String, _ mechanism: String = "gaussian") -> String {
         #"{"mode": "\#(mode)", "noise_multiplier": 2, "mechanism": "\#(mechanism)"}"#
     }
 
+    /// Each assignment has an id of its own.
+    private static let ids = Atomic<Int>(0)
+
+    /// A server that hands out an id again, after the device has forgotten its ending, gets no second report for one event.
+    @Test func anIdThatComesAgainIsNotFree() throws {
+        let body = try Self.assignment(Self.text("local"))
+        let policy = ClientPrivacyPolicy(maxEpsilon: 100)
+        var ledger = ClientLedger()
+        #expect(ledger.record(.init(body)) && !ledger.record(.init(body)))
+        // After a kill, before anything was sent.
+        #expect(ledger.refusal(of: body, policy: policy) == nil)
+        var other = body
+        other.privacy.noiseMultiplier = 0.5
+        #expect(ledger.refusal(of: other, policy: policy)?.contains("other terms") == true)
+        #expect(ledger.finish(body.id.text) && !ledger.finish(body.id.text))
+        #expect(ledger.refusal(of: body, policy: policy)?.contains("made already") == true)
+    }
+
+    /// What costs nothing has a bound, however many runs a server names; what a device has taken part in still counts.
+    @Test func eventsWithoutPrivacyAreCountedAndNotKept() throws {
+        var ledger = ClientLedger()
+        let paid = try Self.assignment(Self.text("local"))
+        var isNew = ledger.record(.init(paid))
+        for round in 1...100 {
+            isNew = ledger.record(.init(try Self.assignment("{}", round: round))) && isNew
+        }
+        #expect(isNew)
+        #expect(ledger.events.count <= 65 && ledger.events.first?.assignment == paid.id.text)
+        let one = try Self.assignment("{}", round: 101)
+        let refusal = ledger.refusal(of: one, policy: .init(maxParticipations: 100))
+        #expect(refusal?.contains("taken part 101 times") == true, "\(refusal ?? "")")
+        #expect(ledger.refusal(of: one, policy: .init(maxParticipations: 102)) == nil)
+        // Written and read again it is the same.
+        #expect(try JSONDecoder().decode(ClientLedger.self, from: JSONEncoder().encode(ledger)) == ledger)
+        var event = ClientLedger.Event(one)
+        for number in 0..<2000 {
+            (event.run, event.assignment) = ("run_\(number)", "asg_\(number)")
+            _ = ledger.record(event)
+        }
+        #expect(try JSONEncoder().encode(ledger).count < 40_000)
+        #expect(ledger.events.first?.assignment == paid.id.text)
+    }
+
     /// How often a policy lets the same terms pass.
-    private static func passes(_ privacy: String, _ policy: ClientPrivacyPolicy) throws -> Int {
+    private static func passes(_ privacy: String, _ policy: ClientPrivacyPolicy, spacing: Int = 1) throws -> Int {
         var ledger = ClientLedger()
         for count in 0..<50 {
-            let body = try assignment(privacy, round: count + 1)
+            let body = try assignment(privacy, round: spacing * count + 1)
             if ledger.refusal(of: body, policy: policy) != nil { return count }
-            ledger.events.append(.init(body))
+            _ = ledger.record(.init(body))
         }
         return 50
     }
@@ -133,7 +171,15 @@ struct ClientPolicyTests {
         // One column of c = 1, 1/2, 3/8, 5/16: 1.488 times the squared sensitivity.
         let column = BandedReleases.coefficients(band: 4).reduce(0) { $0 + $1 * $1 }
         let two = ClientPrivacyPolicy(maxEpsilon: exact(2 / (2 * column).squareRoot()) + 1e-3)
-        #expect(try Self.passes(Self.text("central", "banded_matrix"), two) == 2)
+        let banded = Self.text("central", "banded_matrix")
+        #expect(try Self.passes(banded, two, spacing: 4) == 2)
+        // Rounds that are closer than the band meet, whatever the server says of their separation: the columns' sum is what counts.
+        #expect(try Self.passes(banded, two, spacing: 3) == 1)
+        let coefficients = BandedReleases.coefficients(band: 4) + [0]
+        let sum = zip(coefficients, [0] + coefficients).reduce(0) { $0 + ($1.0 + $1.1) * ($1.0 + $1.1) }
+        let met = exact(2 / sum.squareRoot())
+        #expect(try Self.passes(banded, .init(maxEpsilon: met + 1e-3)) == 2)
+        #expect(try Self.passes(banded, .init(maxEpsilon: met - 1e-3)) == 1)
         #expect(try Self.passes(Self.text("local"), .init(maxParticipations: 4)) == 4)
     }
 
@@ -145,15 +191,15 @@ struct ClientPolicyTests {
             var ledger = ClientLedger()
             for (run, isAccepted) in [("a", true), ("a", false), ("b", true), ("c", false)] {
                 var body = try Self.assignment(Self.text(mode))
-                body.run = run
+                body.run = RunID(known: run)
                 let refusal = ledger.refusal(of: body, policy: two)
                 #expect((refusal == nil) == isAccepted, "\(run): \(refusal ?? "accepted")")
                 #expect(run != "c" || refusal?.contains("epsilon would reach") == true)
-                if refusal == nil { ledger.events.append(.init(body)) }
+                if refusal == nil { _ = ledger.record(.init(body)) }
             }
             // The other mode has a total of its own.
             var other = try Self.assignment(Self.text(mode == "local" ? "central" : "local"))
-            other.run = "c"
+            other.run = RunID(known: "c")
             #expect(ledger.refusal(of: other, policy: two) == nil)
         }
     }
@@ -175,7 +221,7 @@ struct ClientPolicyTests {
                     let body = try Self.assignment(text, round: index + 1)
                     let refusal = ledger.refusal(of: body, policy: .init(maxEpsilon: limit))
                     #expect((refusal == nil) == (index == 0 || isAccepted), "\(order) \(limit): \(refusal ?? "")")
-                    ledger.events.append(.init(body))
+                    _ = ledger.record(.init(body))
                 }
             }
         }
@@ -184,7 +230,7 @@ struct ClientPolicyTests {
     @Test func cohortsModesAndMeasurementsAreJudged() throws {
         let ledger = ClientLedger()
         let crowd = ClientPrivacyPolicy(minimumCohort: 20)
-        func reason(_ body: AssignmentBody, _ policy: ClientPrivacyPolicy) -> String {
+        func reason(_ body: Assignment, _ policy: ClientPrivacyPolicy) -> String {
             ledger.refusal(of: body, policy: policy) ?? "accepted"
         }
         let central = Self.text("central")
@@ -192,18 +238,32 @@ struct ClientPolicyTests {
         #expect(reason(try Self.assignment(central, minimum: 19), crowd).contains("19 clients"))
         #expect(reason(try Self.assignment(central, minimum: nil), crowd).contains("does not state"))
         #expect(reason(try Self.assignment(central), .init(acceptedModes: ["local"])).contains("not accepted"))
-        #expect(reason(try Self.assignment(central, kind: "evaluate"), .init()).contains("does not protect"))
-        #expect(reason(try Self.assignment("{}", kind: "evaluate"), .init()) == "accepted")
+        #expect(reason(try Self.assignment(central, kind: .evaluate), .init()).contains("does not protect"))
+        #expect(reason(try Self.assignment("{}", kind: .evaluate), .init()) == "accepted")
         // What is noised before it is published is measured, and counted like a round.
-        var measured = try Self.assignment(central, kind: "evaluate")
+        var measured = try Self.assignment(central, kind: .evaluate)
         measured.release = .init(metrics: ["loss"], lossBound: 10)
         #expect(reason(measured, .init()) == "accepted")
         #expect(reason(measured, .init(maxEpsilon: 0.01)).contains("epsilon would reach"))
-        measured.privacy.mode = "local"
+        measured.privacy.mode = .local
         #expect(reason(measured, .init()).contains("does not protect"))
-        var strange = try Self.assignment(central)
-        strange.privacy.mechanism = "oracle"
-        #expect(reason(strange, .init(maxEpsilon: 100)).contains("cannot be computed"))
+        // What a server that was changed might ask for in the mode that protects from it.
+        var bit = try Self.assignment(Self.text("local"))
+        bit.privacy.clipping.policy = .adaptive(.init(target: 0.5, learningRate: 0.2, countNoise: nil))
+        #expect(reason(bit, .init(maxEpsilon: 100)).contains("adaptive"))
+        var silent = try Self.assignment(Self.text("local"))
+        silent.privacy.noiseMultiplier = 0.05
+        #expect(reason(silent, .init()).contains("protects nothing"))
+        var vote = try Self.assignment(central)
+        vote.privacy.mechanism = .sampleAndThreshold
+        #expect(reason(vote, .init()).contains("protects votes"))
+        // What another version of this program has written down, and this one does not know.
+        let text =
+            #"{"events": [{"run": "r", "round": 1, "mode": "central", "noiseMultiplier": 2, "mechanism": "oracle"}]}"#
+        let strange = try WireCoding.decode(ClientLedger.self, from: Data(text.utf8))
+        let refusal = strange.refusal(of: try Self.assignment(central), policy: .init(maxEpsilon: 100))
+        #expect(refusal?.contains("cannot be computed") == true)
+        #expect(try WireCoding.decode(ClientLedger.self, from: WireCoding.encode(strange)) == strange)
     }
 
     @Test func aPolicyFileIsReadStrictly() throws {
@@ -212,7 +272,10 @@ struct ClientPolicyTests {
         }
         #expect(try read("{}") == ClientPrivacyPolicy())
         let policy = try read(
-            #"{"accepted_modes": ["local"], "max_participations": 3, "max_epsilon": 2, "delta": 1e-6, "minimum_cohort": 50}"#
+            #"""
+            {"accepted_modes": ["local"], "max_participations": 3, "max_epsilon": 2, "delta": 1e-6, "minimum_cohort": 50,
+             "may_register_again": false}
+            """#
         )
         #expect(
             policy
@@ -221,12 +284,17 @@ struct ClientPolicyTests {
                     maxParticipations: 3,
                     maxEpsilon: 2,
                     delta: 1e-6,
-                    minimumCohort: 50
+                    minimumCohort: 50,
+                    mayRegisterAgain: false
                 )
         )
+        // What an earlier version wrote.
+        let old = #"{"acceptedModes": [], "maxParticipations": 1, "maxEpsilon": 2, "delta": 1e-6, "minimumCohort": 3}"#
+        #expect(try JSONDecoder().decode(ClientPrivacyPolicy.self, from: Data(old.utf8)).mayRegisterAgain)
+        #expect(try JSONDecoder().decode(ClientPrivacyPolicy.self, from: JSONEncoder().encode(policy)) == policy)
         for bad in [
             #"{"accepted_modes": ["all"]}"#, #"{"max_epsilon": -1}"#, #"{"max_epsilon": "much"}"#, #"{"delta": 0}"#,
-            #"{"max_epsilom": 1}"#,
+            #"{"max_epsilom": 1}"#, #"{"may_register_again": "no"}"#,
         ] {
             #expect(throws: DocumentError.self) { try read(bad) }
         }

@@ -31,7 +31,7 @@ extension SettingDefinition {
         ),
         .init(
             "log.format",
-            .choice(["auto", "text", "json"]),
+            .choice(LogFormat.allCases.map(\.rawValue)),
             "auto",
             "auto is text on a terminal and JSON elsewhere."
         ),
@@ -51,12 +51,12 @@ extension SettingDefinition {
         ),
         .init(
             "limits.least_bytes_per_s",
-            .integer(1...1_000_000_000),
+            .integer(1...1_000_000),
             "1024",
             "Bodies and answers that move more slowly are ended, after the first transfer time-out."
         ),
-        .init("limits.head_bytes", .bytes(1024...(1 << 20)), "16KiB", "Request line and header fields."),
-        .init("limits.head_fields", .integer(8...1000), "100", "Header fields."),
+        .init("limits.head_bytes", .bytes(4096...(1 << 20)), "16KiB", "Request line and header fields."),
+        .init("limits.head_fields", .integer(24...1000), "100", "Header fields."),
         .init("limits.head_timeout_s", .seconds(0.1...3600), "10", "From the first byte of a head to its last."),
         .init(
             "limits.transfer_timeout_s",
@@ -74,7 +74,8 @@ extension SettingDefinition {
         ),
         .init(
             "limits.document_bytes",
-            .bytes(1024...(1 << 30)),
+            // What a client itself may send: less would refuse check-ins and failures of some.
+            .bytes(65_536...(1 << 30)),
             "1MiB",
             "A request's body other than models and updates, such as a run file."
         ),
@@ -85,6 +86,7 @@ extension SettingDefinition {
             "Listeners of /v1/events; further ones may poll."
         ),
         .init("limits.long_polls", .integer(0...1_000_000), "10000", "Check-ins that wait at the server."),
+        .init("limits.open_runs", .integer(1...10_000), "200", "Runs that have not ended; further ones are refused."),
         .init(
             "rate.address_per_s",
             .number(0...1e6),

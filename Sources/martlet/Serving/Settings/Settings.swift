@@ -60,8 +60,10 @@ struct Settings: Sendable {
         }
         // What is misspelt must not pass: MARTLET_TLS_CLIENT_CERTIFICATE=required would demand nothing.
         let known = Set(SettingDefinition.all.map(\.variable))
-        for name in environment.keys.sorted() where !known.contains(name) {
+        for (name, value) in environment.sorted(by: { $0.key < $1.key })
+        where name.hasPrefix("MARTLET_") && !known.contains(name) && !Self.isForOthers(name, value) {
             guard let section = Self.sections.first(where: { name.hasPrefix("MARTLET_\($0.uppercased())_") }) else {
+                problems.append("\(name) is not a setting's variable\(Self.suggestion(forVariable: name))")
                 continue
             }
             let key = section + "." + name.dropFirst("MARTLET_\(section)_".count).lowercased()
@@ -87,6 +89,14 @@ struct Settings: Sendable {
 
     func text(_ key: String) -> String { values[key]?.value ?? "" }
     func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
+    /// A word of a closed set; the catalogue admits no others.
+    func word<Word: RawRepresentable>(_ key: String, as type: Word.Type = Word.self) -> Word
+    where Word.RawValue == String {
+        guard let word = Word(rawValue: text(key)) else {
+            preconditionFailure("\(key) has a word that the catalogue lacks")
+        }
+        return word
+    }
     func flag(_ key: String) -> Bool { text(key) == "true" }
     func integer(_ key: String) -> Int { Int(text(key)) ?? 0 }
     func number(_ key: String) -> Double { Double(text(key)) ?? 0 }
@@ -97,6 +107,35 @@ struct Settings: Sendable {
     }
 
     // MARK: -
+
+    /// Variables of other commands, of trainers and of tests, which a server's environment may hold too.
+    static let otherVariables: Set<String> = [
+        "MARTLET_ASSIGNMENT", "MARTLET_CA_FILE", "MARTLET_CLIENT_CERTIFICATE", "MARTLET_CLIENT_KEY", "MARTLET_CONFIG",
+        "MARTLET_DEADLINE", "MARTLET_DIE_AT_POINT", "MARTLET_MODEL_DIR", "MARTLET_OP", "MARTLET_PINNED_KEY",
+        "MARTLET_ROUND", "MARTLET_SAMPLER_DRAWS", "MARTLET_SEED", "MARTLET_SIMULATION_SEQUENCES", "MARTLET_SLOW_TESTS",
+        "MARTLET_STATE_DIR", "MARTLET_THREADS", "MARTLET_TOKEN",
+        "MARTLET_UPDATE_DIR", "MARTLET_UPDATE_DOCS", "MARTLET_URL",
+    ]
+
+    /// Whether a variable is nothing to the server: another command's, a test's, or one that Kubernetes and Docker make for every
+    /// service called martlet (`MARTLET_PORT=tcp://…`, `MARTLET_SERVICE_HOST`).
+    private static func isForOthers(_ name: String, _ value: String) -> Bool {
+        otherVariables.contains(name) || name.hasPrefix("MARTLET_TEST_") || name.hasPrefix("MARTLET_FAULT_")
+            || name.hasPrefix("MARTLET_SERVICE_")
+            || name.hasPrefix("MARTLET_PORT") && ["tcp://", "udp://", "sctp://"].contains { value.hasPrefix($0) }
+            || name.wholeMatch(of: /MARTLET_PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?/) != nil
+    }
+
+    /// What a variable without a section probably means.
+    private static func suggestion(forVariable name: String) -> String {
+        let key = name.dropFirst("MARTLET_".count).lowercased()
+        let listening = ["port", "host", "address", "bind", "listen_address", "listen_port"]
+        if listening.contains(key) { return "; did you mean MARTLET_LISTEN, which is HOST:PORT?" }
+        let candidates = SettingDefinition.all.map(\.variable) + otherVariables
+        let nearest = candidates.map { ($0, distance(name, $0)) }.min { ($0.1, $0.0) < ($1.1, $1.0) }
+        guard let nearest, nearest.1 <= 4 else { return "; 'martlet config check' shows them all" }
+        return "; did you mean \(nearest.0)?"
+    }
 
     /// What stands before the dot of settings' names.
     private static let sections = Set(

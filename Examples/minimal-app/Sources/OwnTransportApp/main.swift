@@ -1,0 +1,3 @@
+import PriceTrainer
+
+try await Devices.run(Array(CommandLine.arguments.dropFirst()), over: SocketTransport())

@@ -1,0 +1,4 @@
+import MartletURLSession
+import PriceTrainer
+
+try await Devices.run(Array(CommandLine.arguments.dropFirst()), over: URLSessionTransport())

@@ -1,0 +1,151 @@
+package import DifferentialPrivacy
+package import WireFormat
+
+/// What is proven of everything that was released of a population: one sentence with all that belongs to an ε.
+///
+/// A claim is made of the charges themselves, so that it cannot promise a relation, an accountant or a trust that was not
+/// charged.
+package struct PrivacyClaim: Codable, Equatable, Sendable {
+    /// What has to be true beside the arithmetic, for the claim to hold.
+    package enum Assumption: String, Codable, CaseIterable, Sendable {
+        /// Mode `central`: the server clips and noises what clients sent.
+        case serverAddsNoise = "server_adds_noise"
+        /// Amplified rounds: nobody whom the claim is against learns who was drawn, or how many.
+        case drawIsSecret = "draw_is_secret"
+        /// TrieHH of earlier versions: who was drawn knows, and can tell by that whether others were.
+        case noClientColludes = "no_client_colludes"
+
+        /// The assumption as the end of a sentence.
+        package var sentence: String {
+            switch self {
+            case .serverAddsNoise: "the server clipped and noised what clients sent, and has to be trusted until then"
+            case .drawIsSecret:
+                "who was drawn, and how many, is secret: the claim does not hold against the server's staff, its logs and "
+                    + "backups, or an observer of its network"
+            case .noClientColludes:
+                "words were found by an earlier version's sampled votes, which protect from readers who control none of "
+                    + "the clients, and not from clients that work together"
+            }
+        }
+    }
+
+    /// Of everything that counts, at ``delta``.
+    package var epsilon: Double
+    /// The δ that is proven: the budget's, or 1.05 times that where mechanisms were mixed in later.
+    package var delta: Double
+    package var unit = BudgetUnit.client
+    /// Neighbouring relations of the charges, each once.
+    package var relations: [NeighbouringRelation]
+    /// `poisson` where the cost counts on secret samples, else `none`.
+    package var amplification: Amplification
+    package var accountant: String
+    package var assumptions: [Assumption]
+    /// How many rows of the population's own ledger the claim is about.
+    package var ledgerRows: Int?
+
+    /// The claim of releases with a known total.
+    package init(
+        charges: [PrivacyCharge],
+        releases: [CappedRelease],
+        epsilon: Double,
+        delta: Double,
+        rule: EnforcingRule
+    ) {
+        self.epsilon = epsilon
+        self.delta = rule.provenDelta(of: releases, delta: delta)
+        let relations = Set(charges.map(\.relation))
+        self.relations = relations.isEmpty ? [.zeroOut] : relations.sorted { $0.rawValue < $1.rawValue }
+        amplification = charges.contains { $0.kind == .poissonGaussian } ? .poisson : .none
+        accountant = rule.accountant.rawValue
+        assumptions = Assumption.allCases.filter { assumption in
+            charges.contains { charge in
+                switch assumption {
+                case .serverAddsNoise: charge.mode == .central
+                case .drawIsSecret: charge.kind == .poissonGaussian
+                case .noClientColludes: charge.kind == .sampleAndThreshold
+                }
+            }
+        }
+    }
+
+    /// The relations in one word or several.
+    package var relation: String { relations.map(\.rawValue).joined(separator: ", ") }
+
+    /// `(ε = 4.2, δ = 1e-05), relation zero_out, by the accountant gaussian`.
+    package func terms(epsilon shown: String? = nil) -> String {
+        "(ε = \(shown ?? "\(epsilon)"), δ = \(delta)), relation \(relation)"
+            + (amplification == .none ? "" : ", amplified by \(amplification) sampling")
+            + ", by the accountant \(accountant)"
+    }
+
+    /// Whom the claim is against, and what it rests on.
+    package var protection: String {
+        let who =
+            assumptions.contains(.noClientColludes)
+            ? "It holds against readers of everything that was published"
+            : assumptions.isEmpty
+                ? "It holds against readers of everything that was published, other clients together, and the server"
+                : "It holds against readers of everything that was published and other clients together"
+        return ([who] + assumptions.map(\.sentence)).joined(separator: "; ") + "."
+    }
+}
+
+extension PopulationAccount {
+    /// The charges that count, each plan once.
+    package var charges: [PrivacyCharge] { planOrder.filter { (plans[$0]?.all ?? 0) > 0 }.map(\.charge) }
+}
+
+extension Coordinator {
+    /// What is proven of everything that was released of a run's population up to one of its versions and what was measured of
+    /// that: training, evaluations and statistics of all runs.
+    ///
+    /// Rounds of other runs that were open then count as if they had been published.
+    ///
+    /// - Returns: `nil` where nothing was charged by then.
+    /// - Throws: ``CoordinationError`` `not_found`, or `privacy_invalid` where a total cannot be computed.
+    package func claim(run id: String, version number: Int) throws -> PrivacyClaim? {
+        let run = try runState(id)
+        guard let version = run.versions.first(where: { $0.version == number }) else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(number)'")
+        }
+        let population = try populationRecord(run.record.populationId)
+        guard let delta = population.budgetDelta else { return nil }
+        let places = ledger.places(ofPopulation: population.id)
+        // The newest versions are asked for most: from the end.
+        let index =
+            places.lastIndex { place in
+                let row = ledger.rows[place]
+                return number > 0 && row.runId == id && row.round == number && row.state == .committed
+            } ?? places.lastIndex { ledger.rows[$0].createdAt <= version.createdAt }
+        guard let index else { return nil }
+        let last = ledger.rows[places[index]].sequence
+        let key = ClaimKey(population: population.id, sequence: last)
+        if let known = claims[key] { return known }
+        let account = ledger.account(population.id, through: last)
+        guard !account.charges.isEmpty else { return nil }
+        do {
+            let releases = try account.releases()
+            let rule = account.course.rule(of: releases)
+            var claim = PrivacyClaim(
+                charges: account.charges,
+                releases: releases,
+                epsilon: try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule),
+                delta: delta,
+                rule: rule
+            )
+            claim.ledgerRows = index + 1
+            // Rows are only ever appended: what was true of a beginning of the ledger stays true.
+            if claims.count >= 256 { claims = [:] }
+            claims[key] = claim
+            return claim
+        } catch {
+            throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
+        }
+    }
+}
+
+/// Which rows a claim was made of.
+struct ClaimKey: Hashable, Sendable {
+    var population: String
+    var sequence: Int
+}

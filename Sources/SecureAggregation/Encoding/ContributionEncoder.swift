@@ -1,0 +1,79 @@
+package import DifferentialPrivacy
+
+/// Turns what a device contributes into the integers that are masked, with its bounds held exactly.
+///
+/// Blocks (an update, metrics, a clipping bit, counts) have bounds Kᵢ of their own with Σ Kᵢ² ≤ K². The bounds are checked in integers
+/// after rounding: the sensitivity is K whatever the rounding did.
+package struct ContributionEncoder: Sendable {
+    /// One part of a contribution.
+    package struct Block: Sendable {
+        package var values: [Float]
+        /// Kᵢ's share of K², from 0 to 1.
+        package var share: Double
+
+        package init(_ values: [Float], share: Double = 1) {
+            self.values = values
+            self.share = share
+        }
+    }
+
+    private let grid: NoiseGrid
+    private let coordinateBound: Int64
+
+    /// - Parameters:
+    ///   - grid: Step and K.
+    ///   - coordinateBound: B.
+    package init(grid: NoiseGrid, coordinateBound: UInt64) {
+        self.grid = grid
+        self.coordinateBound = Int64(clamping: coordinateBound)
+    }
+
+    /// - Returns: Integers with Σ v² ≤ K² (Σ |v| ≤ K in L1) and |v| ≤ B.
+    /// - Throws: ``SecureAggregationError`` `out_of_range`: shares that add up to more than 1, or values that are not finite.
+    package func encode(_ blocks: [Block]) throws(SecureAggregationError) -> [Int64] {
+        guard blocks.allSatisfy({ $0.share >= 0 }), blocks.reduce(0, { $0 + $1.share }) <= 1 else {
+            throw SecureAggregationError(.outOfRange, "the blocks' shares of the bound add up to more than 1")
+        }
+        guard blocks.allSatisfy({ $0.values.allSatisfy(\.isFinite) }) else {
+            throw SecureAggregationError(.outOfRange, "a value is not finite")
+        }
+        var integers: [Int64] = []
+        integers.reserveCapacity(blocks.reduce(0) { $0 + $1.values.count })
+        for block in blocks {
+            let part = block.share == 1 ? grid : grid.part(share: block.share)
+            // Cutting a coordinate lowers the norm.
+            for value in part.quantize(block.values) {
+                integers.append(max(-coordinateBound, min(coordinateBound, value)))
+            }
+        }
+        let isL1 = grid.distribution.norm == .l1
+        let measure = integers.reduce(UInt128(0)) { sum, value in
+            let magnitude = UInt128(value.magnitude)
+            return sum + (isL1 ? magnitude : magnitude * magnitude)
+        }
+        guard grid.shrinkFactor(measure: measure) == 1 else {
+            throw SecureAggregationError(.outOfRange, "the contribution is over its bound")
+        }
+        return integers
+    }
+}
+
+/// Masks a contribution's integers.
+package enum Masking {
+    /// y = x + PRG(s) mod 2ᵇ, in the bytes of the file's tensor.
+    package static func mask<Word: RingWord>(
+        _ integers: [Int64],
+        as type: Word.Type = Word.self,
+        with stream: MaskStream
+    ) throws(SecureAggregationError) -> [UInt8] {
+        var words = integers.map { Word(residueOf: $0) }
+        defer { for index in words.indices { words[index] = 0 } }
+        var failure: SecureAggregationError?
+        words.withUnsafeMutableBufferPointer { buffer in
+            do throws(SecureAggregationError) { try stream.add(to: buffer) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        for index in words.indices { words[index] = words[index].littleEndian }
+        return words.withUnsafeBytes(Array.init)
+    }
+}

@@ -1,0 +1,10 @@
+import Synchronization
+
+/// The first error of loops on several threads.
+final class FirstFailure: Sendable {
+    private let first = Mutex<(any Error)?>(nil)
+
+    func note(_ error: any Error) { first.withLock { if $0 == nil { $0 = error } } }
+
+    var error: (any Error)? { first.withLock { $0 } }
+}

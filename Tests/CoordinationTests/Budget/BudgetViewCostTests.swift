@@ -1,0 +1,112 @@
+import DifferentialPrivacy
+import StrictJSON
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+@testable import Coordination
+
+/// Looking at a population takes a bounded amount of arithmetic, whatever runs were made in it.
+@Suite(.timeLimit(.minutes(2)))
+struct BudgetViewCostTests {
+    private static func specification(_ privacy: String, cohort: String, rounds: Int) throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
+             "cohort": {\(cohort)}, "privacy": {"mode": "central", \(privacy)}}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    private static let amplified = #""amplification": "poisson", "noise_multiplier": 0.8"#
+    private static let drawn = #""goal": 10, "policy": "poisson", "sampling_rate": 0.001"#
+    /// Cells of one composition, so that a build for tests is done in time.
+    private static let cells = 1 << 12
+
+    private func bench(_ runs: Int, epsilon: Double = 2) async throws -> (Bench, [String]) {
+        let bench = try await Bench(.memory)
+        _ = try await bench.coordinator.createPopulation(
+            PopulationRequest(name: "p", budget: BudgetSpecification(epsilon: epsilon, delta: 1e-5))
+        )
+        var ids: [String] = []
+        for _ in 0..<runs {
+            let specification = try Self.specification(Self.amplified, cohort: Self.drawn, rounds: 100_000 + ids.count)
+            let run = try await ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try await bench.coordinator.createRun(specification, initialModel: ParameterVector(zeros: Bench.layout))
+            }
+            ids.append(run.id)
+        }
+        return (bench, ids)
+    }
+
+    private func view(_ coordinator: Coordinator, standard: Int) async throws -> (status: BudgetStatus, cells: Int) {
+        try await coordinator.perform { coordinator in
+            try ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try LossAllowance.$standard.withValue(standard) {
+                    let seen = try LossAllowance.measured { try coordinator.population("p").budget }
+                    return (try #require(seen.value), seen.cells)
+                }
+            }
+        }
+    }
+
+    @Test func runsThatWereOnlyCreatedTakeNoMoreThanOneQuestionMay() async throws {
+        let (bench, runs) = try await bench(3)
+        let limit = 60_000
+        for _ in 0..<2 {
+            let (status, cells) = try await view(bench.coordinator, standard: limit)
+            #expect(cells <= limit, "\(cells)")
+            #expect(Set(status.roundsThatFit.keys) == Set(runs))
+        }
+        // What does not fit into the allowance is answered by Rényi divergences, which never admit more.
+        let (rough, none) = try await view(bench.coordinator, standard: 0)
+        #expect(none == 0)
+        let (exact, _) = try await view(bench.coordinator, standard: .max / 4)
+        for run in runs {
+            let (least, most) = (
+                try #require(rough.roundsThatFit[run] ?? nil), try #require(exact.roundsThatFit[run] ?? nil)
+            )
+            #expect(0 < least && least <= most && most < 100_000, "\(least), \(most)")
+        }
+    }
+
+    /// Rows of another population change nothing of this one.
+    @Test func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
+        let (bench, _) = try await bench(1)
+        _ = try await view(bench.coordinator, standard: .max / 4)
+        for index in 0..<3 {
+            _ = try await bench.coordinator.createPopulation(
+                PopulationRequest(name: "q\(index)", budget: BudgetSpecification(epsilon: 1, delta: 1e-5))
+            )
+            try await bench.coordinator.perform { $0.plansThatFit = [:] }
+            #expect(try await view(bench.coordinator, standard: .max / 4).cells == 0)
+        }
+        _ = try await bench.coordinator.changeBudget(population: "p", .init(epsilon: 1))
+        #expect(try await view(bench.coordinator, standard: .max / 4).cells > 0)
+    }
+
+    /// Each opening of a round asks for as much: what takes more than one question may is refused when the run is made, also where
+    /// nothing is sampled.
+    @Test(arguments: [
+        (BudgetViewCostTests.amplified, BudgetViewCostTests.drawn),
+        (#""mechanism": "laplace", "noise_multiplier": 30"#, #""goal": 10, "max_participations": 100000"#),
+    ])
+    func aRunThatTakesTooMuchIsNotMade(_ privacy: String, _ cohort: String) async throws {
+        let (bench, _) = try await bench(0)
+        let specification = try Self.specification(privacy, cohort: cohort, rounds: 100_000)
+        func create(_ standard: Int) async throws -> RunView {
+            try await ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try await LossAllowance.$standard.withValue(standard) {
+                    try await bench.coordinator.createRun(
+                        specification,
+                        initialModel: ParameterVector(zeros: Bench.layout)
+                    )
+                }
+            }
+        }
+        let refused = await refusal { try await create(1000) }
+        #expect(refused?.code == "privacy_too_costly" && refused?.kind == .unprocessable, "\(refused?.code ?? "made")")
+        #expect(refused?.message.contains("too much arithmetic") == true, "\(refused?.message ?? "")")
+        #expect(try await create(LossAllowance.standard).state == .created)
+    }
+}

@@ -1,0 +1,32 @@
+import Foundation
+import Yams
+
+/// The codes that openapi.yaml describes.
+enum ProblemCodes {
+    private static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent()
+        .deletingLastPathComponent().path
+
+    private static func codes(_ schema: String) -> [String: [String: Any]] {
+        let text = (try? String(contentsOfFile: repository + "/openapi.yaml", encoding: .utf8)) ?? ""
+        let document = (try? Yams.load(yaml: text)) as? [String: Any]
+        let schemas = (document?["components"] as? [String: Any])?["schemas"] as? [String: [String: Any]]
+        return schemas?[schema]?["x-codes"] as? [String: [String: Any]] ?? [:]
+    }
+
+    /// Of problem documents, each with its statuses.
+    static let described: [String: Set<Int>] = codes("ProblemCode").mapValues { Set($0["status"] as? [Int] ?? []) }
+    /// Of the overview's problems.
+    static let ofOverview = Set(codes("OverviewProblemCode").keys)
+
+    /// The text of every source file of some modules.
+    static func sources(_ modules: [String]) throws -> [String] {
+        try modules.flatMap { module in
+            let directory = repository + "/Sources/" + module
+            return try FileManager.default.subpathsOfDirectory(atPath: directory).filter { $0.hasSuffix(".swift") }.map
+            {
+                try String(contentsOfFile: directory + "/" + $0, encoding: .utf8)
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+import Testing
+
+/// The real client against a hostile server, watched by strace; `python3 Tests/Python/hostile.py martlet 10000` for longer.
+@Suite(.timeLimit(.minutes(5)), .serialized)
+struct HostileServerTests {
+    @Test(.enabled(if: PythonScript.isInstalled("strace")))
+    func theClientStaysInItsDirectoryAndWithItsServer() throws {
+        try PythonScript.expectSuccess("hostile.py", ["25", "1"])
+    }
+}
