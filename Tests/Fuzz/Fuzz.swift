@@ -81,7 +81,7 @@ struct Fuzz: AsyncParsableCommand {
                 let rate = Int(Double(report.cases) / max(seconds, 1e-9))
                 print(
                     "{\"target\":\"\(name)\",\"seed\":\(seed),\"first\":\(first),\"cases\":\(report.cases),"
-                        + "\"taken\":\(report.taken),\"seconds\":\(Int(seconds)),\"cases_per_second\":\(rate),"
+                        + "\"taken\":\(report.taken),\"messages\":\(report.messages),\"seconds\":\(Int(seconds)),\"cases_per_second\":\(rate),"
                         + "\"slowest_case\":\(slowest.found.number),\"slowest_cpu_s\":\(slowest.found.seconds)}"
                 )
                 fflush(nil)

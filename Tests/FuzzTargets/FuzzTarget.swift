@@ -12,11 +12,18 @@ package protocol FuzzTarget: SendableMetatype {
 
     init() async throws
 
+    /// How many messages of a made-up peer were read so far, where a case has several.
+    var messageCount: Int { get }
+
     /// One case.
     ///
     /// - Returns: Whether the input was taken.
     /// - Throws: ``FuzzFinding`` when something holds that never should.
     mutating func run(_ generator: inout Xoshiro256StarStar) async throws -> Bool
+}
+
+extension FuzzTarget {
+    package var messageCount: Int { 0 }
 }
 
 /// What must not be: the input is shown as text where it is text.
@@ -51,6 +58,8 @@ package enum FuzzRunner {
     package struct Report: Sendable {
         package var cases = 0
         package var taken = 0
+        /// Messages of made-up peers, where cases have several.
+        package var messages = 0
     }
 
     /// Runs the cases of a range of numbers.
@@ -82,6 +91,7 @@ package enum FuzzRunner {
             }
             report.cases += 1
         }
+        report.messages = instance.messageCount
         return report
     }
 }

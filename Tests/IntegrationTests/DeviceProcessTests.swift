@@ -112,6 +112,45 @@ struct DeviceProcessTests {
         #expect(mended.output.contains("accepted: round 1"), "\(mended.output)")
     }
 
+    /// The disk is full when the fleet starts, and has space again while it runs.
+    @Test func aFleetWaitsForADiskThatIsFull() throws {
+        defer { server.stop(SIGTERM) }
+        try start(rounds: 3)
+        let log = directory.path + "/fleet.log"
+        #expect(FileManager.default.createFile(atPath: log, contents: nil))
+        let fleet = Process()
+        fleet.executableURL = URL(fileURLWithPath: "/bin/sh")
+        // A soft limit: no file may be longer than two kilobytes until it is lifted.
+        fleet.arguments = [
+            "-c", "trap '' XFSZ; ulimit -S -f 4; exec \"$0\" \"$@\"", ServerProcess.binary, "fleet", "--server",
+            server.url, "--enrollment-token", token, "--clients", "3", "--state-dir", directory.path + "/fleet",
+        ]
+        let output = try #require(FileHandle(forWritingAtPath: log))
+        (fleet.standardOutput, fleet.standardError) = (output, output)
+        try fleet.run()
+        defer {
+            fleet.terminate()
+            fleet.waitUntilExit()
+        }
+        func text() throws -> String { try String(contentsOfFile: log, encoding: .utf8) }
+        var full = Patience("the fleet to say that the disk is full")
+        while try !text().contains("no space") {
+            try #require(fleet.isRunning, "\(try text())")
+            try full.pauseThread()
+        }
+        let lifted = try ServerProcess.capture(
+            "/usr/bin/prlimit",
+            ["--pid", "\(fleet.processIdentifier)", "--fsize=unlimited"]
+        )
+        #expect(lifted.status == 0, "\(lifted.output)")
+        var patience = Patience("the end of the run", seconds: 240)
+        while try !server.martlet("run", "list").output.contains("completed") {
+            try #require(fleet.isRunning, "\(try text())")
+            try patience.pauseThread()
+        }
+        #expect(try !text().contains("left out"), "\(try text())")
+    }
+
     @Test func aDamagedNoteDoesNotHoldUpTheDevice() throws {
         defer { server.stop(SIGTERM) }
         let device = directory.path + "/device"

@@ -4,8 +4,7 @@ import WireFormat
 
 struct VocabularyTests {
     @Test(arguments: [
-        "/", "/v1/clients", "/v1/runs/r/models/1/weights?encoding=f16", "/model", "/a/", "/a:b@c", "/%41/b", "/a?b=//c",
-        "/a?b=../c",
+        "/", "/v1/clients", "/v1/runs/r/models/1/weights?encoding=f16", "/model", "/a/", "/a:b@c", "/%41/b", "/a?b=c..",
     ])
     func aPathOnTheSameServerIsTaken(_ text: String) throws {
         #expect(try #require(ServerPath(text)).text == text)
@@ -19,6 +18,7 @@ struct VocabularyTests {
         "/a#b",
         "/a b", "/a\nb", "/a\rX: y", "/a\0", "/a%00", "/a%0d%0aX:%20y", "/a%1", "/a%", "/a%zz", "/é", "/a\u{202E}b",
         "/a%7f",
+        "/a?b=//c", "/a?b=../c", "/a?b=c/../d",
         "http://server/x", "http:/x", " /x", "/x?a=%0a", "/{x}", "/a\"b", "/<x>", "/x|y", "/[::1]/x",
         "/" + String(repeating: "a", count: 2000),
     ])

@@ -8,8 +8,8 @@ import Glibc
 /// How many clients are in which state.
 package struct ClientCounts: Codable, Equatable, Sendable {
     package var total = 0
-    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work), `quarantined`, `revoked`; while a run
-    /// draws in secret the first three are one, `enrolled`.
+    /// `active` (seen in the last quarter of an hour), `offline`, `registered` (never given work, but in secret draws), `quarantined`,
+    /// `revoked`; while a run draws in secret the first three are one, `enrolled`.
     package var byState: [String: Int] = [:]
     /// By the value of the label `tier`, where clients carry it.
     package var byTier: [String: Int] = [:]

@@ -204,11 +204,13 @@ extension Coordinator {
         case .away(let answer): return answer
         case .work(let run, let round):
             guard var client = clients[id] else { return away("no_open_slot", .init(minS: 5, maxS: 30)) }
+            let isSecret = runs[run]?.specification.privacy.hasSecretDraw == true
             // Whose turn it is tells other clients how often work was handed out.
-            if runs[run]?.specification.privacy.hasSecretDraw != true { nextRunTurn += 1 }
+            if !isSecret { nextRunTurn += 1 }
             let (assignment, changes) = try newAssignment(for: id, in: runState(run), round: round)
             client = client.withNextGeneration ?? client
-            client.state = .active
+            // How many clients have had work is shown to everybody, and must not tell how many were drawn in secret.
+            if !isSecret { client.state = .active }
             try drive(run: run, [.assigned], with: [.client(client)] + changes)
             return CheckInResponse(assignment: try body(of: assignment))
         }

@@ -1,7 +1,7 @@
 /// A path on the server that was asked, with or without a query: what a server may name for a client to go to.
 ///
-/// It begins with one `/` and can neither name another host nor climb: no authority (`//`), no segment `.` or `..`, no
-/// backslash, fragment, control character or coded slash, also where they are written with `%`. Whatever it is joined to
+/// It begins with one `/` and can neither name another host nor climb: no authority (`//`), no segment `.` or `..`, no slash
+/// in the query, no backslash, fragment, control character or coded slash, also where they are written with `%`. Whatever it is joined to
 /// keeps its scheme, host and port.
 package struct ServerPath: CheckedText {
     package let text: String
@@ -16,6 +16,8 @@ package struct ServerPath: CheckedText {
         else { return nil }
         let query = decoded.firstIndex { $0.isQuestionMark } ?? decoded.count
         let segments = decoded[1..<query].split(separator: .slash, omittingEmptySubsequences: false)
+        // Proxies do not agree either whether a slash in a query divides.
+        guard !decoded[query...].contains(.slash) else { return nil }
         // An empty segment is the beginning of an authority, or means what proxies do not agree upon; "/" itself is allowed.
         guard segments.count == 1 || !segments.dropLast().contains(where: \.isEmpty),
             !segments.contains(where: { $0 == [.dot] || $0 == [.dot, .dot] })

@@ -48,16 +48,31 @@ struct ObserverTests {
 
     private static let key = SymmetricKey(data: Data(repeating: 7, count: 32))
 
-    /// Runs two rounds and an evaluation, and collects what observers are answered.
-    private func seen(_ world: World, _ kind: Case) async throws -> Seen {
-        let bench = try await PrivateBench(tensors: kind.tensors, isStored: true) { _, round in
-            // The same in all worlds, and another one for each round.
+    /// What there is to ask about a run of population `p`.
+    private static func paths(_ run: String, _ versions: Int) -> [String] {
+        [
+            "/v1/runs", "/v1/runs/\(run)", "/v1/runs/\(run)/rounds", "/v1/runs/\(run)/evaluations",
+            "/v1/runs/\(run)/curves", "/v1/runs/\(run)/metrics", "/v1/runs/\(run)/models", "/v1/populations",
+            "/v1/populations/p", "/v1/populations/p/ledger", "/v1/populations/p/ledger?format=audit", "/v1/ledger",
+            "/v1/populations/p/ledger/links?from=0", "/v1/clients", "/v1/overview", "/v1/events", "/metrics",
+            "/v1/runs/\(run)/models/0", "/v1/runs/\(run)/rounds/1", "/v1/runs/\(run)/rounds/1/history",
+            "/v1/runs/\(run)/rounds/1/history?assignments=true", "/v1/runs/\(run)/rounds/1/updates", "/v1/audit",
+            "/v1/runs/\(run)/evaluations/1/history?assignments=true",
+        ] + (1..<(versions + 1)).map { "/v1/runs/\(run)/models/\($0)" }
+    }
+
+    /// The same noise in all worlds, and other noise in each round.
+    private static func makeBench(_ tensors: [TensorSpecification]) async throws -> PrivateBench {
+        try await PrivateBench(tensors: tensors, isStored: true) { _, round in
             NoiseKey(
-                testKey: SymmetricKey(
-                    data: HMAC<SHA256>.authenticationCode(for: Data("\(round)".utf8), using: Self.key)
-                )
+                testKey: SymmetricKey(data: HMAC<SHA256>.authenticationCode(for: Data("\(round)".utf8), using: key))
             )
         }
+    }
+
+    /// Runs two rounds and an evaluation, and collects what observers are answered.
+    private func seen(_ world: World, _ kind: Case) async throws -> Seen {
+        let bench = try await Self.makeBench(kind.tensors)
         try await bench.begin(
             privacy: kind.privacy,
             cohort: kind.cohort,
@@ -75,19 +90,8 @@ struct ObserverTests {
         let (viewer, operating) = (try await token("viewer"), try await token("operator"))
         var seen = Seen()
         func look(_ moment: String, versions: Int) async throws {
-            let run = bench.run
-            var paths = [
-                "/v1/runs", "/v1/runs/\(run)", "/v1/runs/\(run)/rounds", "/v1/runs/\(run)/evaluations",
-                "/v1/runs/\(run)/curves", "/v1/runs/\(run)/metrics", "/v1/runs/\(run)/models", "/v1/populations",
-                "/v1/populations/p", "/v1/populations/p/ledger", "/v1/populations/p/ledger?format=audit", "/v1/ledger",
-                "/v1/populations/p/ledger/links?from=0", "/v1/clients", "/v1/overview", "/v1/events", "/metrics",
-                "/v1/runs/\(run)/models/0", "/v1/runs/\(run)/rounds/1", "/v1/runs/\(run)/rounds/1/history",
-                "/v1/runs/\(run)/rounds/1/history?assignments=true", "/v1/runs/\(run)/rounds/1/updates", "/v1/audit",
-                "/v1/runs/\(run)/evaluations/1/history?assignments=true",
-            ]
-            for version in 1..<(versions + 1) { paths.append("/v1/runs/\(run)/models/\(version)") }
             for (role, token) in [("viewer", viewer), ("operator", operating), ("client", bench.clients[1])] {
-                for path in paths {
+                for path in Self.paths(bench.run, versions) {
                     let answer = try await bench.exchange("GET", path, token: token)
                     // Hashes of rows that name random ids: 32 bytes each.
                     let body =
@@ -318,6 +322,60 @@ struct ObserverTests {
             #expect(left.count == right.count)
             for (left, right) in zip(left, right) where left != right {
                 Issue.record("\(world): differs at \(Self.difference(left, right))")
+            }
+        }
+    }
+
+    /// Worlds that differ in who was drawn, and in nothing that is released: all updates are zeros, and the divisor is planned.
+    ///
+    /// No false alarms; of 12 clients at a rate of 1/2 all three worlds draw the same with a chance of 2^-24.
+    @Test func whatViewersAreAnsweredDoesNotTellWhoWasDrawn() async throws {
+        var worlds: [[String]] = []
+        for _ in 0..<3 {
+            let bench = try await Self.makeBench([.init(name: "a", shape: [2, 2])])
+            try await bench.begin(
+                privacy: #"{"mode": "central", "noise_multiplier": 1, "amplification": "poisson"}"#,
+                cohort: #"{"goal": 6, "policy": "poisson", "sampling_rate": 0.5, "report_timeout_s": 900}"#,
+                rounds: 2,
+                clients: 12
+            )
+            let made = try await bench.post("/v1/tokens", #"{"role": "viewer", "name": "viewer"}"#).json["token"]
+            let viewer = try #require(made as? String)
+            var answers: [String] = []
+            func look(_ moment: String, versions: Int) async throws {
+                for path in Self.paths(bench.run, versions) {
+                    let answer = try await bench.exchange("GET", path, token: viewer)
+                    let body =
+                        path.contains("/links")
+                        ? "\(answer.body.count) bytes" : String(decoding: answer.body, as: UTF8.self)
+                    answers.append("\(moment) GET \(path) \(answer.status) " + body)
+                }
+            }
+            for round in 1...2 {
+                for client in bench.clients.indices {
+                    let work = try await bench.checkIn(client)["assignment"] as? [String: Any]
+                    bench.clock.advance(by: 1)
+                    guard let work else { continue }
+                    // Of three that were drawn one sends, one fails, and one is not heard of again.
+                    if client % 3 == 0 {
+                        try #require(try await bench.upload(client, work, [0, 0, 0, 0]).status == 200)
+                    } else if client % 3 == 1, let id = work["id"] as? String {
+                        let failure = #"{"code": "training_failed"}"#
+                        _ = try await bench.post("/v1/assignments/\(id)/failure", token: bench.clients[client], failure)
+                    }
+                }
+                try await look("in round \(round)", versions: round - 1)
+                bench.clock.advance(by: 1000)
+                try await bench.coordinator.tick()
+                _ = try await bench.settled()
+                try await look("after round \(round)", versions: round)
+            }
+            worlds.append(try Self.normalized(answers, hidesReleased: false))
+        }
+        for other in worlds.dropFirst() {
+            #expect(other.count == worlds[0].count)
+            for (left, right) in zip(worlds[0], other) where left != right {
+                Issue.record("differs at \(Self.difference(left, right))")
             }
         }
     }

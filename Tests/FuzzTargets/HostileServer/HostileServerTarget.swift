@@ -19,6 +19,7 @@ package struct HostileServerTarget: FuzzTarget {
     private let directory: TemporaryDirectory
     private let servers: [HonestServer]
     private let canary = "untouched"
+    package private(set) var messageCount = 0
 
     package init() async throws {
         directory = try TemporaryDirectory()
@@ -96,6 +97,7 @@ package struct HostileServerTarget: FuzzTarget {
         func claim(_ isTrue: Bool, _ what: @autoclosure () -> String) throws {
             try expect(isTrue, what(), Array(texts.joined(separator: "\n").utf8))
         }
+        messageCount += answers.requestCount
         try claim(answers.finding == nil, answers.finding ?? "")
         for text in texts {
             try claim(text.unicodeScalars.count < 4000, "a text has \(text.unicodeScalars.count) characters")
