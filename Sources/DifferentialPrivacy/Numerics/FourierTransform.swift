@@ -12,7 +12,7 @@ struct FourierTransform: Sendable {
 
     private static let known = Mutex<[Int: FourierTransform]>([:])
 
-    /// The transform of a length, its twiddles made once; the few longest are not kept.
+    /// The transform of a length, from a cache that keeps lengths up to 2¹⁹.
     static func shared(count: Int) -> FourierTransform {
         if let transform = known.withLock({ $0[count] }) { return transform }
         let transform = FourierTransform(count: count)
