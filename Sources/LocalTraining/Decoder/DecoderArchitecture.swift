@@ -57,7 +57,7 @@ package struct DecoderArchitecture: LanguageArchitecture {
 
     // MARK: -
 
-    /// Which family of models a configuration comes from.
+    /// The family of models that a configuration belongs to.
     private enum Family: String, CaseIterable {
         case decoder, llama, qwen2
     }
@@ -105,7 +105,7 @@ package struct DecoderArchitecture: LanguageArchitecture {
         )
     }
 
-    /// Keys that would change the arithmetic must have the value that leaves it alone.
+    /// Refuses keys with a value that would change the arithmetic.
     private static func refuseForeignArithmetic(_ fields: FieldReader) {
         _ = fields.choice("hidden_act", of: ["silu"])
         if fields.value("rope_scaling") != nil { fields.report("rope_scaling", "is in use, which is not built in") }

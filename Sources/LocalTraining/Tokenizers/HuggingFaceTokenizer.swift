@@ -13,7 +13,7 @@ public struct TokenizerError: Error, Equatable, Sendable, CustomStringConvertibl
 extension ByteLevelBPE {
     /// Reads a Hugging Face `tokenizer.json`.
     ///
-    /// - Throws: ``TokenizerError`` naming the part whose arithmetic is not the one of a byte-level BPE.
+    /// - Throws: ``TokenizerError`` with the part that a byte-level BPE does not have.
     public init(huggingFace data: Data) throws {
         guard let root = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
             throw TokenizerError("tokenizer.json is not a JSON object")
@@ -21,7 +21,7 @@ extension ByteLevelBPE {
         guard let model = root["model"] as? [String: Any], let vocabulary = model["vocab"] as? [String: Int],
             let rawMerges = model["merges"] as? [Any]
         else { throw TokenizerError("tokenizer.json: /model must have a vocab and merges") }
-        // Some files leave the type out: a vocabulary and merges together are a BPE.
+        // Some files have no type; a vocabulary and merges together are a BPE.
         if let type = model["type"] as? String, type != "BPE" {
             throw TokenizerError("tokenizer.json: /model/type is \(type), only BPE is known")
         }
@@ -55,7 +55,7 @@ extension ByteLevelBPE {
         )
     }
 
-    /// The same as a Hugging Face `tokenizer.json`; equal tokenisers give equal bytes.
+    /// The tokeniser as a Hugging Face `tokenizer.json`; equal tokenisers give equal bytes.
     public func huggingFaceJSON() -> Data {
         let specialIDs = Set(added.map(\.id))
         let names = tokens.enumerated().map { id, bytes in
@@ -90,7 +90,7 @@ extension ByteLevelBPE {
 
     // MARK: - GPT-2's table
 
-    /// Printable stand-ins for the 256 bytes: those of Latin-1 that can be seen, the others from U+0100 on.
+    /// The printable characters for the 256 bytes: visible characters of Latin-1 for themselves, the others from U+0100 on.
     private static let byteCharacters: [Unicode.Scalar] = {
         var next: UInt32 = 0x100
         return (UInt32(0)...255).map { byte in
