@@ -3,7 +3,7 @@
 /// C is lower triangular with `c₀ ≥ c₁ ≥ … ≥ 0` on its diagonals. The release of all rounds together is one Gaussian
 /// mechanism of sensitivity `sens(C)`, also when later rounds depend on earlier outputs: Denisov et al. 2022,
 /// arXiv:2202.08312; bands: Choquette-Choo et al. 2023, arXiv:2306.08153. What breaks it: a client that takes part twice
-/// within `minSeparation` rounds, a row of noise that is used for two releases, or a row that is drawn anew.
+/// within `minSeparation` rounds, a row of noise that is used for two releases, or a row that is drawn again.
 public struct BandedMatrixMechanism: Codable, Hashable, Sendable {
     /// `c₀, c₁, …`: the band, by the distance from the diagonal.
     public let coefficients: [Double]

@@ -25,7 +25,7 @@ import Foundation
 ///    `(Q − e^ε P_M') + c e^ε P_M' ≤ (Q − e^ε P_M') + c Q`; on the others it is `q − (1 − c) e^ε p_M' ≤ c q`. Together at most δ_G + c.
 ///
 /// The curve of a *single* release of this mechanism is the larger of two (Wilkins, Kifer, Zhang and Karrer 2024, arXiv:2402.01007): a
-/// thing is named by the client alone, or by others too. Composing that maximum would be wrong where releases are chosen
+/// thing is named by the client alone, or by others too. Composing that maximum would be wrong if releases are chosen
 /// adaptively, since some of them can be of the one kind and some of the other; here both costs add up on their own.
 ///
 /// What breaks it: two votes of a client in one release, a threshold that depends on the counts, publishing how many things were named

@@ -55,7 +55,7 @@ public struct IntegerGaussianSampler: Sendable {
                 let end = min(count, start + Self.coordinatesPerChunk)
                 do {
                     var stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
-                    // The random bytes are erased: whoever reads them from memory later can remove the noise.
+                    // The random bytes are erased: with them the noise could be removed.
                     defer { stream.resetBytes(in: 0..<stream.count) }
                     stream.withUnsafeBytes { raw in
                         Self.table.withUnsafeBufferPointer { table in

@@ -61,7 +61,7 @@ package struct ServerEvents: Sendable {
 /// A request that never reached a route, and how it was answered.
 package struct MalformedRequest: Sendable {
     package var status: Int
-    /// The code of the answer's problem document, where it has one.
+    /// The code of the answer's problem document; `nil` if it has none.
     package var code: String?
     package var detail: String
     package var address: String

@@ -54,7 +54,7 @@ package struct MaskStream: Sendable {
         while done < words.count {
             let count = min(perBlock, words.count - done)
             var stream = try bytes(from: (first + UInt64(done)) * UInt64(size), count: count * size)
-            // Whoever reads a mask from memory later can unmask the vector.
+            // The mask is erased: with it the vector could be unmasked.
             defer { stream.resetBytes(in: 0..<stream.count) }
             stream.withUnsafeBytes { raw in
                 for index in 0..<count {

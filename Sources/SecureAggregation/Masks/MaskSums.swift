@@ -29,7 +29,7 @@ package struct MaskSum<Word: RingWord>: Sendable {
     ) throws {
         let perTurn = Self.blockCount * 8
         var words = [Word](repeating: 0, count: min(perTurn, coordinateCount))
-        // Whoever reads the sum of masks from memory later can unmask the sum of updates.
+        // The sum of masks is erased: with it the sum of updates could be unmasked.
         defer { for index in words.indices { words[index] = 0 } }
         for start in stride(from: 0, to: coordinateCount, by: perTurn) {
             let count = min(perTurn, coordinateCount - start)

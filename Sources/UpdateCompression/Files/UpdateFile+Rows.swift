@@ -115,7 +115,7 @@ extension UpdateFile {
     ///   - sums: Shape `[piece.count]`, grid units, 64 or 128 bits; the weighted values must fit.
     ///   - scratch: Memory of the calling thread.
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     package func addSparse<Sum: FixedWidthInteger>(
         _ piece: Piece,
         weight: Int64,
@@ -142,7 +142,7 @@ extension UpdateFile {
     /// Adds `round(value * scale) * weight` of each value of a range of this file to integer sums.
     ///
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     package func fold(
         _ range: Range<Int>,
         into sums: UnsafeMutablePointer<Int64>,

@@ -71,7 +71,7 @@ public final class UpdateFile: Sendable {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - values: Receives `range.count` floats from its first element on.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     public func read(_ range: Range<Int>, into values: inout [Float]) throws {
         precondition(values.count >= range.count, "buffer too small")
         let scratch = UpdateScratch()
