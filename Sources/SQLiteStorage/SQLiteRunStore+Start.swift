@@ -2,7 +2,7 @@ package import Coordination
 import Foundation
 import GRDB
 
-/// What a start reads: tables that grow with clients by the columns' positions, and only those assignments that still matter.
+/// The reads of a start: tables that grow with clients by the positions of columns, and only those assignments that still matter.
 ///
 /// Decoding a row through `Codable` makes a dictionary of it, which takes 20 to 40 µs: a minute for a million clients.
 extension SQLiteRunStore {

@@ -1,5 +1,5 @@
 extension SchemaMigrations {
-    /// What starts and lists read instead of all assignments and all history.
+    /// Counts and indexes that a start and the lists read instead of all assignments and all history.
     ///
     /// A trigger counts assignments in `participation`; further turns in an attempt are the same participation. The partial indexes hold
     /// the few rows that queries look for among many.

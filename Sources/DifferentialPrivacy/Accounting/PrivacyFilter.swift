@@ -8,7 +8,7 @@ import Foundation
 /// Theorem 3.1; Lécuyer 2021, arXiv:2103.01379). Taking the best order after the fact, as ``RenyiAccountant`` does for a fixed plan,
 /// is no filter. After the first outputs one can go on with releases that are cheap at one order if the loss was high, and at
 /// another if it was low, and pays δ in both cases (Regehr et al. 2026, arXiv:2602.15815, show that such filters are not free).
-/// What always holds is a union of filters:
+/// A union of filters always holds:
 ///
 /// > Let `F_1, …, F_k` be filters for (ε, δ_1), …, (ε, δ_k), whose conditions never become true again once they are false.
 /// > An interaction that goes on only while at least one of the conditions is true is (ε, Σ δ_j)-DP.

@@ -320,7 +320,7 @@ public struct UpdateEncoder {
         try Self.put(kept.map { UInt32($0 - range.lowerBound) }, at: places[0], put)
         let sent = kept.map { max(-valueBound, min(valueBound, residual[$0])) }
         try Self.put(sent, at: places[1], put)
-        // What is beyond the bound stays in the residual for the next update.
+        // The part beyond the bound stays in the residual for the next update.
         for (position, value) in zip(kept, sent) { residual[position] -= value }
     }
 
