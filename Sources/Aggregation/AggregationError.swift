@@ -30,7 +30,7 @@ extension AggregationError: CustomStringConvertible {
             code == nil ? "an update's file is not what was accepted: \(reason)" : "an update's file cannot be read"
         case .tooFewUpdates(let minimum, let actual):
             "\(actual) updates are fewer than the rule's minimum of \(minimum)"
-        case .stateMismatch(let reason): "what the server's optimiser remembers does not fit: \(reason)"
+        case .stateMismatch(let reason): "the state of the server's optimiser does not fit: \(reason)"
         }
     }
 }

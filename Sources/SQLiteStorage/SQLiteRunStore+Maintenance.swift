@@ -24,7 +24,7 @@ package struct SQLiteInspection {
             var findings: [Finding] = []
             let integrity = try String.fetchAll(database, sql: "PRAGMA integrity_check(20)")
             if integrity == ["ok"] {
-                findings.append(Finding(.ok, "database", "SQLite finds its file whole"))
+                findings.append(Finding(.ok, "database", "SQLite finds no damage"))
             } else {
                 findings += integrity.map {
                     Finding(
@@ -40,7 +40,7 @@ package struct SQLiteInspection {
                 Finding(
                     .error,
                     "row_orphaned",
-                    "a row refers to one that is not there: \($0)",
+                    "a row refers to another one that does not exist: \($0)",
                     remedy: "restore a backup"
                 )
             }
@@ -61,7 +61,7 @@ package struct SQLiteInspection {
                         "schema_old",
                         "an older version of Martlet wrote this database",
                         remedy:
-                            "nothing: the next start of the server brings it up to date; a backup made before it can be gone back to"
+                            "nothing: the next start of the server brings it up to date; make a backup before, to be able to go back"
                     )
                 )
             }

@@ -123,7 +123,7 @@ package final class SQLiteRunStore: RunStore {
                 let pool = try Self.open(path: path, patienceSeconds: patienceSeconds, isKnown: true)
                 let found = try pool.read { try Self.mark($0) }
                 guard found == state.mark || found == state.mark + 1 else {
-                    throw StoreFailure(.damaged, detail: "it holds transaction \(found) and not \(state.mark)")
+                    throw StoreFailure(.damaged, detail: "its last transaction is number \(found), not \(state.mark)")
                 }
                 // The transaction may be in cached pages of the log only, so it is copied to the database and synced.
                 if found > state.mark {

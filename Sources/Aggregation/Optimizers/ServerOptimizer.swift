@@ -126,7 +126,7 @@ public struct OptimizerState: Equatable, Sendable {
     ) throws(AggregationError) {
         let names = optimizer.moments.map(\.name)
         guard file.layout == Self.layout(names, layout) else {
-            throw .stateMismatch(reason: "the optimizer's state does not fit the model and the optimizer")
+            throw .stateMismatch(reason: "its tensors are not those of this optimiser and model")
         }
         moments = [:]
         for (index, name) in names.sorted().enumerated() {

@@ -38,7 +38,7 @@ public struct AdaptiveClipping: Equatable, Sendable {
             throw .invalidParameter(
                 name: "noise_multiplier",
                 value: noiseMultiplier,
-                allowed: "less than twice the count's noise of \(countNoise); raise the cohort's goal"
+                allowed: "less than twice \(countNoise), the noise on the count; raise the cohort's goal"
             )
         }
         self.initialNorm = initialNorm

@@ -69,7 +69,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
                 name: "delta",
                 value: delta,
                 allowed:
-                    "\(Self.smallestDelta) or more by loss distributions, whose rounding counts below it: take a larger "
+                    "\(Self.smallestDelta) or more with loss distributions, because of their rounding: take a larger "
                     + "delta, or the accountant rdp"
             )
         }

@@ -147,7 +147,7 @@ package enum HeadParser {
         switch String(decoding: parts[2], as: UTF8.self) {
         case "HTTP/1.1": minor = 1
         case "HTTP/1.0": minor = 0
-        default: throw ParseFailure(status: 505, detail: "HTTP/1.1 is spoken here")
+        default: throw ParseFailure(status: 505, detail: "use HTTP/1.1")
         }
         return (String(decoding: parts[0], as: UTF8.self), String(decoding: parts[1], as: UTF8.self), minor)
     }

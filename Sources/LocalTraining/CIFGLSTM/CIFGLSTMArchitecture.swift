@@ -51,7 +51,7 @@ package struct CIFGLSTMArchitecture: LanguageArchitecture {
         if configuration.vocabularySize != tokenizer.vocabularySize {
             fields.report(
                 "vocab_size",
-                "must be \(tokenizer.vocabularySize), what the tokenizer has with its 4 specials, "
+                "must be \(tokenizer.vocabularySize), as in the tokenizer with its 4 special tokens, "
                     + "not \(configuration.vocabularySize); or give another tokenizer"
             )
         }

@@ -38,7 +38,7 @@ package enum BLASCore {
         guard let core = choice.core else { return "matrix products by a library that is not OpenBLAS" }
         if choice.found != core {
             return
-                "matrix products by OpenBLAS's core \(core), for what the processor can do; OpenBLAS chose \(choice.found ?? "none")"
+                "matrix products by OpenBLAS's core \(core), set for this processor; OpenBLAS chose \(choice.found ?? "none")"
         }
         return switch fit {
         case .fits: "matrix products by OpenBLAS's core \(core)"

@@ -52,7 +52,7 @@ extension ModelArchitecture {
         try check(model.layout, against: layout, "the model")
         guard let baseLayout else { return }
         guard let base else {
-            throw LocalTrainingError.modelMismatch(reason: "the model needs another one's tensors (model.base)")
+            throw LocalTrainingError.modelMismatch(reason: "the tensors of the base model are missing (model.base)")
         }
         try check(base.layout, against: baseLayout, "the base model")
     }

@@ -157,7 +157,7 @@ package struct ModelDirectory: Sendable {
 
     private static func text(_ object: [String: Any]) throws -> String {
         guard let tree = JSONValue(foundation: object) else {
-            throw LocalTrainingError.modelMismatch(reason: "the configuration holds what JSON has no word for")
+            throw LocalTrainingError.modelMismatch(reason: "the configuration holds a value that JSON cannot express")
         }
         return tree.prettyText
     }

@@ -32,7 +32,7 @@ public struct Standardization: Equatable, Sendable {
                     imputed[input] = mean
                 } else if !examples.rows.isEmpty {
                     let rule =
-                        "column '\(feature.column)' has no value, so nothing can stand in for those that are missing"
+                        "column '\(feature.column)' has no value, so there is no mean to replace missing ones"
                     throw LocalTrainingError.unsuitable(rule)
                 }
             }

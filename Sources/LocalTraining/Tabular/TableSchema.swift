@@ -166,7 +166,7 @@ extension TableSchema.Feature {
             let levels = fields.stringList("levels", countLimit: .max) ?? []
             let dropsFirst = fields.boolean("drop_first", default: false)
             if levels.count < (dropsFirst ? 2 : 1) || Set(levels).count < levels.count {
-                fields.report("levels", "must hold each level once, and one that is left over")
+                fields.report("levels", "must hold each level once, and at least one, or two with drop_first")
             }
             self = .category(column: column, levels: levels, dropsFirst: dropsFirst)
         case .text:

@@ -29,14 +29,14 @@ extension ByteLevelBPE {
             if let value = model[name], !(value is NSNull), value as? String != "",
                 (value as? NSNumber)?.doubleValue != 0
             {
-                throw TokenizerError("tokenizer.json: /model/\(name) is in use, which is not known here")
+                throw TokenizerError("tokenizer.json: /model/\(name) is set, and is not supported")
             }
         }
         guard model["byte_fallback"] as? Bool != true else {
             throw TokenizerError("tokenizer.json: /model/byte_fallback is in use: not a byte-level BPE")
         }
         guard root["normalizer"] == nil || root["normalizer"] is NSNull else {
-            throw TokenizerError("tokenizer.json: a normalizer is in use, which is not known here")
+            throw TokenizerError("tokenizer.json: a normalizer is set, and none is supported")
         }
         guard let pre = root["pre_tokenizer"] as? [String: Any], pre["type"] as? String == "ByteLevel",
             pre["use_regex"] as? Bool != false
@@ -117,7 +117,7 @@ extension ByteLevelBPE {
     private static func postProcessor(_ value: Any?) throws -> JSONValue {
         guard let object = value as? [String: Any] else { return .null }
         guard let tree = JSONValue(foundation: object) else {
-            throw TokenizerError("tokenizer.json: /post_processor holds what JSON has no word for")
+            throw TokenizerError("tokenizer.json: /post_processor holds a value that JSON cannot express")
         }
         return tree
     }
@@ -128,7 +128,7 @@ extension ByteLevelBPE {
                 throw TokenizerError("tokenizer.json: an added token needs an id and a content")
             }
             for name in ["lstrip", "rstrip", "single_word"] where item[name] as? Bool == true {
-                throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not known here")
+                throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not supported")
             }
             let isSpecial = item["special"] as? Bool ?? false
             return AddedToken(

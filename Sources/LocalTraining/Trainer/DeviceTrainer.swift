@@ -119,7 +119,7 @@ public struct DeviceTrainer: LocalTrainer {
     /// Recognises a character model with the alphabet of messages by its tensors.
     private static func guess(_ layout: ParameterLayout) throws -> any ModelArchitecture {
         guard let configuration = CIFGLSTMConfiguration(layout: layout) else {
-            throw LocalTrainingError.modelMismatch(reason: "nothing says what the model is, and it is not a CIFG-LSTM")
+            throw LocalTrainingError.modelMismatch(reason: "no architecture is named, and this is no CIFG-LSTM")
         }
         return try CIFGLSTMArchitecture(configuration: configuration)
     }

@@ -178,7 +178,7 @@ package struct SessionDocument: Equatable, Sendable {
     }
 
     private static func known<Value>(_ value: Value?, _ name: String) throws(SecureAggregationError) -> Value {
-        guard let value else { throw SecureAggregationError(.invalidDocument, "the \(name) is none that is known") }
+        guard let value else { throw SecureAggregationError(.invalidDocument, "the \(name) is not known") }
         return value
     }
 

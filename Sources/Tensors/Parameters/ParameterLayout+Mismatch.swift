@@ -16,6 +16,6 @@ extension ParameterLayout {
         }
         let names = Set(tensors.map(\.name))
         let surplus = actual.tensors.first { !names.contains($0.name) }?.name ?? ""
-        return "\(what) has tensor '\(surplus)', which is not one of its own"
+        return "\(what) has tensor '\(surplus)', which is not expected"
     }
 }

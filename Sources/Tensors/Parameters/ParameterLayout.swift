@@ -36,7 +36,7 @@ public enum ParameterLayoutError: Error, Equatable, Sendable, CustomStringConver
     /// One sentence for people.
     public var description: String {
         switch self {
-        case .badShape(let tensor): "tensor '\(tensor)' has a bad shape"
+        case .badShape(let tensor): "tensor '\(tensor)' has an extent below 1 or too many elements"
         case .nameComesTwice(let tensor): "the name '\(tensor)' comes twice"
         }
     }

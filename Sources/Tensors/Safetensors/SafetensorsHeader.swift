@@ -143,7 +143,9 @@ public struct SafetensorsHeader: Sendable, Equatable {
             guard extent != 0 else {
                 throw .malformedHeader(reason: "tensor '\(name)' is empty, with an extent of 0: leave it out")
             }
-            guard extent > 0, !overflow else { throw .malformedHeader(reason: "tensor '\(name)' has a bad shape") }
+            guard extent > 0, !overflow else {
+                throw .malformedHeader(reason: "tensor '\(name)' has a negative extent or too many elements")
+            }
             byteCount = product
         }
         let (begin, end) = (offsets[0], offsets[1])
