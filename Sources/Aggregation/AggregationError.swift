@@ -1,18 +1,18 @@
 /// Why updates could not be aggregated.
 public enum AggregationError: Error, Equatable, Sendable {
-    /// There is nothing to average.
+    /// The list of updates is empty.
     case noUpdates
-    /// A value is beyond the declared bound, or not finite.
+    /// A value of an update is beyond the bound or not finite; `index` is its position in the flat vector.
     case valueOutOfRange(index: Int, bound: Double)
-    /// The weighted sum could leave 64 bits.
+    /// The weighted sum could leave 128 bits, or the bound is over ``FixedPointMean/largestValueBound``.
     case sumTooLarge(bound: Double, totalWeight: Int)
     /// The file's tensors are not the model's.
     case layoutMismatch(path: String)
-    /// A file could not be read: by the system's `errno` where it is the disk's fault, else because of what is in it.
+    /// A file could not be read: because of the disk if there is an `errno`, else because of its contents.
     case unreadable(path: String, reason: String, errno: Int32? = nil)
-    /// Fewer updates than the rule needs.
+    /// There are fewer updates than the rule needs.
     case tooFewUpdates(minimum: Int, actual: Int)
-    /// What an optimiser remembers is not for this model or this optimiser.
+    /// The stored state of an optimiser belongs to another model or another optimiser.
     case stateMismatch(reason: String)
 }
 
@@ -30,7 +30,7 @@ extension AggregationError: CustomStringConvertible {
             code == nil ? "an update's file is not what was accepted: \(reason)" : "an update's file cannot be read"
         case .tooFewUpdates(let minimum, let actual):
             "\(actual) updates are fewer than the rule's minimum of \(minimum)"
-        case .stateMismatch(let reason): "what the server's optimiser remembers does not fit: \(reason)"
+        case .stateMismatch(let reason): "the state of the server's optimiser does not fit: \(reason)"
         }
     }
 }

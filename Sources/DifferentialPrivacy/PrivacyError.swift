@@ -1,4 +1,4 @@
-/// Why a privacy mechanism or an accountant refused.
+/// Why a privacy mechanism or an accountant refuses.
 public enum PrivacyError: Error, Equatable, Sendable {
     /// A parameter is outside the range for which the mechanism is proven.
     case invalidParameter(name: String, value: Double, allowed: String)
@@ -12,12 +12,12 @@ public enum PrivacyError: Error, Equatable, Sendable {
     case unsupportedEvent(event: String, accountant: String)
     /// No noise in the searched range meets the target.
     case unreachableTarget(epsilon: Double, delta: Double)
-    /// The answer takes more arithmetic than a question may.
+    /// The answer needs more arithmetic than the limit of ``LossAllowance``.
     case tooCostly(cells: Int, limit: Int)
 }
 
 extension PrivacyError {
-    /// Whether the question was refused for what its answer takes.
+    /// Whether the question was refused because of the arithmetic that its answer needs.
     public var isTooCostly: Bool { if case .tooCostly = self { true } else { false } }
 }
 
@@ -60,7 +60,7 @@ enum Require {
         }
     }
 
-    /// A noise multiplier or a scale for which curves are computed.
+    /// Requires a noise multiplier or a scale for which curves can be computed.
     static func noise(_ name: String, _ value: Double) throws(PrivacyError) {
         guard value >= 1e-4, value <= 1e12 else {
             throw .invalidParameter(name: name, value: value, allowed: "1e-4 to 1e12")

@@ -1,2 +1,2 @@
-// An app that imports this module has the trainer's side as well.
+// An app that imports this module can also name the types of `TrainerInterface`.
 @_exported public import TrainerInterface

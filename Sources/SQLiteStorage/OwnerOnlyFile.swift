@@ -2,14 +2,14 @@
 import Glibc
 #endif
 
-/// Databases hold clients' labels, hashes of tokens and the audit log: nobody's but the server's.
+/// Keeps other users of the machine out of databases, which hold clients' labels, hashes of tokens and the audit log.
 enum OwnerOnlyFile {
-    /// Makes a file with mode 0600 where there is none, and takes from others what they may with one that is there.
+    /// Creates the file with mode 0600 if there is none, and removes the permissions of group and others from an existing one.
     ///
-    /// SQLite by itself makes 0644, and its `-wal` and `-shm` files are as the database is. What goes wrong here shows when
-    /// the database is opened.
+    /// SQLite by itself creates 0644, and gives its `-wal` and `-shm` files the mode of the database. Errors are not reported here: they
+    /// show when the database is opened.
     static func make(_ path: String) {
-        // A file that is there is not opened: closing it again would end the locks of this process's other connections.
+        // An existing file is not opened: closing it would release the POSIX locks of this process's other connections.
         let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         if descriptor >= 0 { close(descriptor) }
         for suffix in ["", "-wal", "-shm"] {

@@ -2,13 +2,13 @@ package import Coordination
 import Foundation
 import GRDB
 
-/// A database that is looked at and not changed: for checks and backups, also while a server writes to it.
+/// A database opened read-only, for checks and backups, also while a server writes to it.
 package struct SQLiteInspection {
     private let queue: DatabaseQueue
 
     /// Opens a database without changing it.
     ///
-    /// - Throws: `StoreFailure`, such as for a file that is no database.
+    /// - Throws: `StoreFailure`, for example for a file that is no database.
     package init(path: String) throws {
         var configuration = Configuration()
         configuration.readonly = true
@@ -16,13 +16,15 @@ package struct SQLiteInspection {
         queue = try StoreFailure.naming { try DatabaseQueue(path: path, configuration: configuration) }
     }
 
-    /// What SQLite's own checks say, and whether the schema is this program's.
+    /// The findings of SQLite's own checks, and whether the schema is this program's.
+    ///
+    /// - Throws: `StoreFailure`.
     package func findings() throws -> [Finding] {
         try read { database in
             var findings: [Finding] = []
             let integrity = try String.fetchAll(database, sql: "PRAGMA integrity_check(20)")
             if integrity == ["ok"] {
-                findings.append(Finding(.ok, "database", "SQLite finds its file whole"))
+                findings.append(Finding(.ok, "database", "SQLite finds no damage"))
             } else {
                 findings += integrity.map {
                     Finding(
@@ -38,7 +40,7 @@ package struct SQLiteInspection {
                 Finding(
                     .error,
                     "row_orphaned",
-                    "a row refers to one that is not there: \($0)",
+                    "a row refers to another one that does not exist: \($0)",
                     remedy: "restore a backup"
                 )
             }
@@ -59,7 +61,7 @@ package struct SQLiteInspection {
                         "schema_old",
                         "an older version of Martlet wrote this database",
                         remedy:
-                            "nothing: the next start of the server brings it up to date; a backup made before it can be gone back to"
+                            "nothing: the next start of the server brings it up to date; make a backup before, to be able to go back"
                     )
                 )
             }
@@ -67,9 +69,11 @@ package struct SQLiteInspection {
         }
     }
 
-    /// The whole state; `nil` where a newer version wrote the database.
+    /// The whole state; `nil` if a newer version wrote the database.
     ///
-    /// An older version's is copied to a file that only this connection knows, and brought up to date there.
+    /// A database of an older version is copied to a temporary one and migrated there.
+    ///
+    /// - Throws: `StoreFailure`.
     package func state() throws -> StoredState? {
         let migrator = SchemaMigrations.migrator
         if try read({ try migrator.hasBeenSuperseded($0) }) { return nil }
@@ -84,7 +88,9 @@ package struct SQLiteInspection {
         }
     }
 
-    /// Copies the database page by page, consistent as of one moment.
+    /// Copies the database page by page, consistent at one moment, to a file of mode 0600.
+    ///
+    /// - Throws: `StoreFailure`.
     package func backUp(to path: String) throws {
         OwnerOnlyFile.make(path)
         try StoreFailure.naming {
@@ -94,7 +100,7 @@ package struct SQLiteInspection {
         }
     }
 
-    /// Lets go of the file.
+    /// Closes the file.
     package func close() throws { try queue.close() }
 
     private func read<Value>(_ body: (Database) throws -> Value) throws -> Value {

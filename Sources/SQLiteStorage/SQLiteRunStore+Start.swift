@@ -2,10 +2,9 @@ package import Coordination
 import Foundation
 import GRDB
 
-/// What a start reads: tables that grow with clients and history by columns and not by names, and of assignments only those
-/// that still matter.
+/// The reads of a start: tables that grow with clients by the positions of columns, and only those assignments that still matter.
 ///
-/// Decoding a row through `Codable` makes a dictionary of it: 20 to 40 µs each, a minute for a million clients.
+/// Decoding a row through `Codable` makes a dictionary of it, which takes 20 to 40 µs: a minute for a million clients.
 extension SQLiteRunStore {
     package func loadForStart() throws -> StoredState { try read { try Self.loadForStart($0) } }
 
@@ -38,7 +37,7 @@ extension SQLiteRunStore {
         return state
     }
 
-    /// Everything that is few, and the phases of rounds.
+    /// The tables that stay small, and the times at which rounds began to report and to aggregate.
     static func loadSmallTables(_ database: Database, into state: inout StoredState) throws {
         state.populations = try PopulationRecord.fetchAll(database)
         state.runs = try RunRecord.fetchAll(database)
@@ -134,7 +133,7 @@ extension SQLiteRunStore {
 }
 
 extension ParticipationRecord {
-    /// A row of `participation`, its columns in the table's order.
+    /// Reads a row of `participation` by the positions of its columns.
     init(_ row: Row) {
         self.init(runId: row[1], clientId: row[0], trainings: row[2], lastRound: row[3], evaluations: row[4])
     }

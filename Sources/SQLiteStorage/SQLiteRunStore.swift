@@ -6,15 +6,15 @@ import WireFormat
 
 /// The durable store: one SQLite database in WAL mode with `synchronous = FULL`.
 ///
-/// Each transaction writes its number. After one that failed the database is opened again and the number says whether it is stored:
-/// what a failed sync leaves of the write-ahead log may be a whole transaction.
+/// Each transaction stores its own number. After a failed one the database is opened again, and the number tells whether the transaction
+/// is stored: a failed sync may leave the whole transaction in the write-ahead log.
 package final class SQLiteRunStore: RunStore {
     private struct State: Sendable {
-        /// Absent while the database cannot be opened again.
+        /// `nil` while the database cannot be opened again.
         var pool: DatabasePool?
         /// The number of the last transaction that is known to be stored.
         var mark: Int
-        /// Whether the one after it may be stored.
+        /// Whether the transaction after it may be stored.
         var isInDoubt = false
     }
 
@@ -24,13 +24,13 @@ package final class SQLiteRunStore: RunStore {
 
     /// Opens or creates the database and brings its schema up to date.
     ///
-    /// Its pages are checked first (`PRAGMA quick_check`): a server that cannot trust its data does not start.
+    /// All pages are checked first (`PRAGMA quick_check`), because a server must not start on damaged data.
     ///
     /// - Parameters:
     ///   - path: The database file; `-wal` and `-shm` files appear beside it.
-    ///   - patienceSeconds: How long a transaction waits for another process that holds the database. The coordinator
-    ///     answers nobody meanwhile, so it is short.
-    /// - Throws: `StoreFailure` when it is damaged, or cannot be opened or migrated; `CoordinationError` with code
+    ///   - patienceSeconds: How long a transaction waits for a lock of another process. The coordinator answers nobody in that time,
+    ///     so it is short.
+    /// - Throws: `StoreFailure` if the database is damaged, or cannot be opened or migrated; `CoordinationError` with code
     ///   `schema_too_new`.
     package init(path: String, patienceSeconds: Double = 2) throws {
         let (pool, mark) = try StoreFailure.naming {
@@ -42,17 +42,19 @@ package final class SQLiteRunStore: RunStore {
         state = Mutex(State(pool: pool, mark: mark))
     }
 
-    /// Opens the file; its pages and its schema are not looked at again where this process had it open before (`isKnown`).
+    /// Opens the file.
+    ///
+    /// With `isKnown`, for a file that this process had open before, pages and schema are not checked again.
     static func open(path: String, patienceSeconds: Double, isKnown: Bool = false) throws -> DatabasePool {
         var configuration = Configuration()
         configuration.busyMode = .timeout(patienceSeconds)
         configuration.foreignKeysEnabled = true
-        // What is deleted or overwritten leaves no trace in free pages.
+        // Overwrites deleted content with zeros, so that free pages keep no trace of it.
         configuration.prepareDatabase { try $0.execute(sql: "PRAGMA secure_delete = ON") }
         if !isKnown { OwnerOnlyFile.make(path) }
         let pool = try DatabasePool(path: path, configuration: configuration)
-        // A pool sets NORMAL when it turns to the log, after anything that its configuration says: a committed transaction
-        // would then survive the end of the process, and not that of the machine.
+        // A pool sets NORMAL when it turns WAL mode on, after the configuration has run. A committed transaction would then survive the
+        // end of the process, but not a loss of power.
         try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
         guard !isKnown else { return pool }
         let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
@@ -80,7 +82,7 @@ package final class SQLiteRunStore: RunStore {
         }
         try migrator.migrate(pool)
         if mustForget {
-            // Earlier versions deleted without overwriting: pages that are free, and the log, are written anew.
+            // Earlier versions deleted without overwriting, so the file is rewritten without its free pages and the log is emptied.
             try pool.vacuum()
             try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
         }
@@ -100,7 +102,7 @@ package final class SQLiteRunStore: RunStore {
                 try Self.write(changes, number: state.mark + 1, pool)
                 state.mark += 1
             } catch let error as StoreFailure {
-                // Whoever holds the database let it not even begin.
+                // With the lock of another process the transaction did not begin, so nothing can be stored.
                 state.isInDoubt = error.cause != .locked
                 throw error
             }
@@ -110,8 +112,8 @@ package final class SQLiteRunStore: RunStore {
     package func wasLastCommitStored() throws -> Bool {
         try state.withLock { state in
             guard state.isInDoubt else { return false }
-            // The last connection that closes writes the log into the database, without what failed; where it cannot, the
-            // next one reads the log as after a crash.
+            // Closing the last connection copies the log into the database, without the failed transaction. If that fails, the next
+            // connection recovers the log as after a crash.
             if let pool = state.pool { try? pool.close() }
             state.pool = nil
             guard access(path, F_OK) == 0 else {
@@ -121,9 +123,9 @@ package final class SQLiteRunStore: RunStore {
                 let pool = try Self.open(path: path, patienceSeconds: patienceSeconds, isKnown: true)
                 let found = try pool.read { try Self.mark($0) }
                 guard found == state.mark || found == state.mark + 1 else {
-                    throw StoreFailure(.damaged, detail: "it holds transaction \(found) and not \(state.mark)")
+                    throw StoreFailure(.damaged, detail: "its last transaction is number \(found), not \(state.mark)")
                 }
-                // What is believed now may be in the log's cached pages only: it is written to the database and waited for.
+                // The transaction may be in cached pages of the log only, so it is copied to the database and synced.
                 if found > state.mark {
                     _ = try pool.writeWithoutTransaction { try $0.checkpoint(.truncate) }
                 }
@@ -215,7 +217,7 @@ package final class SQLiteRunStore: RunStore {
     package func participations(clients: [String]) throws -> [ParticipationRecord] {
         try read { database in
             var records: [ParticipationRecord] = []
-            // A statement takes so many parameters.
+            // SQLite limits the parameters of a statement.
             for start in stride(from: 0, to: clients.count, by: 500) {
                 let part = clients[start..<min(clients.count, start + 500)]
                 let marks = Array(repeating: "?", count: part.count).joined(separator: ",")

@@ -1,5 +1,7 @@
 extension SchemaMigrations {
-    /// SQLite cannot change a check: the table is made anew, and its rows are given ids.
+    /// Token roles and the audit log.
+    ///
+    /// SQLite cannot change a CHECK, so the table is created again and its rows get ids.
     static let accessControl = """
         ALTER TABLE token RENAME TO token_before;
         CREATE TABLE token (

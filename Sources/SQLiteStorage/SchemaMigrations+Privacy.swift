@@ -3,13 +3,13 @@ import Foundation
 import GRDB
 
 extension SchemaMigrations {
-    /// The step after which no row of a private run says anything about an update that was not noised.
+    /// The migration after which no row of a private run tells anything about an update that was not noised.
     static let privacyMigration = "privacy: nothing of an update that was not noised"
 
     private static let privateRuns =
         "(SELECT id FROM run WHERE coalesce(json_extract(specification, '$.privacy.mode'), 'none') <> 'none')"
 
-    /// Earlier versions kept hash, size and example count of every client's un-noised update for ever.
+    /// Clears hash, size and example count of un-noised updates, which earlier versions kept for ever.
     static let forgettingWhatWasNotNoised = """
         ALTER TABLE round ADD COLUMN has_received BOOLEAN NOT NULL DEFAULT 0;
         UPDATE assignment SET update_sha256 = NULL, update_bytes = NULL, example_count = NULL, progress = NULL,
@@ -24,7 +24,7 @@ extension SchemaMigrations {
             WHERE population_id IN (SELECT id FROM population WHERE budget_epsilon IS NOT NULL);
         """
 
-    /// Moves what an open private round still needs of those columns to files beside the updates, before they are cleared.
+    /// Copies what open private rounds still need of those columns to files beside the updates, before the columns are cleared.
     static func writeReceipts(_ database: Database, spool: String) throws {
         let rows = try Row.fetchAll(
             database,

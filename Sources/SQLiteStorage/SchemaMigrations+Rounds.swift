@@ -1,5 +1,5 @@
 extension SchemaMigrations {
-    /// What selection, leases, evaluation and asynchronous rounds keep.
+    /// The columns of selection, leases, evaluation and asynchronous rounds.
     static let scheduling = """
         ALTER TABLE client ADD COLUMN capabilities TEXT NOT NULL DEFAULT '{}';
         ALTER TABLE client ADD COLUMN steps_per_second DOUBLE;
@@ -18,7 +18,9 @@ extension SchemaMigrations {
         ALTER TABLE history ADD COLUMN assignment_id TEXT;
         """
 
-    /// A client may be given work again in the same attempt: the table is made anew, as SQLite cannot change a constraint.
+    /// Several turns of a client in one attempt.
+    ///
+    /// SQLite cannot change a constraint, so the table is created again.
     static let turns = """
         CREATE TABLE assignment_next (
             id TEXT PRIMARY KEY NOT NULL, run_id TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,

@@ -1,8 +1,8 @@
 extension SchemaMigrations {
-    /// What a start and the lists read instead of all assignments and all of the history.
+    /// Counts and indexes that a start and the lists read instead of all assignments and all history.
     ///
-    /// `participation` is what the assignments say, kept by their trigger; the partial indexes hold the few rows that are
-    /// looked for among many. Further turns in an attempt are the same participation.
+    /// A trigger counts assignments in `participation`; further turns in an attempt are the same participation. The partial indexes hold
+    /// the few rows that queries look for among many.
     static let countedAssignments = """
         CREATE TABLE participation (
             client_id TEXT NOT NULL, run_id TEXT NOT NULL, trainings INTEGER NOT NULL, last_round INTEGER NOT NULL,

@@ -1,6 +1,8 @@
 import GRDB
 
-/// The schema, as the steps that made it; a step that has been released is never changed.
+/// The schema, as a list of migrations.
+///
+/// A migration that has been released is never changed.
 enum SchemaMigrations {
     static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
@@ -159,7 +161,7 @@ enum SchemaMigrations {
             FOREIGN KEY (run_id, version) REFERENCES model_version (run_id, version));
         """
 
-    /// Rows about a population itself have no run.
+    /// Drops the reference to a run, because rows about a population itself have no run.
     private static let ledgerOfPopulations = """
         CREATE TABLE privacy_charge_next (
             sequence INTEGER PRIMARY KEY NOT NULL, population_id TEXT NOT NULL REFERENCES population (id),

@@ -7,11 +7,11 @@ import Glibc
 #endif
 
 extension StoreFailure {
-    /// Describes an error of SQLite: its kind by the result code, the call by the extended one, the reason by `errno`.
+    /// Describes an error of SQLite: the cause by the result code, the failed call by the extended code, the reason by `errno`.
     ///
     /// - Parameters:
-    ///   - error: What SQLite says.
-    ///   - code: `errno` of the call that failed, as the connection knows it; 0 where it does not.
+    ///   - error: SQLite's error.
+    ///   - code: `errno` of the failed call, or 0 if it is not known.
     init(_ error: DatabaseError, code: Int32) {
         let extended = error.extendedResultCode
         let cause: Cause =
@@ -19,11 +19,11 @@ extension StoreFailure {
             case .SQLITE_BUSY, .SQLITE_LOCKED: .locked
             case .SQLITE_FULL: .full
             case .SQLITE_CORRUPT, .SQLITE_NOTADB, .SQLITE_FORMAT: .damaged
-            // A file that ends too soon, a page whose checksum is wrong, a file system that calls itself damaged.
+            // A file that ends too soon, a page with a wrong checksum, a file system that reports damage.
             case .SQLITE_IOERR
             where [.SQLITE_IOERR_SHORT_READ, .SQLITE_IOERR_DATA, .SQLITE_IOERR_CORRUPTFS].contains(extended):
                 .damaged
-            // A file that may not grow, by quota or limit, fails to be written.
+            // A quota or a file size limit stops the file from growing.
             case .SQLITE_IOERR where [ENOSPC, EDQUOT, EFBIG].contains(code): .full
             case .SQLITE_IOERR, .SQLITE_READONLY, .SQLITE_CANTOPEN, .SQLITE_PERM, .SQLITE_NOLFS: .refused
             default: .other
@@ -38,7 +38,7 @@ extension StoreFailure {
         self.init(cause, detail: error.message ?? "\(error.resultCode)", code: known, action: Self.action(error))
     }
 
-    /// The call that failed, as the extended code tells it.
+    /// The call that failed, by the extended result code.
     private static func action(_ error: DatabaseError) -> StorageFailure.Action {
         switch error.resultCode {
         case .SQLITE_CANTOPEN: return .open
@@ -58,9 +58,9 @@ extension StoreFailure {
         }
     }
 
-    /// Runs what asks SQLite, so that each of its errors arrives as a ``StoreFailure``.
+    /// Runs `body`, and throws errors of SQLite as ``StoreFailure``.
     ///
-    /// Inside of a connection use ``named(_:_:)``, which knows more.
+    /// With a connection at hand use ``named(_:_:)``, which knows the reason of more errors.
     static func naming<Value>(_ body: () throws -> Value) throws -> Value {
         errno = 0
         do {
@@ -69,14 +69,14 @@ extension StoreFailure {
             let code = errno
             throw StoreFailure(error, code: telling.contains(code) ? code : 0)
         } catch is RowDecodingError {
-            // Its words would name the value.
+            // GRDB's message would contain the value, which may be personal data.
             throw StoreFailure(.damaged, detail: "a row is not as it was written", action: .read)
         }
     }
 
-    /// Runs what asks an open connection, so that each of SQLite's errors arrives with its reason.
+    /// Runs `body` on an open connection, and throws errors of SQLite as ``StoreFailure`` with their reason.
     ///
-    /// The connection keeps the reason of a statement that failed, and not that of a commit: there it is the thread's `errno`.
+    /// The connection keeps the reason of a failed statement, but not of a failed commit: that is in the thread's `errno`.
     static func named<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
         errno = 0
         do {
@@ -91,7 +91,9 @@ extension StoreFailure {
         }
     }
 
-    /// What only a call that failed leaves in `errno`: SQLite and GRDB look for files that may be missing.
+    /// Values of `errno` that only a real failure leaves.
+    ///
+    /// ENOENT is not one: SQLite and GRDB look for files that may be missing.
     private static let telling: Set<Int32> = [
         EFBIG, ENOSPC, EDQUOT, EIO, EROFS, EACCES, EPERM, EMFILE, ENFILE, ENOMEM, EISDIR, ESTALE,
     ]

@@ -1,4 +1,4 @@
-/// Why a message of the protocol is refused; `code` is what the API says.
+/// Why a message of the protocol is refused; the API answers with `code`.
 package struct SecureAggregationError: Error, Equatable, Sendable, CustomStringConvertible {
     package enum Code: String, Sendable {
         case invalidDocument = "invalid_document"
@@ -14,7 +14,7 @@ package struct SecureAggregationError: Error, Equatable, Sendable, CustomStringC
 
     package var code: Code
     package var description: String
-    /// The places, from 0, of list entries that the error is about.
+    /// The list entries that the error is about, counted from 0.
     package var places: [Int]
 
     package init(_ code: Code, _ description: String, places: [Int] = []) {

@@ -1,9 +1,8 @@
 /// A reader of JSON that takes what RFC 8259 calls JSON and nothing else.
 ///
-/// Two readers that understand one document differently are a way around whichever of them checks it. So what the standard leaves
-/// open is refused here: names that come twice in an object, lone surrogates, numbers that no double holds, a byte order
-/// mark, text in anything but UTF-8. Nesting and the number of values have
-/// bounds, so that no document exhausts the stack or the memory.
+/// A document that two readers understand differently gets past the one that checks it. Whatever RFC 8259 leaves open is therefore
+/// refused: a name that comes twice in an object, a lone surrogate, a number that no double holds, a byte order mark, any
+/// encoding but UTF-8. Nesting and the number of values are limited, so no document exhausts the stack or the memory.
 struct JSONParser {
     /// The deepest nesting that is read.
     static let depthLimit = 64
@@ -16,7 +15,7 @@ struct JSONParser {
 
     init(_ bytes: [UInt8], valueLimit: Int) { (self.bytes, self.valueLimit) = (bytes, valueLimit) }
 
-    /// The one value that the text must be.
+    /// Parses the text, which must be exactly one value.
     mutating func document() throws(JSONError) -> JSONValue {
         skipSpace()
         let value = try value()
@@ -55,7 +54,8 @@ struct JSONParser {
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw unexpected("':'") }
             skipSpace()
-            // A dictionary takes names for equal that look alike; to RFC 8259 they are two when their code points differ.
+            // Swift compares strings by canonical equivalence: é is one key, written as one code point or as two. To RFC 8259
+            // these are two names.
             if let place = fields.index(forKey: name) {
                 let isSame = fields[place].key.utf8.elementsEqual(name.utf8)
                 let twice = isSame ? "comes twice" : "comes twice, written with different code points,"
@@ -121,7 +121,7 @@ struct JSONParser {
         return JSONValue(number)
     }
 
-    /// Passes over digits and says how many there were; `each` is told its number and its value.
+    /// Consumes digits and returns their count; `each` receives the position and the value of a digit.
     private mutating func digits(_ each: (Int, Int) -> Void = { _, _ in }) -> Int {
         let start = position
         while let byte = current, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) {
@@ -135,7 +135,7 @@ struct JSONParser {
         let quote = position
         position += 1
         let start = position
-        // Most strings are as they are written.
+        // Fast path: most strings have no escape.
         while let byte = current, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 { position += 1 }
         guard current != UInt8(ascii: "\"") else {
             let text = try utf8(bytes[start..<position])
@@ -159,7 +159,7 @@ struct JSONParser {
         throw failure("the string that begins here has no end", at: quote)
     }
 
-    /// One escape, as UTF-8.
+    /// Consumes one escape and returns its UTF-8 bytes.
     private mutating func escape() throws(JSONError) -> [UInt8] {
         let start = position
         position += 1
@@ -197,7 +197,7 @@ struct JSONParser {
         return code
     }
 
-    /// Bytes that must be UTF-8.
+    /// Decodes bytes that must be UTF-8.
     private func utf8(_ content: ArraySlice<UInt8>, writtenFrom start: Int? = nil) throws(JSONError) -> String {
         guard let text = String(validating: content, as: UTF8.self) else {
             throw failure("a string that is not UTF-8", at: start ?? content.startIndex)
@@ -213,7 +213,7 @@ struct JSONParser {
         while let byte = current, byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 { position += 1 }
     }
 
-    /// Passes over a byte if it is next.
+    /// Consumes `byte` if it is next.
     private mutating func take(_ byte: UInt8) -> Bool {
         guard current == byte else { return false }
         position += 1

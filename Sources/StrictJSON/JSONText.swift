@@ -2,7 +2,7 @@
 package enum JSONText {
     /// A string in quotes; controls, also those of C1, are escaped.
     package static func quoted(_ text: some StringProtocol) -> String {
-        // Nearly all is letters, digits and the like.
+        // Fast path: printable ASCII without quotes and backslashes.
         if text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F && $0 != 0x22 && $0 != 0x5C }) { return "\"\(text)\"" }
         var result = "\""
         for scalar in text.unicodeScalars {
@@ -24,10 +24,10 @@ package enum JSONText {
     /// A number that reads back the same; null for what JSON has no number for.
     package static func number(_ value: Double) -> String { value.isFinite ? "\(value)" : "null" }
 
-    /// An array of what is JSON text already.
+    /// An array whose items are JSON text already.
     package static func array(_ items: some Sequence<String>) -> String { "[" + items.joined(separator: ",") + "]" }
 
-    /// An object of names and what is JSON text already, in the order given.
+    /// An object whose values are JSON text already, in the order given.
     package static func object(_ fields: some Sequence<(String, String)>) -> String {
         "{" + fields.lazy.map { quoted($0.0) + ":" + $0.1 }.joined(separator: ",") + "}"
     }

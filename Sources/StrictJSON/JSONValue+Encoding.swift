@@ -1,6 +1,6 @@
 /// How the writer turns a Swift value into JSON.
 package struct JSONEncodingRules: Sendable {
-    /// Whether names of properties become `snake_case`; keys of dictionaries never change.
+    /// Whether property names become `snake_case`; dictionary keys never change.
     package var hasSnakeCaseNames: Bool
     /// Whether infinities and NaN become the texts `Infinity`, `-Infinity` and `NaN`; else they are errors.
     package var writesNonFinite: Bool
@@ -14,7 +14,8 @@ package struct JSONEncodingRules: Sendable {
 extension JSONValue {
     /// The tree of a value, as its `Encodable` conformance describes it.
     ///
-    /// - Throws: `EncodingError` for a number that JSON does not have, unless the rules write it as text; what the value throws.
+    /// - Throws: `EncodingError` for an integer beyond 64 bits, and for an infinity or NaN unless the rules write it as text; what the
+    ///   value throws.
     package init(encoding value: some Encodable, _ rules: JSONEncodingRules = .init()) throws {
         self = try TreeEncoder.tree(value, rules, [])
     }
@@ -42,7 +43,7 @@ extension JSONValue {
     }
 }
 
-/// A dictionary whose keys are names as they are.
+/// A dictionary whose keys are written as they are.
 private protocol NamedValues {
     func tree(_ rules: JSONEncodingRules, _ path: [any CodingKey]) throws -> JSONValue
 }
@@ -53,7 +54,7 @@ extension Dictionary: NamedValues where Key == String, Value: Encodable {
     }
 }
 
-/// Gathers what one value encodes.
+/// Collects what one value encodes.
 private final class TreeEncoder: Encoder {
     private enum Part {
         case value(JSONValue)
@@ -145,7 +146,7 @@ private final class TreeEncoder: Encoder {
 
     func scalar(_ number: Double) throws -> JSONValue { try Self.tree(number, rules, codingPath) }
 
-    /// The shortest decimal number that reads back the same, which is not the double's.
+    /// The float's own shortest decimal form: 0.1 as a float is written 0.1, and its double would be 0.10000000149011612.
     func scalar(_ number: Float) throws -> JSONValue { try scalar(Double("\(number)") ?? Double(number)) }
 
     // MARK: - Containers

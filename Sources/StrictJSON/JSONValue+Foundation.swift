@@ -1,10 +1,10 @@
 package import Foundation
 
 extension JSONValue {
-    /// A tree of what Foundation's reader and Swift literals hold: strings, numbers, booleans, arrays, dictionaries with text for
+    /// A tree of what Foundation's reader and Swift literals hold: strings, numbers, booleans, arrays, dictionaries with string
     /// keys, and `NSNull`.
     ///
-    /// - Returns: `nil` for anything else in it, and for numbers that JSON does not have.
+    /// - Returns: `nil` if it holds anything else, or a number that JSON does not have.
     package init?(foundation value: Any) {
         switch value {
         case let value as JSONValue: self = value
@@ -31,7 +31,7 @@ extension JSONValue {
     }
 
     private static func scalar(_ value: Any) -> JSONValue? {
-        // By their own types first: a Foundation number may be cast to any of these.
+        // The dynamic type decides first: `as?` casts an `NSNumber` to any of these.
         if type(of: value) == Bool.self, let flag = value as? Bool { return .boolean(flag) }
         if type(of: value) == Int.self, let number = value as? Int { return .integer(number) }
         guard let number = value as? NSNumber else { return nil }

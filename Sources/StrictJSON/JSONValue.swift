@@ -8,21 +8,24 @@ package enum JSONValue: Sendable, Equatable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    /// Values of one document, at most: as a tree small ones need ten times as much memory as their text.
+    /// The most values that one document may hold.
+    ///
+    /// A tree of small values takes ten times the memory of its text.
     package static let countLimit = 4_000_000
 
     /// Reads JSON text: what RFC 8259 calls JSON and nothing else.
     ///
     /// - Parameters:
     ///   - bytes: The text.
-    ///   - countLimit: Values that it may hold, those inside others included.
-    /// - Throws: ``JSONError`` with the place of the first byte that is wrong.
+    ///   - countLimit: The most values that it may hold, nested ones included.
+    /// - Throws: ``JSONError`` with the line and column of the first wrong byte.
     package init(parsing bytes: [UInt8], countLimit: Int = Self.countLimit) throws(JSONError) {
         var parser = JSONParser(bytes, valueLimit: countLimit)
         self = try parser.document()
     }
 
-    /// A number, however it was written: an integer where a double holds it exactly, and so reads the same after it was written.
+    /// A number, as `integer` if it has no fraction and its magnitude is below 9·10¹⁵: doubles hold those exactly, so that writing
+    /// and reading it again gives the same value.
     package init(_ number: Double) {
         if let integer = Int(exactly: number), abs(number) < 9e15 {
             self = .integer(integer)

@@ -1,7 +1,7 @@
 extension Sequence<UInt8> {
     /// The bytes as lower-case hexadecimal digits.
     ///
-    /// A start makes some of every row of a ledger: without a string for each byte.
+    /// Without a string for each byte, because a start hashes every row of the ledger.
     package var hexadecimal: String {
         var digits: [UInt8] = []
         digits.reserveCapacity(2 * underestimatedCount)

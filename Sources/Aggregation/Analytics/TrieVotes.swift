@@ -1,18 +1,18 @@
 package import Tensors
 
-/// The votes of one level of a trie: what they add up to, and what the level becomes.
+/// Counts the votes for one level of a trie, and grows the trie by that level.
 ///
-/// Between the two lies what makes the release private, and is not known here: ``count(_:level:in:)`` gives exact numbers, of which
-/// nothing may be published or decided, and ``grow(_:level:by:)`` takes noised ones. Whoever has counts of all children of public
-/// prefixes from elsewhere, such as a helper that adds up masked votes, gives those.
+/// The caller makes the counts private in between. Nothing may be published or decided by the exact numbers of ``count(_:level:in:)``, and
+/// ``grow(_:level:by:)`` takes noised ones. A helper that adds up masked votes can give noised counts without ``count(_:level:in:)``.
 package enum TrieVotes {
     /// Adds up votes.
     ///
     /// - Parameters:
-    ///   - updates: Files with `PrefixTrie.voteLayout`, one a client; what names no possible node is no vote.
-    ///   - level: From 1.
-    ///   - trie: With all levels before `level`.
-    /// - Returns: Votes of each node that has any.
+    ///   - updates: Files with `PrefixTrie.voteLayout`, one of each client. A file with another layout, or that names no possible node, is
+    ///     no vote.
+    ///   - level: The level that is voted for, from 1.
+    ///   - trie: The trie with all levels before `level`.
+    /// - Returns: The number of votes of each node that has any.
     /// - Throws: ``AggregationError`` for a file that cannot be read.
     package static func count(
         _ updates: [SpooledUpdate],
@@ -40,10 +40,10 @@ package enum TrieVotes {
     /// Adds a level to a trie.
     ///
     /// - Parameters:
-    ///   - trie: With all levels before `level`.
-    ///   - level: From 1.
-    ///   - published: Nodes that are published, with noised counts in any unit: where there are more than the trie has room for, the
-    ///     largest are kept, and of equals the first in the public order of nodes.
+    ///   - trie: The trie with all levels before `level`.
+    ///   - level: The new level, from 1.
+    ///   - published: The nodes that are published, with noised counts in any unit. If they are more than the trie has room for, those
+    ///     with the largest counts are kept, and among equal counts the first in the order of nodes.
     /// - Returns: The trie with the level.
     package static func grow(
         _ trie: PrefixTrie,

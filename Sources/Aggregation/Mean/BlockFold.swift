@@ -3,15 +3,17 @@ import Synchronization
 public import Tensors
 package import UpdateCompression
 
-/// Goes through updates block by block, blocks in parallel, without ever holding a whole update.
+/// Goes through updates block by block, blocks in parallel, without holding a whole update in memory.
 package enum BlockFold {
-    /// Files that are held open at a time; with more updates than these a file is opened for each reading.
+    /// The most files that stay open.
+    ///
+    /// With more updates every read opens its file.
     package static let openFileLimit = 256
 
     /// An open update.
     package typealias Opened = (file: UpdateFile, update: SpooledUpdate)
 
-    /// What one thread keeps from block to block.
+    /// The memory that one thread uses for block after block.
     package final class Thread {
         /// Memory for pieces of files.
         package let scratch = UpdateScratch()
@@ -49,9 +51,13 @@ package enum BlockFold {
         }
     }
 
-    /// Runs a body for each block of `0..<count`: as many threads as cores, each with memory of its own.
+    /// Runs `body` for each block of `0..<count`, on as many threads as cores, each with memory of its own.
     ///
-    /// - Throws: The error of the first block that has one.
+    /// - Parameters:
+    ///   - count: How many parameters there are.
+    ///   - size: Parameters of a block.
+    ///   - body: Receives a range of the flat vector and the thread's memory.
+    /// - Throws: The error of the first block, in the order of the vector, that has one.
     package static func blocks(
         count: Int,
         size: Int,
@@ -71,7 +77,7 @@ package enum BlockFold {
                     failure.withLock { first in
                         if first.map({ $0.block > block }) ?? true { first = (block, error) }
                     }
-                    // Later blocks would be for nothing; earlier ones are being worked on or done.
+                    // No further block starts. Earlier blocks are done or in work.
                     next.store(blockCount, ordering: .relaxed)
                 }
             }
@@ -79,7 +85,7 @@ package enum BlockFold {
         if let first = failure.withLock({ $0 }) { throw first.error }
     }
 
-    /// Opens updates, with the file's name in the error.
+    /// Opens updates; an error names the file.
     package static func open(_ updates: [SpooledUpdate], layout: ParameterLayout) throws(AggregationError) -> [Opened] {
         var files: [Opened] = []
         files.reserveCapacity(updates.count)
@@ -89,7 +95,7 @@ package enum BlockFold {
         return files
     }
 
-    /// Opens an update, with the file's name in the error.
+    /// Opens an update; an error names the file.
     package static func open(
         _ update: SpooledUpdate,
         layout: ParameterLayout,
@@ -104,7 +110,7 @@ package enum BlockFold {
         }
     }
 
-    /// Reads a range, decoded, with the file's name in the error.
+    /// Reads and decodes a range; an error names the file.
     package static func read(
         _ file: UpdateFile,
         _ range: Range<Int>,
@@ -120,7 +126,7 @@ package enum BlockFold {
 }
 
 extension AggregationError {
-    /// Tells a disk that fails from a file whose contents are wrong.
+    /// Distinguishes a failing disk, which has an `errno`, from a file with wrong contents.
     init(reading path: String, _ error: any Error) {
         if case SafetensorsError.inputOutput(_, let code) = error {
             self = .unreadable(path: path, reason: "\(error)", errno: code)

@@ -4,10 +4,11 @@ import UpdateCompression
 
 /// The sum of clipped updates on the noise grid: what noise is added to (mode `central`).
 ///
-/// Every update's norm on the grid (of each layer, where those have bounds of their own) is checked exactly in integers here,
-/// whatever its client claimed to have clipped; what is over the bound is scaled under it. Two passes over each file: norm, then sum.
+/// Every update's norm on the grid is checked exactly in integers, whatever its client claims to have clipped: the norm of the whole
+/// update, or of each layer if layers have bounds. An update over the bound is scaled under it. Each file is read twice: for the norm,
+/// then for the sum.
 public enum BoundedSum {
-    /// What a bound is on.
+    /// The measure that a bound limits.
     public enum Measure: Sendable {
         /// The exact sum of squares: L2 norms.
         case squares
@@ -15,32 +16,32 @@ public enum BoundedSum {
         case magnitudes
     }
 
-    /// A run of coordinates with a bound of its own: the whole update, or one layer.
+    /// A range of coordinates with a bound of its own: the whole update, or one layer.
     public struct Part: Sendable {
-        /// The coordinates; parts follow each other and cover the update.
+        /// Positions in the flat vector; the parts follow each other and cover the update.
         public var range: Range<Int>
-        /// The factor under the bound for the part's exact measure; 1 when it is within it.
+        /// The factor, from 0 to 1, that brings a part with this exact measure under its bound; 1 for a part within it.
         public var shrinkFactor: @Sendable (UInt128) -> Double
 
-        /// Names a part.
+        /// Creates a part.
         public init(range: Range<Int>, shrinkFactor: @escaping @Sendable (UInt128) -> Double) {
             self.range = range
             self.shrinkFactor = shrinkFactor
         }
     }
 
-    /// The grid, by its operations.
+    /// The noise grid, as the operations that the sum needs.
     public struct Grid: Sendable {
         /// Rounds a block of values, each first multiplied by a weight from 0 to 1, to grid units.
         public var quantizeBlock:
             @Sendable (_ values: UnsafeBufferPointer<Float>, _ weight: Double, _ result: UnsafeMutablePointer<Int64>)
                 -> Void
-        /// What the bounds are on.
+        /// The measure that the bounds limit.
         public var measure: Measure
-        /// The bounds.
+        /// The parts and their bounds, in the order of the vector.
         public var parts: [Part]
 
-        /// Names the operations.
+        /// Creates a grid.
         public init(
             parts: [Part],
             measure: Measure = .squares,
@@ -52,7 +53,7 @@ public enum BoundedSum {
             self.quantizeBlock = quantizeBlock
         }
 
-        /// Names the operations of one bound on the L2 norm, the first for one value.
+        /// Creates a grid with one bound on the L2 norm of the whole update; `quantize` rounds one value.
         public init(
             quantize: @escaping @Sendable (Float, Double) -> Int64,
             shrinkFactor: @escaping @Sendable (UInt128) -> Double
@@ -66,12 +67,12 @@ public enum BoundedSum {
     /// Sums updates.
     ///
     /// - Parameters:
-    ///   - updates: Files for the model's layout; a weight of at most `weightCap`.
+    ///   - updates: Files for the model's layout; a weight above `weightCap` counts as `weightCap`.
     ///   - layout: The model's layout.
     ///   - weightCap: The weight that counts as 1.
     ///   - grid: The noise grid.
-    ///   - blockElementCount: Parameters a task sums at a time.
-    /// - Returns: Shape `[parameterCount]`, grid units.
+    ///   - blockElementCount: Parameters of a block.
+    /// - Returns: The exact sum without noise, a secret. Shape `[parameterCount]`, grid units.
     /// - Throws: ``AggregationError``.
     public static func sum(
         of updates: [SpooledUpdate],
@@ -121,13 +122,13 @@ public enum BoundedSum {
         Double(min(update.weight, cap)) / Double(cap)
     }
 
-    /// Calls with each part that a block touches, and where it begins and ends in the block.
+    /// Calls `body` with each part that overlaps a block, and with the overlap's range in the block.
     private static func forEachPart(
         _ parts: [Part],
         of block: Range<Int>,
         _ body: (_ part: Int, _ start: Int, _ end: Int) -> Void
     ) {
-        // Parts are in order: the first that ends after the block's start is found by halving.
+        // Parts are in order, so bisection finds the first one that ends after the block's start.
         var (low, high) = (0, parts.count)
         while low < high {
             let middle = (low + high) / 2
@@ -140,7 +141,9 @@ public enum BoundedSum {
         }
     }
 
-    /// Whole blocks in parallel, their exact measures added at the end: integers, so in any order.
+    /// The factor of each part.
+    ///
+    /// Blocks run in parallel; their measures are integers, so the order of addition does not matter.
     private static func shrinkFactors(
         of file: UpdateFile,
         _ update: SpooledUpdate,
@@ -171,7 +174,7 @@ public enum BoundedSum {
         return zip(parts, totals.withLock { $0 }).map { $0.shrinkFactor($1) }
     }
 
-    /// Leaves a block on the grid in the thread's sums.
+    /// Rounds a block to the grid, into the thread's `sums`.
     private static func quantize(
         _ file: UpdateFile,
         _ update: SpooledUpdate,

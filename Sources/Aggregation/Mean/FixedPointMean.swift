@@ -4,23 +4,25 @@ import UpdateCompression
 
 /// The example-weighted mean of updates by exact integer addition: `Σ nₖ Δₖ / Σ nₖ`.
 ///
-/// Each value is rounded to the grid 2⁻³⁰ and multiplied by its integer weight, into sums of 64 bits, or of 128 where the
-/// weights could leave those; sums of integers do not depend on order, so the mean is the same to the bit whatever the order of arrival, the block size or the number of threads. Memory is
-/// a few blocks per thread, whatever the number of updates and the size of the model. Source of FedAvg: McMahan et al.
-/// 2017, arXiv:1602.05629, Algorithm 1.
+/// Each value is rounded to the grid 2⁻³⁰ and multiplied by its integer weight, into sums of 64 bits, or of 128 bits if the weights
+/// could leave 64. Sums of integers do not depend on order, so the mean has the same bits for every order of arrival, block size
+/// and number of threads. Memory is a few blocks for each thread, whatever the number of updates and the size of the model. Source
+/// of FedAvg: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1.
 public enum FixedPointMean {
-    /// The grid's step.
+    /// The grid's step, in parameter units.
     public static let step = 0x1p-30
-    /// Larger bounds would leave the range in which values are rounded exactly.
+    /// The largest bound: beyond it the kernel would not round values exactly.
     public static let largestValueBound = 0x1p20
-    /// Large enough that a read of a cached file costs its copy and little else: with half of it the sum from files is a tenth
-    /// slower, with a quarter a third, though a block's sums and the pieces of eight updates would then fit a core's second cache.
+    /// Parameters of a block: large enough that reading a cached file costs little more than the copy.
+    ///
+    /// Measured, the sum from files is a tenth slower with half of it and a third slower with a quarter, though a block's sums and the
+    /// pieces of eight updates would then fit a core's second-level cache.
     public static let defaultBlockElementCount = 1 << 15
 
-    /// Receives the means of a block, whose memory it may change; called from several threads, once for each block.
+    /// Receives the means of a block, in parameter units, and may change that memory; called from several threads, once for each block.
     public typealias Receiver = @Sendable (_ range: Range<Int>, _ means: UnsafeMutablePointer<Double>) -> Void
 
-    /// Averages updates, whatever their encodings.
+    /// Averages updates in any encodings.
     ///
     /// - Parameters:
     ///   - updates: Files for the same layout, weights of 1 or more.
@@ -46,14 +48,14 @@ public enum FixedPointMean {
         }
     }
 
-    /// Averages updates and gives the means away block by block: no vector as long as the model is made.
+    /// Averages updates and passes the means on block by block, without a vector as long as the model.
     ///
     /// - Parameters:
     ///   - updates: Files for the same layout, weights of 1 or more.
     ///   - layout: The model's layout.
     ///   - valueBound: Largest absolute value of one coordinate, at most ``largestValueBound``.
     ///   - blockElementCount: Parameters a task sums at a time.
-    ///   - receiver: Is called with each block's means. After an error it has seen some blocks, which are of no use.
+    ///   - receiver: Receives each block's means. After an error the blocks that it has received are of no use.
     /// - Throws: ``AggregationError``.
     public static func means(
         of updates: [SpooledUpdate],
@@ -171,7 +173,7 @@ public enum FixedPointMean {
         }
     }
 
-    /// Names the first wrong value of an update's block.
+    /// The error for the first wrong value of an update in a block.
     private static func wrongValue(
         _ file: UpdateFile,
         _ update: SpooledUpdate,
@@ -252,7 +254,7 @@ public enum FixedPointMean {
 
     // MARK: - Both
 
-    /// Turns a block's sums into means, in the memory of the narrow sums, and gives them away.
+    /// Turns a block's sums into means, in the memory of the 64-bit sums, and passes them to the receiver.
     private static func finish(
         _ range: Range<Int>,
         _ thread: BlockFold.Thread,
@@ -270,12 +272,14 @@ public enum FixedPointMean {
         }
     }
 
-    /// Whether weighted sums of values up to a bound stay in 64 bits, which is quicker; the means are the same to the bit.
+    /// Whether weighted sums of values up to a bound fit 64 bits, which is faster; the means have the same bits.
     static func fits64Bits(valueBound: Double, totalWeight: Double) -> Bool { valueBound / step * totalWeight < 0x1p62 }
 
-    /// The sum of the weights, and whether sums take 128 bits.
+    /// The sum of the weights, and whether sums need 128 bits.
     ///
-    /// No run leaves 128 bits: a bound of 2²⁰ on the grid is 2⁵⁰, a weight is 2⁴⁰ at most, and there are no 2³⁶ clients.
+    /// No run leaves 128 bits: a bound of 2²⁰ on the grid is 2⁵⁰, a weight is at most 2⁴⁰, and there are no 2³⁶ clients.
+    ///
+    /// - Throws: ``AggregationError/noUpdates``, ``AggregationError/sumTooLarge(bound:totalWeight:)``.
     static func checkedWeight(
         _ weights: [Int],
         valueBound: Double
@@ -293,7 +297,7 @@ public enum FixedPointMean {
         return (total, !fits64Bits(valueBound: valueBound, totalWeight: total))
     }
 
-    /// All blocks as one vector.
+    /// Collects all blocks in one vector.
     private static func collected(
         count: Int,
         _ fill: (@escaping Receiver) throws(AggregationError) -> Void

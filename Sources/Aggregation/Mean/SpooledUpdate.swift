@@ -2,16 +2,17 @@
 public struct SpooledUpdate: Sendable {
     /// The safetensors file.
     public var path: String
-    /// Examples, or 1 when clients count alike.
+    /// The number of examples, or 1 if all clients count the same.
     public var weight: Int
-    /// Text that the update's content decides, such as its SHA-256: rules that are not sums go through updates in the order
-    /// of it, so that their result does not depend on the order of arrival.
+    /// A text that depends on the update's content only, such as its SHA-256.
+    ///
+    /// Rules that are not sums go through updates in this order, so that their result does not depend on the order of arrival.
     public var contentID: String
 
-    /// What every value is multiplied by, from 0 to 1, where the update is longer than it may be.
+    /// The factor of every value, from 0 to 1; below 1 for an update that is longer than its bound.
     public var factor: Double
 
-    /// Names a file, its weight and its content; without a content the path stands for it.
+    /// Creates an update; without a `contentID` the path takes its place.
     public init(path: String, weight: Int, contentID: String? = nil, factor: Double = 1) {
         precondition((0...1).contains(factor), "an update is made shorter, never longer")
         self.path = path

@@ -6,12 +6,12 @@ import UpdateCompression
 package enum UpdateNorms {
     /// The squared norm of each update's decoded values, in one pass over each file, files in parallel.
     ///
-    /// It is `UpdateFile.check`, which admission runs as well: a norm that was kept from there is the same to the bit.
+    /// Admission runs the same `UpdateFile.check`, so a norm that was kept from there has the same bits.
     ///
     /// - Parameters:
     ///   - updates: Files for the layout.
-    ///   - layout: The tensors.
-    ///   - valueBound: Largest absolute value of one coordinate.
+    ///   - layout: The model's layout.
+    ///   - valueBound: Largest absolute value of one coordinate, in parameter units.
     /// - Returns: Shape `[count]`, parameter units squared, in the order of the updates.
     /// - Throws: ``AggregationError``.
     package static func squared(

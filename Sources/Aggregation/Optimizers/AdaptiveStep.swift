@@ -1,17 +1,17 @@
-/// What FedAdagrad, FedAdam and FedYogi share: they differ in how the second moment is updated, and in nothing else.
+/// The step of FedAdagrad, FedAdam and FedYogi, which differ in the update of the second moment only.
 ///
 /// `m ← β₁ m + (1 − β₁) Δ̄`, then v, then `w ← w + η m / (√v + ε)`, without bias correction, and with v = ε² before the
-/// first round. ε is the paper's τ, the degree of adaptivity: it decides more than either β does. Source: Reddi et al.
-/// 2021, arXiv:2003.00295, Algorithm 2.
+/// first round. ε is the paper's τ, the degree of adaptivity, and matters more than either β. Source: Reddi et al. 2021,
+/// arXiv:2003.00295, Algorithm 2.
 public protocol AdaptiveServerOptimizer: ServerOptimizer {
-    /// η.
+    /// η, the server's learning rate.
     var learningRate: Double { get }
-    /// β₁.
+    /// β₁, the decay of the first moment, from 0 to below 1.
     var beta1: Double { get }
-    /// ε (τ in the paper).
+    /// ε, more than 0 (τ in the paper).
     var epsilon: Double { get }
 
-    /// The second moments of some coordinates after squares of Δ̄ have come.
+    /// Updates the second moments of some coordinates by the squares of Δ̄.
     func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>)
 }
 
@@ -24,7 +24,7 @@ extension AdaptiveServerOptimizer {
         ]
     }
 
-    /// Takes one step.
+    /// Takes one step, with the first and the second moment in that order.
     public func step(
         _ parameters: UnsafeMutableBufferPointer<Float>,
         aggregate: UnsafePointer<Double>,

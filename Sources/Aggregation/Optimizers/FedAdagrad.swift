@@ -16,7 +16,7 @@ public struct FedAdagrad: AdaptiveServerOptimizer {
         self.epsilon = epsilon
     }
 
-    /// Adds the squares.
+    /// Adds the squares of Δ̄.
     public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             moment[index] = Float(Double(moment[index]) + aggregate[index] * aggregate[index])

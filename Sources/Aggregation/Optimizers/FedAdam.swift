@@ -19,7 +19,7 @@ public struct FedAdam: AdaptiveServerOptimizer {
         self.epsilon = epsilon
     }
 
-    /// Moves towards the squares.
+    /// Moves the second moment towards the squares of Δ̄ by a share 1 − β₂.
     public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             moment[index] = Float(

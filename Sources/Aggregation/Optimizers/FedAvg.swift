@@ -12,10 +12,10 @@ public struct FedAvg: ServerOptimizer {
         self.learningRate = learningRate
     }
 
-    /// Nothing is remembered.
+    /// Empty: the rule has no state.
     public var moments: [OptimizerMoment] { [] }
 
-    /// The next parameters, computed in `Double` and rounded once.
+    /// Takes one step, computed in `Double` and rounded once.
     public func step(
         _ parameters: UnsafeMutableBufferPointer<Float>,
         aggregate: UnsafePointer<Double>,

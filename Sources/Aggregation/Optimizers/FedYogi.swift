@@ -1,6 +1,7 @@
 /// Yogi on the server: `v ← v − (1 − β₂) Δ̄² sign(v − Δ̄²)`.
 ///
-/// Unlike Adam's, the second moment moves by a step that depends on Δ̄² alone, so that it cannot collapse in a quiet round.
+/// Unlike Adam's, the second moment changes by a step that depends on Δ̄² only, so that a round with small updates cannot make it
+/// collapse.
 /// Source: Reddi et al. 2021, arXiv:2003.00295, Algorithm 2 (β₁ = 0.9, β₂ = 0.99 there).
 public struct FedYogi: AdaptiveServerOptimizer {
     /// η.
@@ -20,7 +21,7 @@ public struct FedYogi: AdaptiveServerOptimizer {
         self.epsilon = epsilon
     }
 
-    /// Moves towards the squares by their own size; where v equals Δ̄² it stays.
+    /// Moves the second moment towards the squares of Δ̄ by (1 − β₂) Δ̄²; it stays if the two are equal.
     public func updateSecondMoment(_ moment: UnsafeMutableBufferPointer<Float>, aggregate: UnsafePointer<Double>) {
         for index in 0..<moment.count {
             let (old, square) = (Double(moment[index]), aggregate[index] * aggregate[index])

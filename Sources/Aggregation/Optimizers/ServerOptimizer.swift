@@ -1,20 +1,20 @@
 public import Tensors
 
-/// Turns the aggregate of a round into the next parameters, by a rule that may remember earlier rounds.
+/// Turns the aggregate of a round into the next parameters, by a rule that may keep state from round to round.
 ///
-/// Δ̄ is the aggregate of local minus global, the pseudo-gradient of Reddi et al. 2021 (arXiv:2003.00295, Algorithm 2) with
-/// its sign turned. What a rule remembers are vectors as long as the model; arithmetic is in `Double`, and each number is
-/// rounded to `Float` once before it is used again, so that a state that went through a file continues to the bit.
+/// Δ̄ is the aggregate of local minus global, which is the negative pseudo-gradient of Reddi et al. 2021 (arXiv:2003.00295,
+/// Algorithm 2). The state consists of vectors as long as the model. Arithmetic is in `Double`, and each number is rounded to `Float`
+/// once before it is used again, so that a state read from a file continues with the same bits.
 public protocol ServerOptimizer: Sendable {
-    /// What the rule remembers, by name and first value; empty when it remembers nothing.
+    /// The vectors of the rule's state, by name and first value; empty for a rule without state.
     var moments: [OptimizerMoment] { get }
 
-    /// Takes one step of some coordinates; each coordinate's depends on no other.
+    /// Takes one step of some coordinates. The step of a coordinate must depend on no other coordinate.
     ///
     /// - Parameters:
     ///   - parameters: Some parameters; the next ones on return.
     ///   - aggregate: Δ̄ of the same coordinates, parameter units.
-    ///   - moments: What the rule remembers of them, in the order of ``moments``; the next round's on return.
+    ///   - moments: The state of the same coordinates, in the order of ``moments``; the next round's on return.
     func step(
         _ parameters: UnsafeMutableBufferPointer<Float>,
         aggregate: UnsafePointer<Double>,
@@ -23,7 +23,7 @@ public protocol ServerOptimizer: Sendable {
 }
 
 extension ServerOptimizer {
-    /// Sees the parameters of `range`, which will not change again; the pointer is to the first parameter of the vector.
+    /// Receives a range whose parameters will not change again; the pointer is to the first parameter of the whole vector.
     public typealias StepObserver = @Sendable (_ range: Range<Int>, _ parameters: UnsafePointer<Float>) -> Void
 
     /// Takes one step of a whole vector.
@@ -31,7 +31,7 @@ extension ServerOptimizer {
     /// - Parameters:
     ///   - parameters: Shape `[parameterCount]`; the next ones on return.
     ///   - aggregate: Δ̄, shape `[parameterCount]`, parameter units.
-    ///   - state: What the rule remembers; the next round's on return.
+    ///   - state: The rule's state; the next round's on return.
     public func step(_ parameters: inout [Float], aggregate: [Double], state: inout OptimizerState) {
         precondition(parameters.count == aggregate.count, "counts differ")
         stepping(&parameters, state: &state) { receiver in
@@ -43,13 +43,13 @@ extension ServerOptimizer {
         }
     }
 
-    /// Takes the step block by block while the aggregate is being made, so that it never exists as a whole.
+    /// Takes the step block by block while the aggregate is being made, so that the aggregate never exists as a whole.
     ///
     /// - Parameters:
     ///   - parameters: Shape `[parameterCount]`; the next ones on return. After an error they are of no use.
-    ///   - state: What the rule remembers; the next round's on return.
-    ///   - observer: Sees each block right after its step, from the thread that took it.
-    ///   - body: Makes the aggregate and gives every block of it to the receiver once, from any thread.
+    ///   - state: The rule's state; the next round's on return.
+    ///   - observer: Receives each block right after its step, on the thread that took the step.
+    ///   - body: Makes the aggregate and passes every block of it to the receiver once, from any thread.
     /// - Returns: What the body returns.
     /// - Throws: What the body throws.
     public func stepping<Result, Failure: Error>(
@@ -94,7 +94,7 @@ private struct UncheckedVectors: @unchecked Sendable {
     let moments: [UnsafeMutablePointer<Float>]
 }
 
-/// A vector that an optimiser remembers, and the value that all its coordinates start from.
+/// A vector of an optimiser's state, and the first value of its coordinates.
 public struct OptimizerMoment: Equatable, Sendable {
     /// `first_moment` or `second_moment`.
     public var name: String
@@ -102,9 +102,9 @@ public struct OptimizerMoment: Equatable, Sendable {
     public var initialValue: Float
 }
 
-/// What an optimiser remembers between rounds: for each moment a vector as long as the model.
+/// An optimiser's state between rounds: for each moment a vector as long as the model.
 public struct OptimizerState: Equatable, Sendable {
-    /// Shape `[parameterCount]` each.
+    /// The vectors by name, shape `[parameterCount]` each.
     public var moments: [String: [Float]]
 
     /// The state before the first round.
@@ -116,9 +116,9 @@ public struct OptimizerState: Equatable, Sendable {
         )
     }
 
-    /// Reads a state from the file that ``vector(layout:)`` gave.
+    /// Reads a state from the tensors of ``vector(layout:)``.
     ///
-    /// - Throws: ``AggregationError/stateMismatch(reason:)`` when the file is not this optimiser's for this layout.
+    /// - Throws: ``AggregationError/stateMismatch(reason:)`` if the tensors are not this optimiser's for this layout.
     public init(
         _ file: ParameterVector,
         optimizer: any ServerOptimizer,
@@ -126,7 +126,7 @@ public struct OptimizerState: Equatable, Sendable {
     ) throws(AggregationError) {
         let names = optimizer.moments.map(\.name)
         guard file.layout == Self.layout(names, layout) else {
-            throw .stateMismatch(reason: "the optimizer's state does not fit the model and the optimizer")
+            throw .stateMismatch(reason: "its tensors are not those of this optimiser and model")
         }
         moments = [:]
         for (index, name) in names.sorted().enumerated() {
@@ -144,7 +144,9 @@ public struct OptimizerState: Equatable, Sendable {
         return ParameterVector(layout: Self.layout(names, layout), values: values)
     }
 
-    /// One prefix keeps the order of its tensors, and prefixes are sorted: the vectors lie one after another.
+    /// The layout of a state.
+    ///
+    /// Tensors are sorted by moment and then by name, so the moments' vectors follow each other.
     private static func layout(_ names: [String], _ layout: ParameterLayout) -> ParameterLayout {
         ParameterLayout(
             names.flatMap { name in

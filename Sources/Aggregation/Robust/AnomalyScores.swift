@@ -1,19 +1,19 @@
-/// How far an update stands out: its length against its cohort's, and its direction against the aggregate's.
+/// How much an update differs from its cohort: its norm over the cohort's median, and its angle to the aggregate.
 public struct AnomalyScore: Equatable, Sendable {
     /// L2 norm, parameter units.
     public var norm: Double
-    /// The norm over the cohort's median norm.
+    /// The norm divided by the cohort's median norm.
     public var normRatio: Double
-    /// Cosine of the angle to the aggregate, from −1 to 1; `nil` where one of them is zero.
+    /// Cosine of the angle to the aggregate, from −1 to 1; `nil` if update or aggregate is zero.
     public var cosine: Double?
 }
 
 /// Scores a cohort's updates.
 public enum AnomalyScores {
-    /// The norms against their median.
+    /// The norms divided by their median.
     ///
     /// - Parameter norms: Shape `[count]`, at least one.
-    /// - Returns: Shape `[count]`; 1 is the median.
+    /// - Returns: Shape `[count]`. With a median of 0, norms of 0 have ratio 1 and others the largest finite number.
     public static func ratios(norms: [Double]) -> [Double] {
         let sorted = norms.sorted()
         let middle = sorted.count / 2
@@ -23,6 +23,11 @@ public enum AnomalyScores {
 
     /// The scores of every row against an aggregate.
     ///
+    /// - Parameters:
+    ///   - columns: The updates.
+    ///   - norms: Their norms, shape `[count]`, parameter units.
+    ///   - aggregate: Shape `[parameterCount]`, parameter units.
+    /// - Returns: Shape `[count]`, in the order of the rows.
     /// - Throws: ``AggregationError``.
     public static func scores(
         _ columns: UpdateColumns,

@@ -1,8 +1,8 @@
-/// The median of each coordinate; the mean of the middle two where their number is even.
+/// The median of each coordinate; for an even number of updates the mean of the middle two.
 ///
 /// Source: Yin et al. 2018, arXiv:1803.01498, Definition 1.
 public enum CoordinateMedian {
-    /// Takes medians.
+    /// Computes the medians.
     ///
     /// - Returns: Shape `[parameterCount]`. Unweighted: client weights are ignored by design.
     /// - Throws: ``AggregationError``.

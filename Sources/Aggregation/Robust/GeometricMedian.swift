@@ -1,19 +1,19 @@
 /// The geometric median by the smoothed Weiszfeld algorithm, as RFA uses it: the point with the least weighted sum of
 /// distances to the updates.
 ///
-/// Tolerates malicious clients of less than half of the weight. Each step is one pass over the updates: the point is the
-/// weighted mean of a block, and the block's part of every distance to it is added at once. Source: Pillutla, Kakade,
+/// Tolerates malicious clients with less than half of the weight. Each step is one pass over the updates: it computes a block's weighted
+/// mean and adds the block's part of every distance to it. Source: Pillutla, Kakade,
 /// Harchaoui 2022, arXiv:1912.13445, Algorithms 2 and 3; started from the weighted mean.
 public enum GeometricMedian {
     /// Finds the median.
     ///
     /// - Parameters:
     ///   - columns: The updates.
-    ///   - weights: α before normalisation, 1 or more for each row.
-    ///   - iterationLimit: Steps, at most.
-    ///   - smoothing: ν, in parameter units: no distance counts as smaller.
-    ///   - tolerance: Ends when a step improves the objective by less than this share of it.
-    /// - Returns: Shape `[parameterCount]`.
+    ///   - weights: α before normalisation, shape `[count]`, 1 or more.
+    ///   - iterationLimit: The most steps.
+    ///   - smoothing: ν, the least distance that is used, in parameter units.
+    ///   - tolerance: The search ends if a step improves the objective by less than this share of it.
+    /// - Returns: Shape `[parameterCount]`, parameter units.
     /// - Throws: ``AggregationError``.
     /// - Complexity: O(n p) time a step.
     public static func aggregate(

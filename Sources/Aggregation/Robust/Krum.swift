@@ -1,15 +1,15 @@
-/// Krum and multi-Krum: the updates that lie closest to their neighbours.
+/// Krum and multi-Krum: the updates that are closest to their neighbours.
 ///
-/// An update's score is the sum of its squared distances to its n − f − 2 nearest others; Krum takes the update of the lowest
-/// score, multi-Krum the mean of the m lowest. Source: Blanchard et al. 2017, arXiv:1703.02757, section 4.
+/// The score of an update is the sum of its squared distances to its n − f − 2 nearest neighbours. Krum selects the update with the lowest
+/// score, multi-Krum averages the m updates with the lowest scores. Source: Blanchard et al. 2017, arXiv:1703.02757, section 4.
 public enum Krum {
-    /// Chooses updates.
+    /// Selects updates.
     ///
     /// - Parameters:
     ///   - columns: The updates, n of them.
     ///   - maliciousCount: f; `n ≥ 2 f + 3`.
     ///   - selectedCount: m; 1 is Krum.
-    /// - Returns: The chosen rows, ascending. Where scores are equal the content decides, not the order of arrival.
+    /// - Returns: The selected rows, ascending. Equal scores are decided by the updates' contents, not by the order of arrival.
     /// - Throws: ``AggregationError/tooFewUpdates(minimum:actual:)``.
     /// - Complexity: O(n² p) time; one block of columns per client and n² numbers a block.
     public static func select(
@@ -32,7 +32,7 @@ public enum Krum {
         return ranked.prefix(selectedCount).sorted()
     }
 
-    /// The mean of the chosen updates.
+    /// The mean of the selected updates.
     ///
     /// - Returns: Shape `[parameterCount]`. Unweighted: client weights are ignored by design.
     /// - Throws: ``AggregationError``.

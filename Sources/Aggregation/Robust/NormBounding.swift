@@ -1,6 +1,6 @@
-/// Scales updates that are longer than a bound down to it, so that no single client can move the model far.
+/// Scales updates with a norm over a bound down to the bound, so that no single client can move the model far.
 ///
-/// Source: Sun et al. 2019, arXiv:1911.07963, section 4 ("norm thresholding"). It is no privacy clipping: nothing is noised.
+/// Source: Sun et al. 2019, arXiv:1911.07963, section 4 ("norm thresholding"). This is not clipping for privacy: no noise is added.
 public enum NormBounding {
     /// The factor of each row: `min(1, bound / norm)`.
     ///

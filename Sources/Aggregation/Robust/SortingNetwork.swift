@@ -1,7 +1,7 @@
-/// Sorts many short columns at once: Batcher's merge exchange for any number of rows.
+/// Sorts many short columns at once by Batcher's merge exchange, for any number of rows.
 ///
-/// Every comparison swaps whole rows of columns by minimum and maximum, so that it vectorises where sorting column by column
-/// does not. Source: Knuth, The Art of Computer Programming 3, Algorithm 5.2.2M.
+/// Each comparison puts the minima of two rows into one row and the maxima into the other. That loop vectorises, and sorting column by
+/// column would not. Source: Knuth, The Art of Computer Programming 3, Algorithm 5.2.2M.
 struct SortingNetwork: Sendable {
     private let pairs: [(low: Int, high: Int)]
     private let rows: Int
@@ -28,7 +28,9 @@ struct SortingNetwork: Sendable {
         self.pairs = pairs
     }
 
-    /// Sorts each column of `values[row * width + column]`, smallest in row 0; every value is finite.
+    /// Sorts each column of `values[row * width + column]`, the smallest value into row 0.
+    ///
+    /// Every value must be finite.
     func sort(_ values: inout [Float], width: Int) {
         precondition(values.count == rows * width, "values do not fill the rows")
         // A tile of this many columns stays in the second-level cache for some hundred rows.

@@ -2,7 +2,7 @@
 ///
 /// Tolerates up to `trimCount` malicious clients per coordinate. Source: Yin et al. 2018, arXiv:1803.01498, Definition 2.
 public enum TrimmedMean {
-    /// Takes trimmed means.
+    /// Computes the trimmed means.
     ///
     /// - Parameters:
     ///   - columns: The updates.
@@ -19,7 +19,7 @@ public enum TrimmedMean {
         let blocks = try columns.mapBlocks { (block: inout UpdateColumns.Block) throws(AggregationError) -> [Double] in
             network.sort(&block.values, width: block.width)
             var sums = [Double](repeating: 0, count: block.width)
-            // Rows are sorted, so each coordinate's sum is taken in the order of its values: the same for any order of rows.
+            // Each coordinate is summed in the order of its sorted values, so the sum does not depend on the order of the updates.
             for row in kept {
                 let offset = row * block.width
                 for column in 0..<block.width { sums[column] += Double(block.values[offset + column]) }

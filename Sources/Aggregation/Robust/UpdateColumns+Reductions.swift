@@ -41,7 +41,7 @@ extension UpdateColumns {
     public func mean(weights: [Int]) throws(AggregationError) -> [Double] {
         precondition(weights.count == count && weights.allSatisfy { $0 >= 1 }, "a positive weight for each row")
         let step = FixedPointMean.step
-        // A bound on local minus global may be over what files may hold by the model's own values.
+        // Local minus global may exceed the bound on a file's values by the model's largest value.
         let bound = largestMagnitude
         let (total, isWide) = try FixedPointMean.checkedWeight(weights, valueBound: min(bound, valueBound))
         guard bound / step < 0x1p62 else { throw .sumTooLarge(bound: bound, totalWeight: Int(exactly: total) ?? .max) }
@@ -63,7 +63,7 @@ extension UpdateColumns {
         return blocks.flatMap { $0 }
     }
 
-    /// The same in sums of 128 bits.
+    /// ``mean(weights:)`` in sums of 128 bits.
     private func wideMean(weights: [Int], total: Double) throws(AggregationError) -> [Double] {
         let step = FixedPointMean.step
         let blocks = try mapBlocks { (block: inout Block) throws(AggregationError) -> [Double] in

@@ -2,43 +2,46 @@ import Synchronization
 public import Tensors
 import UpdateCompression
 
-/// The updates of a round, seen as a matrix with one row a client that is read a block of columns at a time.
+/// The updates of a round as a matrix with one row for each client, read one block of columns at a time.
 ///
-/// Memory is one block per client and thread, whatever the size of the model. Rows are in the order of the updates'
-/// contents, and reductions add blocks in order, so that no result depends on the order of arrival or on the number of
-/// threads.
+/// Memory is one block for each client and thread, whatever the size of the model. Rows are sorted by the updates' contents, and
+/// reductions add blocks in order, so that no result depends on the order of arrival or the number of threads.
 public struct UpdateColumns: Sendable {
-    /// What the files hold; every rule sees local minus global.
+    /// What the files hold.
+    ///
+    /// Every rule works on local minus global.
     public enum Kind: Sendable {
         /// Local minus global.
         case delta
-        /// Local parameters: the global ones, shape `[parameterCount]`, are subtracted.
+        /// Local parameters; the global ones, `base` of shape `[parameterCount]`, are subtracted.
         case weights(base: [Float])
-        /// A gradient: its sign is turned.
+        /// A gradient, which is negated.
         case gradient
     }
 
     /// The updates in the order of the rows.
     public let updates: [SpooledUpdate]
-    /// The tensors of each.
+    /// The model's layout.
     public let layout: ParameterLayout
-    /// Columns of a block.
+    /// The number of columns of a block.
     public static let blockWidth = 4096
-    /// Files that are held open at a time; with more updates than these each block opens its files anew.
+    /// The most files that stay open.
+    ///
+    /// With more updates each block opens its files again.
     static let openFileLimit = 512
 
     private let files: [UpdateFile]
     private let kind: Kind
     let valueBound: Double
-    /// Multiplies a row as it is read.
+    /// The factor of each row, applied when it is read; `nil` for none.
     private var factors: [Double]?
 
     /// Opens the updates.
     ///
     /// - Parameters:
     ///   - updates: Files with the layout, in any order.
-    ///   - layout: Names and shapes of their tensors.
-    ///   - kind: What they hold.
+    ///   - layout: The model's layout.
+    ///   - kind: What the files hold.
     ///   - valueBound: Largest absolute value of one coordinate in the files.
     /// - Throws: ``AggregationError/noUpdates``, ``AggregationError/layoutMismatch(path:)``,
     ///   ``AggregationError/unreadable(path:reason:errno:)``.
@@ -70,7 +73,7 @@ public struct UpdateColumns: Sendable {
         valueBound = other.valueBound
     }
 
-    /// No value of a block is larger: the bound, and the largest global parameter where these are subtracted.
+    /// A bound on the values of a block: ``valueBound``, plus the largest global parameter if those are subtracted.
     var largestMagnitude: Double {
         if case .weights(let base) = kind { return valueBound + Double(base.reduce(0) { max($0, abs($1)) }) }
         return valueBound
@@ -79,7 +82,7 @@ public struct UpdateColumns: Sendable {
     /// The number of rows.
     public var count: Int { updates.count }
 
-    /// The same columns of some of the rows.
+    /// A matrix of some of the rows.
     ///
     /// - Parameter rows: Ascending, at least one.
     /// - Returns: A matrix of those rows.
@@ -89,7 +92,7 @@ public struct UpdateColumns: Sendable {
         return UpdateColumns(self, keeping: rows)
     }
 
-    /// The same rows, each multiplied by its factor.
+    /// A matrix of the rows, each multiplied by its factor.
     ///
     /// - Parameter factors: From 0 to 1, one for each row.
     /// - Returns: A matrix of the scaled rows.
@@ -100,14 +103,14 @@ public struct UpdateColumns: Sendable {
         return result
     }
 
-    /// One block: `values[row * width + column]`.
+    /// One block of columns: `values[row * width + column]`.
     package struct Block {
         package var range: Range<Int>
         package var values: [Float]
         package var width: Int { range.count }
     }
 
-    /// Runs `body` on every block, blocks in parallel.
+    /// Runs `body` on every block, with blocks in parallel.
     ///
     /// - Returns: The results in the order of the blocks.
     /// - Throws: The error of the first block that has one.

@@ -2,7 +2,7 @@ import Foundation
 
 /// Basic composition: ε and δ add up.
 ///
-/// For events of which no more is known. Source: Dwork et al. 2006; it is a filter (Rogers et al. 2016, arXiv:1605.08294).
+/// For events about which nothing more is known. Source: Dwork et al. 2006; it is a filter (Rogers et al. 2016, arXiv:1605.08294).
 public struct BasicAccountant: PrivacyAccountant {
     /// The accountant's name in documents.
     public static let name = "basic"
@@ -11,10 +11,10 @@ public struct BasicAccountant: PrivacyAccountant {
     private var totalEpsilon = 0.0
     private var totalDelta = 0.0
 
-    /// An accountant that has seen nothing.
+    /// An accountant without events.
     public init() {}
 
-    /// Adds `count` releases of an event.
+    /// Adds `count` releases of an event, Laplace or `approximate`.
     public mutating func add(_ event: PrivacyEvent, count: Int) throws(PrivacyError) {
         try event.validate()
         switch event {
@@ -38,7 +38,7 @@ public struct BasicAccountant: PrivacyAccountant {
     public func delta(epsilon: Double) throws(PrivacyError) -> Double { epsilon >= totalEpsilon ? totalDelta : 1 }
 }
 
-/// Composition of k mechanisms of which only a common (ε, δ) is known.
+/// Composition of k mechanisms that have one known (ε, δ) in common, and nothing more.
 public enum HomogeneousComposition {
     /// `ε' = √(2k ln(1/δ'))·ε + kε(e^ε − 1)` with total δ = kδ + δ'.
     ///
@@ -48,7 +48,7 @@ public enum HomogeneousComposition {
         return (2 * k * log(1 / slack)).squareRoot() * epsilon + k * epsilon * expm1(epsilon)
     }
 
-    /// The best ε that any composition theorem can show at a total δ, or `nil` where none can.
+    /// The least ε that any composition theorem can show at a total δ, or `nil` if none can show one.
     ///
     /// Source: Kairouz, Oh and Viswanath 2015, arXiv:1311.0776, Theorem 3.3, evaluated in log space, because the plain
     /// binomials overflow near k = 1000.

@@ -1,25 +1,26 @@
 import Foundation
 
-/// Releases of one plan as a budget counts them: any one client is in at most `cap` of them.
+/// Releases of one plan as a budget counts them: one client is in at most `cap` of them.
 ///
-/// For any one client only its own rounds differ, so `count` rounds cost it at most a `min(count, cap)`-fold composition.
+/// For one client only its own rounds differ, so `count` rounds cost it at most a `min(count, cap)`-fold composition.
 /// No sampling is assumed. What breaks it: a client enrolled twice, a cap counted at the report instead of at the
 /// assignment, or a participation pattern that depends on the data.
 public struct CappedRelease: Hashable, Sendable {
-    /// One release.
+    /// The event of one release.
     public var event: PrivacyEvent
-    /// Releases that were published or may still be.
+    /// How many releases were published or may still be.
     public var count: Int
-    /// Releases that one client may be in; 0 is without limit.
+    /// How many of the releases one client may be in; 0 is no limit.
     ///
-    /// A matrix mechanism has its cap inside and ignores this.
+    /// A matrix mechanism has its own cap and ignores this one.
     public var cap: Int
-    /// Noised coordinates of one release; 0 where the noise is exact on integers.
+    /// Noised coordinates of one release; 0 if the noise is exact on integers.
     public var coordinateCount: Int
-    /// How many of them belong to a plan that was fixed before anything was seen, whose own δ is set aside: see
-    /// ``EnforcingRule``.
+    /// How many of the releases belong to a plan that was fixed before anything was seen, and whose own δ is set aside.
+    ///
+    /// See ``EnforcingRule``.
     public var prepaidCount: Int
-    /// δ with which each release fails, beside the curve of its event: it adds up over those that one client is in.
+    /// δ with which each release fails beside the curve of its event; it adds up over the releases that one client is in.
     public var failureDelta: Double
 
     /// Creates a release.
@@ -44,48 +45,49 @@ public struct CappedRelease: Hashable, Sendable {
         return (event, cap > 0 ? min(count, cap) : count)
     }
 
-    /// Releases that one client is in and whose failures count: a client may have all its turns among the later ones.
+    /// How many releases of one client have failures that count: all turns of a client may be among those that are not prepaid.
     var failingCount: Int {
         let later = max(0, count - prepaidCount)
         return min(later, composed.count)
     }
 }
 
-/// How a population's first charge was, which decides for its life how its δ is divided.
+/// The kind of a population's first charge, which decides for the population's life how its δ is divided.
 public enum BudgetStart: Hashable, Sendable {
-    /// Nothing was set aside: one of the exact accountants has the whole δ.
+    /// Nothing is set aside: one of the exact accountants has the whole δ.
     case exact
     /// Gaussian releases that also fail on their own: ``EnforcingRule/thresholded``.
     case thresholded
-    /// Filters judge everything.
+    /// ``PrivacyFilter`` judges all releases.
     case filtered
 }
 
-/// A part of δ that is used up, whatever is left of ε.
+/// A share of δ that is used up, whatever is left of ε.
 public struct DeltaShortage: Hashable, Sendable {
-    /// What the releases fail with together.
+    /// The δ with which the releases fail together.
     public var needed: Double
-    /// What the rule sets aside for that.
+    /// The δ that the rule sets aside for that.
     public var allowed: Double
 }
 
-/// Who judges a population's releases, and with how much of δ.
+/// The accountant that judges a population's releases, and the shares of δ that it has.
 ///
-/// What is decided by the first charge, when nothing was seen, costs nothing: exact composition of Gaussian releases,
-/// loss distributions of one fixed plan, or ``PrivacyFilter`` from the beginning have the whole δ. A population that was judged in one
-/// of the first two ways and then mixes mechanisms by decisions of its own could have gone on either way: both
-/// together cost the sum of their δ (the union in ``PrivacyFilter``), so that what was mixed gets ``mixedShare`` of δ beside it. Failures
-/// of the fixed plan's own releases are part of the first sum and not counted again (``CappedRelease/prepaidCount``).
+/// A decision that the first charge makes, before anything was seen, costs nothing. Exact composition of Gaussian releases, loss
+/// distributions of one fixed plan, and ``PrivacyFilter`` from the beginning therefore have the whole δ.
 ///
-/// Failures beside a Gaussian curve (``CappedRelease/failureDelta``) have a share of δ of their own, fixed beforehand: ε is judged at
-/// ``deltaShare`` and their sum by ``failureShare``, each for itself. Subtracting what they have used from the δ at which ε is
-/// judged would be no filter: whoever has seen an outcome of little loss could spend nearly all of δ on failures, and one who has
-/// seen a large loss go on with noise, and the two together may reach twice δ. With a box on both, the loss adds at most
-/// `deltaShare·δ` (Smith and Thakurta 2022, arXiv:2210.17520, for Σ 1/z²) and failures at most `failureShare·δ` on every path.
+/// A population may start in one of the first two ways and later mix mechanisms by decisions of its own. It could have gone on either way,
+/// and both ways together cost the sum of their δ (the union in ``PrivacyFilter``). So the mixed releases get ``mixedShare`` of δ in
+/// addition. Failures of the fixed plan's own releases are in the first sum and do not count again (``CappedRelease/prepaidCount``).
+///
+/// Failures beside a Gaussian curve (``CappedRelease/failureDelta``) have a share of δ of their own, fixed beforehand. ε is judged at
+/// ``deltaShare``, and the sum of the failures by ``failureShare``, independently. To subtract the failures from the δ at which ε is
+/// judged would be no filter: after an outcome of little loss nearly all of δ could be spent on failures, after one of large loss on
+/// noise, and the two together may reach twice δ. With both shares fixed, the loss adds at most `deltaShare·δ` (Smith and Thakurta
+/// 2022, arXiv:2210.17520, for Σ 1/z²) and failures at most `failureShare·δ` on every path.
 public struct EnforcingRule: Hashable, Sendable {
-    /// δ of a population that mixes later is at most 1 + this times the budget's.
+    /// The share of δ for mixed releases: δ of a population that mixes later is at most (1 + `mixedShare`) times the budget's.
     public static let mixedShare = 0.05
-    /// Of a population whose first releases fail on their own: everything together is (ε, δ).
+    /// The rule of a population whose first releases fail on their own: everything together is (ε, δ)-private.
     public static let thresholded = EnforcingRule(
         .gaussian,
         deltaShare: 1 - PrivacyFilter.additiveShare,
@@ -96,9 +98,9 @@ public struct EnforcingRule: Hashable, Sendable {
     public var accountant: AccountantKind
     /// The share of δ at which it answers.
     public var deltaShare: Double
-    /// The share of δ for what Gaussian releases fail with themselves; ``PrivacyFilter`` has its own.
+    /// The share of δ for failures of Gaussian releases; ``PrivacyFilter`` has its own.
     ///
-    /// Where nothing was set aside for them they come beside δ, as everything does that is mixed in later.
+    /// If the first charge set nothing aside, this share is added to δ, as for everything that is mixed in later.
     public var failureShare: Double
 
     /// Creates a rule.
@@ -112,7 +114,7 @@ public struct EnforcingRule: Hashable, Sendable {
         self.failureShare = failureShare
     }
 
-    /// The δ that is proven for all releases together, by a budget of `delta`.
+    /// The δ that is proven for all releases together under a budget of `delta`.
     public func provenDelta(of releases: [CappedRelease], delta: Double) -> Double {
         let isMixed =
             accountant == .filter ? deltaShare < 1 : deltaShare == 1 && BudgetArithmetic.failures(of: releases) > 0
@@ -120,10 +122,16 @@ public struct EnforcingRule: Hashable, Sendable {
     }
 }
 
-/// What the releases of a population cost together.
+/// Computes the cost of all releases of a population together.
 public enum BudgetArithmetic {
     /// The total ε by a rule.
     ///
+    /// - Parameters:
+    ///   - releases: All releases of the population.
+    ///   - delta: The budget's δ.
+    ///   - rule: From ``enforcingRule(of:isAdaptive:start:)``.
+    ///   - grid: The grid of loss distributions.
+    /// - Returns: ε at the rule's share of δ; infinity if failures use up their share.
     /// - Throws: ``PrivacyError``.
     public static func epsilon(
         of releases: [CappedRelease],
@@ -144,12 +152,12 @@ public enum BudgetArithmetic {
         )
     }
 
-    /// What releases fail with beside the curves of their events.
+    /// The δ with which releases fail beside the curves of their events.
     static func failures(of releases: [CappedRelease]) -> Double {
         releases.reduce(0) { $0 + Double($1.composed.count) * $1.failureDelta }
     }
 
-    /// What a rule leaves for more failures beside Gaussian curves, after these releases.
+    /// The δ that a rule leaves for further failures beside Gaussian curves, after these releases.
     public static func failureAllowance(of releases: [CappedRelease], delta: Double, rule: EnforcingRule) -> Double {
         guard rule.accountant == .filter else {
             return max(0, rule.failureShare * delta - failures(of: releases))
@@ -162,10 +170,9 @@ public enum BudgetArithmetic {
         return max(0, PrivacyFilter.additiveShare * rule.deltaShare * delta - used)
     }
 
-    /// Whether the part of δ that is set aside for failures is used up, whatever ε is; `nil` where it is not.
+    /// The shortage of δ if the share that is set aside for failures is used up, whatever ε is; else `nil`.
     ///
-    /// Which of its two numbers a budget has come to the end of decides what helps: less noise and fewer rounds for ε, a larger
-    /// threshold for δ.
+    /// ε and δ have different remedies: more noise or fewer rounds help ε, a larger threshold helps δ.
     public static func shortage(of releases: [CappedRelease], delta: Double, rule: EnforcingRule) -> DeltaShortage? {
         var needed = rule.accountant == .filter ? 0 : failures(of: releases)
         var allowed = rule.failureShare * delta
@@ -178,7 +185,7 @@ public enum BudgetArithmetic {
                 return sum + Double(release.failingCount) * own
             }
         } else if needed == 0 {
-            // Events that are known by (ε, δ) alone have all of it.
+            // Events that are known by (ε, δ) only may use all of δ.
             allowed = rule.deltaShare * delta
             needed = releases.reduce(0) { sum, release in
                 guard case .approximate(_, let own) = release.event else { return sum }
@@ -188,15 +195,17 @@ public enum BudgetArithmetic {
         return needed > allowed ? DeltaShortage(needed: needed, allowed: allowed) : nil
     }
 
-    /// The total ε at δ, with the sampler's own error taken off δ first where it counts.
+    /// The total ε at δ by one accountant.
+    ///
+    /// The sampler's own error is subtracted from δ first, if it counts.
     ///
     /// `δ_sampler = (1 + e^ε) √(D / (1152 Σ*⁴))` over D noised coordinates bounds how far the integer noise is from the
     /// rounded continuous Gaussian. Rényi divergences of unsampled Gaussians hold for the integer noise itself (Canonne,
-    /// Kamath and Steinke 2020, arXiv:2004.00010), so they pay nothing; and where ε is so large that the error would use
-    /// up δ, exact composition falls back to them. Both are thresholds on Σ 1/z², so the smaller one is a filter too.
+    /// Kamath and Steinke 2020, arXiv:2004.00010), so they pay nothing. If ε is so large that the error would use up δ, exact
+    /// composition falls back to them. Both are thresholds on Σ 1/z², so the smaller of the two is a filter too.
     ///
-    /// - Returns: Infinity when the sampler's error alone uses up δ.
-    /// - Throws: ``PrivacyError``, among others for an event on which the accountant has no rule.
+    /// - Returns: ε; infinity if the sampler's error alone uses up δ.
+    /// - Throws: ``PrivacyError``, among others for an event for which the accountant has no rule.
     public static func epsilon(
         of releases: [CappedRelease],
         delta: Double,
@@ -207,7 +216,7 @@ public enum BudgetArithmetic {
         if kind == .filter { return try filtered(releases, delta: delta) }
         let failing = failures(of: releases)
         if failing > 0 {
-            // Of a plan that was fixed beforehand.
+            // The plan was fixed beforehand, so failures may be subtracted from δ.
             guard failing < delta else { return .infinity }
             return try epsilon(of: releases.map(\.unfailing), delta: delta - failing, accountant: kind, grid: grid)
         }
@@ -227,11 +236,11 @@ public enum BudgetArithmetic {
             return try accountant.epsilon(delta: delta)
         }
         if kind == .pld {
-            // Rényi never shows less: what it leaves of δ is enough, and one composition instead of several.
+            // Rényi never shows a smaller ε, so the δ that is left at its ε is enough, and one composition does instead of several.
             let upper = try epsilon(of: releases, delta: delta, accountant: .rdp)
             let remaining = delta - (1 + exp(upper)) * unit
-            // Far out Rényi shows so much more that e^ε would take all of δ: losses themselves say what the sampler takes. Where that
-            // leaves a δ at which they are not composed, Rényi has the last word.
+            // At large ε Rényi shows so much more that e^ε would use up δ. Then ε of the losses themselves decides what the sampler costs.
+            // If that leaves a δ at which losses are not composed, Rényi's ε is returned.
             let least = LossDistributionAccountant.smallestDelta
             if delta >= least, remaining < least {
                 return min(upper, try withoutSamplerError(accountant, delta: delta, unit: unit, least: least))
@@ -243,7 +252,9 @@ public enum BudgetArithmetic {
         return min(exact, try AccountantKind.zcdp.accountant(of: composed).epsilon(delta: delta))
     }
 
-    /// ε at the δ that the sampler leaves, which depends on ε: a few fixed-point steps.
+    /// ε at the δ that the sampler's error leaves.
+    ///
+    /// That δ depends on ε, so a few fixed-point steps find both.
     private static func withoutSamplerError(
         _ accountant: any PrivacyAccountant,
         delta: Double,
@@ -259,11 +270,13 @@ public enum BudgetArithmetic {
             epsilon = try accountant.epsilon(delta: remaining)
             if epsilon <= assumed { return epsilon }
         }
-        // Not settled: then nothing is shown.
+        // No fixed point was found, so no ε is proven.
         return .infinity
     }
 
-    /// ε by ``PrivacyFilter``, in which only sampled releases pay for the error of the integer noise.
+    /// ε by ``PrivacyFilter``.
+    ///
+    /// Only releases that are not Gaussian pay for the error of the integer noise.
     private static func filtered(_ releases: [CappedRelease], delta: Double) throws(PrivacyError) -> Double {
         var filter = PrivacyFilter()
         var coordinates = 0.0
@@ -284,16 +297,18 @@ public enum BudgetArithmetic {
         return failing <= PrivacyFilter.additiveShare * delta ? epsilon : .infinity
     }
 
-    /// Who enforces: exact composition where all events are Gaussian; where the plan was fixed beforehand, loss distributions,
-    /// or Rényi divergences for events that have none; ``PrivacyFilter`` otherwise.
+    /// The rule that enforces a budget.
     ///
-    /// A plan that ends early by what it has published, or whose share of a budget depends on when another run ends, was not
-    /// fixed beforehand: the composition of what was done is then no bound for how it came to be done.
+    /// Exact composition if all events are Gaussian. For one plan that was fixed beforehand: loss distributions, or Rényi divergences for
+    /// events that have no loss distribution here. ``PrivacyFilter`` otherwise.
+    ///
+    /// A plan is not fixed beforehand if it may end early by what it has published, or if its share of a budget depends on the end of
+    /// another run. The composition of the releases that happened is then no bound for the whole interaction.
     ///
     /// - Parameters:
-    ///   - releases: What counts.
-    ///   - isAdaptive: Whether any of it was decided after something had been published.
-    ///   - start: What ``start(with:isAdaptive:)`` said of the first charge.
+    ///   - releases: All releases of the population.
+    ///   - isAdaptive: Whether any release was decided after something had been published.
+    ///   - start: The result of ``start(with:isAdaptive:)`` for the first charge.
     /// - Returns: The accountant and its share of δ.
     public static func enforcingRule(
         of releases: [CappedRelease],
@@ -314,7 +329,7 @@ public enum BudgetArithmetic {
         return EnforcingRule(hasLosses ? .pld : .rdp)
     }
 
-    /// How a population whose first charge this is gets judged.
+    /// How a population with this first charge is judged.
     public static func start(with release: CappedRelease, isAdaptive: Bool) -> BudgetStart {
         if isAdaptive && !release.event.isGaussian { return .filtered }
         return release.failureDelta > 0 ? .thresholded : .exact
@@ -322,7 +337,7 @@ public enum BudgetArithmetic {
 }
 
 extension CappedRelease {
-    /// The release without what it fails with.
+    /// The release without its own failures.
     fileprivate var unfailing: CappedRelease {
         var release = self
         release.failureDelta = 0

@@ -11,7 +11,7 @@ public enum GaussianAccountant {
         min(1, exp(logDelta(epsilon: epsilon, noiseMultiplier: z)))
     }
 
-    /// The natural logarithm of δ at ε, also where δ underflows; minus infinity where it is 0.
+    /// The natural logarithm of δ at ε, also if δ underflows; minus infinity for δ of 0.
     public static func logDelta(epsilon: Double, noiseMultiplier z: Double) -> Double {
         let first = SpecialFunctions.logNormalCDF(1 / (2 * z) - epsilon * z)
         let second = epsilon + SpecialFunctions.logNormalCDF(-1 / (2 * z) - epsilon * z)
@@ -19,8 +19,7 @@ public enum GaussianAccountant {
         return first + log1p(-exp(second - first))
     }
 
-    /// The smallest ε (0 or more) with δ(ε) at most `delta`, from above to a relative error under 1e-12; infinity where it
-    /// is over 10⁹.
+    /// The smallest ε (0 or more) with δ(ε) at most `delta`, from above to a relative error under 1e-12; infinity beyond 10⁹.
     public static func epsilon(delta target: Double, noiseMultiplier z: Double) -> Double {
         guard delta(epsilon: 0, noiseMultiplier: z) > target else { return 0 }
         var upper = 1.0

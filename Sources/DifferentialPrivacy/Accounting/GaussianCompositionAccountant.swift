@@ -9,7 +9,7 @@ public struct GaussianCompositionAccountant: PrivacyAccountant {
     public static let isFilter = true
     private var inverseSquare = 0.0
 
-    /// An accountant that has seen nothing.
+    /// An accountant without events.
     public init() {}
 
     /// Adds `count` releases of an event.
@@ -19,7 +19,7 @@ public struct GaussianCompositionAccountant: PrivacyAccountant {
         inverseSquare += Double(count) * share
     }
 
-    /// z of the one mechanism that all events together equal; `nil` before the first.
+    /// z of the one mechanism that equals all events together; `nil` without events.
     public var noiseMultiplier: Double? { inverseSquare > 0 ? (1 / inverseSquare).squareRoot() : nil }
 
     /// The smallest ε shown for δ.

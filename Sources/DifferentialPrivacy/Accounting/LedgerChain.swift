@@ -2,13 +2,15 @@ import Crypto
 import Foundation
 import Tensors
 
-/// The hash chain of one population's ledger: what a server, a device and an auditor compute alike.
+/// The hash chain of one population's ledger.
 ///
-/// Row n has a link, 32 bytes that depend on everything the row says, and the head after it is
-/// `h_n = SHA-256("martlet-ledger-head" ‖ h_(n-1) ‖ n ‖ link_n)`, lines of text, hashes in hexadecimal. Whoever knows `(n, h_n)` and
-/// the links of later rows can compute every later head: a ledger that leads there has not lost, changed or reordered a row,
-/// nor shows fewer of them, unless SHA-256 is broken. Links tell nothing of what rows say. What a head cannot show is that
-/// another device was given the same one.
+/// Server, device and auditor compute the same one.
+///
+/// Row n has a link, 32 bytes that depend on the whole content of the row. The head after it is
+/// `h_n = SHA-256("martlet-ledger-head" ‖ h_(n-1) ‖ n ‖ link_n)`, over lines of text with hashes in hexadecimal. From `(n, h_n)` and
+/// the links of later rows every later head can be computed. A ledger that arrives at such a head has not lost, changed, reordered
+/// or hidden a row, unless SHA-256 is broken. Links tell nothing about the content of rows. A head cannot show that another device
+/// was given the same one.
 package enum LedgerChain {
     /// The head of a ledger without rows.
     package static let empty = String(repeating: "0", count: 64)
@@ -18,7 +20,9 @@ package enum LedgerChain {
         sha256(["martlet-ledger-head", previous, String(number), link])
     }
 
-    /// The link of a row of format 2; a row of format 1 has its hash in the chain of all populations for one.
+    /// The link of a row of format 2.
+    ///
+    /// The link of a row of format 1 is its hash in the chain of all populations.
     package static func link(
         population: String,
         number: Int,
@@ -44,7 +48,7 @@ package enum LedgerChain {
         SHA256.hash(data: Data(lines.joined(separator: "\n").utf8)).hexadecimal
     }
 
-    /// Hexadecimal digits as bytes; `nil` unless they are 64 of 0–9 and a–f.
+    /// The 32 bytes of 64 hexadecimal digits in lower case; `nil` for any other text.
     package static func bytes(_ hash: String) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(32)

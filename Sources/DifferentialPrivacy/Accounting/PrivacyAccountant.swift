@@ -1,16 +1,16 @@
 /// Adds up what releases cost together.
 ///
-/// All accountants here give upper bounds. Which of them may stop a run: the exact Gaussian accountant and ``PrivacyFilter``
-/// always, also when later events are chosen after seeing earlier outputs, because both are privacy filters (Smith and
-/// Thakurta 2022, arXiv:2210.17520; Feldman and Zrnic 2021, arXiv:2008.11193); loss distributions and the best of many Rényi
-/// orders only where all events were fixed beforehand.
+/// All accountants here give upper bounds. The exact Gaussian accountant and ``PrivacyFilter`` may enforce a budget even if later
+/// events are chosen after earlier outputs were seen, because both are privacy filters (Smith and Thakurta 2022, arXiv:2210.17520;
+/// Feldman and Zrnic 2021, arXiv:2008.11193). Loss distributions and the best of many Rényi orders may enforce one only if all
+/// events were fixed beforehand.
 public protocol PrivacyAccountant: Sendable {
     /// The accountant's name in documents: `gaussian`, `rdp`, `pld`, `filter`, `zcdp` or `basic`.
     static var name: String { get }
-    /// Whether the bound holds when events are chosen after seeing earlier outputs.
+    /// Whether the bound holds if events are chosen after earlier outputs were seen.
     static var isFilter: Bool { get }
 
-    /// An accountant that has seen nothing.
+    /// An accountant without events.
     init()
 
     /// Adds `count` releases of an event.
@@ -19,12 +19,14 @@ public protocol PrivacyAccountant: Sendable {
     ///   ``PrivacyError/invalidParameter(name:value:allowed:)``; then nothing was added.
     mutating func add(_ event: PrivacyEvent, count: Int) throws(PrivacyError)
 
-    /// The smallest ε shown for δ; 0 when nothing was added, infinity when no ε is shown.
+    /// The smallest ε that is proven at δ; 0 without events, infinity if none is proven.
     ///
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless δ is between 0 and 1.
     func epsilon(delta: Double) throws(PrivacyError) -> Double
 
-    /// The smallest δ shown for ε.
+    /// The smallest δ that is proven at ε.
+    ///
+    /// - Throws: ``PrivacyError``.
     func delta(epsilon: Double) throws(PrivacyError) -> Double
 }
 
@@ -57,7 +59,7 @@ public enum AccountantKind: String, CaseIterable, Codable, Sendable {
     case rdp
     /// Numerical composition of privacy loss distributions.
     case pld
-    /// Filters with shares of δ, for releases that were chosen after seeing earlier ones.
+    /// Filters with shares of δ, for releases that are chosen after earlier ones were seen.
     case filter
     /// Zero-concentrated differential privacy.
     case zcdp
@@ -76,7 +78,7 @@ public enum AccountantKind: String, CaseIterable, Codable, Sendable {
         }
     }
 
-    /// An accountant that has seen these events.
+    /// An accountant with these events.
     ///
     /// - Throws: ``PrivacyError``.
     public func accountant(

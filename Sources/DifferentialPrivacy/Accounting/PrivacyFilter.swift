@@ -1,26 +1,25 @@
 import Foundation
 
-/// Adds up releases that were chosen after seeing earlier ones: a finite set of filters, fixed beforehand, each with its
-/// own share of δ.
+/// Adds up releases that are chosen after earlier ones were seen: a finite set of filters, fixed beforehand, each with its own
+/// share of δ.
 ///
 /// A Rényi filter holds at one order α that is chosen before the first release: as long as `Σ r(α)` stays within a budget,
 /// everything together is (α, budget)-RDP, whatever was decided on the way (Feldman and Zrnic 2021, arXiv:2008.11193,
-/// Theorem 3.1; Lécuyer 2021, arXiv:2103.01379). Taking the best order after the fact, as ``RenyiAccountant`` does for a plan
-/// that was fixed, is no filter: whoever has seen the first outputs can go on with releases that are cheap at one order
-/// where the loss was high, and at another where it was low, and pay δ in both cases (Regehr et al. 2026,
-/// arXiv:2602.15815, show that such filters are not free). What always holds is a union of filters:
+/// Theorem 3.1; Lécuyer 2021, arXiv:2103.01379). Taking the best order after the fact, as ``RenyiAccountant`` does for a fixed plan,
+/// is no filter. After the first outputs one can go on with releases that are cheap at one order if the loss was high, and at
+/// another if it was low, and pays δ in both cases (Regehr et al. 2026, arXiv:2602.15815, show that such filters are not free).
+/// A union of filters always holds:
 ///
 /// > Let `F_1, …, F_k` be filters for (ε, δ_1), …, (ε, δ_k), whose conditions never become true again once they are false.
 /// > An interaction that goes on only while at least one of the conditions is true is (ε, Σ δ_j)-DP.
 ///
-/// For a proof split its transcripts by the first condition that is true at their end. Those of `F_j` are also transcripts, with
-/// the same probabilities, of the interaction that stops where `F_j` says so; hence their share of `P(S) − e^ε Q(S)` is at
-/// most δ_j.
+/// Proof: split the transcripts by the first condition that is true at their end. Those of `F_j` are also transcripts, with the same
+/// probabilities, of the interaction that stops when `F_j` says so. Hence their share of `P(S) − e^ε Q(S)` is at most δ_j.
 ///
-/// The set here: zero-concentration, whose `Σ ρ` bounds all orders at once and therefore needs no order
-/// (``zeroConcentratedShare`` of δ); the orders ``orders`` for sampled releases, whose curves bend (``ordersShare``, by weights);
-/// the sum of all ε where every release is pure, which needs no δ of its own. What releases themselves may fail
-/// with adds up along every path, whichever filter admits it, up to ``additiveShare``.
+/// The set here has three kinds of filters. Zero-concentration bounds all orders at once by `Σ ρ` and has ``zeroConcentratedShare``
+/// of δ. The orders ``orders`` are for sampled releases, whose curves are not linear; they have ``ordersShare``, by weights. The sum
+/// of all ε is for releases that are all pure, and needs no δ. Failures of releases themselves add up along every path, whichever
+/// filter admits it, up to ``additiveShare``.
 public struct PrivacyFilter: PrivacyAccountant {
     /// The accountant's name in documents.
     public static let name = "filter"
@@ -31,10 +30,9 @@ public struct PrivacyFilter: PrivacyAccountant {
     public static let zeroConcentratedShare = 0.6
     /// The share of δ for all ``orders`` together.
     public static let ordersShare = 0.2
-    /// The share of δ for what releases fail with themselves: δ of `approximate` events, and the error of sampled integer
-    /// noise.
+    /// The share of δ for failures of releases themselves: δ of `approximate` events, and the error of sampled integer noise.
     public static let additiveShare = 0.2
-    /// Orders α and their weights within ``ordersShare``: most for those that are best for ε of ½ to 10.
+    /// Orders α and their weights within ``ordersShare``; orders that are best for ε of ½ to 10 have the most.
     public static let orders: [(order: Double, weight: Double)] = {
         let parts: [(Double, Double)] = [
             (1.5, 1), (2, 1), (3, 3), (5, 6), (9, 8), (17, 8), (33, 6), (65, 3), (129, 2), (257, 1), (1025, 1),
@@ -43,17 +41,17 @@ public struct PrivacyFilter: PrivacyAccountant {
         return parts.map { ($0.0, $0.1 / total) }
     }()
 
-    /// Σ ρ; infinite when a release has no such bound.
+    /// Σ ρ; infinite if a release has no such bound.
     public private(set) var rho = 0.0
-    /// Σ ε of pure releases; infinite when one is not pure.
+    /// Σ ε of pure releases; infinite if a release is not pure.
     public private(set) var pureEpsilon = 0.0
     /// Σ r(α) at each of ``orders``.
     public private(set) var divergences = [Double](repeating: 0, count: PrivacyFilter.orders.count)
-    /// What releases fail with themselves.
+    /// The δ with which releases themselves fail.
     public private(set) var additiveDelta = 0.0
     private var curves: [PrivacyEvent: [Double]] = [:]
 
-    /// A filter that has seen nothing.
+    /// A filter without events.
     public init() {}
 
     /// Adds `count` releases of an event.
@@ -61,7 +59,9 @@ public struct PrivacyFilter: PrivacyAccountant {
         try add(event, count: count, prepaid: 0)
     }
 
-    /// Adds `count` releases of an event, of whose own δ `prepaid` times are set aside elsewhere, with another δ beside their curve.
+    /// Adds `count` releases of an event; `failing` is a δ beside the curve of each.
+    ///
+    /// The own δ of `prepaid` of them is set aside elsewhere and does not count here.
     mutating func add(
         _ event: PrivacyEvent,
         count: Int,
@@ -81,7 +81,7 @@ public struct PrivacyFilter: PrivacyAccountant {
         additiveDelta += Double(max(0, count - prepaid)) * own
     }
 
-    /// The smallest ε at which one of the conditions is true; infinity when releases fail more often than their share of δ.
+    /// The smallest ε at which one of the conditions is true; infinity if failures exceed their share of δ.
     public func epsilon(delta: Double) throws(PrivacyError) -> Double {
         try Require.delta(delta)
         guard additiveDelta <= Self.additiveShare * delta else { return .infinity }
@@ -97,9 +97,9 @@ public struct PrivacyFilter: PrivacyAccountant {
         return best
     }
 
-    /// The smallest δ of which the shares make one of the conditions true at ε.
+    /// The smallest δ whose shares make one of the conditions true at ε.
     public func delta(epsilon: Double) throws(PrivacyError) -> Double {
-        // ε falls as δ grows, so that δ is found by halving its logarithm.
+        // ε falls as δ grows, so bisection on the logarithm finds δ.
         var (lower, upper) = (-700.0, 0.0)
         guard try self.epsilon(delta: exp(-1e-15)) <= epsilon else { return 1 }
         if try self.epsilon(delta: exp(lower)) <= epsilon { return 0 }

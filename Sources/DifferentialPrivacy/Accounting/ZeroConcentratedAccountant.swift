@@ -2,8 +2,8 @@ import Foundation
 
 /// Zero-concentrated differential privacy: ρ adds up, also as a filter.
 ///
-/// Source: Bun and Steinke 2016, arXiv:1605.02065. Where all events are Gaussian, ``GaussianCompositionAccountant`` is
-/// exact and never worse.
+/// Source: Bun and Steinke 2016, arXiv:1605.02065. If all events are Gaussian, ``GaussianCompositionAccountant`` is exact and never
+/// worse.
 public struct ZeroConcentratedAccountant: PrivacyAccountant {
     /// The accountant's name in documents.
     public static let name = "zcdp"
@@ -12,7 +12,7 @@ public struct ZeroConcentratedAccountant: PrivacyAccountant {
     /// The sum of ρ.
     public private(set) var rho = 0.0
 
-    /// An accountant that has seen nothing.
+    /// An accountant without events.
     public init() {}
 
     /// Adds `count` releases of an event.

@@ -1,8 +1,8 @@
 import Foundation
 
-/// What many releases on two neighbouring inputs show about the noise and about ε.
+/// Estimates the noise and bounds ε from many releases on two neighbouring inputs.
 ///
-/// The inputs are nothing, and one client's `(C, 0, …, 0)`; of each release only the first coordinate is kept, in units of C.
+/// One input is empty, the other is one client's `(C, 0, …, 0)`. Of each release only the first coordinate is kept, in units of C.
 public struct ManyRunAudit: Sendable {
     /// A figure with its 95 % confidence interval.
     public struct Estimate: Equatable, Sendable {
@@ -17,7 +17,7 @@ public struct ManyRunAudit: Sendable {
     private let without: [Double]
     private let with: [Double]
 
-    /// Takes the first coordinates.
+    /// Creates an audit of first coordinates, in units of C.
     ///
     /// - Precondition: At least four of each.
     public init(without: [Double], with: [Double]) {
@@ -26,11 +26,9 @@ public struct ManyRunAudit: Sendable {
         self.with = with
     }
 
-    /// The noise multiplier that the mechanism really has: 1/μ̂ with μ̂ the difference of means over the pooled standard
-    /// deviation.
+    /// The noise multiplier that the mechanism really has: 1/μ̂, with μ̂ the difference of means over the pooled standard deviation.
     ///
-    /// The interval is that of a normal μ̂ with variance `1/n + 1/m + μ²/(2(n+m))`; `upper` is infinite when a difference of
-    /// nothing is in it.
+    /// The interval is that of a normal μ̂ with variance `1/n + 1/m + μ²/(2(n+m))`; `upper` is infinite if the interval of μ̂ holds 0.
     public var noiseMultiplier: Estimate {
         let mu = difference
         return Estimate(
@@ -42,7 +40,7 @@ public struct ManyRunAudit: Sendable {
 
     /// ε at `delta` of a Gaussian mechanism with that noise multiplier.
     ///
-    /// A claim under the interval is refuted, if the noise is Gaussian.
+    /// A claimed ε below the interval is refuted, provided that the noise is Gaussian.
     public func epsilon(delta: Double) -> Estimate {
         func epsilon(_ z: Double) -> Double { GaussianAccountant.epsilon(delta: delta, noiseMultiplier: z) }
         let z = noiseMultiplier
@@ -55,8 +53,8 @@ public struct ManyRunAudit: Sendable {
 
     /// A lower bound on ε that assumes nothing about the noise, at 95 % confidence.
     ///
-    /// A threshold is chosen on every other release of both kinds; on the rest, `ln((TPR − δ)/FPR)` is taken from exact binomial
-    /// bounds of 97.5 % each (Clopper and Pearson 1934), in the better of both directions.
+    /// Half of the releases choose a threshold and a direction. On the other half, `ln((TPR − δ)/FPR)` is computed from exact binomial bounds
+    /// of 97.5 % each (Clopper and Pearson 1934).
     public func epsilonLowerBound(delta: Double) -> Double {
         func halves(_ values: [Double]) -> (trial: [Double], test: [Double]) {
             (
@@ -71,7 +69,7 @@ public struct ManyRunAudit: Sendable {
         for index in stride(from: 0, to: candidates.count, by: step) {
             for isUpper in [true, false] {
                 let counts = Self.counts(out.trial, into.trial, candidates[index], isUpper)
-                // Two standard deviations off, quickly; the exact bounds are for the chosen threshold only.
+                // A quick estimate, two standard deviations off. The exact bounds are computed for the chosen threshold only.
                 let hits = Double(counts.hits)
                 let least = (hits - 2 * hits.squareRoot()) / Double(counts.trials) - delta
                 let alarms = Double(counts.alarms)
@@ -92,7 +90,7 @@ public struct ManyRunAudit: Sendable {
         var others: Int
     }
 
-    /// Above the threshold the client is said to be in; or, the other way, below it to be out.
+    /// Counts guesses: above the threshold the client is said to be in or, with `isUpper` false, below it to be out.
     private static func counts(_ without: [Double], _ with: [Double], _ threshold: Double, _ isUpper: Bool) -> Counts {
         isUpper
             ? Counts(
@@ -109,13 +107,13 @@ public struct ManyRunAudit: Sendable {
             )
     }
 
-    /// The least p under which so many of `count` or more have a chance of 2.5 %.
+    /// The least p at which `hits` of `count` or more have a probability of 2.5 %.
     private static func lowerBound(_ hits: Int, of count: Int) -> Double {
         guard hits > 0 else { return 0 }
         return bisect { SpecialFunctions.binomialUpperTail(count: count, probability: $0, atLeast: hits) < 0.025 }
     }
 
-    /// The largest p under which so few of `count` or fewer have a chance of 2.5 %.
+    /// The largest p at which `hits` of `count` or fewer have a probability of 2.5 %.
     private static func upperBound(_ hits: Int, of count: Int) -> Double {
         guard hits < count else { return 1 }
         return bisect { SpecialFunctions.binomialUpperTail(count: count, probability: $0, atLeast: hits + 1) < 0.975 }

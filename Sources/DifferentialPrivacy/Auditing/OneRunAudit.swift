@@ -5,11 +5,11 @@ import Foundation
 /// Each of m canaries is included by a fair coin; r guesses are made, v of them right. Source: Steinke, Nasr and
 /// Jagielski 2023, arXiv:2305.08846, Theorem 5.2. It can falsify a claim, never prove one.
 public struct OneRunAudit: Equatable, Sendable {
-    /// m.
+    /// m, the number of canaries.
     public let canaryCount: Int
-    /// r.
+    /// r, the number of guesses.
     public let guessCount: Int
-    /// v.
+    /// v, the number of right guesses.
     public let correctCount: Int
 
     /// - Precondition: `0 ≤ correctCount ≤ guessCount ≤ canaryCount`.
@@ -24,7 +24,7 @@ public struct OneRunAudit: Equatable, Sendable {
     ///
     /// - Parameters:
     ///   - scores: For each canary, its inner product with the released output.
-    ///   - included: The coins.
+    ///   - included: For each canary, whether it was included.
     ///   - guessCount: r, even.
     public init(scores: [Double], included: [Bool], guessCount: Int) {
         precondition(scores.count == included.count && guessCount <= scores.count, "counts do not fit")
@@ -52,7 +52,7 @@ public struct OneRunAudit: Equatable, Sendable {
         return min(1, tails[0] + 2 * Double(canaryCount) * delta * alpha)
     }
 
-    /// The largest ε that the guesses refute at a confidence; 0 when they refute none.
+    /// The largest ε that the guesses refute at a confidence; 0 if they refute none.
     public func epsilonLowerBound(delta: Double, confidence: Double = 0.95) -> Double {
         let level = 1 - confidence
         guard pValue(epsilon: 0, delta: delta) < level else { return 0 }

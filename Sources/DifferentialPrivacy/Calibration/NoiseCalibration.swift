@@ -1,12 +1,12 @@
 import Foundation
 
-/// The least noise that meets a target.
+/// Finds the least noise for a target, and the rounds that fit a budget.
 public enum NoiseCalibration {
     /// The smallest noise multiplier with ε at most `epsilon` after `steps` Poisson-sampled Gaussian releases.
     ///
-    /// The bracket is doubled, then halved on ln z to a relative width of 1e-6; the upper end is returned, and the
-    /// accountant that is named has found it within the target. With q = 1 and an exact accountant the closed form is
-    /// `√T` times the single release's.
+    /// The bracket is doubled, then narrowed on ln z to a relative width of 1e-6. Its upper end is returned, for which the named
+    /// accountant has computed an ε within the target. With q = 1 and an exact accountant the closed form is `√T` times the noise
+    /// of a single release.
     ///
     /// - Throws: ``PrivacyError``: parameters out of range, or no z up to 1e6 that meets the target.
     public static func noiseMultiplier(
@@ -26,7 +26,7 @@ public enum NoiseCalibration {
             return try GaussianAccountant.noiseMultiplier(epsilon: target, delta: delta) * Double(steps).squareRoot()
         }
         if accountant == .pld {
-            // The coarse grid's ε is an upper bound too; the default grid has the last word.
+            // The coarse grid's ε is an upper bound too. The default grid verifies the result.
             var found = try search(target, width: 2e-4) { z throws(PrivacyError) in
                 try Self.epsilon(q, z, steps, delta, LossDistributionAccountant(grid: .coarse))
             }
@@ -38,7 +38,7 @@ public enum NoiseCalibration {
             }
             return found
         }
-        // What an outsider's dp-accounting would find has to be within the target too.
+        // ε by an outsider's dp-accounting must be within the target too.
         let fresh: any PrivacyAccountant =
             accountant == .rdp ? RenyiAccountant(usesUnsignedSeries: true) : accountant.make()
         return try search(target, width: 1e-6) { z throws(PrivacyError) in
@@ -46,7 +46,9 @@ public enum NoiseCalibration {
         }
     }
 
-    /// How many identical releases fit; at most `limit`.
+    /// How many identical releases fit (ε, δ); at most `limit`.
+    ///
+    /// - Throws: ``PrivacyError``.
     public static func roundsThatFit(
         _ event: PrivacyEvent,
         epsilon target: Double,
@@ -58,7 +60,7 @@ public enum NoiseCalibration {
             try epsilon(event, count, delta, accountant.make()) <= target
         }
         guard accountant == .pld else { return try largest(near: 1, limit: limit, fits) }
-        // A coarse grid never admits too many, and is quick: the default grid has the last word.
+        // A coarse grid is fast and never admits too many. The default grid verifies the result.
         let near = try guess(target, limit: limit) { count throws(PrivacyError) in
             try epsilon(event, count, delta, LossDistributionAccountant(grid: .coarse))
         }
@@ -68,7 +70,9 @@ public enum NoiseCalibration {
         return try largest(near: nearer, limit: limit, fits)
     }
 
-    /// The largest count that fits, where all smaller ones fit too; 0 when none does.
+    /// The largest count that fits; 0 if none does.
+    ///
+    /// All smaller counts must fit too.
     private static func largest(
         near start: Int,
         limit: Int,
@@ -76,7 +80,7 @@ public enum NoiseCalibration {
     ) throws(PrivacyError) -> Int {
         var (good, bad) = (0, limit + 1)
         var (stride, next) = (1, min(limit, start))
-        // Outwards from the guess until it is between two counts.
+        // Steps outwards from the guess until the answer is bracketed.
         while good < next && next < bad {
             if try fits(next) {
                 good = next
@@ -95,7 +99,9 @@ public enum NoiseCalibration {
         return good
     }
 
-    /// A guess at the largest count that fits, by ε of others: it is close to a power of the count, the root at first.
+    /// A guess at the largest count that fits.
+    ///
+    /// ε is close to a power of the count; the first guess assumes the square root.
     private static func guess(
         _ target: Double,
         from start: Int = 1,
@@ -147,16 +153,16 @@ public enum NoiseCalibration {
         return try accountant.epsilon(delta: delta)
     }
 
-    /// The smallest value in a range at which a falling ε is at most the target, to a relative width, from above.
+    /// The smallest value in a range at which a falling ε is at most the target, from above to a relative width.
     ///
     /// - Parameters:
-    ///   - target: ε.
-    ///   - width: How close the answer is, as a difference of logarithms.
-    ///   - start: Where the search begins: near answers are found soonest.
-    ///   - range: What is searched.
-    ///   - epsilon: ε at a value.
-    /// - Returns: A value that `epsilon` found within the target.
-    /// - Throws: ``PrivacyError/unreachableTarget(epsilon:delta:)`` where the range's end does not do.
+    ///   - target: The largest ε that is allowed.
+    ///   - width: The width of the final bracket, as a difference of logarithms.
+    ///   - start: Where the search begins.
+    ///   - range: The values that are searched.
+    ///   - epsilon: Computes ε at a value.
+    /// - Returns: A value for which `epsilon` has returned at most the target.
+    /// - Throws: ``PrivacyError/unreachableTarget(epsilon:delta:)`` if the range's upper end does not meet the target.
     package static func search(
         _ target: Double,
         width: Double,
@@ -185,8 +191,8 @@ public enum NoiseCalibration {
         while log(upper / lower) > width {
             let (low, high) = (log(lower), log(upper))
             var next = (low + high) / 2
-            // ε is close to a power of z: the straight line between logarithms, and a little beyond where it meets the
-            // target, so that the farther end moves too.
+            // ε is close to a power of z, so the next point is on the straight line between the logarithms. It goes a little beyond the
+            // crossing, so that the farther end moves too.
             if atLower.isFinite, atUpper > 0, atLower > atUpper {
                 let share = log(atLower / target) / log(atLower / atUpper)
                 let estimate = low + (high - low) * share
@@ -198,7 +204,7 @@ public enum NoiseCalibration {
             let z = exp(next)
             let found = try epsilon(z)
             if found > target { (lower, atLower) = (z, found) } else { (upper, atUpper) = (z, found) }
-            // Where the line is no guide, halves are.
+            // If the line did not halve the bracket, a bisection step does.
             guard log(upper / lower) > before / 2, log(upper / lower) > width else { continue }
             let middle = (lower * upper).squareRoot()
             let half = try epsilon(middle)

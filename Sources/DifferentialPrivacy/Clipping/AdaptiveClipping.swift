@@ -2,22 +2,22 @@ import Foundation
 
 /// A clipping norm that follows a quantile of the update norms, within the same budget.
 ///
-/// Each client also sends whether its update was within the norm; the noisy share of those moves the norm. Update and bit
-/// together cost exactly one Gaussian of noise multiplier z: the update is noised with `z_Δ = (z⁻² − (2σ_b)⁻²)^(−1/2)`
-/// and the bit's sum with σ_b, because |bᵢ − ½| = ½. The norm may then change every round; only z is charged. Source:
-/// Andrew et al. 2021, arXiv:1905.03871, Theorem 1.
+/// Each client also sends one bit: whether its update was within the norm. The noised share of those bits moves the norm. Update and bit
+/// together cost exactly one Gaussian of noise multiplier z: the update is noised with `z_Δ = (z⁻² − (2σ_b)⁻²)^(−1/2)`, and the
+/// sum of the bits with σ_b, because |bᵢ − ½| = ½. The norm may change every round, and only z is charged. Source: Andrew et al.
+/// 2021, arXiv:1905.03871, Theorem 1.
 public struct AdaptiveClipping: Equatable, Sendable {
-    /// C₀, a public constant.
+    /// C₀, the first norm in parameter units, a public constant.
     public let initialNorm: Double
-    /// γ.
+    /// γ, the share of updates that should be within the norm, between 0 and 1.
     public let targetQuantile: Double
-    /// η.
+    /// η, the learning rate of the norm's logarithm.
     public let learningRate: Double
     /// z of update and bit together.
     public let noiseMultiplier: Double
     /// σ_b: standard deviation of the noise on the sum of `bᵢ − ½`.
     public let countNoise: Double
-    /// Norms stay within a factor of 10⁶ of the first one: public constants.
+    /// The range of norms, within a factor of 10⁶ of the first one; a public constant.
     public let allowedNorms: ClosedRange<Double>
 
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``; among others unless z < 2σ_b.
@@ -38,7 +38,7 @@ public struct AdaptiveClipping: Equatable, Sendable {
             throw .invalidParameter(
                 name: "noise_multiplier",
                 value: noiseMultiplier,
-                allowed: "less than twice the count's noise of \(countNoise); raise the cohort's goal"
+                allowed: "less than twice \(countNoise), the noise on the count; raise the cohort's goal"
             )
         }
         self.initialNorm = initialNorm
@@ -49,12 +49,12 @@ public struct AdaptiveClipping: Equatable, Sendable {
         allowedNorms = (initialNorm * 1e-6)...(initialNorm * 1e6)
     }
 
-    /// σ_b where none is chosen: m/20, but more than z/2 by enough that the update's noise grows by at most a tenth.
+    /// The default of σ_b: m/20, at most 5,000, and at least 1.2 z, so that the update's noise grows by at most a tenth.
     public static func defaultCountNoise(cohortSize m: Int, noiseMultiplier z: Double) -> Double {
         max(min(5000, Double(m) / 20), 1.2 * z)
     }
 
-    /// z_Δ: what the update itself is noised with.
+    /// z_Δ: the noise multiplier of the update itself.
     public var updateNoiseMultiplier: Double {
         let inverse = 1 / (noiseMultiplier * noiseMultiplier) - 1 / (4 * countNoise * countNoise)
         return (1 / inverse).squareRoot()

@@ -4,14 +4,14 @@ import Foundation
 ///
 /// Source: Kairouz, Liu and Steinke 2021, arXiv:2102.06387, Theorem 1.
 public struct RoundedNorms: Hashable, Sendable {
-    /// L2.
+    /// The L2 norm, in grid units.
     public let l2: Double
-    /// L1.
+    /// The L1 norm, in grid units.
     public let l1: Double
 
     /// - Parameters:
     ///   - clip: The L2 clip over the grid's step.
-    ///   - beta: The chance that conditional rounding retries.
+    ///   - beta: The probability that conditional rounding retries.
     ///   - dimension: Coordinates, padding included.
     public init(clip: Double, beta: Double, dimension: Int) {
         let root = Double(dimension).squareRoot()

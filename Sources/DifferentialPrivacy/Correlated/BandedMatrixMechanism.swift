@@ -3,22 +3,22 @@
 /// C is lower triangular with `c₀ ≥ c₁ ≥ … ≥ 0` on its diagonals. The release of all rounds together is one Gaussian
 /// mechanism of sensitivity `sens(C)`, also when later rounds depend on earlier outputs: Denisov et al. 2022,
 /// arXiv:2202.08312; bands: Choquette-Choo et al. 2023, arXiv:2306.08153. What breaks it: a client that takes part twice
-/// within `minSeparation` rounds, a row of noise that is used for two releases, or a row that is drawn anew.
+/// within `minSeparation` rounds, a row of noise that is used for two releases, or a row that is drawn again.
 public struct BandedMatrixMechanism: Codable, Hashable, Sendable {
-    /// `c₀, c₁, …`: the band, in order of distance from the diagonal.
+    /// `c₀, c₁, …`: the band, by the distance from the diagonal.
     public let coefficients: [Double]
     /// n: rounds of the plan.
     public let roundCount: Int
     /// b: any two rounds of one client are at least this far apart.
     public let minSeparation: Int
-    /// k: rounds of one client, at most.
+    /// k: the most rounds of one client.
     public let maxParticipations: Int
-    /// Rounds of one mechanism, at most: its sensitivity is added up over all of them.
+    /// The most rounds of one mechanism: its sensitivity is a sum over all of them.
     public static let roundLimit = 1 << 22
-    /// Coefficients of one mechanism, at most.
+    /// The most coefficients of one mechanism.
     public static let bandLimit = 4096
 
-    /// Names a mechanism.
+    /// Creates a mechanism.
     ///
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless the coefficients are finite, start above 0,
     ///   never rise and stay at 0 or more (the worst pattern is proven for those), and the counts are 1 or more and within

@@ -2,10 +2,10 @@ import Foundation
 
 /// The releases of a banded matrix mechanism, round by round, exact up to the noise's own distribution.
 ///
-/// Data live on a grid that is 256 times coarser than the noise's, and coefficients are whole multiples of 1/256, so that
-/// `y = Cx + z` is a sum of integers: exactly the Gaussian mechanism on the integer grid. What is published is
-/// `s = C⁻¹y`, computed by `s_t = y_t − Σ c_j s_{t−j}` from released values only: post-processing, whatever it rounds.
-/// The state to keep is the last rows of x, which are secret, and of s.
+/// The data's grid is 256 times coarser than the noise's, and coefficients are whole multiples of 1/256. So `y = Cx + z` is a sum of
+/// integers, exactly the Gaussian mechanism on the integer grid. The release is `s = C⁻¹y`, computed by `s_t = y_t − Σ c_j s_{t−j}`
+/// from released values only, which is post-processing whatever it rounds. The caller keeps the last rows of x, which are secret,
+/// and of s.
 public struct BandedReleases: Sendable {
     /// `256·c_j`, with `c_0 = 1`.
     public let integerCoefficients: [Int64]
@@ -31,7 +31,7 @@ public struct BandedReleases: Sendable {
         }
     }
 
-    /// Prepares a mechanism.
+    /// Creates a mechanism.
     ///
     /// - Parameters:
     ///   - band: b̂, from 1 to 64: the number of coefficients.
@@ -55,7 +55,7 @@ public struct BandedReleases: Sendable {
         }
     }
 
-    /// The coefficients that are really used: multiples of 1/256.
+    /// The coefficients in use: rounded to multiples of 1/256.
     public static func coefficients(band: Int) -> [Double] {
         let unit = Double(1 << denominatorBits)
         return BandedMatrixMechanism.squareRootCoefficients(band: band).map { ($0 * unit).rounded() / unit }
@@ -67,7 +67,7 @@ public struct BandedReleases: Sendable {
     ///   - sums: x_t: shape `[d]`, units of the data's grid; every contribution within its norm.
     ///   - earlier: The rows before, newest first; band − 1 of them, fewer at the start.
     ///   - noise: z_t: shape `[d]`, from ``IntegerGaussianSampler``, drawn for this row only.
-    /// - Returns: The row to publish and to keep.
+    /// - Returns: The row: its release is published, and both parts are kept for the rows that follow.
     public func release(_ sums: [Int64], earlier: [Row], noise: [Int64]) -> Row {
         precondition(sums.count == noise.count, "one noise integer per coordinate")
         var released = [Int64](repeating: 0, count: sums.count)
@@ -87,7 +87,7 @@ public struct BandedReleases: Sendable {
         return Row(sums: sums, released: released)
     }
 
-    /// A release in parameter units.
+    /// A release in parameter units, shape `[d]`.
     public func values(of row: Row) -> [Double] {
         let unit = noiseStep / Double(1 << Self.guardBits)
         return row.released.map { Double($0) * unit }

@@ -1,16 +1,16 @@
 package import Crypto
 import Foundation
 
-/// Noised counts of whatever somebody has named, of which those are published that reach a threshold.
+/// Noised counts of the things that clients name, of which those that reach a threshold are published.
 ///
-/// The domain may be without bound, because only counts that are not zero are noised: nobody could noise all the others. Each client
-/// names one thing at most, with weight 1, in each of at most k releases that may be chosen after seeing earlier ones. Replacing
-/// one client's votes by none (`zero_out`), everybody else's being known and chosen by whoever reads the releases, the whole is
+/// The domain may be unbounded, because only counts other than zero are noised. Each client names at most one thing, with weight 1, in
+/// each of at most k releases, which may be chosen after earlier ones were seen. The relation is `zero_out`: one client's votes are
+/// replaced by none, and all other votes are known to the reader of the releases, or even chosen by the reader. Then the whole is
 /// **(ε, δ_G(ε) + k δ_τ)-differentially private**, with δ_G the curve of one Gaussian mechanism of `1/z² = k/σ²` and
-/// `δ_τ = Pr[1 + noise ≥ τ]`. It needs no secret of clients or of a draw.
+/// `δ_τ = Pr[1 + noise ≥ τ]`. The proof needs no secrecy of clients or of a draw.
 ///
-/// Proof. Fix what the others do. Call a release *single* where the client is the only one who names its thing, and let M' be the
-/// interaction that differs from M only in that the client's thing is left out of single releases, always. Without the client
+/// Proof. Fix the votes of the others. Call a release *single* if the client is the only one who names its thing, and let M' be the
+/// interaction that differs from M only in that the client's thing is always left out of single releases. Without the client
 /// (world 0) both are the same. With it (world 1):
 ///
 /// 1. M' in world 1 against M' in world 0: in a single release the outcomes are the same; in every other one both worlds have the same
@@ -25,11 +25,11 @@ import Foundation
 ///    `(Q − e^ε P_M') + c e^ε P_M' ≤ (Q − e^ε P_M') + c Q`; on the others it is `q − (1 − c) e^ε p_M' ≤ c q`. Together at most δ_G + c.
 ///
 /// The curve of a *single* release of this mechanism is the larger of two (Wilkins, Kifer, Zhang and Karrer 2024, arXiv:2402.01007): a
-/// thing is named by the client alone, or by others too. Composing that maximum would be wrong where releases are chosen
+/// thing is named by the client alone, or by others too. Composing that maximum would be wrong if releases are chosen
 /// adaptively, since some of them can be of the one kind and some of the other; here both costs add up on their own.
 ///
-/// What breaks it: two votes of a client in a release, a threshold that follows the counts, publishing how many things were named or
-/// which were below the threshold, or noise that is drawn twice for the same votes.
+/// What breaks it: two votes of a client in one release, a threshold that depends on the counts, publishing how many things were named
+/// or which were below the threshold, or noise that is drawn twice for the same votes.
 public struct GaussianSparseHistogram: Hashable, Sendable {
     /// σ over the weight of one vote.
     public let noiseMultiplier: Double
@@ -57,10 +57,10 @@ public struct GaussianSparseHistogram: Hashable, Sendable {
         least = Int64((threshold * Double(weight)).rounded(.up))
     }
 
-    /// δ_τ: how often a thing is published that one client has named.
+    /// δ_τ: the probability that a thing is published that only one client has named.
     public var failureDelta: Double { IntegerGaussianTail.upper(least - weight) }
 
-    /// The least threshold with δ_τ of at most `failureDelta`.
+    /// The least threshold with δ_τ of at most `failureDelta`, in votes, rounded up to 0.001.
     ///
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``.
     public static func threshold(
@@ -77,22 +77,24 @@ public struct GaussianSparseHistogram: Hashable, Sendable {
             let candidate = try Self(noiseMultiplier: noiseMultiplier, threshold: middle)
             if candidate.failureDelta > failureDelta { lower = middle } else { upper = middle }
         }
-        // Few digits, as people read it.
+        // Few digits, because people read the number.
         let rounded = (upper * 1000).rounded(.up) / 1000
         return rounded
     }
 
-    /// Noises counts, with a key of its own for the release, and keeps those that reach the threshold.
+    /// Noises counts with a fresh key, and keeps those that reach the threshold.
     ///
-    /// - Parameter counts: Votes, in an order that does not matter.
-    /// - Returns: For each count its noised value in grid units, which may be compared and published; `nil` for those that are not
-    ///   published, among them every count of zero.
+    /// - Parameter counts: Votes of each thing; the order does not matter.
+    /// - Returns: For each count its noised value in grid units, which may be compared and published; `nil` for a count that is not
+    ///   published, which includes every count of zero.
     /// - Throws: ``PrivacyError/randomSourceFailed``; then nothing may be published.
     public func release(_ counts: [Int]) throws(PrivacyError) -> [Int64?] {
         try release(counts, releaseKey: SymmetricKey(size: .bits256))
     }
 
-    /// The same, from a key that nothing else was or will be made of: a release that is made again is the same one.
+    /// The same with a given key, so that a release that is made again has the same noise.
+    ///
+    /// The key must serve no other release.
     package func release(_ counts: [Int], releaseKey key: SymmetricKey) throws(PrivacyError) -> [Int64?] {
         var sums = counts.map { Int64($0) * weight }
         try IntegerGaussianSampler(releaseKey: key).addNoise(to: &sums)

@@ -7,11 +7,11 @@ public enum PrivacyEvent: Hashable, Sendable {
     case discreteGaussian(noiseMultiplier: Double)
     /// Gaussian noise over a Poisson sample of rate q, neighbouring relation add/remove.
     case poissonGaussian(samplingRate: Double, noiseMultiplier: Double)
-    /// The same over a uniform sample of fixed size m = qN without replacement, neighbouring relation replace-one.
+    /// Gaussian noise over a uniform sample of fixed size m = qN without replacement, neighbouring relation replace-one.
     case fixedSizeGaussian(samplingRate: Double, noiseMultiplier: Double)
     /// Laplace noise of scale b on a query of L1 sensitivity 1.
     case laplace(scale: Double)
-    /// A whole correlated-noise mechanism over the rounds of a plan.
+    /// A correlated-noise mechanism over all rounds of a plan.
     case bandedMatrix(BandedMatrixMechanism, noiseMultiplier: Double)
     /// A binary tree of prefix sums over `stepCount` steps, one participation.
     case tree(stepCount: Int, noiseMultiplier: Double)
@@ -19,7 +19,7 @@ public enum PrivacyEvent: Hashable, Sendable {
     case distributedDiscreteGaussian(DistributedDiscreteGaussian)
     /// Skellam shares summed under secure aggregation.
     case skellam(SkellamMechanism)
-    /// Anything that is known to be (ε, δ)-DP and no more.
+    /// A mechanism that is known to be (ε, δ)-DP, and nothing more.
     case approximate(epsilon: Double, delta: Double)
 
     /// The event's name in documents.
@@ -38,7 +38,7 @@ public enum PrivacyEvent: Hashable, Sendable {
         }
     }
 
-    /// 1/z² of the one Gaussian mechanism that this event equals, or `nil` when it is none.
+    /// 1/z² of the one Gaussian mechanism that this event equals, or `nil` if it equals none.
     ///
     /// Matrix mechanisms are one Gaussian by Denisov et al. 2022, arXiv:2202.08312, Theorem 2.1 (also under adaptivity).
     var gaussianInverseSquare: Double? {
@@ -54,7 +54,7 @@ public enum PrivacyEvent: Hashable, Sendable {
     /// Whether the event equals one Gaussian mechanism.
     public var isGaussian: Bool { gaussianInverseSquare != nil }
 
-    /// ρ with `r(α) ≤ ρα` at every order α; `nil` where no such bound is known.
+    /// ρ with `r(α) ≤ ρα` at every order α; `nil` if no such bound is known.
     ///
     /// A sampled Gaussian is at most its unsampled one. Pure ε is ε²/2 (Bun and Steinke 2016, arXiv:1605.02065, Proposition 1.4).
     var concentration: Double? {
@@ -65,7 +65,7 @@ public enum PrivacyEvent: Hashable, Sendable {
         }
     }
 
-    /// ε of a release that is ε-DP but for its own δ; `nil` where it is not.
+    /// ε of a release that is ε-DP apart from its own δ; `nil` for other events.
     var pureEpsilon: Double? {
         switch self {
         case .laplace(let scale): 1 / scale
@@ -76,7 +76,9 @@ public enum PrivacyEvent: Hashable, Sendable {
 
     /// Refuses parameters outside the domain: q in [10⁻¹⁵, 1], z and b in [10⁻⁴, 10¹²].
     ///
-    /// Outside of it nothing private or nothing useful is left, and the arithmetic of curves leaves what doubles hold.
+    /// Outside the domain a release is not private or not useful, and the curves leave the range of doubles.
+    ///
+    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``.
     package func validate() throws(PrivacyError) {
         switch self {
         case .gaussian(let z), .discreteGaussian(let z): try Require.noise("noise_multiplier", z)

@@ -1,19 +1,19 @@
 import Foundation
 
-/// A secret sample of clients, of whose votes only those are published that reach a threshold: TrieHH's mechanism.
+/// TrieHH's mechanism: votes of a secret sample of clients, of which those that reach a threshold are published.
 ///
-/// It adds no noise: one client is in the sample by chance, and what few clients hold does not reach the threshold. The unit
-/// is one round in which a client has one vote; the relation is `add_remove`.
+/// It adds no noise. Chance decides whether one client is in the sample, and a thing that few clients hold does not reach the
+/// threshold. The unit is one round in which a client has one vote; the relation is `add_remove`.
 public enum SampleAndThreshold {
-    /// What one round costs: `ε = -ln(1 - q θ)` and `δ = (θ - 2)/((θ - 3) θ!)`.
+    /// The cost of one round: `ε = -ln(1 - q θ)` and `δ = (θ - 2)/((θ - 3) θ!)`.
     ///
     /// Source: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Theorem 1 and Corollary 1. There δ is that of all rounds for
-    /// clients with one word; a client with many words may risk it in every round, hence it is charged for each.
+    /// clients with one word. A client with many words may risk it in every round, so it is charged for each round.
     ///
     /// - Parameters:
-    ///   - samplingRate: q, the chance of each client; independent of the others, hidden, and without replacement of
-    ///     clients that do not come. `q θ < 1`.
-    ///   - threshold: θ, votes that are needed, 4 or more.
+    ///   - samplingRate: q, the probability that a client is in the sample, with `q θ < 1`. Draws are independent and secret, and a client that
+    ///     does not come is not replaced.
+    ///   - threshold: θ, the least number of votes that is published, 4 or more.
     /// - Returns: ε and δ of one round.
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``.
     public static func cost(

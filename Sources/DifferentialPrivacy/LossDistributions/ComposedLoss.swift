@@ -2,16 +2,16 @@ import Foundation
 
 /// The T-fold sum of discrete losses, by one exponentially tilted Fourier transform.
 ///
-/// Plain convolution by FFT has an absolute error that swamps small tails: with T = 10⁶ steps it is about 10⁻⁹. Here
-/// every loss distribution is tilted first, `p(x) e^{λx}/M(λ)`, with λ such that the sum's mean lies where δ is asked
-/// for; undoing the tilt afterwards leaves a relative error of about T·10⁻¹⁵ in δ, however small δ is. The window of the
-/// transform comes from Chernoff bounds on the tilted sum, and what they leave outside is added to δ. Sources: Koskela
-/// et al. 2020, arXiv:1906.03049 (Fourier accountant); Esscher's transform.
+/// Plain convolution by FFT has an absolute error that hides small tails: with T = 10⁶ steps it is about 10⁻⁹. Here every loss
+/// distribution is tilted first, `p(x) e^{λx}/M(λ)`, with λ such that the sum's mean is at the loss that decides δ. Undoing the tilt
+/// afterwards leaves a relative error of about T·10⁻¹⁵ in δ, however small δ is. The window of the transform comes from Chernoff
+/// bounds on the tilted sum, and the mass that they leave outside is added to δ. Sources: Koskela et al. 2020, arXiv:1906.03049
+/// (Fourier accountant); Esscher's transform.
 package struct ComposedLoss: Sendable {
     struct Part: Sendable {
         var loss: DiscreteLoss
         var count: Double
-        /// The same distribution in few points, to choose λ and the window by.
+        /// The same distribution in few points, which choose λ and the window.
         fileprivate var sketch: [(value: Double, mass: Double)]
 
         init(_ loss: DiscreteLoss, count: Int) {
@@ -47,7 +47,7 @@ package struct ComposedLoss: Sendable {
         }
     }
 
-    /// The cells of the tilted sum that lie in the window.
+    /// The cells of the tilted sum that are in the window.
     struct Tilted: Sendable {
         var lambda: Double
         /// `log Π M(λ)^T`.
@@ -55,11 +55,13 @@ package struct ComposedLoss: Sendable {
         var step: Double
         var firstIndex: Int
         var masses: [Double]
-        /// δ that is added whatever ε: infinite losses, and what the window leaves out.
+        /// δ that is added at every ε: infinite losses, and the mass outside the window.
         var extraDelta: Double
     }
 
-    /// Room for the transform: 2²¹ cells; tests that ask very often take less.
+    /// The most cells of the transform.
+    ///
+    /// Tests with very many questions set fewer.
     @TaskLocal package static var cellLimit = 1 << 21
     private static let logTail = log(1e-18)
 
@@ -70,7 +72,7 @@ package struct ComposedLoss: Sendable {
     static func tilt(_ sums: [(ComposedLoss, lambda: Double)]) -> [Tilted]? {
         guard let step = sums.first?.0.step, sums.count <= 2 else { return nil }
         let plans = sums.map { $0.0.plan(lambda: $0.lambda) }
-        // A plan that has no window says so by a number of cells that no transform has.
+        // A plan without a window has a count of cells that no transform has.
         guard let longest = plans.map(\.cellCount).max(), longest <= cellLimit else { return nil }
         var count = 1 << 10
         while count < longest { count *= 2 }
@@ -119,7 +121,7 @@ package struct ComposedLoss: Sendable {
         }
     }
 
-    /// Multiplies `total` by the T-th power of two real sequences' spectra, which came as one complex spectrum.
+    /// Multiplies `total` by the T-th power of the spectra of two real sequences, which are packed in one complex spectrum.
     private static func multiplyPower(
         _ real: [Double],
         _ imaginary: [Double],
@@ -178,7 +180,7 @@ package struct ComposedLoss: Sendable {
         parts.reduce(0) { $0 + $1.count * $1.cumulant(lambda) }
     }
 
-    /// λ at which the Chernoff bound on δ is met by the smallest ε.
+    /// λ that gives the smallest ε by the Chernoff bound on δ.
     func lambda(forDelta delta: Double) -> Double {
         let target = -log(delta)
         return exp(
@@ -189,7 +191,9 @@ package struct ComposedLoss: Sendable {
         )
     }
 
-    /// λ at which the tilted sum's mean is ε: the minimum of `K(λ) − λε`; 0 where the mean is at or above ε without a tilt.
+    /// λ at which the tilted sum's mean is ε: the minimum of `K(λ) − λε`.
+    ///
+    /// It is 0 if the mean without a tilt is ε or more.
     func lambda(forEpsilon epsilon: Double) -> Double {
         let small = 1e-7
         if (sketchedCumulant(small) - sketchedCumulant(0)) / small >= epsilon { return 0 }
@@ -201,7 +205,7 @@ package struct ComposedLoss: Sendable {
         )
     }
 
-    /// `max over x of (1 − e^{−x}) e^{−λx}`: what the hockey-stick divergence gains over the bare Chernoff bound.
+    /// `log max over x of (1 − e^{−x}) e^{−λx}`: the gain of the hockey-stick divergence over the Chernoff bound.
     private static func logGap(_ lambda: Double) -> Double {
         lambda * log(lambda) - (1 + lambda) * log1p(lambda)
     }
@@ -226,14 +230,14 @@ package struct ComposedLoss: Sendable {
                 return (sketchedCumulant(lambda - s) - base - Self.logTail) / s
             }
         )
-        // The bounds themselves use all cells, so they hold whatever the sketch left out.
+        // The bounds are computed from all cells, so they hold whatever the sketch left out.
         let exact = cumulant(lambda)
         let lowest = parts.reduce(0.0) { $0 + $1.count * Double($1.loss.firstIndex) }
         let highest = parts.reduce(0.0) { $0 + $1.count * Double($1.loss.firstIndex + $1.loss.masses.count - 1) }
         let top = min(highest, ((cumulant(lambda + up) - exact - Self.logTail) / up / step).rounded(.up))
         let bottom = max(lowest, (-(cumulant(lambda - down) - exact - Self.logTail) / down / step).rounded(.down))
         let cells = top - bottom + 2
-        // Bounds that are not finite, or cross each other, leave no window either.
+        // Bounds that are not finite, or that cross each other, give no window either.
         guard cells >= 1, cells < Double(Self.cellLimit * 2), abs(bottom) < 1e15 else {
             return Plan(firstIndex: 0, cellCount: .max, upperEdge: 0)
         }
@@ -243,7 +247,7 @@ package struct ComposedLoss: Sendable {
     /// The cells that the transform would need.
     func cellCount(lambda: Double) -> Int { plan(lambda: lambda).cellCount }
 
-    /// Where a unimodal function of one variable is smallest: a coarse scan, then golden section.
+    /// The argument at which a unimodal function is smallest: a coarse scan, then golden-section search.
     private static func minimum(from low: Double, to high: Double, _ value: (Double) -> Double) -> Double {
         let steps = 24
         let width = (high - low) / Double(steps)
@@ -273,7 +277,9 @@ package struct ComposedLoss: Sendable {
 }
 
 extension ComposedLoss.Part {
-    /// Writes `p(x) e^{λx}/M` to the cells of a circle; the window is chosen so that the circle closes nowhere near it.
+    /// Adds `p(x) e^{λx}/M` to cells that are indexed modulo their count.
+    ///
+    /// The window is chosen so that little mass wraps into it.
     ///
     /// - Returns: `log M(λ)`.
     fileprivate func fold(lambda: Double, into cells: inout [Double]) -> Double {
@@ -301,21 +307,21 @@ extension ComposedLoss.Tilted {
         return min(1, total * margin + extraDelta)
     }
 
-    /// The smallest ε with δ(ε) at most `target`; minus infinity when it lies below the window, infinity when above.
+    /// The smallest ε with δ(ε) at most `target`; minus infinity if it is below the window, infinity if it is above.
     func epsilon(delta target: Double) -> Double {
         guard extraDelta < target else { return .infinity }
         let wanted = (target - extraDelta) / margin
-        // δ(ε) = upper − e^{ε − loss} · weight over the cells above ε, where `weight` is relative to the last of them: relative to any fixed
-        // point it would leave what a double holds in windows of more than 709.
+        // δ(ε) = upper − e^{ε − loss} · weight over the cells above ε. `weight` is relative to the last of them: relative to a fixed point
+        // it would overflow a double in windows wider than 709.
         let decay = exp(-step)
         var (upper, weight) = (0.0, 0.0)
         for offset in masses.indices.reversed() {
             let loss = Double(firstIndex + offset) * step
             let below = weight * decay
-            // What is not a number is no proof that δ is met.
+            // Written so that NaN counts as not meeting δ.
             if !(upper - below <= wanted) {
                 guard upper.isFinite, weight > 0 else { return .infinity }
-                // The answer lies between this point and the one above, where δ is linear in e^ε.
+                // The answer is between this point and the one above; there δ is linear in e^ε.
                 return max(loss, min(loss + step, loss + step + log((upper - wanted) / weight)))
             }
             weight = below
@@ -327,6 +333,6 @@ extension ComposedLoss.Tilted {
         return -.infinity
     }
 
-    /// Covers the round-off of the transforms and of the powers.
+    /// A factor that covers the rounding errors of the transforms and of the powers.
     private var margin: Double { 1 + 1e-9 }
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A privacy loss distribution on the grid {ih}, never better than the true one.
+/// A privacy loss distribution on the grid {ih}, never more optimistic than the true one.
 ///
 /// Connect-the-dots (Doroshenko et al. 2022, arXiv:2207.04380): the mass of every cell between two grid points is split
 /// over the two so that its P-mass and its Q-mass (the mean of e^{−L}) both stay. The hockey-stick curve is then met at
@@ -19,7 +19,7 @@ struct DiscreteLoss: Sendable {
     /// One direction of a mechanism's pair of distributions.
     enum Direction: Sendable { case remove, add }
 
-    /// Discretises an event; `nil` where its loss distribution is not known here.
+    /// Discretises an event; `nil` if its loss distribution is not known here.
     init?(_ event: PrivacyEvent, direction: Direction, step: Double) {
         switch event {
         case .poissonGaussian(let q, let z): self = Self.sampledGaussian(q, z, direction, step)
@@ -40,7 +40,7 @@ struct DiscreteLoss: Sendable {
 
     // MARK: - Mechanisms
 
-    /// Beyond so many standard deviations lies less than 2·10⁻²⁵ of a Gaussian's mass.
+    /// Standard deviations beyond which a Gaussian has less than 2·10⁻²⁵ of its mass.
     private static let reach = 10.35
 
     private static func sampledGaussian(_ q: Double, _ z: Double, _ direction: Direction, _ h: Double) -> DiscreteLoss {
@@ -65,7 +65,7 @@ struct DiscreteLoss: Sendable {
         func above(_ x: Double) -> (Double, Double) { (erfc(x / root) / 2, erfc((x - 1) / root) / 2) }
         let isRemove = direction == .remove
         var result = DiscreteLoss(step: h, range: isRemove ? low...high : (-high)...(-low))
-        /// Adds what lies between two x, whose loss (in the remove direction) is in cell (index − 1, index].
+        /// Adds the mass between two x whose loss, in the remove direction, is in cell (index − 1, index].
         func place(_ index: Int, _ base: Double, _ shifted: Double) {
             let mixture = (1 - q) * base + q * shifted
             if isRemove {
@@ -78,7 +78,7 @@ struct DiscreteLoss: Sendable {
         var lastTail = below(min(lastX, 0.5))
         var isLower = lastX < 0.5
         if !isLower { lastTail = above(lastX) }
-        // What lies under the grid: at the lowest point in the remove direction, at infinity in the other.
+        // The mass below the grid goes to the lowest point in the remove direction, and to infinity in the other.
         let under = below(lastX)
         let underMixture = (1 - q) * under.0 + q * under.1
         if isRemove { result.masses[0] += underMixture } else { result.infinityMass += under.0 }

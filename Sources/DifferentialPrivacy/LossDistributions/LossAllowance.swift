@@ -1,15 +1,15 @@
 import Synchronization
 
-/// How much arithmetic one question may take, in cells of loss distributions that are made or transformed.
+/// Limits the arithmetic of one question, in cells of loss distributions that are made or transformed.
 ///
-/// Cells and not seconds, so that a question has the same answer on every machine and whatever else runs on it. An answer that was
-/// cut short is none: the question is refused by name. Cells are asked for before they are made, so that no question goes over its
-/// limit, and a part of a question takes from the whole one's.
+/// The unit is cells and not seconds, so that a question has the same answer on every machine and under every load. A question over its
+/// limit gets no answer and is refused with ``PrivacyError/tooCostly(cells:limit:)``. Cells are requested before they are made. A limit
+/// inside another one counts against both.
 public final class LossAllowance: Sendable {
-    /// What the questions of the task may take together; `nil`: as much as they need, as where a ledger is recomputed.
+    /// The limit of all questions of this task together; `nil` is no limit, for example when a ledger is recomputed.
     @TaskLocal static var current: LossAllowance?
 
-    /// Of a run file, a plan and a command line: at some 80 to 140 ns a cell less than a second of one core.
+    /// The limit for a run file, a plan or a command: with 80 to 140 ns for each cell, less than a second of one core.
     @TaskLocal public static var standard = 6_000_000
 
     private let limit: Int
@@ -25,9 +25,9 @@ public final class LossAllowance: Sendable {
     ///
     /// - Parameters:
     ///   - cells: The limit.
-    ///   - body: Asks.
-    /// - Returns: What the body returns.
-    /// - Throws: ``PrivacyError/tooCostly(cells:limit:)``, and what the body throws.
+    ///   - body: Computes the answer.
+    /// - Returns: The answer.
+    /// - Throws: ``PrivacyError/tooCostly(cells:limit:)``, and what `body` throws.
     public static func limited<Value>(
         to cells: Int = standard,
         _ body: () throws(PrivacyError) -> Value
@@ -38,22 +38,22 @@ public final class LossAllowance: Sendable {
         return try answer.get()
     }
 
-    /// Answers a question, and says how many cells that took.
+    /// Answers a question, and returns how many cells that took.
     package static func measured<Value>(_ body: () throws -> Value) rethrows -> (value: Value, cells: Int) {
         let allowance = LossAllowance(limit: 1 << 60)
         let value = try $current.withValue(allowance) { try body() }
         return (value, allowance.spent.withLock { $0 })
     }
 
-    /// Asks for cells before they are made.
+    /// Requests cells before they are made.
     ///
-    /// - Returns: Whether the present question may make them; where not it is over its limit from here on.
+    /// - Returns: Whether the current question may make them. After a refusal the question stays over its limit.
     static func admits(_ cells: Int) -> Bool {
         let cells = min(max(0, cells), 1 << 40)
         var asked: [LossAllowance] = []
         var allowance = current
         while let each = allowance {
-            // What is not made is taken from nobody else.
+            // Refused cells count for this limit only, and not for those around it.
             if each.spent.withLock({ $0 + cells > each.limit }) {
                 each.spent.withLock { $0 += cells }
                 return false
@@ -65,10 +65,10 @@ public final class LossAllowance: Sendable {
         return true
     }
 
-    /// Whether the present question is over its limit.
+    /// Whether the current question is over its limit.
     static var isSpent: Bool { exceeded != nil }
 
-    /// The nearest limit that the present question is over.
+    /// The innermost limit that the current question is over.
     private static var exceeded: LossAllowance? {
         var allowance = current
         while let each = allowance {
@@ -78,7 +78,7 @@ public final class LossAllowance: Sendable {
         return nil
     }
 
-    /// Refuses the present question where it is over its limit.
+    /// Throws if the current question is over its limit.
     static func check() throws(PrivacyError) {
         guard let exceeded else { return }
         throw .tooCostly(cells: exceeded.spent.withLock { $0 }, limit: exceeded.limit)

@@ -2,8 +2,8 @@ import Foundation
 
 /// Numerical composition of privacy loss distributions: tight, an upper bound, for plans that are fixed beforehand.
 ///
-/// Each direction of the neighbouring relation is composed for itself and the larger δ is reported. Events that are
-/// Gaussian (matrix mechanisms too) are joined to one exactly; when there is nothing else, the answer is the closed form.
+/// The two directions of the neighbouring relation are composed separately, and the larger δ counts. Gaussian events, matrix
+/// mechanisms included, are combined to one exactly; if there are no others, the answer is the closed form.
 public struct LossDistributionAccountant: PrivacyAccountant {
     /// The accountant's name in documents.
     public static let name = "pld"
@@ -12,20 +12,21 @@ public struct LossDistributionAccountant: PrivacyAccountant {
 
     /// How fine the grid of losses is.
     public enum Grid: Sendable {
-        /// From h = 1e-4, halved until halving changes the answer by less than so much of it; coarser where 2²¹ cells
-        /// would not do.
+        /// From h = 1e-4, halved until the answer changes by less than this share of it; coarser if 2²¹ cells are too few.
         case refined(change: Double)
-        /// Few cells, so that ε is a little over (a fraction of a per cent where it is large, a tenth where it is small and rounds
-        /// are very many): for searches that verify their answer.
+        /// Few cells, for searches that verify their answer. ε is a little too large: by a fraction of a per cent if it is large, and by a
+        /// tenth if it is small and the rounds are very many.
         case coarse
-        /// One h.
+        /// One step h.
         case fixed(Double)
 
-        /// What charges are computed on.
+        /// The grid of charges.
         public static let standard = Grid.refined(change: 0.005)
     }
 
-    /// The least δ at which ε is shown where losses are composed by FFT: below it the transform's rounding counts.
+    /// The least δ for which losses are composed by FFT.
+    ///
+    /// Below it the rounding of the transform matters.
     public static let smallestDelta = 1e-13
 
     private let grid: Grid
@@ -33,10 +34,10 @@ public struct LossDistributionAccountant: PrivacyAccountant {
     private var order: [PrivacyEvent] = []
     private var inverseSquare = 0.0
 
-    /// An accountant that has seen nothing.
+    /// An accountant without events.
     public init() { self.init(grid: .standard) }
 
-    /// An accountant on another grid.
+    /// An accountant without events, on another grid.
     public init(grid: Grid) { self.grid = grid }
 
     /// Adds `count` releases of an event.
@@ -55,10 +56,10 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         counts[event, default: 0] += count
     }
 
-    /// The smallest ε shown for δ.
+    /// The smallest ε that is proven at δ.
     ///
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless δ is between 0 and 1, and ``smallestDelta`` or
-    ///   more where events other than Gaussian ones were added.
+    ///   more if events other than Gaussian ones were added; ``PrivacyError/tooCostly(cells:limit:)``.
     public func epsilon(delta: Double) throws(PrivacyError) -> Double {
         try Require.delta(delta)
         if let z = loneNoiseMultiplier { return GaussianAccountant.epsilon(delta: delta, noiseMultiplier: z) }
@@ -68,7 +69,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
                 name: "delta",
                 value: delta,
                 allowed:
-                    "\(Self.smallestDelta) or more by loss distributions, whose rounding counts below it: take a larger "
+                    "\(Self.smallestDelta) or more with loss distributions, because of their rounding: take a larger "
                     + "delta, or the accountant rdp"
             )
         }
@@ -77,7 +78,9 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         return epsilon
     }
 
-    /// The smallest δ shown for ε.
+    /// The smallest δ that is proven at ε.
+    ///
+    /// - Throws: ``PrivacyError``.
     public func delta(epsilon: Double) throws(PrivacyError) -> Double {
         guard epsilon >= 0, epsilon.isFinite else {
             throw .invalidParameter(name: "epsilon", value: epsilon, allowed: "0 or more and finite")
@@ -101,7 +104,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         order.isEmpty && inverseSquare > 0 ? (1 / inverseSquare).squareRoot() : nil
     }
 
-    /// Room of a coarse grid: an answer takes some hundredths of a second.
+    /// The most cells of a coarse grid: an answer takes a few hundredths of a second.
     private static let coarseCellLimit = 1 << 16
 
     private func refine(_ value: (Double) -> Double?) -> Double {
@@ -109,7 +112,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         return ComposedLoss.$cellLimit.withValue(min(ComposedLoss.cellLimit, Self.coarseCellLimit)) { refined(value) }
     }
 
-    /// Evaluates on finer and finer grids; a `nil` value means that the grid has too many cells.
+    /// Evaluates on finer and finer grids; a value of `nil` means that the grid has too many cells.
     private func refined(_ value: (Double) -> Double?) -> Double {
         let change: Double
         var step: Double
@@ -119,7 +122,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         case .coarse:
             (step, change) = (4e-4, 0.02)
         case .refined(let relative):
-            // The first answer is on twice the default grid: the default's is kept when it is close to that.
+            // The first answer uses twice the default step. The default grid's answer is kept if it is close to that.
             (step, change) = (2e-4, relative)
         }
         var last = value(step)
@@ -179,7 +182,7 @@ public struct LossDistributionAccountant: PrivacyAccountant {
         for index in tilted.indices {
             var found = tilted[index].epsilon(delta: delta)
             if found == -.infinity {
-                // The answer lies far below the window: ask there.
+                // The answer is far below the window, so tilt for ε = 0, and then not at all.
                 if let zero = ComposedLoss.tilt([(sums[index], sums[index].lambda(forEpsilon: 0))]),
                     zero[0].delta(epsilon: 0) <= delta
                 {

@@ -4,7 +4,7 @@ import Foundation
 ///
 /// Source: Canonne, Kamath and Steinke 2020, arXiv:2004.00010.
 public struct DiscreteGaussian: Sendable {
-    /// σ, of the continuous density at the same points; the variance is a little less.
+    /// σ of the density that is evaluated at the integers; the variance of the result is a little less than σ².
     public let scale: Double
     private let reach: Int
     private let logNormalizer: Double
@@ -33,7 +33,7 @@ public struct DiscreteGaussian: Sendable {
 
     /// Exact δ at ε for a query of integer sensitivity Δ.
     public func delta(epsilon: Double, sensitivity: Int) -> Double {
-        // The loss at k is (Δ² + 2kΔ)/(2σ²), rising in k, of noise k against noise k + Δ.
+        // The loss of noise k against noise k + Δ is (Δ² + 2kΔ)/(2σ²), which rises with k.
         let step = Double(sensitivity)
         var total = 0.0
         for k in (-reach...reach).reversed() {

@@ -7,8 +7,8 @@ import Tensors
 /// Integer noise with standard deviation Σ* ≈ 1.2586·10⁷: a discrete Gaussian by two levels of convolution.
 ///
 /// `x = (b₀ + 48 b₁) + 2048 (b₂ + 48 b₃)` with four discrete Gaussians of standard deviation 128, each from 16 bytes of
-/// an AES-256-CTR stream. Each coordinate owns 64 bytes of the stream at a fixed place, so the result does not depend on
-/// chunks or threads. Floating point takes no part (Mironov 2012). Sources: Micciancio and Walter 2017 for the
+/// an AES-256-CTR stream. Each coordinate has 64 bytes at a fixed place in the stream, so the result does not depend on chunks or
+/// threads. No floating point is involved (Mironov 2012). Sources: Micciancio and Walter 2017 for the
 /// convolution, Canonne, Kamath and Steinke 2020, arXiv:2004.00010, for the mechanism.
 public struct IntegerGaussianSampler: Sendable {
     /// Σ*², an integer.
@@ -21,12 +21,12 @@ public struct IntegerGaussianSampler: Sendable {
 
     /// A sampler with a fresh key, for one release.
     ///
-    /// The key is never stored: two releases never share noise.
+    /// The key is never stored, and two releases never share noise.
     public init() {
         key = SymmetricKey(size: .bits256)
     }
 
-    /// A sampler whose key is one release's, derived from its ``NoiseKey``.
+    /// A sampler with the key of one release, derived from its ``NoiseKey``.
     package init(releaseKey: SymmetricKey) {
         key = releaseKey
     }
@@ -38,12 +38,12 @@ public struct IntegerGaussianSampler: Sendable {
 
     /// Adds one noise integer to each element; element `i` is coordinate `firstCoordinate + i`.
     ///
-    /// Uses all cores; the result depends on the key and the coordinates only.
+    /// Runs on all cores. The result depends on the key and the coordinates only.
     ///
     /// - Parameters:
     ///   - sums: Integers in units of the grid step.
-    ///   - firstCoordinate: The stream position of the first element.
-    /// - Throws: ``PrivacyError/randomSourceFailed``; then some elements have their noise and the sums are of no use.
+    ///   - firstCoordinate: The coordinate of the first element.
+    /// - Throws: ``PrivacyError/randomSourceFailed``. Then only some elements have noise, and the sums must not be used.
     public func addNoise(to sums: inout [Int64], firstCoordinate: Int = 0) throws(PrivacyError) {
         let count = sums.count
         let chunkCount = (count + Self.coordinatesPerChunk - 1) / Self.coordinatesPerChunk
@@ -55,7 +55,7 @@ public struct IntegerGaussianSampler: Sendable {
                 let end = min(count, start + Self.coordinatesPerChunk)
                 do {
                     var stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
-                    // What the noise was made of does not stay in memory.
+                    // The random bytes are erased: with them the noise could be removed.
                     defer { stream.resetBytes(in: 0..<stream.count) }
                     stream.withUnsafeBytes { raw in
                         Self.table.withUnsafeBufferPointer { table in
@@ -127,7 +127,7 @@ public struct IntegerGaussianSampler: Sendable {
 
     private typealias Threshold = (high: UInt64, low: UInt64)
     private static let table = DiscreteGaussianTable.halves
-    /// For each top byte of the magnitude bits, how many thresholds are certainly at or below it.
+    /// For each value of the top byte, how many thresholds are at or below every magnitude that begins with it.
     private static let firstCandidate: [Int] = (0..<256).map { byte in
         table.firstIndex { $0.high > UInt64(byte) << 55 || ($0.high == UInt64(byte) << 55 && $0.low > 0) }
             ?? table.count

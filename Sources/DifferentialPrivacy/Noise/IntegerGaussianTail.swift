@@ -1,15 +1,15 @@
-/// How often the integers of ``IntegerGaussianSampler`` are so large: from the table that they are drawn from, and not from the
-/// Gaussian that they are like.
+/// Tail probabilities of ``IntegerGaussianSampler``, computed from the table that it draws from and not from the Gaussian that it
+/// approximates.
 ///
-/// `x = near + 2048 far` with two independent sums of the same kind, `b₀ + 48 b₁`. The distribution of one is a convolution of
-/// the table with itself; everything that is added is positive, so that tails keep their relative precision.
+/// `x = near + 2048 far` with two independent sums of the same kind, `b₀ + 48 b₁`. The distribution of one sum is a convolution of the
+/// table with itself. All terms are positive, so tails keep their relative precision.
 enum IntegerGaussianTail {
-    /// `Pr[x ≥ least]`, at most a billionth of it too large and never too small.
+    /// `Pr[x ≥ least]`, too large by a billionth of it and never too small.
     static func upper(_ least: Int64) -> Double {
         let reach = Int64(part.reach)
         guard least > -reach * 2049 else { return 1 }
         guard least <= reach * 2049 else { return 0 }
-        // From here on far alone is enough.
+        // From this value of `far` on, every `near` gives x of `least` or more.
         let certain = quotient(least + reach, 2048)
         var sum = part.upper(certain)
         for far in max(-reach, quotient(least - reach, 2048))..<max(-reach, certain) where far <= reach {
@@ -18,7 +18,7 @@ enum IntegerGaussianTail {
         return min(1, sum * (1 + 1e-9))
     }
 
-    /// The smallest integer quotient that is not less.
+    /// The quotient, rounded up.
     private static func quotient(_ value: Int64, _ divisor: Int64) -> Int64 {
         let (quotient, remainder) = value.quotientAndRemainder(dividingBy: divisor)
         return remainder > 0 ? quotient + 1 : quotient
@@ -33,7 +33,7 @@ enum IntegerGaussianTail {
 
         init() {
             let table = DiscreteGaussianTable.halves.map { UInt128($0.high) << 64 | UInt128($0.low) }
-            // Magnitudes 0 … table.count; the sign is a fair coin, which zero does not show.
+            // Magnitudes 0 … table.count. The sign is a fair coin, which has no effect on zero.
             let whole = UInt128(1) << 127
             var base = [Double](repeating: 0, count: 2 * table.count + 1)
             for magnitude in 0...table.count {

@@ -1,11 +1,16 @@
 /// Noise that a client adds before its update leaves the device (mode `local`).
 public enum LocalNoise {
-    /// Clips on the integer grid, adds noise, and gives the values back in parameter units.
+    /// Clips an update, rounds it to the integer grid, adds noise, and returns it in parameter units.
     ///
     /// One call is one release of (ε, δ)-local differential privacy with neighbouring relation `replace_one` and noise of
-    /// scale 2·C·z; ε-local with Laplace noise, whose C bounds the L1 norm. The same update must never be noised twice: a
-    /// repeated upload sends the same bytes.
+    /// scale 2·C·z. With Laplace noise it is ε-local, and C bounds the L1 norm. The same update must never be noised twice: a repeated
+    /// upload sends the same bytes.
     ///
+    /// - Parameters:
+    ///   - update: Shape `[parameterCount]`, parameter units; the noised values on return.
+    ///   - clippingNorm: C, in parameter units, more than 0.
+    ///   - noiseMultiplier: z, from 0.1 to 10,000.
+    ///   - distribution: The noise's distribution.
     /// - Throws: ``PrivacyError``.
     public static func privatize(
         _ update: inout [Float],

@@ -1,12 +1,12 @@
 package import Crypto
 
-/// What noise is drawn from.
+/// The distribution of noise.
 public enum NoiseDistribution: Hashable, Sendable {
     /// ``IntegerGaussianSampler``: Σ* ≈ 1.2586·10⁷ grid units, for vectors of any size.
     case gaussian
-    /// Discrete Laplace of 2³² grid units: pure differential privacy, for small vectors.
+    /// Discrete Laplace with a scale of 2³² grid units: pure differential privacy, for small vectors.
     case laplace
-    /// The exact discrete Gaussian of so many grid units, 1 to 1000: for small vectors on a coarse grid.
+    /// The exact discrete Gaussian with a scale of 1 to 1000 grid units, for small vectors on a coarse grid.
     case discreteGaussian(scale: Int)
 
     /// The norm in which a contribution is bounded.
@@ -24,11 +24,11 @@ public enum NoiseDistribution: Hashable, Sendable {
     }
 
     static let laplaceScale: UInt64 = 1 << 32
-    /// The exact samplers make a few hundred thousand draws a second.
+    /// The most coordinates for the exact samplers, which make a few hundred thousand draws a second.
     static let exactParameterLimit = 1 << 20
 }
 
-/// How a contribution is measured.
+/// The norm that bounds a contribution.
 public enum ContributionNorm: Hashable, Sendable {
     /// The sum of magnitudes.
     case l1
@@ -40,7 +40,7 @@ public enum ContributionNorm: Hashable, Sendable {
 ///
 /// The step is γ = z·S/Σ, with Σ the noise's scale in grid units and S the sensitivity: C when a client's contribution may
 /// be replaced by nothing (`central`), 2C when it may be replaced by any other (`local`). On the grid a contribution's norm
-/// is at most K, checked exactly in integers, so that rounding in floating point cannot void the bound.
+/// is at most K, checked exactly in integers, so that floating-point rounding cannot break the bound.
 public struct NoiseGrid: Equatable, Sendable {
     /// γ, in parameter units.
     public let step: Double
@@ -48,7 +48,7 @@ public struct NoiseGrid: Equatable, Sendable {
     public let norm: UInt64
     /// z: scale of the noise over sensitivity.
     public let noiseMultiplier: Double
-    /// What the noise is drawn from.
+    /// The noise's distribution.
     public let distribution: NoiseDistribution
 
     /// Makes the grid.
@@ -58,10 +58,10 @@ public struct NoiseGrid: Equatable, Sendable {
     ///   - noiseMultiplier: z, from 0.1 to 10,000.
     ///   - parameterCount: The number of noised coordinates d of one release.
     ///   - isLocal: Whether the sensitivity is 2C.
-    ///   - distribution: What the noise is drawn from.
+    ///   - distribution: The noise's distribution.
     /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)``,
-    ///   ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d (8d in L1): else rounding to the grid would
-    ///   take a good part of the bound.
+    ///   ``PrivacyError/dimensionTooLarge(parameterCount:limit:)`` unless K ≥ 8√d (8d in L1). Otherwise rounding to the grid would use
+    ///   up much of the bound.
     public init(
         clippingNorm: Double,
         noiseMultiplier: Double,
@@ -125,14 +125,14 @@ public struct NoiseGrid: Equatable, Sendable {
         )
     }
 
-    /// Adds the noise of one release, from a key that is drawn for it and forgotten.
+    /// Adds the noise of one release, with a fresh key that is not kept.
     ///
     /// - Throws: ``PrivacyError/randomSourceFailed``.
     public func addNoise(to sums: inout [Int64]) throws(PrivacyError) {
         try addNoise(to: &sums, releaseKey: SymmetricKey(size: .bits256))
     }
 
-    /// Adds the noise of one release, from a key that nothing else was or will be made of.
+    /// Adds the noise of one release with a given key, which must serve no other release.
     ///
     /// - Throws: ``PrivacyError/randomSourceFailed``.
     package func addNoise(to sums: inout [Int64], releaseKey key: SymmetricKey) throws(PrivacyError) {
@@ -149,14 +149,16 @@ public struct NoiseGrid: Equatable, Sendable {
         }
     }
 
-    /// Rounds a value to the grid; values beyond the grid's reach are cut, as the norm check would cut them.
+    /// Rounds a value to the grid.
+    ///
+    /// A magnitude over 2K becomes 2K, and the check of the norm then shrinks it.
     public func quantize(_ value: Float, scale: Double = 1) -> Int64 {
         let scaled = (Double(value) * scale / step).rounded(.toNearestOrEven)
         let reach = Double(norm) * 2
         return Int64(max(-reach, min(reach, scaled)))
     }
 
-    /// Rounds a block of values to the grid, each as ``quantize(_:scale:)`` does, in a loop without calls.
+    /// Rounds a block of values to the grid as ``quantize(_:scale:)`` does, in a loop that vectorises.
     public func quantize(
         _ values: UnsafeBufferPointer<Float>,
         scale: Double,
@@ -167,7 +169,7 @@ public struct NoiseGrid: Equatable, Sendable {
             for index in 0..<values.count { result[index] = quantize(values[index], scale: scale) }
             return
         }
-        // Adding 1.5 · 2⁵² rounds to the nearest even integer; the reach is whole, so cutting before is cutting after.
+        // Adding 1.5 · 2⁵² rounds to the nearest even integer. The reach is a whole number, so clamping before rounding gives the same.
         let magic = 0x1.8p52
         let magicBits = Int64(bitPattern: magic.bitPattern)
         for index in 0..<values.count {
@@ -177,9 +179,10 @@ public struct NoiseGrid: Equatable, Sendable {
         }
     }
 
-    /// The factor that brings a contribution under the bound: 1 when it is within it.
+    /// The factor that brings a contribution under the bound; 1 for a contribution within it.
     ///
-    /// The measure is the exact sum of squares, or of magnitudes where the bound is on the L1 norm.
+    /// - Parameter measure: The exact sum of squares, or of magnitudes for a bound on the L1 norm.
+    /// - Returns: From 0 to 1.
     public func shrinkFactor(measure: UInt128) -> Double {
         switch distribution.norm {
         case .l1: measure <= UInt128(norm) ? 1 : Double(norm) / Double(measure) * (1 - 0x1p-20)

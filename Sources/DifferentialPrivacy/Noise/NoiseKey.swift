@@ -1,13 +1,13 @@
 package import Crypto
 import Foundation
 
-/// The secret that all noise of one attempt is made of.
+/// The secret from which all noise of one attempt is derived.
 ///
-/// It is drawn once and kept in memory until the attempt's result is durable, so that whatever has to be written again has the
-/// same noise: one attempt is one release, however often the disk fails. It is never stored; with the process it is gone, and what
-/// it had written with it before another one is drawn.
+/// It is drawn once and kept in memory until the attempt's result is durable. A result that must be written again then has the same
+/// noise: one attempt is one release, however often the disk fails. The key is never stored and ends with the process. Unfinished
+/// files that were written with it are removed before another key is drawn.
 package struct NoiseKey: Sendable {
-    /// What a key of its own is derived for.
+    /// The uses for which separate keys are derived.
     package enum Use: String, Sendable {
         /// The noise of a sum.
         case sum
@@ -29,7 +29,7 @@ package struct NoiseKey: Sendable {
     /// A known key: for tests only.
     package init(testKey: SymmetricKey) { key = testKey }
 
-    /// The key of one use: HMAC-SHA-256 of the use's name, a pseudorandom function, so that uses share no noise.
+    /// The key of one use: HMAC-SHA-256 of its name, a pseudorandom function, so that two uses share no noise.
     package func derived(for use: Use) -> SymmetricKey {
         SymmetricKey(data: HMAC<SHA256>.authenticationCode(for: Data(use.rawValue.utf8), using: key))
     }

@@ -4,7 +4,7 @@ import Foundation
 
 /// Uniform random bits from AES-256-CTR: one key, many independent streams.
 ///
-/// A stream's blocks have the stream's number in the upper half of the counter, so two streams never share one.
+/// The upper half of the counter is the stream's number, so two streams never share a block.
 struct RandomStream {
     private let key: SymmetricKey
     private let stream: UInt64
@@ -34,7 +34,7 @@ struct RandomStream {
         }
     }
 
-    /// Overwrites the bits that were drawn and those that were not; the next are drawn anew.
+    /// Overwrites all buffered bits, used and unused; the next draw fills the buffer again.
     mutating func wipe() {
         buffer.resetBytes(in: 0..<buffer.count)
         position = buffer.count

@@ -4,9 +4,9 @@ import Tensors
 
 /// Exact samplers that use whole numbers and uniform bits only.
 ///
-/// Source: Canonne, Kamath and Steinke 2020, arXiv:2004.00010, Algorithms 1 to 3. No floating point takes part, so the
-/// distributions are what their proofs say. Their running time depends on the values drawn: noise is made off the
-/// request path.
+/// Source: Canonne, Kamath and Steinke 2020, arXiv:2004.00010, Algorithms 1 to 3. No floating point is involved, so the
+/// distributions are exactly those of the proofs. The running time depends on the drawn values, so noise is not made while a peer
+/// waits for an answer.
 extension RandomStream {
     /// True with probability e^{−a/b}, for any a ≥ 0 and b > 0: Algorithm 1.
     mutating func bernoulliExponential(_ a: UInt128, _ b: UInt128) throws(PrivacyError) -> Bool {
@@ -18,7 +18,7 @@ extension RandomStream {
         return try bernoulliExponentialUnit(rest, b)
     }
 
-    /// The alternating series for a ≤ b: the first k with a failed Bernoulli(a/(kb)) is odd.
+    /// The alternating series for a ≤ b: true if the first k with a failed Bernoulli(a/(kb)) is odd.
     private mutating func bernoulliExponentialUnit(_ a: UInt128, _ b: UInt128) throws(PrivacyError) -> Bool {
         var k: UInt128 = 1
         while try bernoulli(a, b * k) { k += 1 }
@@ -69,9 +69,9 @@ extension RandomStream {
 
 /// Exact integer noise for small vectors and small scales: discrete Laplace and discrete Gaussian.
 ///
-/// Every block of 256 coordinates owns a stream, so chunks and threads do not change the result.
+/// Every block of 256 coordinates has its own stream, so chunks and threads do not change the result.
 public struct ExactIntegerSampler: Sendable {
-    /// What is drawn.
+    /// The distribution of the integers.
     public enum Distribution: Hashable, Sendable {
         /// `P(k) ∝ e^{−|k|/t}`.
         case laplace(scale: UInt64)
@@ -85,8 +85,8 @@ public struct ExactIntegerSampler: Sendable {
 
     /// A sampler with a fresh key, for one release.
     ///
-    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless 1 ≤ t ≤ 2⁴⁰, and 0 < σ² ≤ 2⁴⁰ with both parts
-    ///   of the fraction under 2²⁰ or σ² whole.
+    /// - Throws: ``PrivacyError/invalidParameter(name:value:allowed:)`` unless 1 ≤ t ≤ 2⁴⁰, and 0 < σ² ≤ 2²⁰ with a numerator of at most
+    ///   2³⁰ and a denominator of at most 2²⁰.
     public init(_ distribution: Distribution) throws(PrivacyError) {
         try self.init(distribution, testKey: SymmetricKey(size: .bits256))
     }
@@ -96,7 +96,7 @@ public struct ExactIntegerSampler: Sendable {
         try self.init(distribution, releaseKey: testKey)
     }
 
-    /// A sampler whose key is one release's, derived from its ``NoiseKey``.
+    /// A sampler with the key of one release, derived from its ``NoiseKey``.
     package init(_ distribution: Distribution, releaseKey: SymmetricKey) throws(PrivacyError) {
         switch distribution {
         case .laplace(let t):
@@ -104,7 +104,7 @@ public struct ExactIntegerSampler: Sendable {
                 throw .invalidParameter(name: "scale", value: Double(t), allowed: "1 to 2^40")
             }
         case .gaussian(let n, let d):
-            // The largest product in the sampler has to fit 128 bits, also for values far out.
+            // The largest product in the sampler must fit 128 bits, also for improbably large values.
             guard n > 0, d > 0, n <= 1 << 30, d <= 1 << 20, n / d <= 1 << 20 else {
                 throw .invalidParameter(
                     name: "variance",
@@ -121,7 +121,7 @@ public struct ExactIntegerSampler: Sendable {
     ///
     /// - Parameters:
     ///   - sums: Integers in units of the grid step.
-    ///   - firstCoordinate: A multiple of 256: the place of the first element in the whole vector.
+    ///   - firstCoordinate: The coordinate of the first element, a multiple of 256.
     /// - Throws: ``PrivacyError/randomSourceFailed``.
     public func addNoise(to sums: inout [Int64], firstCoordinate: Int = 0) throws(PrivacyError) {
         precondition(firstCoordinate.isMultiple(of: Self.blockLength), "blocks begin at multiples of 256")

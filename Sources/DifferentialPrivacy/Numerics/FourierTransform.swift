@@ -3,7 +3,7 @@ import Synchronization
 
 /// The discrete Fourier transform of a power-of-two length, split into real and imaginary parts.
 ///
-/// Stockham's self-sorting algorithm in radix 4 with one radix-2 stage where needed: unit strides, no bit reversal.
+/// Stockham's self-sorting algorithm in radix 4 with one radix-2 stage if needed: unit strides, no bit reversal.
 /// Twiddles come from `sin` and `cos` directly, so the error grows as √(log n) ulps and no faster.
 struct FourierTransform: Sendable {
     let count: Int
@@ -12,7 +12,7 @@ struct FourierTransform: Sendable {
 
     private static let known = Mutex<[Int: FourierTransform]>([:])
 
-    /// The transform of a length, its twiddles made once; the few longest are not kept.
+    /// The transform of a length, from a cache that keeps lengths up to 2¹⁹.
     static func shared(count: Int) -> FourierTransform {
         if let transform = known.withLock({ $0[count] }) { return transform }
         let transform = FourierTransform(count: count)

@@ -2,7 +2,7 @@ import Foundation
 
 /// Functions in log space that accountants share.
 enum SpecialFunctions {
-    /// `log Φ(x)`, also far in the lower tail, where Φ itself underflows.
+    /// `log Φ(x)`, also far in the lower tail, in which Φ itself underflows.
     static func logNormalCDF(_ x: Double) -> Double {
         if x > 6 { return log1p(-erfc(x / 2.0.squareRoot()) / 2) }
         if x > -30 { return log(erfc(-x / 2.0.squareRoot()) / 2) }
@@ -18,7 +18,7 @@ enum SpecialFunctions {
         return low == -.infinity ? high : high + log1p(exp(low - high))
     }
 
-    /// `log(eᵃ − eᵇ)` for a ≥ b; minus infinity when they are equal.
+    /// `log(eᵃ − eᵇ)` for a ≥ b; minus infinity if they are equal.
     static func logSubtract(_ a: Double, _ b: Double) -> Double {
         b == -.infinity ? a : (a > b ? a + log1p(-exp(b - a)) : -.infinity)
     }

@@ -1,9 +1,9 @@
 public import Foundation
 import StrictJSON
 
-/// Judges this module by reference values of schema `fl-privacy-vectors/1`.
+/// Compares this module with reference values of the schema `fl-privacy-vectors/1`.
 public enum ReferenceVectors {
-    /// What one case came to.
+    /// The outcome of one case.
     public struct Outcome: Sendable {
         /// `pass`, `fail` or `unsupported`.
         public enum Status: String, Sendable { case pass, fail, unsupported }
@@ -15,7 +15,7 @@ public enum ReferenceVectors {
         public let status: Status
         /// One sentence for each value outside its tolerance.
         public let failures: [String]
-        /// JSON object with the keys of `expect`.
+        /// The computed values, with the keys of `expect`.
         let computed: [String: any Sendable]
 
         /// `{"id":…,"computed":{…},"kind":…,"status":…}` on one line.
@@ -117,10 +117,10 @@ public enum ReferenceVectors {
         }
     }
 
-    /// Computed values and the one that a rule speaks of.
+    /// Computed values, and those that a rule judges.
     struct Result {
         var values: [String: any Sendable]
-        /// What `x_min ≤ x ≤ x_max` judges, by x.
+        /// The values that `x_min ≤ x ≤ x_max` judges, by x.
         var judged: [String: Double] = [:]
     }
 }
@@ -151,7 +151,7 @@ struct VectorTolerance {
                 }
                 continue
             }
-            // Where a rule or an accepted range judges a quantity, its reference value is information.
+            // If a rule or an accepted range judges a quantity, its reference value is information only.
             if tolerance["rule"] != nil || expected[key + "_accept"] != nil { continue }
             compare(key, result.values[key], want, &failures)
         }

@@ -2,7 +2,7 @@ import Foundation
 
 /// Rényi differential privacy at fixed orders: curves add up, and the best order is taken at the end.
 ///
-/// This holds for releases that were fixed beforehand; ``PrivacyFilter`` judges others. Sources: Mironov 2017,
+/// This holds for releases that were fixed beforehand. ``PrivacyFilter`` is for others. Sources: Mironov 2017,
 /// arXiv:1702.07476; conversion by Canonne, Kamath and Steinke 2020, arXiv:2004.00010, Proposition 12.
 public struct RenyiAccountant: PrivacyAccountant {
     /// The accountant's name in documents.
@@ -20,7 +20,7 @@ public struct RenyiAccountant: PrivacyAccountant {
     public let orders: [Double]
     /// The total `r(α)` at each order.
     public private(set) var divergences: [Double]
-    /// δ of events that are more than their Rényi curve.
+    /// δ of `approximate` events, which is not in their Rényi curve.
     private var extraDelta = 0.0
     private var curves: [PrivacyEvent: [Double]] = [:]
 
@@ -33,8 +33,8 @@ public struct RenyiAccountant: PrivacyAccountant {
     ///
     /// - Parameters:
     ///   - orders: The orders α.
-    ///   - usesUnsignedSeries: Whether fractional orders of sampled Gaussians are as high as dp-accounting 0.6.0 has them,
-    ///     instead of exact.
+    ///   - usesUnsignedSeries: Whether fractional orders of sampled Gaussians use the larger values of dp-accounting 0.6.0 in place of exact
+    ///     ones.
     public init(orders: [Double] = RenyiAccountant.defaultOrders, usesUnsignedSeries: Bool = false) {
         precondition(orders.allSatisfy { $0 > 1 }, "orders must be more than 1")
         self.orders = orders
@@ -95,7 +95,7 @@ public struct RenyiAccountant: PrivacyAccountant {
         return UnsignedSeries.poissonGaussian(samplingRate: q, noiseMultiplier: z, order: order)
     }
 
-    /// `r(α)` of one release; infinite where no bound is known.
+    /// `r(α)` of one release; infinite if no bound is known.
     public static func divergence(of event: PrivacyEvent, order: Double) -> Double {
         switch event {
         case .poissonGaussian(let q, let z):

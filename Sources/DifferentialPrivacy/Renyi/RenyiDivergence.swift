@@ -5,9 +5,9 @@ public enum RenyiDivergence {
     /// Poisson-sampled Gaussian, add/remove: `ln A_α / (α − 1)`.
     ///
     /// `A_α = E[(1 − q + q e^{(2x−1)/(2z²)})^α]` over x ~ N(0, z²). Source: Mironov, Talwar and Zhang 2019,
-    /// arXiv:1908.10530. Whole orders use its finite sum; other orders do not use its two-sided series, whose signs
-    /// cancel, but the trapezoidal rule on `A_α − 1`, whose integrand is positive and analytic, so that the rule
-    /// converges exponentially. In both cases `A_α − 1` is what is added up: it may be as small as 1e-12.
+    /// arXiv:1908.10530. Whole orders use its finite sum. Other orders do not use its two-sided series, whose signs cancel, but the
+    /// trapezoidal rule on `A_α − 1`: the integrand is positive and analytic, so the rule converges exponentially. Both compute
+    /// `A_α − 1` and not `A_α`, because it may be as small as 1e-12.
     ///
     /// - Parameters:
     ///   - q: From more than 0 to 1.
@@ -19,8 +19,8 @@ public enum RenyiDivergence {
         if q == 1 { return order / (2 * z * z) }
         if order == order.rounded() { return logOnePlusExp(wholeOrderLogExcess(q, z, Int(order))) / (order - 1) }
         guard (order + 24 * z) / step(z) <= Self.pointLimit else {
-            // So little noise that the rule has too many points, and ε is in the hundreds: a bound by the convexity of (α − 1) r(α),
-            // which is 0 at α = 1 (van Erven and Harremoës 2014, arXiv:1206.2459, Corollary 2).
+            // With so little noise the rule would need too many points, and ε is in the hundreds. A bound by convexity does:
+            // (α − 1) r(α) is convex and 0 at α = 1 (van Erven and Harremoës 2014, arXiv:1206.2459, Corollary 2).
             let (below, share) = (order.rounded(.down), order - order.rounded(.down))
             func cumulant(_ order: Double) -> Double {
                 order == 1 ? 0 : logOnePlusExp(wholeOrderLogExcess(q, z, Int(order)))
@@ -30,10 +30,12 @@ public enum RenyiDivergence {
         return logOnePlusExp(fractionalOrderLogExcess(q, z, order)) / (order - 1)
     }
 
-    /// Points of the trapezoidal rule, at most: noise of 0.04 and more has fewer.
+    /// The most points of the trapezoidal rule; noise of 0.04 and more needs fewer.
     private static let pointLimit = 16_384.0
 
-    /// The step of the rule: the integrand's nearest singularity lies at distance π z² from the real line.
+    /// The step of the rule.
+    ///
+    /// The integrand's nearest singularity has distance π z² from the real line.
     private static func step(_ z: Double) -> Double { min(z / 4, z * z / 2) }
 
     /// Laplace noise of scale b: Mironov 2017, arXiv:1702.07476, Proposition 6.
@@ -43,7 +45,7 @@ public enum RenyiDivergence {
         return SpecialFunctions.logAdd(first, second) / (order - 1)
     }
 
-    /// Anything ε-DP, by randomised response, which dominates it.
+    /// Every ε-DP mechanism: randomised response dominates it.
     public static func pure(epsilon: Double, order: Double) -> Double {
         let logUp = -log1p(exp(-epsilon))
         let logDown = -epsilon - log1p(exp(-epsilon))

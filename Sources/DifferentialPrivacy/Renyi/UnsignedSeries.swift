@@ -1,11 +1,11 @@
 import Foundation
 
-/// The fractional-order series of Mironov, Talwar and Zhang 2019 with every term taken as positive: an upper bound.
+/// The fractional-order series of Mironov, Talwar and Zhang 2019 with every term counted as positive: an upper bound.
 ///
-/// dp-accounting 0.6.0 computes this. ``RenyiDivergence`` is exact and up to 57 % lower at order 1.1. Noise is calibrated
-/// by this bound, so that an outsider who judges a plan with that library finds it within its target.
+/// dp-accounting 0.6.0 computes this. ``RenyiDivergence`` is exact and up to 57 % lower at order 1.1. Noise is calibrated by this
+/// bound, so that an outsider who checks a plan with that library finds it within its target.
 enum UnsignedSeries {
-    /// `r(α)` for a fractional order, 0 < q < 1; infinite where the series has not converged after 1,000 terms.
+    /// `r(α)` for a fractional order, 0 < q < 1; infinite if the series has not converged after 1,000 terms.
     static func poissonGaussian(samplingRate q: Double, noiseMultiplier z: Double, order alpha: Double) -> Double {
         let crossing = z * z * log(1 / q - 1) + 0.5
         let (logQ, logStay) = (log(q), log1p(-q))

@@ -9,7 +9,7 @@ package struct NetworkAddress: Hashable, Sendable {
     /// 4 or 16 bytes, network order; IPv4 mapped into IPv6 is held as IPv4.
     let bytes: [UInt8]
 
-    /// Parses numeric text; brackets, a port and a zone are left out of account.
+    /// Parses a numeric address, with or without brackets, port and zone; `nil` for any other text.
     package init?(_ text: some StringProtocol) {
         var text = String(text)
         if text.hasPrefix("[") {
@@ -31,7 +31,7 @@ package struct NetworkAddress: Hashable, Sendable {
         bytes = isMapped ? Array(all.suffix(4)) : all
     }
 
-    /// What one party can be held to: an IPv4 address, or the /64 that an IPv6 host has to itself.
+    /// The key by which limits count a party: an IPv4 address, or the /64 that an IPv6 host has to itself.
     package var party: String {
         guard bytes.count == 16 else { return bytes.map(String.init).joined(separator: ".") }
         let groups = stride(from: 0, to: 8, by: 2).map {
@@ -51,13 +51,13 @@ package struct NetworkAddress: Hashable, Sendable {
     }
 }
 
-/// Addresses and networks such as `10.0.0.0/8`, `::1`.
+/// A list of addresses and networks, such as `10.0.0.0/8` and `::1`.
 package struct NetworkList: Sendable {
     private var networks: [(bytes: [UInt8], prefix: Int)] = []
 
     /// Parses each entry.
     ///
-    /// - Returns: `nil` when one is neither an address nor a network.
+    /// - Returns: `nil` if an entry is neither an address nor a network.
     package init?(_ entries: [String]) {
         for entry in entries {
             let sides = entry.split(separator: "/", omittingEmptySubsequences: false)
@@ -86,19 +86,19 @@ package struct NetworkList: Sendable {
     }
 }
 
-/// Finds out for whom a proxy speaks.
+/// Finds the caller behind trusted proxies.
 package enum ForwardedAddress {
-    /// The nearest address that no trusted proxy has, read from the right: what stands further left can be forged.
+    /// The first address from the right that is not a trusted proxy's: everything further left can be forged.
     ///
-    /// A proxy writes one of the two fields, and most hand on the other as its sender wrote it. Where both are there and
-    /// name different callers, one of them is forged and nobody can tell which: the caller is not known.
+    /// A proxy writes one of the two fields, and most pass the other one on as its sender wrote it. If both are there and name
+    /// different callers, one is forged and nobody can tell which, so the peer's address is returned.
     ///
     /// - Parameters:
-    ///   - peer: Who is at the other end of the connection.
+    ///   - peer: The address at the other end of the connection.
     ///   - forwarded: The `Forwarded` field (RFC 7239).
     ///   - legacy: The `X-Forwarded-For` field.
-    ///   - proxies: The only ones whose word counts.
-    /// - Returns: The address as text; the peer's own when it is not a trusted proxy, or does not say for whom it speaks.
+    ///   - proxies: The trusted proxies.
+    /// - Returns: The caller's address as text; `peer` if it is no trusted proxy, or if no field names a caller.
     package static func client(peer: String, forwarded: String?, legacy: String?, proxies: NetworkList) -> String {
         guard !proxies.isEmpty, let address = NetworkAddress(peer), proxies.contains(address) else { return peer }
         let named = [forwarded.map(elements), legacy.map(entries)].compactMap { $0 }.map { chain in
@@ -111,7 +111,7 @@ package enum ForwardedAddress {
     private static func nearest(in chain: [String], peer: String, _ proxies: NetworkList) -> String {
         var nearest = peer
         for entry in chain.reversed() {
-            // A hidden or garbled hop ends what can be known.
+            // Behind an obfuscated or malformed hop nothing can be known.
             guard let hop = NetworkAddress(entry) else { return nearest }
             nearest = hop.text
             guard proxies.contains(hop) else { return nearest }

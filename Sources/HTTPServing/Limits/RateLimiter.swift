@@ -1,8 +1,8 @@
 import Synchronization
 
-/// Token buckets by key, in a table that cannot grow without bound.
+/// Token buckets by key, in a table of bounded size.
 package final class RateLimiter: Sendable {
-    /// How fast, and how much at once.
+    /// How fast a bucket fills, and how much it holds.
     package struct Rate: Sendable, Equatable {
         package var perSecond: Double
         package var burst: Double
@@ -23,14 +23,14 @@ package final class RateLimiter: Sendable {
     private let now: @Sendable () -> ContinuousClock.Instant
     private struct Table {
         var buckets: [String: Bucket] = [:]
-        /// When full buckets may be looked for again.
+        /// When the table may be searched for full buckets again.
         var nextSweep: ContinuousClock.Instant?
     }
 
     private let table = Mutex(Table())
     private static let overflowKey = ""
 
-    /// Makes a limiter whose table holds `capacity` keys; further ones share a bucket until there is room.
+    /// Creates a limiter whose table holds `capacity` keys; further keys share one bucket until there is room.
     package init(
         _ rate: Rate,
         capacity: Int = 65_536,
@@ -44,9 +44,9 @@ package final class RateLimiter: Sendable {
     /// How many keys are remembered.
     package var count: Int { table.withLock { $0.buckets.count } }
 
-    /// Takes a token.
+    /// Takes `cost` tokens from the bucket of a key.
     ///
-    /// - Returns: `nil` when there was one, or the seconds until there is.
+    /// - Returns: `nil` if there were enough, or the seconds until there are.
     package func take(_ key: String, cost: Double = 1) -> Double? {
         let time = now()
         return table.withLock { table in
@@ -62,9 +62,9 @@ package final class RateLimiter: Sendable {
         }
     }
 
-    /// Forgets the keys of buckets that are full again: they say nothing.
+    /// Drops the keys of buckets that are full again, which are the same as new ones.
     ///
-    /// Once a second at most: whoever calls from many addresses must not have the whole table read for each call.
+    /// At most once a second, so that a caller with many addresses does not make every call read the whole table.
     private func makeRoom(_ table: inout Table, at time: ContinuousClock.Instant) {
         guard table.nextSweep.map({ $0 <= time }) ?? true else { return }
         table.nextSweep = time + .seconds(1)

@@ -1,11 +1,11 @@
-/// What media types a peer takes: `Accept`, RFC 9110 section 12.5.1.
+/// The media types that a peer accepts: the `Accept` field, RFC 9110 section 12.5.1.
 package struct AcceptField: Sendable {
     private struct MediaRange: Sendable {
         var type: Substring
         var subtype: Substring
         var quality: Double
 
-        /// 2 for a type by its name, 1 for `type/*`, 0 for `*/*`; `nil` where the range does not cover it.
+        /// 2 for a type by its name, 1 for `type/*`, 0 for `*/*`; `nil` if the range does not cover the type.
         func specificity(for type: Substring, _ subtype: Substring) -> Int? {
             if self.type == "*" { return 0 }
             guard self.type == type else { return nil }
@@ -15,7 +15,7 @@ package struct AcceptField: Sendable {
 
     private let ranges: [MediaRange]
 
-    /// Reads a field; without one, and without any member that is well-formed, everything is taken.
+    /// Reads the field; without a field, or without any well-formed member, everything is accepted.
     package init(_ field: String?) {
         ranges = (field ?? "").lowercased().split(separator: ",").compactMap(Self.range)
     }
@@ -40,7 +40,7 @@ package struct AcceptField: Sendable {
         return start[...last]
     }
 
-    /// How much a type is wanted, 0 for not at all, and by how exact a range.
+    /// The quality of a type, 0 for a type that is not accepted, and the specificity of the range that gives it.
     private func preference(for mediaType: String) -> (quality: Double, specificity: Int) {
         guard !ranges.isEmpty else { return (1, 0) }
         let essence = mediaType.lowercased().prefix { $0 != ";" && $0 != " " }
@@ -58,11 +58,12 @@ package struct AcceptField: Sendable {
         return best
     }
 
-    /// Whether the peer takes a type; its parameters do not count.
+    /// Whether the peer accepts a type; the type's parameters are ignored.
     package func takes(_ mediaType: String) -> Bool { preference(for: mediaType).quality > 0 }
 
-    /// The type that the peer likes best, the one that it names before one that it only does not exclude, else the first
-    /// of those that are served; `nil` where it takes none.
+    /// The accepted type of highest quality; among equals the one that the field names most exactly, then the first of the list.
+    ///
+    /// - Returns: `nil` if the peer accepts none.
     package func best(of mediaTypes: [String]) -> String? {
         var best: (type: String?, quality: Double, specificity: Int) = (nil, 0, 0)
         for type in mediaTypes {

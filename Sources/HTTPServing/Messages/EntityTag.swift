@@ -1,4 +1,4 @@
-/// Comparing entity tags, RFC 9110 section 8.8.3 and 13.1.
+/// Compares entity tags, RFC 9110 sections 8.8.3 and 13.1.
 package enum EntityTag {
     /// Whether an `If-None-Match` or, with `strong`, an `If-Match` field names the tag.
     ///

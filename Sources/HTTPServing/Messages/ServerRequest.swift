@@ -17,11 +17,11 @@ package struct ServerRequest: Sendable {
     package var remoteAddress = ""
     /// The hash of the public key of the peer's client certificate, `sha256//BASE64`.
     package var peerKey: String?
-    /// The template of the route that took the request.
+    /// The template of the route that handles the request.
     package var route = ""
-    /// The most that a handler takes of a body which it reads into memory.
+    /// The largest body, in bytes, that a handler reads into memory.
     package var documentByteLimit = 1 << 20
-    /// Whether ``Router/admit`` has let it pass.
+    /// Whether ``Router/admit`` has admitted it.
     package var isAdmitted = false
 
     package init(
@@ -43,7 +43,7 @@ package struct ServerRequest: Sendable {
         }
         let target = try Self.originForm(rawTarget)
         let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-        // Two readers may disagree about empty segments; who checks paths in front of this server must not be fooled.
+        // Readers disagree about empty segments, and a proxy that checks paths must see the same path as this server.
         guard !parts[0].contains("//") else { throw ParseFailure(status: 400, detail: "the path has an empty segment") }
         pathSegments = []
         for segment in parts[0].split(separator: "/") {
@@ -65,9 +65,9 @@ package struct ServerRequest: Sendable {
         }
     }
 
-    /// The segments of a path of letters, digits, `-` and `_`, as most are: nothing to decode and nothing to doubt.
+    /// Fast path: the segments of a path of letters, digits, `-` and `_`, in which nothing needs decoding or checking.
     ///
-    /// `nil` sends the target the long way.
+    /// - Returns: `nil` for any other target, which is then parsed in full.
     private static func plainSegments(_ target: String) -> [String]? {
         let segments = target.utf8.withContiguousStorageIfAvailable { bytes -> [String]? in
             guard bytes.first == 47 else { return nil }
@@ -80,7 +80,7 @@ package struct ServerRequest: Sendable {
                     guard isLetter || (48...57).contains(byte) || byte == 45 || byte == 95 else { return nil }
                     continue
                 }
-                // An empty segment is refused the long way; one at the end is none.
+                // A slash at the end makes no segment. Any other empty segment is refused by the full parser.
                 guard index > start || index == bytes.count else { return nil }
                 if index > start {
                     segments.append(
@@ -94,7 +94,7 @@ package struct ServerRequest: Sendable {
         return segments ?? nil
     }
 
-    /// Path and query of a target in origin form or absolute form (RFC 9112 section 3.2), `*` for the server as a whole.
+    /// Path and query of a target in origin or absolute form (RFC 9112 section 3.2), or `*`.
     private static func originForm(_ target: String) throws(ParseFailure) -> Substring {
         guard !target.contains("#") else { throw ParseFailure(status: 400, detail: "the target has a fragment") }
         if target == "*" || target.hasPrefix("/") { return Substring(target) }
@@ -136,28 +136,30 @@ package struct ServerRequest: Sendable {
     }
 }
 
-/// A request's body, read block by block; no more is taken from the network than is read here.
+/// A request's body, read block by block.
+///
+/// Nothing is read from the network before it is asked for here.
 package protocol RequestBody: Sendable {
     /// The length that the head declares.
     var contentLength: Int? { get }
-    /// The whole body, where it came with the head; nothing is taken by looking.
+    /// The whole body if it came with the head; looking at it consumes nothing.
     var available: [UInt8]? { get }
     /// The next bytes, or `nil` at the end.
     func read() async throws -> [UInt8]?
-    /// Reads all that is left into a sink, which takes it on whatever thread has it.
+    /// Reads the rest of the body into a sink, which is called from any thread.
     func receive(into sink: any BodySink) async throws
 }
 
-/// Takes a body block by block, each call on one thread, no two at the same time.
+/// Receives a body block by block: calls come from any thread, one after the other.
 package protocol BodySink: AnyObject, Sendable {
-    /// Takes the next bytes, which are valid during the call only; may wait for a disk.
+    /// Receives the next bytes, which are valid during the call only; it may wait for a disk.
     func write(_ bytes: UnsafeRawBufferPointer) throws
 }
 
 extension RequestBody {
     package var available: [UInt8]? { nil }
 
-    /// By way of ``read()``.
+    /// Receives the body by calls of ``read()``.
     package func receiveBlocks(into sink: any BodySink) async throws {
         while let block = try await read() { try block.withUnsafeBytes { try sink.write($0) } }
     }
@@ -166,7 +168,7 @@ extension RequestBody {
 
     /// The whole body of at most `limit` bytes.
     ///
-    /// - Throws: ``ParseFailure`` with status 413 when it is longer.
+    /// - Throws: ``ParseFailure`` with status 413 if it is longer.
     package func collect(limit: Int) async throws -> [UInt8] {
         let tooLarge = ParseFailure(status: 413, detail: "the body may have at most \(limit) bytes")
         if let contentLength, contentLength > limit { throw tooLarge }
@@ -179,7 +181,7 @@ extension RequestBody {
     }
 }
 
-/// A body held in memory: one that came with its head, or one of a test.
+/// A body in memory: one that came with its head, or one of a test.
 package final class MemoryBody: RequestBody {
     private let bytes: [UInt8]
     private let isTaken = Atomic(false)

@@ -1,8 +1,8 @@
 package import HTTPTypes
 
-/// The words that go with a status (RFC 9110 section 15).
+/// The reason phrase of a status (RFC 9110 section 15).
 package enum ReasonPhrase {
-    /// Empty for a status that is not known.
+    /// The phrase; empty for an unknown status.
     package static func of(_ status: Int) -> String {
         switch status {
         case 100: "Continue"
@@ -46,16 +46,16 @@ package enum ReasonPhrase {
     }
 }
 
-/// What is sent after the head.
+/// The body of an answer.
 package enum ResponseBody: Sendable {
     case none
     case bytes([UInt8])
     /// A part of a file, read block by block.
     case file(path: String, range: Range<Int>)
-    /// Blocks made while they are sent, in chunked coding; the closure is given what sends one and waits for the peer.
+    /// Blocks that are made while they are sent, in chunked coding. `send` sends one block and waits until the peer has taken it.
     case stream(@Sendable (_ send: @Sendable ([UInt8]) async throws -> Void) async throws -> Void)
 
-    /// How many bytes follow the head, where that is known before.
+    /// How many bytes follow the head; `nil` if that is not known beforehand.
     package var byteCount: Int? {
         switch self {
         case .none: 0
@@ -71,7 +71,7 @@ package struct ServerResponse: Sendable {
     package var status: Int
     package var headers: HTTPFields
     package var body: ResponseBody
-    /// The code of the problem document that the body is, for the log.
+    /// The code of the problem document in the body, for the log.
     package var problemCode: String?
 
     package init(status: Int, headers: HTTPFields = [:], body: ResponseBody = .none) {

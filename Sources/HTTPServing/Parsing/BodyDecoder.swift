@@ -1,4 +1,4 @@
-/// Takes the body's bytes out of the connection's buffer, whatever its framing.
+/// Extracts the body's bytes from the connection's buffer, for every framing.
 package struct BodyDecoder: Sendable {
     private enum State: Equatable {
         case length(Int)
@@ -21,7 +21,7 @@ package struct BodyDecoder: Sendable {
         }
     }
 
-    /// The bytes still to come, where the framing says.
+    /// How many bytes are still to come; `nil` for chunks.
     package var remainingLength: Int? {
         switch state {
         case .length(let count): count
@@ -30,12 +30,12 @@ package struct BodyDecoder: Sendable {
         }
     }
 
-    /// Whether the whole body has been taken.
+    /// Whether the whole body has been extracted.
     package var isDone: Bool { state == .done }
 
     /// Consumes what it can from the front of `buffer`.
     ///
-    /// Chunks are gathered, so that a body in chunks of one byte costs no more turns than a whole one, and the buffer is moved once.
+    /// Chunks are gathered, so that a body in chunks of one byte needs no more calls than a whole one, and the buffer is moved once.
     ///
     /// - Returns: Body bytes, `limit` at most; empty when more input is needed or the body is done.
     package mutating func take(from buffer: inout [UInt8], limit: Int) throws(ParseFailure) -> [UInt8] {
@@ -56,7 +56,7 @@ package struct BodyDecoder: Sendable {
             do throws(ParseFailure) {
                 goesOn = try step(buffer, &place, &body, limit)
             } catch {
-                // What came before the fault is handed out first, however the input was cut.
+                // Bytes before the fault are returned first, so that the result does not depend on how the input was cut.
                 guard !body.isEmpty else { throw error }
                 (place, state) = before
                 goesOn = false
@@ -66,7 +66,7 @@ package struct BodyDecoder: Sendable {
         return body
     }
 
-    /// Takes one piece of a chunked body; `false` when it needs more input or the body is done.
+    /// Consumes one piece of a chunked body; `false` if it needs more input or the body is done.
     private mutating func step(
         _ buffer: [UInt8],
         _ place: inout Int,
@@ -108,7 +108,7 @@ package struct BodyDecoder: Sendable {
         return true
     }
 
-    /// The next line without its end; `nil` when it has not come whole.
+    /// The next line without its end; `nil` while it is incomplete.
     private static func line(_ buffer: [UInt8], _ place: inout Int) throws(ParseFailure) -> ArraySlice<UInt8>? {
         let window = buffer[place..<min(buffer.count, place + lineLimit + 1)]
         guard let end = window.firstIndex(of: 10) else {

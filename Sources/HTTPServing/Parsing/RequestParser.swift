@@ -4,7 +4,7 @@ package import HTTPTypes
 import Glibc
 #endif
 
-/// Why a request could not be understood; the connection is closed after the answer.
+/// Why a request could not be parsed; the connection is closed after the answer.
 package struct ParseFailure: Error, Equatable, Sendable {
     package var status: Int
     package var detail: String
@@ -34,9 +34,9 @@ package struct RequestHead: Sendable, Equatable {
     }
 }
 
-/// Parses one request head, strictly by RFC 9112: what two readers could read differently is refused.
+/// Parses one request head strictly by RFC 9112, and refuses whatever two readers could read differently.
 package enum HeadParser {
-    /// Where the head ends in the buffer (after the empty line), or `nil` while it is incomplete.
+    /// The index after the empty line that ends the head, or `nil` while the head is incomplete.
     package static func endOfHead(_ bytes: ArraySlice<UInt8>, searchFrom start: Int) -> Int? {
         var index = max(bytes.startIndex, start - 3)
         while index + 3 < bytes.endIndex {
@@ -48,7 +48,7 @@ package enum HeadParser {
         return nil
     }
 
-    /// The same in bytes that are not an array's.
+    /// The end of the head in raw bytes, counted from the first of them.
     static func endOfHead(_ bytes: UnsafeRawBufferPointer, searchFrom start: Int) -> Int? {
         guard let base = bytes.baseAddress else { return nil }
         var index = max(3, start)
@@ -60,12 +60,14 @@ package enum HeadParser {
         return nil
     }
 
-    /// The same from bytes that are not an array's.
+    /// Parses a whole head from raw bytes.
     static func parse(_ head: UnsafeRawBufferPointer, fieldLimit: Int) throws(ParseFailure) -> RequestHead {
         try parse(Array(head)[...], fieldLimit: fieldLimit)
     }
 
     /// Parses a whole head, its empty line included.
+    ///
+    /// - Throws: ``ParseFailure`` with the status of the answer.
     package static func parse(_ head: ArraySlice<UInt8>, fieldLimit: Int) throws(ParseFailure) -> RequestHead {
         var lines: [ArraySlice<UInt8>] = []
         var start = head.startIndex
@@ -145,7 +147,7 @@ package enum HeadParser {
         switch String(decoding: parts[2], as: UTF8.self) {
         case "HTTP/1.1": minor = 1
         case "HTTP/1.0": minor = 0
-        default: throw ParseFailure(status: 505, detail: "HTTP/1.1 is spoken here")
+        default: throw ParseFailure(status: 505, detail: "use HTTP/1.1")
         }
         return (String(decoding: parts[0], as: UTF8.self), String(decoding: parts[1], as: UTF8.self), minor)
     }
@@ -185,7 +187,7 @@ package enum HeadParser {
         return .length(length)
     }
 
-    /// Whether the text can be `uri-host [":" port]`; empty is allowed, as RFC 9112 does.
+    /// Whether the text can be `uri-host [":" port]`; RFC 9112 allows an empty one.
     static func isHost(_ text: some Collection<UInt8>) -> Bool {
         text.count <= 300
             && text.allSatisfy { byte in

@@ -3,7 +3,7 @@ import HTTPTypes
 /// Finds the handler of a request by method and path.
 package struct Router: Sendable {
     package typealias Handler = @Sendable (ServerRequest) async throws -> ServerResponse
-    /// Makes the answer of an error, and of requests that no route takes.
+    /// Makes the answer to an error, also for requests without a route.
     package typealias ErrorHandler = @Sendable (any Error, ServerRequest?) -> ServerResponse
 
     private struct Route: Sendable {
@@ -11,24 +11,24 @@ package struct Router: Sendable {
         var template: String
         var segments: [String]
         var handler: Handler
-        /// Set where the answer needs no waiting.
+        /// Set if the route can often answer without waiting.
         var immediate: ImmediateHandler?
     }
 
-    /// Gives `nil` where the route's handler, which may wait, must answer after all.
+    /// Answers without waiting, or returns `nil` if the route's handler, which may wait, must answer.
     package typealias ImmediateHandler = @Sendable (ServerRequest) throws -> ServerResponse?
 
     private var table: [Route] = []
     /// Positions in `table`.
     private var immediateRoutes: [Int] = []
     package let errorHandler: ErrorHandler
-    /// Is told of every answer, and how long its handler took.
+    /// Called for every answer, with the time that its handler took.
     package var observe: (@Sendable (ServerRequest, ServerResponse, Duration) -> Void)?
-    /// Is told when a handler begins (1) and ends (-1).
+    /// Called when a handler begins (1) and ends (-1).
     package var inFlight: (@Sendable (Int) -> Void)?
-    /// Sees every request first; what it throws is the answer.
+    /// Called first for every request; an error that it throws becomes the answer.
     package var admit: (@Sendable (inout ServerRequest) throws -> Void)?
-    /// Names the router that answers instead of this one, at every request anew: a server listens before it can serve.
+    /// Returns the router that answers in place of this one, asked for every request: a server listens before it can serve.
     package var current: (@Sendable () -> Router)?
     /// Runs around every route's handler.
     package var around: (@Sendable (ServerRequest, Handler) async throws -> ServerResponse)?
@@ -49,7 +49,7 @@ package struct Router: Sendable {
         )
     }
 
-    /// Adds a route whose answer needs no waiting: it is given where the request was read, without a task of its own.
+    /// Adds a route whose answer needs no waiting: the event loop that read the request answers, without a task.
     package mutating func addImmediate(
         _ method: String,
         _ template: String,
@@ -63,7 +63,7 @@ package struct Router: Sendable {
     /// - Parameters:
     ///   - method: The method.
     ///   - template: The path; without parameters.
-    ///   - immediate: Answers where the request was read, in microseconds, or gives `nil`; it must not wait.
+    ///   - immediate: Answers on the event loop in microseconds, or returns `nil`; it must not wait.
     ///   - handler: Answers otherwise.
     package mutating func add(
         _ method: String,
@@ -76,7 +76,7 @@ package struct Router: Sendable {
         immediateRoutes.append(table.count - 1)
     }
 
-    /// Answers at once, or gives `nil` where the route's handler may wait.
+    /// Answers at once, or returns `nil` if the route's handler must answer.
     package func handleImmediately(_ request: inout ServerRequest) -> ServerResponse? {
         if let current { return current().handleImmediately(&request) }
         guard let route = immediateRoutes.lazy.map({ table[$0] }).first(where: { $0.segments == request.pathSegments }),
@@ -86,7 +86,7 @@ package struct Router: Sendable {
         let start = ContinuousClock.now
         request.route = route.template
         var response: ServerResponse
-        // Over before anybody could see it in flight.
+        // `inFlight` is not called: the answer is there before anybody could read the count.
         do {
             try admit?(&request)
             request.isAdmitted = true
@@ -102,7 +102,7 @@ package struct Router: Sendable {
 
     private static let requestIDField = HTTPField.Name("X-Request-Id")
 
-    /// The answer to what could not be understood, with the id by which its log line is found.
+    /// The answer to a request that could not be parsed, with the id of its line in the log.
     func refusal(_ failure: ParseFailure, requestID: String) -> ServerResponse {
         let nobody = try? ServerRequest(
             method: "",
@@ -116,7 +116,7 @@ package struct Router: Sendable {
         return response
     }
 
-    /// Every method and template, for the test that holds the API's description to them.
+    /// Every method and template, for the test that compares them with `openapi.yaml`.
     package var routes: [(method: String, template: String)] { table.map { ($0.method, $0.template) } }
 
     /// Answers a request; never throws.

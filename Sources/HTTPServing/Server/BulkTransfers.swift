@@ -6,14 +6,14 @@ import Synchronization
 import Glibc
 #endif
 
-/// Where large bodies move, in bursts, so that hashing and disks never hold up a loop.
+/// Moves large bodies in bursts on threads of its own, so that hashing and disks never hold up an event loop.
 ///
-/// The threads are its own, and more than the cores: one that waits for the disk leaves its core to another. Dispatch's shared
-/// threads are as many as the cores, and tasks run on them too.
+/// There are more threads than cores, so that a core has work while a thread waits for the disk. Dispatch's shared threads are as many as
+/// the cores, and tasks run on them too.
 enum BulkTransfers {
     private struct State {
         var arriving: [@Sendable () -> Void] = []
-        /// What arrived earlier, the first one last.
+        /// Bursts that arrived earlier, in reverse order: the next one is the last.
         var leaving: [@Sendable () -> Void] = []
         var idleLanes: [Int]
 
@@ -26,13 +26,13 @@ enum BulkTransfers {
         }
     }
 
-    // A serial queue of its own has a thread whenever it has work.
+    // A serial queue gets a thread whenever it has work.
     private static let lanes = (0..<max(4, 2 * ProcessInfo.processInfo.activeProcessorCount)).map {
         DispatchQueue(label: "martlet.http.bulk.\($0)")
     }
     private static let state = Mutex(State(idleLanes: Array(lanes.indices)))
 
-    /// Runs a burst soon, after those that were asked for before.
+    /// Runs a burst after those that were submitted before it.
     static func run(_ burst: @escaping @Sendable () -> Void) {
         let lane = state.withLock { state in
             state.arriving.append(burst)
@@ -53,15 +53,17 @@ enum BulkTransfers {
         }
     }
 
-    /// After so many bytes a transfer goes to the end of the queue.
+    /// After this many bytes a transfer goes to the end of the queue.
     static let burstByteCount = 16 << 20
-    /// One read of a body, and one write of it: still in a core's second cache when it is hashed and written.
+    /// Bytes of one read and one write: a block is still in a core's second-level cache when it is hashed and written.
     ///
-    /// A write of a mebibyte and more asks the page cache for pieces of memory so large that they are seldom at hand: measured,
-    /// it takes 0.5 to 1 s of processor time for a gigabyte now and then, and one of 256 KiB always 0.15 s.
+    /// Writes of 1 MiB and more need contiguous pages of the page cache, which are rare. Measured, a gigabyte then sometimes takes 0.5 to
+    /// 1 s of processor time, and always 0.15 s with 256 KiB.
     static let blockByteCount = 1 << 18
 
-    /// Waits a moment for a fast peer, which costs less than a way through the loop; a slow peer gets no thread.
+    /// Waits up to 2 ms for a fast peer, which costs less than a way through the event loop.
+    ///
+    /// A slow peer keeps no thread.
     static func isSoonReady(_ descriptor: Int32, _ readiness: ChannelResult.Readiness) -> Bool {
         var request = pollfd(
             fd: descriptor,

@@ -4,33 +4,33 @@ import Foundation
 import Glibc
 #endif
 
-/// What one attempt to move bytes came to.
+/// The result of one attempt to move bytes.
 package enum ChannelResult: Equatable, Sendable {
-    /// So many bytes were moved, at least 1.
+    /// This many bytes were moved, at least 1.
     case moved(Int)
     /// Nothing can move before the descriptor is ready for this.
     case blocked(Readiness)
     /// The peer has finished sending.
     case ended
-    /// The connection is broken; `errno`, or 0 where the reason is another.
+    /// The connection is broken: the value of `errno`, or 0 for another reason.
     case failed(Int32)
 
     /// What to wait for.
     package enum Readiness: Sendable { case readable, writable }
 }
 
-/// Bytes in and out of one connection without waiting: plain TCP in ``SocketChannel``; TLS is another class.
+/// Moves bytes of one connection without waiting: ``SocketChannel`` for plain TCP, ``TLSChannel`` for TLS.
 ///
-/// A connection uses its channel from one thread at a time. A call that says `blocked` is made again, with the same
-/// arguments or more bytes, when the descriptor has become ready.
+/// A connection uses its channel from one thread at a time. After `blocked` the connection repeats the call, with the same or more
+/// bytes, when the descriptor has become ready.
 package protocol ByteChannel: AnyObject {
     /// The non-blocking socket, watched edge-triggered for both directions.
     var descriptor: Int32 { get }
     /// Whether a read of fewer bytes than there was space for means that the next one would be `blocked`.
     var shortReadMeansDrained: Bool { get }
-    /// The hash of the peer's verified public key, `sha256//BASE64`; `nil` where the peer showed no certificate.
+    /// The hash of the peer's verified public key, `sha256//BASE64`; `nil` if the peer showed no certificate.
     var peerKey: String? { get }
-    /// Reads what is there, up to the space given.
+    /// Reads the bytes that are there, at most as many as fit.
     func read(into space: UnsafeMutableRawBufferPointer) -> ChannelResult
     /// Writes from the front of `bytes`; `moreFollows` lets the channel hold back a part of a packet.
     func write(_ bytes: UnsafeRawBufferPointer, moreFollows: Bool) -> ChannelResult
@@ -46,7 +46,7 @@ extension ByteChannel {
     package var shortReadMeansDrained: Bool { false }
     package var peerKey: String? { nil }
 
-    /// For channels that must see the bytes: reads a block of the file and writes it.
+    /// Reads a block of the file and writes it, for channels that must see the bytes.
     package func sendFile(_ file: Int32, offset: Int, count: Int) -> ChannelResult {
         withUnsafeTemporaryAllocation(byteCount: min(count, 1 << 16), alignment: 16) { space in
             let available = pread(file, space.baseAddress, space.count, off_t(offset))

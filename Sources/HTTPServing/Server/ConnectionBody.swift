@@ -36,15 +36,15 @@ extension HTTPConnection {
         if bodyWaiter != nil { awaitPeer(bodyPace) }
     }
 
-    /// Gives the peer as long as it has earned; who has earned nothing more loses the connection now.
+    /// Sets the deadline that the transfer's pace allows, and ends the connection if that has passed.
     ///
-    /// A sweep alone would not do: between two bytes that trickle in, the connection is mostly not waiting when it comes.
+    /// The periodic sweep alone would not do: with bytes that trickle in, the connection is mostly not waiting when the sweep comes.
     func awaitPeer(_ pace: TransferPace) {
         deadline = pace.deadline(now: loop.now, configuration)
         sweep(now: loop.now)
     }
 
-    /// The body is wanted: from now on it is the peer who is waited for.
+    /// Starts the clock of the body, and sends `100 Continue` if the peer waits for it.
     private func beginBody() {
         if bodyPace.start == 0 { bodyPace = TransferPace(now: loop.now) }
         guard owesContinue else { return }
@@ -52,7 +52,7 @@ extension HTTPConnection {
         write(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8)) { _ in }
     }
 
-    /// Gives the next bytes to what waits for them, when there are any.
+    /// Resumes the handler that waits for body bytes, if there are any.
     func feedBodyWaiter() {
         guard let waiter = bodyWaiter else { return }
         let result: Result<[UInt8]?, any Error>
@@ -68,7 +68,7 @@ extension HTTPConnection {
         waiter.resume(with: result)
     }
 
-    /// The next bytes; empty at the end of the body, `nil` when they have not come yet.
+    /// The next bytes; empty at the end of the body, `nil` if none have arrived.
     private func nextBodyBytes() throws -> [UInt8]? {
         while true {
             compactInput()
@@ -97,7 +97,7 @@ extension HTTPConnection {
         beginBody()
         compactInput()
         let transfer = BodyTransfer(sink: sink, remaining: decoder.remainingLength ?? 0, continuation: continuation)
-        // What came with the head goes first.
+        // Bytes that came with the head go first.
         transfer.leading = Array(input.prefix(transfer.remaining))
         inputStart = transfer.leading.count
         compactInput()
@@ -158,7 +158,7 @@ final class BodyTransfer: @unchecked Sendable {
         self.continuation = continuation
     }
 
-    /// Reads until the peer is slow, or for long enough that others should have their turn.
+    /// Reads until the peer is slow, the burst is full, or the body ends.
     func burst(_ channel: any ByteChannel) {
         isBlocked = false
         do {
@@ -175,7 +175,7 @@ final class BodyTransfer: @unchecked Sendable {
             defer { space.deallocate() }
             let limit = max(0, remaining - BulkTransfers.burstByteCount)
             while remaining > limit {
-                // Filled before it is written: few large writes, and a hash over what is still in the cache.
+                // The block is filled before it is written: few large writes, and the hash reads from the cache.
                 var filled = 0
                 let wanted = min(space.count, remaining)
                 fill: while filled < wanted {

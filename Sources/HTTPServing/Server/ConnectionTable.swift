@@ -1,27 +1,27 @@
 import Synchronization
 
-/// All connections by the party that holds them, so that nobody can hold them all.
+/// Counts connections by party, so that no party can hold them all.
 final class ConnectionTable: Sendable {
-    /// What becomes of a newcomer.
+    /// The decision about a new connection.
     enum Admission {
         case admitted
-        /// Admitted, and this one is to be ended for it.
+        /// Admitted; this other connection must end for it.
         case admittedInPlaceOf(HTTPConnection)
-        /// Turned away: `limit` or `address`.
+        /// Refused, with the reason for the metric: `limit` or `address`.
         case refused(String)
     }
 
     private struct State {
         var count = 0
         var counts: [String: Int] = [:]
-        /// The connections of each party, oldest first; those that are being ended for others are no longer here.
+        /// The connections of each party, oldest first, without those that are being ended for others.
         var members: [String: [HTTPConnection]] = [:]
     }
 
     private let state = Mutex(State())
     private let limit: Int
     private let partyLimit: Int
-    /// A connection that is ended for another finishes its answer first: so many may be open beyond the limit.
+    /// How many connections may be open beyond the limit: one that ends for another finishes its answer first.
     private static let overshoot = 64
 
     init(limit: Int, partyLimit: Int) {
@@ -31,13 +31,13 @@ final class ConnectionTable: Sendable {
 
     var count: Int { state.withLock { $0.count } }
 
-    /// Counts a newcomer in, or says why not.
+    /// Counts a new connection, or refuses it.
     func admit(_ party: String, isUnlimited: Bool) -> Admission {
         state.withLock { state in
             guard isUnlimited || state.counts[party, default: 0] < partyLimit else { return .refused("address") }
             var victim: HTTPConnection?
             if state.count >= limit {
-                // Full: whoever holds the most gives one back, unless that is the newcomer.
+                // Full: the party with the most connections loses its oldest, unless that is the new connection's party.
                 let heaviest = state.members.max { ($0.value.count, $0.key) < ($1.value.count, $1.key) }
                 guard state.count < limit + Self.overshoot, let heaviest, heaviest.key != party,
                     heaviest.value.count > state.counts[party, default: 0], let oldest = heaviest.value.first
@@ -51,12 +51,12 @@ final class ConnectionTable: Sendable {
         }
     }
 
-    /// Remembers the connection that was made for an admitted newcomer.
+    /// Records the connection that was made for an admitted one.
     func attach(_ connection: HTTPConnection, _ party: String) {
         state.withLock { $0.members[party, default: []].append(connection) }
     }
 
-    /// Counts a connection out.
+    /// Uncounts a connection.
     func remove(_ connection: HTTPConnection?, _ party: String) {
         state.withLock { state in
             state.count -= 1

@@ -9,11 +9,11 @@ import Glibc
 
 /// A share of the server's connections, watched by one epoll instance and served on one serial queue.
 ///
-/// The queue runs one long block: wait for events, serve them, run what other threads have submitted. Everything that a
-/// connection does happens there, but for the bursts of bulk transfers, which it hands to a thread and takes back.
+/// The queue runs one block without end: wait for events, serve them, run the jobs of other threads. Everything that a connection does
+/// happens there, except the bursts of bulk transfers, for which it lends its channel to a thread.
 ///
-/// Dispatch's own sources would do the same with a wake-up of its manager thread, a hop to the queue and an `epoll_ctl`
-/// for each request; on two cores that cost half of the throughput of small requests.
+/// Dispatch's own sources cost a wake-up of its manager thread, a hop to the queue and an `epoll_ctl` for each request. On two cores
+/// that was half of the throughput of small requests.
 final class EventLoop: @unchecked Sendable {
     // SAFETY: all mutable state but `inbox` is touched on `queue` only.
     private struct Inbox {
@@ -27,16 +27,16 @@ final class EventLoop: @unchecked Sendable {
         var descriptor: Int32
         var accept: (Int32) -> Void
         var exhausted: () -> Void
-        /// Not watched until the next sweep.
+        /// Whether the listener is not watched until the next sweep.
         var isPaused = false
     }
 
     let queue: DispatchQueue
-    /// Space for reading heads, and for whatever is thrown away.
+    /// Space for reading heads and for bytes that are thrown away.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 64)
-    /// Answers are put together here.
+    /// The buffer in which answers are put together.
     var output: [UInt8] = []
-    /// Nanoseconds of the monotonic clock when the present events came.
+    /// The monotonic clock at the current events, in nanoseconds.
     private(set) var now: Int = EventLoop.monotonicNow()
 
     private let poll: Int32
@@ -72,13 +72,13 @@ final class EventLoop: @unchecked Sendable {
         queue.async { [self] in run() }
     }
 
-    /// Ends the loop when it has run what was submitted before.
+    /// Ends the loop after the jobs that were submitted before.
     func stop() {
         inbox.withLock { $0.isStopped = true }
         wake()
     }
 
-    /// Runs a job on the loop's queue, soon; may be called from any thread.
+    /// Runs a job on the loop's queue; may be called from any thread.
     func submit(_ job: @escaping @Sendable () -> Void) {
         let mustWake = inbox.withLock { inbox in
             inbox.jobs.append(job)
@@ -97,7 +97,7 @@ final class EventLoop: @unchecked Sendable {
 
     /// Accepts connections from a listening socket until ``stopListening()``.
     ///
-    /// `exhausted` is called when there is no descriptor for the next one, which then waits in the system's queue.
+    /// `exhausted` is called if no descriptor is free for the next connection, which then waits in the system's queue.
     func listen(_ descriptor: Int32, accept: @escaping (Int32) -> Void, exhausted: @escaping () -> Void) {
         listener = Listener(descriptor: descriptor, accept: accept, exhausted: exhausted)
         _ = martlet_epoll_add(poll, descriptor, Self.listenerID, 0)
@@ -120,7 +120,7 @@ final class EventLoop: @unchecked Sendable {
         nextID += 1
         connection.id = nextID
         connections[nextID] = connection
-        // Edge-triggered: the connection remembers what it may do until a call says that it must wait.
+        // Edge-triggered: the connection stays readable or writable until a call returns `blocked`.
         guard martlet_epoll_add(poll, connection.descriptor, nextID, 1) == 0 else { return connection.end() }
     }
 
@@ -133,7 +133,7 @@ final class EventLoop: @unchecked Sendable {
         for connection in Array(connections.values) { body(connection) }
     }
 
-    /// A number that names a request: unlike any other, and no secret, so it is worth no system call.
+    /// A number that names a request: distinct and no secret, so it needs no system call.
     ///
     /// Source: SplitMix64, Steele et al. 2014, doi:10.1145/2660193.2660195.
     func nextIdentifier() -> UInt64 {
@@ -197,14 +197,14 @@ final class EventLoop: @unchecked Sendable {
         }
     }
 
-    /// Takes up to 64 connections that wait.
+    /// Accepts up to 64 waiting connections.
     private func acceptPending() {
         guard let listener else { return }
         for _ in 0..<64 {
             let socket = accept(listener.descriptor, nil, nil)
             guard socket >= 0 else {
                 guard [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno) else { return }
-                // Who waits there would be told of again and again: those who have a connection go on undisturbed meanwhile.
+                // Stop watching the listener until the next sweep: epoll would report the pending connection on every turn.
                 _ = martlet_epoll_remove(poll, listener.descriptor)
                 self.listener?.isPaused = true
                 return listener.exhausted()

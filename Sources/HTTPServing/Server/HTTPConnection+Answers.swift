@@ -7,7 +7,7 @@ import Glibc
 #endif
 
 extension HTTPConnection {
-    /// Sends an answer; `done` is called on the loop's queue when its last byte has gone to the system.
+    /// Sends an answer; `done` is called on the loop's queue when the system has taken its last byte.
     func send(
         _ response: ServerResponse,
         isHead: Bool,
@@ -19,11 +19,11 @@ extension HTTPConnection {
         var response = response
         var transfer: FileTransfer?
         if !isHead, case .file(let path, let range) = response.body, !range.isEmpty {
-            // Before the head goes: a status is a promise.
+            // The file is opened before the head is sent: after a 200 it is too late to say that it cannot be read.
             transfer = FileTransfer(path, range)
             if transfer == nil { response = Self.unreadable }
         }
-        // One buffer of the loop's serves all answers that the system takes at once.
+        // The loop's buffer is used again for every answer that the system takes at once.
         var bytes = loop.output
         loop.output = []
         bytes.removeAll(keepingCapacity: true)
@@ -75,7 +75,7 @@ extension HTTPConnection {
         bytes += keepAlive ? "\r\n\r\n".utf8 : "\r\nConnection: close\r\n\r\n".utf8
     }
 
-    /// Writes at once what the system takes; the rest waits in `output`.
+    /// Writes as much as the system takes now; the rest waits in `output`.
     func write(_ bytes: [UInt8], moreFollows: Bool = false, then: @escaping (ConnectionError?) -> Void) {
         var sent = 0
         if output.isEmpty {
@@ -102,7 +102,7 @@ extension HTTPConnection {
         deadline = outputPace.deadline(now: loop.now, configuration)
     }
 
-    /// Sends what waits.
+    /// Sends the bytes that wait in `output`.
     func flushOutput() {
         guard !isLent, !output.isEmpty, canWrite || canRead else { return }
         while outputStart < output.count {
@@ -130,7 +130,7 @@ extension HTTPConnection {
 
     // MARK: - Files
 
-    /// The answer in the place of a file that cannot be read, or is shorter than it should be.
+    /// The answer in place of a file that cannot be read or is shorter than the range.
     private static let unreadable = ServerResponse(
         status: 503,
         headers: [.contentType: "application/problem+json", .retryAfter: "5"],
@@ -142,7 +142,7 @@ extension HTTPConnection {
         )
     )
 
-    /// Sends part of a file: small ones at once, others in bursts on a thread, so that a cold disk holds up nobody else.
+    /// Sends part of a file: up to 64 KiB at once, more in bursts on a thread, so that a slow disk holds up no other connection.
     private func sendFile(_ transfer: FileTransfer, done: @escaping () -> Void) {
         filePace = TransferPace(now: loop.now)
         if transfer.end - transfer.beginning <= 1 << 16 { transfer.burst(channel) }
@@ -232,7 +232,7 @@ private final class FileTransfer: @unchecked Sendable {
     let end: Int
     private(set) var result = ChannelResult.moved(0)
 
-    /// Opens the file; `nil` where that fails, or it ends before the range does.
+    /// Opens the file; `nil` if that fails or the file ends before the range.
     init?(_ path: String, _ range: Range<Int>) {
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return nil }
@@ -249,7 +249,7 @@ private final class FileTransfer: @unchecked Sendable {
 
     deinit { close(file) }
 
-    /// Sends until the peer is slow, or for long enough that others should have their turn.
+    /// Sends until the peer is slow, the burst is full, or the range ends.
     func burst(_ channel: any ByteChannel) {
         let limit = min(end, position + BulkTransfers.burstByteCount)
         while position < limit {
@@ -264,9 +264,9 @@ private final class FileTransfer: @unchecked Sendable {
     }
 }
 
-/// A closure that is made and called on the loop's queue, and only carried by others.
+/// Carries a closure through other threads back to the loop's queue.
 private struct UncheckedClosure: @unchecked Sendable {
-    // SAFETY: see above.
+    // SAFETY: made and called on the loop's queue only.
     let body: () -> Void
     init(_ body: @escaping () -> Void) { self.body = body }
 }

@@ -10,22 +10,22 @@ package enum ConnectionError: Error {
     case shutDown
 }
 
-/// One connection: reads requests, answers them in order, waits for nothing without a deadline.
+/// One connection: reads requests and answers them in order; no wait is without a deadline.
 ///
-/// A state machine that belongs to its loop's queue: ``advance()`` does what can be done now and returns. Handlers that
-/// need to wait run as tasks and come back through ``EventLoop/submit(_:)``.
+/// A state machine on its loop's queue: ``advance()`` does what can be done now and returns. Handlers that must wait run as tasks and
+/// come back through ``EventLoop/submit(_:)``.
 final class HTTPConnection: @unchecked Sendable {
     // SAFETY: touched on `loop.queue` only; while `isLent` the channel alone belongs to a thread of a bulk transfer.
     enum State {
-        /// Between requests, or in the middle of a head.
+        /// Between requests, or in the middle of a request's head.
         case head
         /// A handler has the request.
         case handling
-        /// An answer is going out; at its end the connection is kept or not.
+        /// An answer is being sent; afterwards the connection is kept or closed.
         case answering(keepAlive: Bool)
-        /// What a handler left of a body is read and thrown away.
+        /// The part of a body that the handler did not read is read and thrown away.
         case draining
-        /// The last answer has been sent; reads on for a moment, so that it is not lost to a reset.
+        /// The last answer has been sent. Reading goes on for a moment, because a reset could destroy the answer on its way.
         case lingering
         case ended
     }
@@ -39,7 +39,7 @@ final class HTTPConnection: @unchecked Sendable {
     private let onEnd: @Sendable (HTTPConnection) -> Void
 
     var state = State.head
-    /// Bytes that were read and not yet used, from `inputStart` on.
+    /// Bytes that were read and not consumed, from `inputStart` on.
     var input: [UInt8] = []
     var inputStart = 0
     /// Bytes of an answer that wait for the peer, from `outputStart` on.
@@ -53,20 +53,22 @@ final class HTTPConnection: @unchecked Sendable {
     /// Whether a thread of a bulk transfer has the channel.
     var isLent = false
     var owesContinue = false
-    /// How fast a body comes, how fast a file goes, and how fast what waits in `output` does.
+    /// The paces of the body that comes in, of the file that goes out, and of the bytes in `output`.
     var bodyPace = TransferPace(now: 0)
     var filePace = TransferPace(now: 0)
     var outputPace = TransferPace(now: 0)
     var decoder = BodyDecoder(.none)
-    /// What waits for body bytes.
+    /// The handler that waits for body bytes.
     var bodyWaiter: CheckedContinuation<[UInt8]?, any Error>?
-    /// What waits for the descriptor to become readable or writable in a bulk transfer.
+    /// Continues a bulk transfer when the descriptor becomes readable or writable.
     var bulkResume: ((ConnectionError?) -> Void)?
     /// Why nothing can be sent any more.
     private(set) var hangUp: ConnectionError?
-    /// Works on the request, where that takes more than a moment; cancelled when the peer goes, which long polls heed.
+    /// The task of a handler that may wait.
+    ///
+    /// It is cancelled when the peer goes away, so that long polls end.
     private var handler: Task<Void, Never>?
-    /// Whether the peer sends nothing more: it went, or waits for one last answer.
+    /// Whether the peer has closed its side: it went away, or waits for one last answer.
     private var peerHasClosed = false
     private var searched = 0
     private var isStopping = false
@@ -91,7 +93,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     // MARK: - Called by the loop
 
-    /// Notes what the descriptor is ready for, and goes on.
+    /// Records what the descriptor is ready for, and goes on.
     func ready(isReadable: Bool, isWritable: Bool, isHalfClosed: Bool, isHangUp: Bool) {
         if isReadable { canRead = true }
         if isWritable { canWrite = true }
@@ -104,7 +106,7 @@ final class HTTPConnection: @unchecked Sendable {
             return resume(nil)
         }
         advance()
-        // What waits, such as a long poll or a stream of events, learns that nobody listens any more.
+        // Cancels a long poll or a stream of events whose peer is gone.
         if isHangUp { fail(.closedByPeer) }
         if peerHasClosed { handler?.cancel() }
     }
@@ -136,7 +138,7 @@ final class HTTPConnection: @unchecked Sendable {
         }
     }
 
-    /// Lets the request in progress finish, and ends the connection.
+    /// Ends the connection after the request in progress, or at once with `force`.
     func stop(force: Bool) {
         isStopping = true
         if force { return fail(.shutDown) }
@@ -174,13 +176,12 @@ final class HTTPConnection: @unchecked Sendable {
 
     // MARK: - The machine
 
-    /// Reads, and requests that are answered at once, before others have their turn.
+    /// How many reads and immediate answers one connection may have before other connections run.
     private static let turnLength = 64
 
     /// Does what can be done without waiting.
     ///
-    /// Who sends requests faster than they are answered has a share of the loop and no more: after `turnLength` of them the
-    /// other connections have their turn.
+    /// A client that pipelines requests gets at most ``turnLength`` of them answered before other connections run.
     func advance() {
         var turn = 0
         while true {
@@ -244,7 +245,7 @@ final class HTTPConnection: @unchecked Sendable {
         return bytes.withUnsafeBytes { parse(UnsafeRawBufferPointer(rebasing: $0[inputStart...]), isBuffered: true) }
     }
 
-    /// Finds a head in `bytes`, which are `input` or fresh from the socket, and starts its request.
+    /// Finds a head in `bytes`, which are `input` or come straight from the socket, and starts its request.
     private func parse(_ bytes: UnsafeRawBufferPointer, isBuffered: Bool) -> Bool {
         // Empty lines before a request are skipped, as RFC 9112 section 2.2 allows.
         var start = 0
@@ -282,7 +283,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     private func keep(_ rest: UnsafeRawBufferPointer, isBuffered: Bool, from start: Int) {
         if isBuffered {
-            // Requests that came together are not moved to the front one after the other: that would copy all of them each time.
+            // Pipelined requests stay in place: moving each to the front would copy all that follow, every time.
             inputStart = start
             if inputStart == input.count { compactInput() }
         } else {
@@ -291,7 +292,7 @@ final class HTTPConnection: @unchecked Sendable {
         }
     }
 
-    /// Moves what has not been used to the front.
+    /// Moves bytes that are not consumed to the front.
     func compactInput() {
         if inputStart == input.count {
             input.removeAll(keepingCapacity: input.capacity <= 4096)
@@ -317,7 +318,7 @@ final class HTTPConnection: @unchecked Sendable {
         request.remoteAddress = remoteAddress
         request.peerKey = channel.peerKey
         state = .handling
-        // `advance` goes on from here, in its loop: calls within calls would end the stack, and with it the server.
+        // The loop of `advance` goes on from here. A recursive call for each pipelined request would exhaust the stack.
         if let response = router.handleImmediately(&request) { return beginAnswer(response, to: head) }
         let (router, loop) = (router, loop)
         handler = Task { [request] in
@@ -328,11 +329,11 @@ final class HTTPConnection: @unchecked Sendable {
                 self.advance()
             }
         }
-        // Who sent several requests at once may have gone before this one's turn.
+        // The peer may have sent several requests and closed before this one began.
         if peerHasClosed { handler?.cancel() }
     }
 
-    /// The body as the handler reads it: in memory where the whole of it came with the head.
+    /// The body for the handler: in memory if all of it came with the head.
     private func body(_ framing: RequestHead.Framing) -> any RequestBody {
         switch framing {
         case .none: return MemoryBody([])
@@ -347,7 +348,9 @@ final class HTTPConnection: @unchecked Sendable {
         }
     }
 
-    /// A read that had space to spare was the last one for now, unless the peer's end is behind it: no event will tell of that again.
+    /// Marks the socket as drained after a read that did not fill its space.
+    ///
+    /// Not if the peer has closed: its end of file is still to be read, and no event will report it again.
     func noteRead(_ count: Int) {
         if count < loop.scratch.count && channel.shortReadMeansDrained && !peerHasClosed { canRead = false }
     }
@@ -391,7 +394,7 @@ final class HTTPConnection: @unchecked Sendable {
         if isStopping { fail(.shutDown) }
     }
 
-    /// Answers a request that cannot be understood, and ends.
+    /// Answers a request that cannot be parsed, and ends the connection.
     private func refuse(_ failure: ParseFailure) {
         state = .handling
         let id = String(loop.nextIdentifier(), radix: 36)
@@ -412,13 +415,13 @@ final class HTTPConnection: @unchecked Sendable {
         guard case .handling = state else { return }
         let isFinished = decoder.isDone || (!owesContinue && isSmallEnoughToDrain(head.framing))
         let endsByClosing = head.isVersion10 && response.body.byteCount == nil
-        // Whoever was too slow is not waited for once more.
+        // A peer that was too slow is not waited for again.
         let isEnding = isStopping || response.status == 408
         let keepAlive = head.keepAlive && isFinished && !isEnding && !endsByClosing && hangUp == nil
         send(response, isHead: head.method == "HEAD", keepAlive: keepAlive, inChunks: !head.isVersion10) { [self] in
             if keepAlive {
                 state = .draining
-                // The rest of a body that nobody wants has to come in one such time; what trickles earns no more.
+                // One transfer timeout for the rest of an unwanted body; bytes that trickle in earn no more time.
                 deadline = loop.now + configuration.transferTimeout.nanoseconds
                 if decoder.isDone { awaitNextRequest() }
             } else if decoder.isDone {
@@ -453,14 +456,14 @@ final class HTTPConnection: @unchecked Sendable {
     }
 }
 
-/// How much of a transfer has moved since when: its peer must keep up with the least rate.
+/// The start and the bytes of a transfer, whose peer must keep a least rate.
 struct TransferPace {
     let start: Int
     var count = 0
 
     init(now: Int) { start = now }
 
-    /// Until when the peer may be silent, in nanoseconds of the monotonic clock.
+    /// How long the peer may be silent, as a time of the monotonic clock in nanoseconds.
     func deadline(now: Int, _ configuration: ServerConfiguration) -> Int {
         let patience = configuration.transferTimeout.nanoseconds
         let earned = Double(count) / Double(max(1, configuration.leastBytesPerSecond)) * 1e9
@@ -469,7 +472,7 @@ struct TransferPace {
 }
 
 extension Duration {
-    /// Whole nanoseconds; fits for some 292 years.
+    /// Whole nanoseconds; traps beyond 292 years.
     var nanoseconds: Int {
         Int(components.seconds) * 1_000_000_000 + Int(components.attoseconds / 1_000_000_000)
     }

@@ -11,7 +11,7 @@ package struct ListenError: Error, CustomStringConvertible {
     package var description: String
 }
 
-/// Accepts connections and shares them out among event loops, one for each core.
+/// Accepts connections and distributes them over event loops, one for each core.
 package actor HTTPServer {
     private let configuration: ServerConfiguration
     private let router: Router
@@ -31,7 +31,8 @@ package actor HTTPServer {
 
     /// Starts listening.
     ///
-    /// - Returns: The port, which the system chose where the configuration says 0.
+    /// - Returns: The port; the system chooses it if the configuration says 0.
+    /// - Throws: ``ListenError``.
     package func start() throws -> Int {
         let loops = try (0..<max(1, configuration.loopCount)).map { try EventLoop(index: $0) }
         let (descriptor, port) = try Self.listen(host: configuration.host, port: configuration.port)
@@ -44,7 +45,7 @@ package actor HTTPServer {
         return port
     }
 
-    /// Stops accepting, lets requests in progress finish, and ends what is left after the grace period.
+    /// Stops accepting, lets requests in progress finish, and ends the remaining connections after the grace period.
     package func shutdown(gracePeriod: Duration) async {
         for loop in loops {
             loop.submit {
@@ -111,9 +112,9 @@ package actor HTTPServer {
     private static func reason() -> String { String(cString: strerror(errno)) }
 }
 
-/// Shares new connections out among the loops; used on the first loop's queue only.
+/// Distributes new connections over the loops.
 private final class Acceptor: @unchecked Sendable {
-    // SAFETY: `turn` is touched on the first loop's queue only.
+    // SAFETY: `take` and with it `turn` run on the first loop's queue only; `begin` runs on the connection's loop and reads constants.
     private let loops: [EventLoop]
     private let table: ConnectionTable
     private let configuration: ServerConfiguration

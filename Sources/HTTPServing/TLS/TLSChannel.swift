@@ -8,7 +8,7 @@ import Glibc
 /// One TLS connection on a non-blocking socket; the handshake happens inside the first reads and writes.
 package final class TLSChannel: ByteChannel {
     package let descriptor: Int32
-    /// Is told once how the handshake ended: `done`, or what went wrong.
+    /// Called once with the handshake's outcome: `done`, or a word for the error.
     private let onHandshake: (@Sendable (String) -> Void)?
     private let context: TLSContext
     private let ssl: OpaquePointer
@@ -17,7 +17,7 @@ package final class TLSChannel: ByteChannel {
 
     /// Takes over a connected, non-blocking socket.
     ///
-    /// - Returns: `nil` when there is no memory; the socket is then still the caller's.
+    /// - Returns: `nil` if OpenSSL has no memory; the socket then stays the caller's.
     package init?(descriptor: Int32, context: TLSContext, onHandshake: (@Sendable (String) -> Void)? = nil) {
         guard let ssl = SSL_new(context.pointer) else { return nil }
         self.descriptor = descriptor
@@ -94,7 +94,7 @@ package final class TLSChannel: ByteChannel {
         onHandshake?(outcome)
     }
 
-    /// Someone speaks HTTP to a port that speaks HTTPS: a word that curl shows saves them a search.
+    /// Answers a client that speaks HTTP to this HTTPS port, in plain text that curl shows.
     private func answerInPlainText() {
         let text = "this port speaks HTTPS; use https://\n"
         let answer =
@@ -105,7 +105,7 @@ package final class TLSChannel: ByteChannel {
         }
     }
 
-    /// A word of a closed set, for the metric.
+    /// The outcome as one of a few words, for the metric.
     private static func outcome(of reason: Int32) -> String {
         switch reason {
         case SSL_R_HTTP_REQUEST: "plain_http"

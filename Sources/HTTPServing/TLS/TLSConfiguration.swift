@@ -1,15 +1,15 @@
 /// The files and rules of the server's TLS.
 package struct TLSConfiguration: Sendable, Equatable {
-    /// Whether clients show certificates.
+    /// Whether clients must show certificates.
     package enum ClientCertificates: String, Sendable, CaseIterable {
         case none, optional, required
     }
 
-    /// PEM: the server's certificate, followed by those that lead to its root.
+    /// PEM: the server's certificate, followed by the intermediate certificates.
     package var certificatePath: String
     /// PEM: the private key.
     package var keyPath: String
-    /// PEM: the authorities whose client certificates are taken.
+    /// PEM: the authorities whose client certificates are accepted.
     package var clientAuthorityPath: String?
     package var clientCertificates: ClientCertificates
     /// Whether TLS 1.2 is refused.

@@ -7,17 +7,17 @@ import Glibc
 
 /// A certificate with its key and rules, ready for connections; OpenSSL does the cryptography.
 ///
-/// TLS 1.2 with forward secrecy and authenticated encryption only, and TLS 1.3. No renegotiation, no compression, no session
-/// tickets: a stolen ticket key would open recorded connections.
+/// TLS 1.3, and TLS 1.2 with forward secrecy and authenticated encryption only. There is no renegotiation and no compression. There
+/// are no session tickets: with a stolen ticket key recorded connections could be decrypted.
 package final class TLSContext: @unchecked Sendable {
     // SAFETY: an SSL_CTX is never changed after `init`; OpenSSL counts references to it atomically.
     let pointer: OpaquePointer
-    /// When the certificate ends, Unix time.
+    /// When the certificate expires, in Unix time.
     package let expiry: Int
 
     /// Reads the files.
     ///
-    /// - Throws: ``TLSError`` naming the file and what is wrong with it.
+    /// - Throws: ``TLSError`` with the file and what is wrong with it.
     package init(_ configuration: TLSConfiguration) throws(TLSError) {
         // OpenSSL writes to the socket itself, without MSG_NOSIGNAL.
         signal(SIGPIPE, SIG_IGN)

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// The present certificate; connections that exist keep theirs when it is replaced.
+/// Holds the current certificate; existing connections keep theirs when it is replaced.
 package final class TLSReloader: Sendable {
     private let configuration: TLSConfiguration
     private let present: Mutex<TLSContext>
@@ -12,7 +12,9 @@ package final class TLSReloader: Sendable {
 
     package var context: TLSContext { present.withLock { $0 } }
 
-    /// Reads the files again; the present certificate stays in use when they are not right.
+    /// Reads the files again; the current certificate stays in use if they are wrong.
+    ///
+    /// - Throws: ``TLSError``.
     package func reload() throws(TLSError) {
         let next = try TLSContext(configuration)
         present.withLock { $0 = next }

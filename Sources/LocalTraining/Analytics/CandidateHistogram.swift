@@ -3,12 +3,12 @@ package import Tensors
 
 /// `histogram`: how many clients hold each word of a list, as a run of kind `analytics`.
 ///
-/// The model is the counts, beginning with zeros. A client's update has a one for each candidate among its words, for at
-/// most `words_per_client` of them: those that it uses most, ties by a shuffle of its own. Its L2 norm is √k at most, which
-/// is what the noise is made for.
+/// The model is the counts, which begin with zeros. A client's update has a one for each candidate among its words, for at most
+/// k = `words_per_client` of them: those that it uses most, and a shuffle of its own decides ties. The update's L2 norm is at most √k,
+/// and the noise is calibrated to that.
 package struct CandidateHistogram: ModelArchitecture {
     package static let name = "histogram"
-    /// What each count is of.
+    /// The word of each count.
     package let candidates: [String]
     package let wordsPerClient: Int
     private let unit: ClientWords.Unit
@@ -34,7 +34,7 @@ package struct CandidateHistogram: ModelArchitecture {
         }
     }
 
-    /// Refuses words that no text can hold, and those that are there twice.
+    /// Refuses candidates that the splitting of texts never produces, and candidates that come twice.
     private static func check(_ candidates: [String], _ unit: ClientWords.Unit, _ tokenizer: FieldReader) {
         if candidates.isEmpty { tokenizer.report("vocabulary", "must hold the candidates") }
         var seen: Set<String> = []
@@ -79,7 +79,7 @@ package struct CandidateHistogram: ModelArchitecture {
         if held.count > wordsPerClient {
             var generator = Xoshiro256StarStar(seed: seed)
             generator.shuffle(&held)
-            // Sorting is stable: words that are used as often stay in the order of the shuffle.
+            // Sorting is stable, so words with equal counts stay in the order of the shuffle.
             held.sort { $0.count > $1.count }
         }
         var vector = ParameterVector(zeros: layout)
@@ -95,7 +95,7 @@ struct WordAnalysis: ArchitectureTrainer {
 
     var exampleCount: Int { 1 }
 
-    /// A client without words answers as well: that it has none is its own affair.
+    /// Returns the answer, also for a client without words: whether it has any must not show.
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         TrainingResult(delta: try answer(words, model), exampleCount: 1)
     }

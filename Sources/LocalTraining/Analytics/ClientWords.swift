@@ -1,13 +1,17 @@
-/// The distinct words of a device's texts and how often each occurs; they stay on the device.
+/// The distinct words of a device's texts and how often each occurs.
+///
+/// They stay on the device.
 struct ClientWords {
-    /// What is taken for one word.
+    /// What counts as one word.
     enum Unit: String, CaseIterable {
         case word, character, record
     }
 
     let counts: [String: Int]
 
-    /// Counts the words of cleaned texts; stand-ins for redacted data, and what only separates, are no words.
+    /// Counts the words of cleaned texts.
+    ///
+    /// Stand-ins for redacted data and separators are not words.
     init(_ texts: [String], unit: Unit) {
         var counts: [String: Int] = [:]
         for text in texts {
@@ -25,7 +29,7 @@ struct ClientWords {
         }
     }
 
-    /// Lower-cased, with single spaces between its parts; empty where it held personal data.
+    /// A whole record in lower case with single spaces; empty if it held personal data.
     private static func record(_ text: String) -> String {
         let record = text.lowercased().split(whereSeparator: \.isWhitespace).joined(separator: " ")
         guard !PersonalDataRedactor.tokens.contains(where: record.contains) else { return "" }

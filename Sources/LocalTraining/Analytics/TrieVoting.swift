@@ -3,13 +3,13 @@ package import Tensors
 
 /// `votes`: words that many clients hold, found letter by letter, as a run of kind `analytics`.
 ///
-/// The model is a `PrefixTrie`. In round `j` a client votes for one prefix of `j` scalars: it takes one of
-/// its words whose first `j - 1` scalars are in the trie, at random in proportion to how often it uses them, and names the
-/// next scalar or the word's end. A client without such a word says so; it is not asked why.
+/// The model is a `PrefixTrie`. In round `j` a client votes for one prefix of `j` scalars. It chooses one of its words whose first
+/// `j - 1` scalars are in the trie, at random in proportion to how often it uses them, and names the next scalar or the word's
+/// end. A client without such a word sends an empty vote.
 ///
-/// Source of the trie: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Algorithm 1. Different from it, a client chooses among
-/// those of its words that the trie can still grow by, which finds more and changes nothing in what is proven: a vote is a
-/// function of one client's data and of what was published. How votes are counted is the server's part.
+/// Source of the trie: Zhu, Kairouz, McMahan, Sun, Li 2020, arXiv:1902.08534, Algorithm 1. Unlike there, a client chooses only among
+/// words by which the trie can still grow. That finds more words and leaves the proof valid: a vote is a function of one client's
+/// data and of published results. The server decides how votes are counted.
 package struct TrieVoting: ModelArchitecture {
     package static let name = "votes"
     /// The name in models of earlier versions.
@@ -57,7 +57,7 @@ package struct TrieVoting: ModelArchitecture {
         Self.vote(of: words.counts, places: Self.places(in: trie, level: level), level: level, seed: seed)
     }
 
-    /// The prefixes that words may go on from, and their places in the level before.
+    /// The prefixes of the level before that can grow, with their places in that level.
     package static func places(in trie: PrefixTrie, level: Int) -> [String: Int] {
         Dictionary(
             zip(trie.prefixes(level: level - 1), 0...).filter { place in
@@ -67,7 +67,7 @@ package struct TrieVoting: ModelArchitecture {
         )
     }
 
-    /// The vote of a client with these words and how often each is used.
+    /// The vote of a client with these words and their counts.
     package static func vote(
         of words: [String: Int],
         places: [String: Int],
@@ -97,7 +97,7 @@ package struct TrieVoting: ModelArchitecture {
         return vector
     }
 
-    /// Marks alone are no words.
+    /// Whether a text has more than punctuation marks.
     private static func isWord(_ word: String) -> Bool {
         word.unicodeScalars.first.map { $0.properties.isAlphabetic || $0.properties.numericType != nil } ?? false
     }

@@ -2,8 +2,8 @@ import Tensors
 
 /// Forward and backward pass of the CIFG-LSTM, over batches of equally long windows.
 ///
-/// Gates in the order f, o, g; `c = f c + (1-f) g`, `h = o tanh c`, `r = h Wp^T`, `logits = r E^T + b`. All products over
-/// a batch's positions are one matrix product each; only the two recurrent ones are taken step by step.
+/// Gates in the order f, o, g; `c = f c + (1-f) g`, `h = o tanh c`, `r = h Wp^T`, `logits = r E^T + b`. Each product over all
+/// positions of a batch is one matrix product; only the two recurrent products run step by step.
 package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
     package let configuration: CIFGLSTMConfiguration
     /// Sorted by tensor name, as the layout has them.
@@ -132,7 +132,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             for index in 0..<d { outputs[row * d + index] = lastState.outputs[row * d + index] }
         }
         Value.gemm(false, true, n, 3 * h, d, x, d, p + inputWeight, d, 1, z, 3 * h)
-        // Once a batch, so that each step reads them in the order in which it multiplies; a single step is not worth it.
+        // Transposed once for a batch, so that each step reads weights in the order of its products. Not worth it for a single step.
         let isWorthwhile = steps > 1
         let recurrent = recurrentTransposed.reserve(isWorthwhile ? 3 * h * d : 1)
         let projecting = projectionTransposed.reserve(isWorthwhile ? d * h : 1)
@@ -167,7 +167,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
         }
     }
 
-    /// Remembers the state after the last step, for rows of the next batch that go on.
+    /// Keeps the state after the last step, for rows of the next batch that continue.
     private func keepState(_ batch: TokenBatch) {
         guard !batch.continues.isEmpty else { return }
         let (d, h) = (configuration.embeddingDimension, configuration.hiddenDimension)
@@ -178,7 +178,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
 
     // MARK: - Backward
 
-    /// From the output's gradient in `dOutputs` to all others, added into `dp`.
+    /// Backward pass from the gradient of the outputs in `dOutputs`; adds the gradients of all tensors to `dp`.
     private func runBackward(_ batch: TokenBatch, _ p: UnsafePointer<Value>, _ dp: UnsafeMutablePointer<Value>) {
         let (d, h) = (configuration.embeddingDimension, configuration.hiddenDimension)
         let (steps, rows) = (batch.steps, batch.rows)
@@ -205,7 +205,7 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
         }
     }
 
-    /// One sequence's step back through the cell; leaves in `dc` what flows further back.
+    /// The backward step of one sequence through the cell; `dc` becomes the gradient of the cell state before the step.
     private func gateGradients(position: Int, _ b: Int, _ dz: UnsafeMutablePointer<Value>) {
         let h = configuration.hiddenDimension
         Value.cellGradient(

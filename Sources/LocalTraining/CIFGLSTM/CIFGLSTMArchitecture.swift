@@ -13,7 +13,7 @@ package struct CIFGLSTMArchitecture: LanguageArchitecture {
         "char": (69, 64, 256),
     ]
 
-    /// Streams or records of characters with a given alphabet, for tests and demonstrations.
+    /// A character model with a given alphabet, for tests and demonstrations.
     package init(configuration: CIFGLSTMConfiguration, alphabet: String = CharacterTokenizer.messages) throws {
         let tokenizer = CharacterTokenizer(alphabet: alphabet)
         guard configuration.vocabularySize == tokenizer.vocabularySize else {
@@ -51,7 +51,7 @@ package struct CIFGLSTMArchitecture: LanguageArchitecture {
         if configuration.vocabularySize != tokenizer.vocabularySize {
             fields.report(
                 "vocab_size",
-                "must be \(tokenizer.vocabularySize), what the tokenizer has with its 4 specials, "
+                "must be \(tokenizer.vocabularySize), as in the tokenizer with its 4 special tokens, "
                     + "not \(configuration.vocabularySize); or give another tokenizer"
             )
         }

@@ -4,11 +4,11 @@ public import Tensors
 ///
 /// Source: Hard et al. 2018, arXiv:1811.03604, section 3; CIFG: Greff et al. 2017.
 public struct CIFGLSTMConfiguration: Equatable, Sendable {
-    /// V, specials included.
+    /// V, the number of tokens with the four specials.
     public var vocabularySize: Int
-    /// D.
+    /// D, the width of an embedding and of the projected output.
     public var embeddingDimension: Int
-    /// H.
+    /// H, the width of the cell.
     public var hiddenDimension: Int
 
     /// Creates a configuration; every size is 1 or more.
@@ -18,7 +18,7 @@ public struct CIFGLSTMConfiguration: Equatable, Sendable {
         self.hiddenDimension = hiddenDimension
     }
 
-    /// Reads the sizes off a model's tensors; `nil` when they are not a CIFG-LSTM's.
+    /// Reads the sizes from a model's tensors; `nil` if they are not those of a CIFG-LSTM.
     public init?(layout: ParameterLayout) {
         let shapes = Dictionary(uniqueKeysWithValues: layout.tensors.map { ($0.name, $0.shape) })
         guard let embedding = shapes["embedding.weight"], embedding.count == 2, let projection = shapes["proj.weight"],

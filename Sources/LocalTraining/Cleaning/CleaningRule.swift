@@ -1,4 +1,4 @@
-/// A rule of cleaning, as it is counted.
+/// A rule of cleaning, by which its applications are counted.
 public enum CleaningRule: String, CaseIterable, Sendable, Codable {
     /// Records dropped for bytes that are no UTF-8.
     case invalidEncoding = "invalid_encoding"
@@ -48,10 +48,10 @@ public enum CleaningRule: String, CaseIterable, Sendable, Codable {
     case nearDuplicate = "near_duplicate"
 }
 
-/// What cleaning left, and how often each rule applied.
+/// The result of cleaning: the clean records, and how often each rule applied.
 public struct CleaningResult: Equatable, Sendable {
     /// The clean records, in order.
     public var records: [String] = []
-    /// How often each rule applied; rules that did not are missing.
+    /// How often each rule applied; rules that did not apply are missing.
     public var counts: [CleaningRule: Int] = [:]
 }

@@ -1,7 +1,7 @@
 extension DataRules {
-    /// Cleans, and reports what is there.
+    /// Cleans data and reports what they are like.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` when too little is left.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` if less is left than the run asks for.
     public func apply(to data: LocalData) throws -> (data: LocalData, report: DataReport) {
         let prepared: LocalData
         let report: DataReport
@@ -30,25 +30,25 @@ extension DataRules {
     }
 }
 
-/// What a device's data are like.
+/// A summary of a device's data, for its owner.
 ///
 /// It stays on the device unless its owner sends it.
 public struct DataReport: Equatable, Sendable, Codable {
-    /// Records as they were read.
+    /// The number of records that were read.
     public var recordsRead: Int
-    /// Records, or rows, after cleaning.
+    /// The number of records or rows after cleaning.
     public var records: Int
-    /// Characters of the records.
+    /// The number of characters after cleaning.
     public var characters = 0
-    /// The median record's characters.
+    /// The number of characters of the median record.
     public var medianLength = 0
     /// How often each rule of cleaning applied.
     public var rules: [String: Int] = [:]
-    /// Records by language.
+    /// The number of records by language.
     public var languages: [String: Int] = [:]
-    /// Shares of scripts among all letters.
+    /// The share of each script among all letters, from 0 to 1.
     public var scripts: [String: Double] = [:]
-    /// Share of cells without a value by column.
+    /// The share of cells without a value by column, from 0 to 1.
     public var missing: [String: Double] = [:]
     /// Rows of a table that the model's schema leaves out, if any.
     public var leftOut: LeftOutRows?

@@ -1,6 +1,6 @@
-/// Numbers that are nobody's: dates, times, years, and amounts.
+/// Finds numbers that identify nobody: dates, times, years and amounts.
 enum HarmlessNumbers {
-    /// For each scalar whether it is a digit of one of these.
+    /// For each scalar, whether it is a digit of such a number.
     ///
     /// - Parameter scalars: Folded as ``DigitText`` does.
     /// - Returns: As many marks as scalars.
@@ -13,7 +13,7 @@ enum HarmlessNumbers {
                 index += 1
                 continue
             }
-            // Nothing begins within a run of digits.
+            // No such number begins inside a run of digits.
             let end =
                 reader.date(index) ?? reader.time(index) ?? reader.timestamp(index) ?? reader.years(index)
                 ?? reader.amount(index)
@@ -38,7 +38,7 @@ enum HarmlessNumbers {
 
         func isHyphen(_ index: Int) -> Bool { at(index) == "-" }
 
-        /// The end of the run of digits that begins here, and its value; runs of more than nine have none.
+        /// The end of the run of digits that begins here, and its value; a run of more than nine digits has no value.
         func run(_ start: Int) -> (end: Int, count: Int, value: Int) {
             var (end, value) = (start, 0)
             while isDigit(end) {
@@ -48,7 +48,7 @@ enum HarmlessNumbers {
             return (end, end - start, value)
         }
 
-        /// 2024-01-15, 15.01.2024, 1/15/24, 2024年1月15日: three numbers between equal marks that a calendar has.
+        /// 2024-01-15, 15.01.2024, 1/15/24, 2024年1月15日: three numbers between equal marks that are a date of the calendar.
         func date(_ start: Int) -> Int? {
             let first = run(start)
             guard let mark = at(first.end), "-./".unicodeScalars.contains(mark) else { return nil }
@@ -95,7 +95,7 @@ enum HarmlessNumbers {
             return isDay && (1970...2099).contains(part(0, 4)) && isTime ? end : nil
         }
 
-        /// 2019 2020 2021, 1914-1918: two or more years, and nothing else.
+        /// 2019 2020 2021, 1914-1918: two or more years, without another number beside them.
         func years(_ start: Int) -> Int? {
             var end = start
             var count = 0
@@ -109,11 +109,11 @@ enum HarmlessNumbers {
                 index = end + 1
             }
             guard count >= 2 else { return nil }
-            // Another group behind them makes a number of it.
+            // With another group of digits behind them they are part of a longer number.
             return (at(end) == " " || isHyphen(end)) && isDigit(end + 1) ? nil : end
         }
 
-        /// 1 250 000, 1 250 000,50 €, $1000000000: groups of three, or a currency beside it, or six zeros at the end.
+        /// 1 250 000, 1 250 000,50 €, $1000000000: groups of three digits, a currency beside it, or six zeros at the end.
         func amount(_ start: Int) -> Int? {
             guard at(start) != "0", !isHyphen(start - 1) else { return nil }
             let first = run(start)

@@ -1,12 +1,12 @@
 import Tensors
 
-/// Finds records that are nearly the same: MinHash of their shingles, candidates by locality-sensitive hashing.
+/// Finds records that are nearly the same, by MinHash of their shingles and locality-sensitive hashing.
 ///
-/// 128 permutations, 16 bands of 8 rows: a pair of similarity 0.8 is found with probability 0.95, one of 0.5 with 0.06;
-/// it counts as near when the estimate from all 128 is 0.8 or more. Source: Broder 1997; Leskovec et al., Mining of
+/// There are 128 permutations in 16 bands of 8 rows. A pair of similarity 0.8 is found with probability 0.95, one of 0.5 with 0.06.
+/// A pair that was found counts as near if the estimate from all 128 is 0.8 or more. Source: Broder 1997; Leskovec et al., Mining of
 /// Massive Datasets, section 3.4.
 package struct NearDuplicates {
-    /// Records of one pass, at most; each keeps 512 bytes.
+    /// The most records of one pass; each needs 512 bytes.
     package static let passLimit = 50_000
     private static let permutationCount = 128
     private static let bandCount = 16
@@ -25,7 +25,9 @@ package struct NearDuplicates {
 
     package init() {}
 
-    /// Takes in a record; `false` when it is nearly one that was taken in before.
+    /// Adds a record.
+    ///
+    /// - Returns: Whether it was added; `false` if it is nearly the same as an earlier one.
     package mutating func insert(_ text: String) -> Bool {
         let signature = Self.signature(text)
         let keys = (0..<Self.bandCount).map { Self.bandKey(signature, $0) }
@@ -58,7 +60,9 @@ package struct NearDuplicates {
         Double(zip(left, right).reduce(0) { $0 + ($1.0 == $1.1 ? 1 : 0) }) / Double(permutationCount)
     }
 
-    /// Three words, or five characters where words are not divided; a shorter text is one shingle.
+    /// The shingles of a text: three words each, or five characters in scripts without spaces.
+    ///
+    /// A shorter text is one shingle.
     package static func shingles(of text: String) -> [String] {
         if TextProfile(text).isUnspaced {
             let characters = Array(text.unicodeScalars).filter(TextProfile.isWordPart)

@@ -1,10 +1,10 @@
-/// Replaces personal data that have a form: addresses of the net, bank and identity numbers, cards, telephones, keys.
+/// Replaces personal data that have a recognisable form: network addresses, bank and identity numbers, cards, telephone numbers, keys.
 ///
-/// Rules apply in order, each to what the ones before have left; none matches inside a longer run of digits. Digits of every
-/// script count as digits. Dates, times, years, amounts and versions are left. Names and street addresses have no form and
-/// are not found.
+/// Rules apply in order, each to the text that the rules before it left. No rule matches inside a longer run of digits. Digits of every
+/// script count as digits. Dates, times, years, amounts and versions stay. Names and street addresses have no such form and are not
+/// found.
 public enum PersonalDataRedactor {
-    /// The words that stand in; each is one token of a vocabulary and is never suggested.
+    /// The stand-ins for redacted data; each is one token of a vocabulary and is never suggested.
     public static let tokens = ["<url>", "<email>", "<iban>", "<id>", "<card>", "<phone>", "<ip>", "<number>", "<key>"]
 
     private static let rules: [(rule: CleaningRule, token: String, match: @Sendable (DigitText, Int) -> Int?)] = [
@@ -16,11 +16,11 @@ public enum PersonalDataRedactor {
         (.ip, "<ip>", NetworkAddresses.internet), (.number, "<number>", AccountNumbers.otherNumber),
     ]
 
-    /// The text with tokens in place of what was found; adds to `counts`.
+    /// The text with stand-ins for what was found; adds to `counts`.
     static func redact(_ text: String, _ counts: inout [CleaningRule: Int]) -> String {
         guard mayHold(text) else { return text }
         var scalars = Array(text.unicodeScalars)
-        // A token that has come in can end a run in which nothing was to be found before; each pass leaves less to find.
+        // A stand-in may split a run in which nothing matched before, so passes repeat until one finds nothing.
         while true {
             let found = pass(&scalars, &counts)
             if !found { break }
@@ -28,7 +28,7 @@ public enum PersonalDataRedactor {
         return String(String.UnicodeScalarView(scalars))
     }
 
-    /// Whether there is anything to look for: a digit of any script, or a mark that addresses and keys have.
+    /// Whether a match is possible: the text has a digit of any script, or a mark of addresses and keys.
     private static func mayHold(_ text: String) -> Bool {
         text.unicodeScalars.contains { scalar in
             if scalar.isASCII { return ("0"..."9").contains(scalar) || "@:._-".unicodeScalars.contains(scalar) }
@@ -36,7 +36,7 @@ public enum PersonalDataRedactor {
         }
     }
 
-    /// All rules once; `false` when none found anything.
+    /// Applies all rules once; `false` if none matched.
     private static func pass(_ scalars: inout [Unicode.Scalar], _ counts: inout [CleaningRule: Int]) -> Bool {
         var found = false
         var source = DigitText(scalars)
@@ -68,23 +68,25 @@ public enum PersonalDataRedactor {
         return redact(text, &counts)
     }
 
-    /// The text without the words that stand in.
+    /// The text without stand-ins.
     static func withoutTokens(_ text: String) -> String {
         guard text.utf8.contains(UInt8(ascii: "<")) else { return text }
         return tokens.reduce(text) { $0.replacing($1, with: "") }
     }
 }
 
-/// A text with what matching asks of it again and again; scalar by scalar in the place of the one that it was made of.
+/// A text prepared for matching.
+///
+/// Each scalar has the same index as the scalar of the original text.
 struct DigitText {
     /// Digits of every script as ASCII ones, and full-width marks, dashes and blanks as those of ASCII.
     let scalars: [Unicode.Scalar]
-    /// Digits of dates, times, years and amounts, which are no part of a number to hide.
+    /// For each scalar, whether it is a digit of a date, a time, a year or an amount, which is no part of a number to hide.
     private let isHarmless: [Bool]
 
     init(_ original: [Unicode.Scalar]) {
         var scalars = original.map(Self.folded)
-        // Telephone numbers and the like written out in ideographs; years have four of them.
+        // Numbers written in ideographs, such as telephone numbers. Years have four.
         var start = 0
         while start < scalars.count {
             var end = start
@@ -98,7 +100,7 @@ struct DigitText {
         isHarmless = HarmlessNumbers.marks(in: scalars)
     }
 
-    /// What a scalar is to the rules.
+    /// The scalar that the rules see in place of this one.
     static func folded(_ scalar: Unicode.Scalar) -> Unicode.Scalar {
         if scalar.isASCII { return scalar }
         switch scalar.value {
@@ -152,7 +154,7 @@ struct DigitText {
 
     func isDigits(_ range: Range<Int>) -> Bool { range.upperBound <= count && range.allSatisfy(isDigit) }
 
-    /// A letter of a word that digits may belong to, as in f11; scripts that write words without spaces have no such.
+    /// Whether a letter belongs to words that may contain digits, as in f11; not in scripts without spaces between words.
     func isWordLetter(_ index: Int) -> Bool { isAnyLetter(index) && !isUnspaced(index) && !isHangul(index) }
 
     /// Lower-cased.
@@ -166,11 +168,11 @@ struct DigitText {
 
     func isHangul(_ index: Int) -> Bool { at(index).map { (0xAC00...0xD7AF).contains($0.value) } ?? false }
 
-    /// Whether an address that began at `index` would have begun before it.
+    /// Whether an e-mail address that contains `index` began before it.
     func continuesLocal(_ index: Int) -> Bool {
         guard let before = at(index - 1) else { return false }
         if isDigit(index - 1) { return true }
-        // In front of what divides words a mark is part of an address only behind a letter.
+        // A letter continues the address if both or neither are of a script without spaces, an apostrophe only behind a letter or digit.
         if isAnyLetter(index - 1) { return isUnspaced(index - 1) == isUnspaced(index) }
         guard "._%+-'".unicodeScalars.contains(before) else { return false }
         return before != "'" || isDigit(index - 2) || isAnyLetter(index - 2)
@@ -186,7 +188,7 @@ struct DigitText {
 
     func isHyphen(_ index: Int) -> Bool { at(index) == "-" }
 
-    /// Groups of digits from `start` on, with one of `separators` between them; none of them in a date, time, year or amount.
+    /// Groups of digits from `start` on with one of `separators` between them, without digits of dates, times, years and amounts.
     func groups(from start: Int, separators: String = " -") -> [Range<Int>] {
         var groups: [Range<Int>] = []
         var index = start

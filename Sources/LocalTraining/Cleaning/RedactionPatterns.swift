@@ -1,4 +1,4 @@
-// Each function answers where a match that begins at an index ends, or nil.
+// Each function returns the end of a match that begins at an index, or nil.
 
 /// URLs, e-mail, IP and MAC addresses.
 enum NetworkAddresses {
@@ -36,7 +36,7 @@ enum NetworkAddresses {
         while label > start, text.at(label - 1) != "." { label -= 1 }
         guard label > start + 1, let top = text.word(label..<end), topDomains.contains(top) else { return nil }
         let last = endOfURL(text, end)
-        // "yes.no/maybe" is three words; an address with such a domain is told by what is in its path.
+        // "yes.no/maybe" is three words. With such a domain only a path with digits or marks makes it an address.
         let isPlain = !(end..<last).contains { text.isDigit($0) || "?=&_".unicodeScalars.contains(text.scalars[$0]) }
         if isPlain, commonWords.contains(top) { return nil }
         return last > end + 1 ? last : nil
@@ -59,7 +59,7 @@ enum NetworkAddresses {
         "ae", "sa", "eg", "il", "ir", "link", "site", "online", "shop", "cloud", "page", "xyz",
     ]
 
-    /// Full-width marks have become those of ASCII, so what closes a sentence in Chinese or Japanese is told by its neighbours.
+    /// Whether a scalar ends a URL: white space, quotes, brackets, or East Asian punctuation that has no ASCII form.
     private static func endsURL(_ scalar: Unicode.Scalar) -> Bool {
         if scalar.properties.isWhitespace || "\"'`<>()[]{}“”‘’«»".unicodeScalars.contains(scalar) { return true }
         return (0x3001...0x303F).contains(scalar.value) || (0xFF5F...0xFF65).contains(scalar.value)
@@ -75,11 +75,11 @@ enum NetworkAddresses {
             || text.at(index).map { "._%+-'".unicodeScalars.contains($0) } ?? false
     }
 
-    /// Where the `@` of a local part stands that begins here.
+    /// The index of the `@` behind a local part that begins here; `nil` if there is none.
     private static func endOfLocal(_ text: DigitText, _ start: Int) -> Int? {
         var at = start
         while isLocal(text, at) {
-            // Where words are not divided, an address in Latin letters begins where they do.
+            // In scripts without spaces, an address in Latin letters begins with the first of them.
             if at > start, text.isUnspaced(at) != text.isUnspaced(at - 1) { return nil }
             at += 1
         }
@@ -127,7 +127,9 @@ enum NetworkAddresses {
         return label.upperBound
     }
 
-    /// Top domains in scripts in which a sentence may go on behind them; the longer of two that begin alike first.
+    /// Top-level domains in scripts without spaces, after which a sentence may go on directly.
+    ///
+    /// Longer ones come before their prefixes.
     private static let unspacedDomains = [
         "中国", "中國", "公司", "网络", "網絡", "香港", "台湾", "台灣", "新加坡", "澳門", "澳门", "在线", "网址", "商城", "移动", "みんな",
         "コム", "世界", "한국", "닷컴", "닷넷", "ไทย", "คอม",
@@ -155,12 +157,12 @@ enum NetworkAddresses {
             }
             index = end
         }
-        // Four single digits are a section or a version; such addresses belong to public services.
+        // Four single digits are a section or a version. Real addresses of that form belong to public services.
         guard isLong else { return nil }
         return text.isAlphanumeric(index) || (text.at(index) == "." && text.isDigit(index + 1)) ? nil : index
     }
 
-    /// Whether a word for a version stands in front.
+    /// Whether a word for "version" is in front.
     private static func isVersion(_ text: DigitText, _ start: Int) -> Bool {
         var end = start
         while let scalar = text.at(end - 1), " :.-".unicodeScalars.contains(scalar) { end -= 1 }
@@ -214,7 +216,7 @@ enum NetworkAddresses {
     }
 }
 
-/// Bank accounts, payment cards, and long numbers of whatever kind.
+/// Bank accounts, payment cards, and other long numbers.
 enum AccountNumbers {
     static func iban(_ text: DigitText, _ start: Int) -> Int? {
         guard text.isLetter(start), text.isLetter(start + 1), text.isDigits(start + 2..<start + 4),
@@ -251,7 +253,7 @@ enum AccountNumbers {
         for last in groups.indices.reversed() {
             let digits = groups[...last].flatMap { $0 }
             guard (13...19).contains(digits.count) else { continue }
-            // With a 2 begin those of sixteen digits only, from 2200 on.
+            // Cards that begin with 2 have sixteen digits and begin with 2200 or more.
             if digits.count != 16, text.value(start) == 2 { continue }
             if text.value(start) == 2, digits[..<4].reduce(0, { $0 * 10 + text.value($1) }) < 2200 { continue }
             if hasValidLuhn(digits.map(text.value)) { return groups[last].upperBound }
@@ -270,13 +272,13 @@ enum AccountNumbers {
     static func otherNumber(_ text: DigitText, _ start: Int) -> Int? {
         guard text.isDigit(start), !text.isDigit(start - 1), !text.isHarmless(start) else { return nil }
         var groups = text.groups(from: start)
-        // Digits on a word, such as f11, are its own; what follows after a space is another thing.
+        // Digits at a word, such as f11, belong to it; digits after a space do not.
         if text.isWordLetter(start - 1) { groups = Array(groups.prefix(1)) }
         return groups.reduce(0) { $0 + $1.count } >= 9 ? groups.last?.upperBound : nil
     }
 }
 
-/// Identity numbers with a form of their own; others are long numbers.
+/// Identity numbers with a form of their own; others are found as long numbers.
 enum IdentityNumbers {
     static func chinese18(_ text: DigitText, _ start: Int) -> Int? {
         guard !text.isDigit(start - 1), text.isDigits(start..<start + 17), text.value(start) != 0 else { return nil }
@@ -337,7 +339,7 @@ enum IdentityNumbers {
         return nil
     }
 
-    /// Spain's last letter is the number's remainder; the others have none that is so simple.
+    /// Spain's last letter is a remainder of the number; the other forms have no check as simple as that.
     private static func hasCheckLetter(_ text: DigitText, _ range: Range<Int>) -> Bool {
         guard range.count == 9, !text.isLetter(range.lowerBound + 1) else { return true }
         var number = 0
@@ -401,7 +403,7 @@ enum TelephoneNumbers {
         return groups[1].upperBound
     }
 
-    /// National numbers that dots or slashes divide: 06.12.34.56.78, 030/1234567, 415.555.2671.
+    /// National numbers divided by dots or slashes: 06.12.34.56.78, 030/1234567, 415.555.2671.
     private static func divided(_ text: DigitText, _ start: Int) -> Int? {
         guard !text.isWordLetter(start - 1), text.at(start - 1) != "." else { return nil }
         let groups = text.groups(from: start, separators: ".-/ ")
@@ -427,7 +429,7 @@ enum TelephoneNumbers {
         return withAreaCode(text, open)
     }
 
-    /// (912) 345-67-89, (11) 91234-5678: ten digits or more.
+    /// (912) 345-67-89, (11) 91234-5678: an area code in parentheses, ten digits or more.
     private static func withAreaCode(_ text: DigitText, _ open: Int) -> Int? {
         var close = open + 1
         while text.isDigit(close) { close += 1 }
@@ -466,7 +468,7 @@ enum TelephoneNumbers {
     }
 }
 
-/// Keys and access tokens of programs.
+/// API keys and access tokens.
 enum Keys {
     private static let prefixes = [
         "sk-", "sk_", "pk_", "rk_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "akia",
@@ -482,7 +484,7 @@ enum Keys {
         guard length >= 16 else { return nil }
         if prefixes.contains(where: { text.has($0, at: start) }), length >= 20 { return end }
         if isUUID(text, start..<end) { return end }
-        // Letters and digits thoroughly mixed, as no word is.
+        // Letters and digits mixed as in no word.
         guard length >= 24, !(start..<end).contains(where: { text.at($0) == "." || text.isHyphen($0) }) else {
             return nil
         }

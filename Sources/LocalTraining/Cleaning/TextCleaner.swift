@@ -2,10 +2,10 @@ import Foundation
 
 /// Cleans a device's texts before anything is learned from them: repairs, redacts, judges, and removes repetitions.
 ///
-/// Deterministic, and idempotent: clean records come out as they went in. Names and addresses are not found by rules; what
-/// bounds the leakage of those is differential privacy, not cleaning.
+/// Deterministic and idempotent: clean records stay as they are. Rules do not find names and street addresses. Differential privacy
+/// bounds what leaks of those, and cleaning does not.
 public struct TextCleaner: Sendable {
-    /// What is done.
+    /// What the cleaner does.
     public let options: CleaningOptions
 
     /// Creates a cleaner.
@@ -57,7 +57,7 @@ public struct TextCleaner: Sendable {
             }
         }
         if removed > 0 { counts[.controlCharacters, default: 0] += removed }
-        // What was removed may have kept a letter from the mark that belongs to it.
+        // Normalised again: a removed character may have separated a letter from its combining mark.
         let text = removed > 0 ? Self.normalize(String(visible)) : String(visible)
         let tidy = Self.tidied(text)
         if !tidy.unicodeScalars.elementsEqual(text.unicodeScalars) { counts[.whitespace, default: 0] += 1 }
@@ -76,7 +76,7 @@ public struct TextCleaner: Sendable {
         return String(result)
     }
 
-    /// Controls that stand between words: NUL, form feeds, C0's separators, next line, and Unicode's line separators.
+    /// Whether a control separates words: NUL, form feed, C0's separators, next line, Unicode's line separators.
     private static func separates(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0, 0x0B, 0x0C, 0x1C...0x1F, 0x85, 0x2028, 0x2029: true
@@ -164,7 +164,7 @@ public struct TextCleaner: Sendable {
         for record in records {
             var key = String.UnicodeScalarView()
             for scalar in record.lowercased().unicodeScalars where TextProfile.isWordPart(scalar) { key.append(scalar) }
-            // Without a letter or digit nothing is left to compare: such records are compared as they are.
+            // Records without letters and digits are compared as they are.
             if seen.insert(key.isEmpty ? record : String(key)).inserted {
                 unique.append(record)
             } else {

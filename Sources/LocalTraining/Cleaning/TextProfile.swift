@@ -1,6 +1,6 @@
 /// Shares of letters, digits, symbols and scripts in a text, its words, and its language.
 public struct TextProfile: Sendable {
-    /// Scripts that are told apart.
+    /// The scripts that a profile distinguishes.
     public enum Script: String, CaseIterable, Sendable, Codable {
         /// Chinese characters, also in Japanese.
         case han
@@ -24,7 +24,7 @@ public struct TextProfile: Sendable {
     public private(set) var scripts: [Script: Int] = [:]
     private(set) var letterCount = 0
     private var unspacedCount = 0
-    /// Of what a reader takes for one character, such as a flag or a family of four.
+    /// Counts of grapheme clusters: a flag or a family of four is one.
     private var visible = (all: 0, letters: 0, digits: 0, symbols: 0)
     private let text: String
 
@@ -54,7 +54,7 @@ public struct TextProfile: Sendable {
         letterCount > 0 ? Double(scripts[script] ?? 0) / Double(letterCount) : 0
     }
 
-    /// Whether words are not divided by spaces: over half of the letters are of scripts that do not.
+    /// Whether words are not divided by spaces: more than half of the letters are of such scripts.
     var isUnspaced: Bool { 2 * unspacedCount > letterCount }
 
     /// The first quality rule that the text breaks.
@@ -68,7 +68,7 @@ public struct TextProfile: Sendable {
         let words = tokens.filter { $0.unicodeScalars.first.map(Self.isLetter) ?? false }
         if !isUnspaced && !words.isEmpty {
             let mean = Double(words.reduce(0) { $0 + $1.count }) / Double(words.count)
-            // One or two long compounds are German; a line of many is no language.
+            // One or two long compounds may be German; many in one line are no language.
             if mean < 2 || mean > (words.count < 4 ? 40 : 15) { return .wordLength }
         }
         if tokens.count >= 20 && Double(Set(tokens).count) / Double(tokens.count) < 0.2 { return .repetition }
@@ -145,7 +145,7 @@ public struct TextProfile: Sendable {
         }
     }
 
-    /// What stands between words: white space, Tibet's tsheg, Ethiopia's word space.
+    /// Whether a scalar separates words: white space, the Tibetan tsheg, the Ethiopic word space.
     static func isSeparator(_ scalar: Unicode.Scalar) -> Bool {
         scalar.properties.isWhitespace || scalar == "\u{F0B}" || scalar == "\u{F0C}" || scalar == "\u{1361}"
     }

@@ -1,10 +1,10 @@
 extension Decoder {
-    /// Nothing yet: no keys and no values in any layer.
+    /// A context without keys and values in any layer.
     package func emptyContext() -> LanguageContext<Value> {
         LanguageContext(memory: [[Value]](repeating: [], count: 2 * configuration.layerCount))
     }
 
-    /// One token's pass, with the keys and values of those before it kept in the context.
+    /// The forward pass of one token, with the keys and values of earlier tokens from the context.
     package func advance(_ context: inout LanguageContext<Value>, by id: Int) -> [Value] {
         let width = configuration.hiddenSize
         let d = configuration.headDimension

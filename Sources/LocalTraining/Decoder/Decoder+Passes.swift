@@ -1,5 +1,5 @@
 extension Decoder {
-    /// Leaves every layer's buffers filled, and the normed last hidden states in `final.normed`.
+    /// The forward pass: fills the buffers of every layer, and `final.normed` with the normed last hidden states.
     func runForward(_ batch: TokenBatch, _ tensors: DecoderTensors<Value>) {
         let width = configuration.hiddenSize
         let (steps, rows, n) = (batch.steps, batch.rows, batch.inputs.count)
@@ -49,7 +49,7 @@ extension Decoder {
         final.forward(x, weight: tensors.weights + finalNorm, count: n, width: width, epsilon: epsilon)
     }
 
-    /// From the gradient of `final.normed` in `dNormed` to all tensors.
+    /// The backward pass, from the gradient of `final.normed` in `dNormed` to all tensors.
     func runBackward(_ batch: TokenBatch, _ tensors: DecoderTensors<Value>) {
         let width = configuration.hiddenSize
         let (steps, rows, n) = (batch.steps, batch.rows, batch.inputs.count)
@@ -199,7 +199,7 @@ extension Decoder {
         )
     }
 
-    /// Causal attention of every head of every sequence; weights stay for the backward pass.
+    /// Causal attention of every head of every sequence; the weights are kept for the backward pass.
     private func attend(_ layer: DecoderLayer<Value>, steps: Int, rows: Int) {
         let d = configuration.headDimension
         let (queryStride, keyStride) = (rows * layer.queries.output, rows * layer.keys.output)
@@ -254,7 +254,7 @@ extension Decoder {
         Value.clear(row + visible, count: count - visible)
     }
 
-    /// Angles of positions 0 to `wanted - 1` and some more, `[steps, d / 2]`.
+    /// Computes the rotation's sines and cosines for at least `wanted` positions, shape `[steps, d / 2]`.
     func prepareRotation(_ wanted: Int) {
         guard wanted > rotaryLength else { return }
         let steps = max(wanted, 2 * rotaryLength, 64)

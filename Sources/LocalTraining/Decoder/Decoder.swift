@@ -14,7 +14,7 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     package var vocabularySize: Int { configuration.vocabularySize }
     package var lengthLimit: Int? { configuration.positionLimit }
 
-    /// With adapters, the frozen base model, and the A that are not trained.
+    /// With adapters, the frozen base model; `fixedA` holds the matrices A if they are not trained.
     let frozen: [Value]
     let fixedA: [Value]
     let layers: [DecoderLayer<Value>]
@@ -27,12 +27,12 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     let cosines = Workspace<Value>(), sines = Workspace<Value>()
     var rotaryLength = 0
 
-    /// A model that is trained whole.
+    /// A model of which all parameters are trained.
     package convenience init(configuration: DecoderConfiguration, parameters: [Value]) {
         self.init(configuration: configuration, adapters: nil, parameters: parameters, frozen: [], fixedA: [])
     }
 
-    /// Adapters over a frozen base; `fixedA` in the adapters' layout, empty where A is trained.
+    /// Adapters on a frozen base; `fixedA` in the adapters' layout, empty if A is trained.
     package init(
         configuration: DecoderConfiguration,
         adapters: LowRankAdapters?,
@@ -143,7 +143,7 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
         )
     }
 
-    /// Hands out pointers to all tensors; gradients are set to zero first.
+    /// Calls `body` with pointers to all tensors, after setting the gradients to zero.
     func withTensors<Result>(wantsGradient: Bool, _ body: (DecoderTensors<Value>) -> Result) -> Result {
         if wantsGradient {
             gradient.withUnsafeMutableBufferPointer { buffer in
@@ -168,11 +168,11 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     }
 }
 
-/// Where the tensors lie during a pass.
+/// Pointers to the tensors during a pass.
 struct DecoderTensors<Value: Scalar> {
     /// The base model's layout.
     let weights: UnsafePointer<Value>
-    /// `nil` when they are frozen, or no gradient is wanted.
+    /// `nil` if the weights are frozen or no gradient is wanted.
     let dWeights: UnsafeMutablePointer<Value>?
     let a: UnsafePointer<Value>?
     let b: UnsafePointer<Value>?
@@ -201,7 +201,7 @@ struct DecoderTensors<Value: Scalar> {
     }
 }
 
-/// One layer: where its tensors are, and what the forward pass leaves for the backward one.
+/// One layer: the offsets of its tensors, and the buffers that the forward pass fills for the backward pass.
 final class DecoderLayer<Value: Scalar> {
     let attentionNorm: Int, feedForwardNorm: Int
     let queries: Projection<Value>, keys: Projection<Value>, values: Projection<Value>, output: Projection<Value>

@@ -26,7 +26,7 @@ package struct DecoderArchitecture: LanguageArchitecture {
         if configuration.vocabularySize != tokenizer.vocabularySize {
             fields.report(
                 "vocab_size",
-                "must be \(tokenizer.vocabularySize), what the tokenizer has, not \(configuration.vocabularySize); "
+                "must be \(tokenizer.vocabularySize), as in the tokenizer, not \(configuration.vocabularySize); "
                     + "or give another tokenizer"
             )
         }
@@ -57,7 +57,7 @@ package struct DecoderArchitecture: LanguageArchitecture {
 
     // MARK: -
 
-    /// Which family of models a configuration comes from.
+    /// The family of models that a configuration belongs to.
     private enum Family: String, CaseIterable {
         case decoder, llama, qwen2
     }
@@ -105,13 +105,13 @@ package struct DecoderArchitecture: LanguageArchitecture {
         )
     }
 
-    /// Keys that would change the arithmetic must have the value that leaves it alone.
+    /// Refuses keys with a value that would change the arithmetic.
     private static func refuseForeignArithmetic(_ fields: FieldReader) {
         _ = fields.choice("hidden_act", of: ["silu"])
-        if fields.value("rope_scaling") != nil { fields.report("rope_scaling", "is in use, which is not built in") }
+        if fields.value("rope_scaling") != nil { fields.report("rope_scaling", "is set, and is not built in") }
         let usesWindow = fields.boolean("use_sliding_window", default: fields.has("sliding_window"))
         _ = fields.value("sliding_window")
-        if usesWindow { fields.report("sliding_window", "is in use, which is not built in") }
+        if usesWindow { fields.report("sliding_window", "is set, and is not built in") }
         if fields.boolean("mlp_bias", default: false) { fields.report("mlp_bias", "is not built in") }
         for name in ["attention_dropout", "resid_pdrop"] where fields.number(name, default: 0, in: 0...1) != 0 {
             fields.report(name, "must be 0: dropout is not built in")

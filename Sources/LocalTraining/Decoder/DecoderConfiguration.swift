@@ -4,33 +4,33 @@ public import Tensors
 ///
 /// Source: Touvron et al. 2023, arXiv:2302.13971; tensor names as in Hugging Face's `LlamaForCausalLM`.
 public struct DecoderConfiguration: Equatable, Sendable {
-    /// Where projections of the attention have a bias.
+    /// Which projections of the attention have a bias.
     public enum AttentionBias: Sendable {
-        /// Nowhere (Llama).
+        /// None (Llama).
         case none
-        /// On queries, keys and values (Qwen2).
+        /// Queries, keys and values (Qwen2).
         case inputs
-        /// On those and the output (Llama with `attention_bias`).
+        /// Queries, keys, values and the output (Llama with `attention_bias`).
         case all
     }
 
-    /// V.
+    /// V, the number of tokens.
     public var vocabularySize: Int
-    /// D.
+    /// D, the width of the residual stream.
     public var hiddenSize: Int
-    /// F.
+    /// F, the width inside the feed-forward part.
     public var intermediateSize: Int
-    /// L.
+    /// L, the number of layers.
     public var layerCount: Int
-    /// Query heads.
+    /// The number of query heads.
     public var headCount: Int
-    /// Key and value heads; divides `headCount`.
+    /// The number of key and value heads; divides `headCount`.
     public var keyValueHeadCount: Int
-    /// d, even.
+    /// d, the width of a head, even.
     public var headDimension: Int
-    /// The longest sequence.
+    /// The length of the longest sequence, in tokens.
     public var positionLimit: Int
-    /// Added to the mean square.
+    /// RMSNorm's ε, added to the mean square.
     public var normEpsilon: Double
     /// The rotary base.
     public var rotaryBase: Double

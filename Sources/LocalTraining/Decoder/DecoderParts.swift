@@ -1,4 +1,4 @@
-/// A linear layer `[out, in]`, with a bias or a low-rank adapter where it has one.
+/// A linear layer `[out, in]`, with an optional bias and an optional low-rank adapter.
 final class Projection<Value: Scalar> {
     /// `W' = W + scale · B A`, by offsets.
     struct Adapter {
@@ -22,7 +22,7 @@ final class Projection<Value: Scalar> {
         self.adapter = adapter
     }
 
-    /// `y = x Wᵀ`, `[n, out]`; added to `y` when `beta` is 1.
+    /// `y = x Wᵀ`, `[n, out]`; added to `y` if `beta` is 1.
     func forward(
         _ tensors: DecoderTensors<Value>,
         _ x: UnsafePointer<Value>,
@@ -54,7 +54,7 @@ final class Projection<Value: Scalar> {
         )
     }
 
-    /// From `dy` to the tensors' gradients (added) and `dx` (added when `beta` is 1).
+    /// The backward pass: adds to the tensors' gradients, and writes `dx`, or adds to it if `beta` is 1.
     func backward(
         _ tensors: DecoderTensors<Value>,
         x: UnsafePointer<Value>,
@@ -83,11 +83,11 @@ final class Projection<Value: Scalar> {
     }
 }
 
-/// RMSNorm's output and what its gradient needs.
+/// The output of RMSNorm, and the values that its gradient needs.
 final class NormBuffers<Value: Scalar> {
     /// `x / rms(x)`, `[n, d]`.
     let unit = Workspace<Value>()
-    /// That times the weight.
+    /// `unit` times the weight, `[n, d]`.
     let normed = Workspace<Value>()
     /// `1 / rms(x)`, `[n]`.
     let inverse = Workspace<Value>()
@@ -104,7 +104,7 @@ final class NormBuffers<Value: Scalar> {
         }
     }
 
-    /// Adds to `dx`, and to `dWeight` where it is wanted; changes `dy`.
+    /// The backward pass: adds to `dx`, and to `dWeight` if it is wanted; changes `dy`.
     func backward(
         dy: UnsafeMutablePointer<Value>,
         weight: UnsafePointer<Value>,

@@ -2,19 +2,19 @@ public import Tensors
 
 /// Low-rank adapters on a frozen decoder: `W' = W + (alpha / r) B A`.
 ///
-/// Source: Hu et al. 2021, arXiv:2106.09685; tensor names as in PEFT. The mean of products is not the product of means:
-/// with `trainsA` both are averaged apart, which is biased; without it A is the same for all, made from a seed, and the
-/// mean over B is exact, half as large, and linear in the noise (Sun et al. 2024, arXiv:2403.12313).
+/// Source: Hu et al. 2021, arXiv:2106.09685; tensor names as in PEFT. The mean of products is not the product of means. With
+/// `trainsA` the server averages A and B separately, which is biased. Without it all clients have the same A, made from a seed: the
+/// update is half as large, its mean is exact, and it is linear in the noise (Sun et al. 2024, arXiv:2403.12313).
 public struct LowRankAdapters: Equatable, Sendable {
-    /// r.
+    /// r, the rank.
     public var rank: Int
-    /// α.
+    /// α; the adapter is scaled by α / r.
     public var alpha: Double
     /// Short names of the projections adapted, such as `q_proj`.
     public var targets: [String]
     /// Whether A is trained beside B.
     public var trainsA: Bool
-    /// Makes A, where it is not trained.
+    /// The seed of A if A is not trained.
     public var seed: UInt64
 
     /// Creates a description.
@@ -36,12 +36,12 @@ public struct LowRankAdapters: Equatable, Sendable {
         ParameterLayout(tensors(configuration, "A") + tensors(configuration, "B"))
     }
 
-    /// What is trained and travels.
+    /// The tensors that are trained and sent.
     public func trainedLayout(_ configuration: DecoderConfiguration) -> ParameterLayout {
         trainsA ? layout(configuration) : ParameterLayout(tensors(configuration, "B"))
     }
 
-    /// What is not trained: A, or nothing.
+    /// The tensors that are not trained: A, or none.
     func fixedLayout(_ configuration: DecoderConfiguration) -> ParameterLayout {
         ParameterLayout(trainsA ? [] : tensors(configuration, "A"))
     }
@@ -51,12 +51,12 @@ public struct LowRankAdapters: Equatable, Sendable {
         fill(ParameterVector(zeros: trainedLayout(configuration)), seed: seed)
     }
 
-    /// The A that all share.
+    /// A, the same for all clients.
     package func fixedParameters(_ configuration: DecoderConfiguration) -> ParameterVector {
         fill(ParameterVector(zeros: fixedLayout(configuration)), seed: seed)
     }
 
-    /// A and B together, as an adapter file has them.
+    /// A and B together, as in an adapter file.
     public func complete(_ trained: ParameterVector, _ configuration: DecoderConfiguration) -> ParameterVector {
         guard !trainsA else { return trained }
         var whole = ParameterVector(zeros: layout(configuration))
@@ -72,7 +72,7 @@ public struct LowRankAdapters: Equatable, Sendable {
         return whole
     }
 
-    /// The base model with the adapters' products added: a full model.
+    /// The base model with the adapters' products added, as a full model.
     public func merged(
         _ trained: ParameterVector,
         into base: ParameterVector,

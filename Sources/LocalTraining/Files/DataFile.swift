@@ -1,32 +1,32 @@
 public import Foundation
 import StrictJSON
 
-/// A device's data as a file holds them, its kind told by the content.
+/// A device's data in a file, whose kind the content decides.
 ///
-/// JSON is what begins as JSON and is it: an array of records, or a record a line. A table is what a file named `.csv`, `.tsv`
-/// or `.tab` holds, and other text in columns: lines of equally many cells under a header of names, with a column of
-/// numbers. Everything else is text, a record a line.
+/// JSON begins as JSON and parses: an array of records, or one record in each line. A table is a file named `.csv`, `.tsv` or `.tab`,
+/// or other text in columns: lines with the same number of cells under a header of names, with one column of numbers. Everything
+/// else is text, one record in each line.
 public struct DataFile: Sendable {
-    /// What was found.
+    /// The kind of the content.
     public enum Kind: String, Sendable {
-        /// A record a line.
+        /// Text, one record in each line.
         case text
-        /// JSON objects: an array, or one a line.
+        /// JSON objects: an array of them, or one in each line.
         case json
         /// A header and rows.
         case table
     }
 
-    /// What was found.
+    /// The kind of the content.
     public let kind: Kind
     private let text: String
     private let records: [Record]
-    /// Lines and items that are no records.
+    /// Lines and items that cannot be read as records.
     private let faults: [RecordFault]
     private let table: Table?
 
     private struct Record {
-        /// Of the line, or of the item in its array, from 1.
+        /// The number of the line, or of the item in its array, from 1.
         var number: Int
         var place: String
         var fields: [String: JSONValue]
@@ -35,7 +35,7 @@ public struct DataFile: Sendable {
     private struct RecordFault {
         var number: Int
         var sentence: String
-        /// Without the number, and without anything that was read.
+        /// The fault without the record's number and without anything that was read.
         var rule: String
     }
 
@@ -43,8 +43,8 @@ public struct DataFile: Sendable {
     ///
     /// - Parameters:
     ///   - data: The file's bytes: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
-    ///   - name: Its name; a suffix of tables or JSON, in any case, decides where the content alone would not.
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` naming line or row.
+    ///   - name: The file's name; a suffix of tables or JSON decides if the content alone does not.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` with the line or row.
     public init(_ data: Data, name: String) throws {
         text = try TextEncoding.text(of: data)
         let suffix = (name as NSString).pathExtension.lowercased()
@@ -85,10 +85,10 @@ public struct DataFile: Sendable {
         }
     }
 
-    /// What a model trains on: a table, or texts.
+    /// The data for a model: a table, or texts.
     ///
-    /// - Parameter field: The field or column with the text; where it is `nil`, a table is a table, and JSON records whose first
-    ///   has no text in `text` are one too.
+    /// - Parameter field: The field or column with the text. With `nil` a table stays a table, and JSON records become one unless the first
+    ///   record has text in `text`.
     /// - Returns: The data, not cleaned.
     /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` as for ``texts(field:)``.
     public func localData(field: String?) throws -> LocalData {
@@ -112,7 +112,7 @@ public struct DataFile: Sendable {
         if first == "[" {
             let document: JSONValue
             do { document = try JSONValue(parsing: Array(text.utf8)) } catch {
-                // A line such as "[laughs] hello" is text.
+                // Not JSON: a line such as "[laughs] hello" is text.
                 guard isPromised else { return nil }
                 throw failure(error.description)
             }
@@ -142,7 +142,7 @@ public struct DataFile: Sendable {
                 }
             } catch {
                 if records.isEmpty && faults.isEmpty {
-                    // One object over many lines is JSON, and no list of records.
+                    // One object over several lines is JSON, but not one record in each line.
                     if case .object(let fields)? = try? JSONValue(parsing: Array(text.utf8)) {
                         return ([.init(number: 1, place: "record 1", fields: fields)], [])
                     }
@@ -167,7 +167,7 @@ public struct DataFile: Sendable {
 
     /// Records as rows; the columns are all names that occur, sorted.
     ///
-    /// A nested value is a fault where its column is used.
+    /// A nested value is a fault only if its column is used.
     private func recordTable() throws -> Table {
         let header = Set(records.flatMap { $0.fields.keys }).sorted()
         var cellFaults: [Int: [Int: String]] = [:]
@@ -196,12 +196,14 @@ public struct DataFile: Sendable {
 
     // MARK: - Tables
 
-    /// A table that no name promises: nobody writes messages with a header of names over lines of equally many cells, of which one
-    /// column is numbers.
+    /// A table in a file whose name does not say so: a header of names, lines with the same number of cells, and one column of
+    /// numbers.
+    ///
+    /// Messages do not look like that.
     private static func obviousTable(_ text: String) -> Table? {
         let start = text.prefix(64 << 10)
         var head = TextEncoding.lines(of: String(start))
-        // A line that was cut says nothing.
+        // The last line may be cut, so it does not count.
         if start.endIndex < text.endIndex { head.removeLast() }
         head = Array(head.prefix(20))
         guard head.count >= 3, head.first?.contains(where: { ",;\t|".contains($0) }) == true,

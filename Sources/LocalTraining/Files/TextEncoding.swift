@@ -1,14 +1,16 @@
 package import Foundation
 
-/// Turns a file's bytes into text by what they begin with.
+/// Turns a file's bytes into text; the first bytes decide the encoding.
 package enum TextEncoding {
-    /// UTF-8, or UTF-16 and UTF-32 with a byte order mark, without the mark; bytes that are no UTF-8 become U+FFFD.
+    /// The text of UTF-8, or of UTF-16 or UTF-32 with a byte order mark, without the mark.
+    ///
+    /// Bytes that are no UTF-8 become U+FFFD.
     ///
     /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for UTF-16 without a mark, for archives and other files
     ///   that are no text.
     package static func text(of data: Data) throws -> String {
         let bytes = [UInt8](data.prefix(4096))
-        // The mark of UTF-32 begins with that of UTF-16.
+        // UTF-32 first: its mark begins with the mark of UTF-16.
         if bytes.starts(with: [0xFF, 0xFE, 0, 0]) { return try wide(data.dropFirst(4), .utf32LittleEndian, "UTF-32") }
         if bytes.starts(with: [0, 0, 0xFE, 0xFF]) { return try wide(data.dropFirst(4), .utf32BigEndian, "UTF-32") }
         if bytes.starts(with: [0xFF, 0xFE]) { return try wide(data.dropFirst(2), .utf16LittleEndian, "UTF-16") }
@@ -25,7 +27,9 @@ package enum TextEncoding {
         return String(decoding: data, as: UTF8.self)
     }
 
-    /// The lines of a text, which end with LF, CR LF or CR; empty ones too, so that errors count as editors do.
+    /// The lines of a text, which end with LF, CR LF or CR.
+    ///
+    /// Empty lines are included, so that numbers in errors are those of editors.
     package static func lines(of text: String) -> [Substring] {
         var lines: [Substring] = []
         let bytes = text.utf8

@@ -4,19 +4,19 @@ import CKernels
 import CBLAS
 #endif
 
-/// Which of OpenBLAS's kernels run, chosen once before the first product.
+/// Chooses OpenBLAS's kernels once, before the first product.
 package enum BLASCore {
-    /// What OpenBLAS chose by itself, and what runs.
+    /// The core that OpenBLAS chose by itself, and the core that runs.
     package struct Choice: Sendable {
         /// The library's own choice; `nil` without OpenBLAS.
         package var found: String?
-        /// What runs.
+        /// The core that runs; `nil` without OpenBLAS.
         package var core: String?
     }
 
     /// The choice, made when it is first asked for.
     ///
-    /// Clients are what runs in parallel, so OpenBLAS runs on the caller's thread only.
+    /// OpenBLAS runs on the caller's thread only, because clients run in parallel.
     package static let choice: Choice = {
         let found = martlet_blas_core().map { String(cString: $0) }
         _ = martlet_choose_blas_core()
@@ -30,7 +30,7 @@ package enum BLASCore {
         #endif
     }
 
-    /// For people: the core, who chose it, and what to do where the processor could do more.
+    /// A sentence for people: the core, who chose it, and what to do if the processor could run a better one.
     package static var sentence: String {
         #if !OpenBLAS
         return "matrix products by Martlet's own kernels"
@@ -38,7 +38,7 @@ package enum BLASCore {
         guard let core = choice.core else { return "matrix products by a library that is not OpenBLAS" }
         if choice.found != core {
             return
-                "matrix products by OpenBLAS's core \(core), for what the processor can do; OpenBLAS chose \(choice.found ?? "none")"
+                "matrix products by OpenBLAS's core \(core), set for this processor; OpenBLAS chose \(choice.found ?? "none")"
         }
         return switch fit {
         case .fits: "matrix products by OpenBLAS's core \(core)"
@@ -52,15 +52,15 @@ package enum BLASCore {
         #endif
     }
 
-    /// How a core's kernels go with a processor.
+    /// How a core's kernels fit a processor.
     package enum Fit: Equatable, Sendable {
         case fits
-        /// They use no wider registers than SSE's, and the processor has AVX2.
+        /// The kernels use registers of SSE only, and the processor has AVX2.
         case isSlow
-        /// They use registers that the processor has not.
+        /// The kernels use registers that the processor does not have.
         case isBeyond
 
-        /// Judges a core by the widest one that the processor can run, `nil` where that is not known.
+        /// Compares a core with the widest one that the processor can run, `nil` if that is not known.
         package init(core: String, best: String?) {
             let is512 = ["SkylakeX", "Cooperlake", "SapphireRapids"].contains(core)
             if is512 && best == "Haswell" {
@@ -73,16 +73,18 @@ package enum BLASCore {
         }
     }
 
-    /// How the core that runs goes with this processor.
+    /// How the running core fits this processor.
     package static var fit: Fit { choice.core.map { Fit(core: $0, best: bestCore) } ?? .fits }
 
     /// The widest core that the processor can run.
     package static var bestCore: String? { martlet_blas_best_core().map { String(cString: $0) } }
 
-    /// Runs the named core's kernels from now on, for measurements; no other thread may use OpenBLAS meanwhile.
+    /// Switches to the named core's kernels, for measurements.
+    ///
+    /// No other thread may use OpenBLAS at that time.
     ///
     /// - Parameter name: A core, or `nil` for OpenBLAS's own choice.
-    /// - Returns: The core that runs now: another one where the build has none of that name.
+    /// - Returns: The core that runs now; another one if the build has none of that name.
     package static func use(_ name: String?) -> String? {
         _ = choice
         let core = name.map { name in name.withCString { martlet_set_blas_core($0) } } ?? martlet_set_blas_core(nil)
@@ -90,7 +92,7 @@ package enum BLASCore {
         return core.map { String(cString: $0) }
     }
 
-    /// Chooses again, as before the first product.
+    /// Makes the choice again, as before the first product.
     package static func chooseAgain() -> String? {
         _ = martlet_choose_blas_core()
         runOnCallersThread()

@@ -7,8 +7,8 @@ import CBLAS
 
 /// Float or Double, with the matrix product and the whole-buffer functions that the layers need.
 ///
-/// Layers are generic over it so that their gradients can be checked in Double; every loop over elements is behind one of
-/// these requirements, which Float answers with vectorised kernels.
+/// Layers are generic over it, so that their gradients can be checked in `Double`. Every loop over elements is one of these requirements,
+/// and `Float` implements them with vectorised kernels.
 package protocol Scalar: BinaryFloatingPoint, Sendable {
     /// `C = A·B + beta·C`, row-major, `A` and `B` transposed on request; leading dimensions as stored; `beta` is 0 or 1.
     static func gemm(
@@ -65,7 +65,7 @@ package protocol Scalar: BinaryFloatingPoint, Sendable {
         hidden: UnsafeMutablePointer<Self>,
         count: Int
     )
-    /// Back through the cell; `dCell` becomes what flows further back.
+    /// The backward step through the cell; `dCell` becomes the gradient of the cell state before the step.
     static func cellGradient(
         _ gates: UnsafePointer<Self>,
         before: UnsafePointer<Self>,
@@ -83,7 +83,7 @@ package protocol Scalar: BinaryFloatingPoint, Sendable {
         into y: UnsafeMutablePointer<Self>,
         count: Int
     )
-    /// Back through it, from `dy` to the gate's and the up projection's gradients.
+    /// The backward step through the gated unit, from `dy` to the gradients of the gate and the up projection.
     static func gatedUnitGradient(
         _ gate: UnsafePointer<Self>,
         _ sigmoid: UnsafePointer<Self>,
@@ -120,7 +120,7 @@ package protocol Scalar: BinaryFloatingPoint, Sendable {
         sign: Self,
         count: Int
     )
-    /// `row[i] = weight[i] * (row[i] - mean) * scale`: back through a softmax.
+    /// `row[i] = weight[i] * (row[i] - mean) * scale`: the backward step through a softmax.
     static func softmaxGradient(
         _ row: UnsafeMutablePointer<Self>,
         weight: UnsafePointer<Self>,
@@ -137,7 +137,7 @@ extension Scalar {
     }
 }
 
-// Each is a requirement, so that the witness of Float, and with it the loop, is compiled for Float whoever calls it.
+// Each function is a requirement of the protocol: its loop is then compiled for Float in this module, also for generic callers.
 extension Scalar {
     package static func gemmOfFewRows(
         _ rows: Int,
@@ -342,8 +342,9 @@ extension Float: Scalar {
     package static func exponential(_ x: Float) -> Float { expf(x) }
     package static func logarithm(_ x: Float) -> Float { logf(x) }
     package static func hyperbolicTangent(_ x: Float) -> Float { tanhf(x) }
-    /// Packing the weights is what a library spends its time on when there are few rows; beyond a processor's second-level
-    /// cache, or with more rows, it pays.
+    /// With few rows a library spends its time on packing the weights.
+    ///
+    /// Packing pays with more rows, or for weights larger than the second-level cache.
     package static func gemmOfFewRows(
         _ rows: Int,
         _ columns: Int,

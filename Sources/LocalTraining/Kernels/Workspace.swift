@@ -1,4 +1,4 @@
-/// Scratch memory of a layer: grows when a batch needs more, and is used again by the next one.
+/// Scratch memory of a layer, which grows with the largest batch and is used again by the next one.
 ///
 /// Not `Sendable`: one network owns it.
 package final class Workspace<Value: Scalar> {
@@ -13,7 +13,7 @@ package final class Workspace<Value: Scalar> {
 
     deinit { base.deallocate() }
 
-    /// Room for at least `count` values, whose content is left over from before.
+    /// Room for at least `count` values, whose content is undefined.
     @discardableResult
     func reserve(_ count: Int) -> UnsafeMutablePointer<Value> {
         if count > capacity {

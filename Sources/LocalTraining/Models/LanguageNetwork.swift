@@ -5,9 +5,9 @@ package struct TokenBatch: Equatable, Sendable {
     /// B.
     package var rows: Int
     package var inputs: [Int]
-    /// -1 is no target.
+    /// Shape as `inputs`; -1 for a position without a target.
     package var targets: [Int]
-    /// Rows that go on from the state in which the batch before left the same row; empty: none.
+    /// For each row, whether it starts from the state in which the batch before left that row; empty for none.
     package var continues: [Bool]
 
     package init(steps: Int, rows: Int, inputs: [Int], targets: [Int], continues: [Bool] = []) {
@@ -23,9 +23,9 @@ package struct TokenBatch: Equatable, Sendable {
     var targetCount: Int { targets.reduce(0) { $0 + ($1 >= 0 ? 1 : 0) } }
 }
 
-/// What one pass over a batch measured, as sums.
+/// The measures of one pass over a batch, as sums.
 package struct LossMeasure: Equatable, Sendable {
-    /// Nats.
+    /// Negative log likelihood, in nats.
     package var nll = 0.0
     /// Positions with a target.
     package var tokens = 0
@@ -44,9 +44,9 @@ package struct LossMeasure: Equatable, Sendable {
     }
 }
 
-/// A network that gives the next token's scores: what training, evaluation and suggestions need of any architecture.
+/// A network that scores the next token, as training, evaluation and suggestions need it.
 ///
-/// A class, because it owns scratch memory; used by one thread at a time.
+/// A class, because it owns scratch memory. One thread at a time may use it.
 package protocol LanguageNetwork<Value>: AnyObject {
     associatedtype Value: Scalar
 
@@ -55,9 +55,9 @@ package protocol LanguageNetwork<Value>: AnyObject {
     var parameters: [Value] { get set }
     /// The mean loss's gradient after ``differentiate(_:)``, in the order of `parameters`.
     var gradient: [Value] { get set }
-    /// Ids that may be predicted; the others, the specials, are no rivals of a target.
+    /// Ids that may be predicted. The others, the specials, do not count when a target is ranked.
     var ordinary: Range<Int> { get set }
-    /// The id that as a target is always a miss.
+    /// The id of the unknown token, which as a target is always a miss.
     var unknown: Int? { get set }
     /// The longest sequence, or `nil` without limit.
     var lengthLimit: Int? { get }
@@ -69,15 +69,15 @@ package protocol LanguageNetwork<Value>: AnyObject {
     /// The scores at every position, `[T * B, V]`.
     func scores(_ batch: TokenBatch) -> [Value]
 
-    /// Remembers nothing yet.
+    /// A context without tokens.
     func emptyContext() -> LanguageContext<Value>
-    /// Takes in one token; returns the scores of the next one, `[V]`.
+    /// Appends one token to the context; returns the scores of the next one, shape `[V]`.
     func advance(_ context: inout LanguageContext<Value>, by id: Int) -> [Value]
 }
 
-/// What a network remembers of a text, to go on from it token by token: r and c, or keys and values by layer.
+/// A network's memory of a text, from which it goes on token by token: r and c, or keys and values of each layer.
 package struct LanguageContext<Value: Scalar>: Sendable {
-    /// Tokens taken in.
+    /// The number of tokens in the context.
     package internal(set) var length = 0
     var memory: [[Value]]
 }

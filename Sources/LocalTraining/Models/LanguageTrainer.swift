@@ -19,7 +19,7 @@ extension LanguageArchitecture {
         return LanguageTrainer(architecture: self, texts: texts)
     }
 
-    /// Specials and limits of the tokeniser, put into a network.
+    /// Sets the tokeniser's specials in a network.
     func prepared(_ network: some LanguageNetwork<Float>) -> any LanguageNetwork<Float> {
         network.ordinary = tokenizer.specials.ordinary
         network.unknown = tokenizer.specials.unknown
@@ -27,11 +27,11 @@ extension LanguageArchitecture {
     }
 }
 
-/// Trains and judges a language model on texts.
+/// Trains and evaluates a language model on texts.
 package struct LanguageTrainer: ArchitectureTrainer {
     private let architecture: any LanguageArchitecture
     private let examples: TextExamples
-    /// Positions of one forward pass when judging, at most.
+    /// The most positions of one forward pass in an evaluation.
     private static let evaluationPositionLimit = 4096
 
     package init(architecture: any LanguageArchitecture, texts: [String]) {
@@ -45,7 +45,7 @@ package struct LanguageTrainer: ArchitectureTrainer {
 
     package var exampleCount: Int { examples.windows.count }
 
-    /// What always guessing the most frequent token would score.
+    /// The recall of always guessing the most frequent token.
     package var mostFrequentTokenShare: Double { examples.mostFrequentShare }
 
     package func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
@@ -83,11 +83,11 @@ package struct LanguageTrainer: ArchitectureTrainer {
     }
 }
 
-/// Texts and a network, as the loop trains them.
+/// Texts and a network for the training loop.
 private final class TrainableText: TrainableModel {
     private let network: any LanguageNetwork<Float>
     private let examples: TextExamples
-    /// By a batch's first example: which of its rows go on.
+    /// For each batch, by its first example: which of its rows continue.
     private var continues: [Int: [Bool]] = [:]
 
     init(network: any LanguageNetwork<Float>, examples: TextExamples) {
@@ -128,7 +128,9 @@ private final class TrainableText: TrainableModel {
     }
 }
 
-/// Batches in which each row reads documents from beginning to end; documents are shuffled, windows are not.
+/// Batches in which each row reads whole documents in order.
+///
+/// Documents are shuffled, their windows are not.
 ///
 /// Source: truncated back-propagation through time, with the state carried over the border and no gradient.
 private func carriedBatches(
@@ -151,7 +153,7 @@ private func carriedBatches(
         guard let shortest = lanes.indices.min(by: { lanes[$0].count < lanes[$1].count }) else { continue }
         lanes[shortest] += document.enumerated().map { ($1, $0 > 0) }
     }
-    // The longest lane first: rows that end early are then the last ones, and the others keep their places.
+    // The longest lane comes first, so that rows that end early are the last ones and the others keep their places.
     lanes.sort { $0.count > $1.count }
     return (0..<(lanes.first?.count ?? 0)).map { step in
         let row = lanes.filter { $0.count > step }.map { $0[step] }

@@ -1,10 +1,10 @@
 public import Tensors
 
-/// An architecture with its sizes fixed: the tensors that travel, how they begin, and how they are trained on a device.
+/// An architecture with fixed sizes: its tensors, their first values, and how a device trains them.
 ///
-/// What a new built-in architecture must be: conform, and add the type to ``ModelArchitectures``.
+/// To add a built-in architecture, conform to this protocol and add the type to ``ModelArchitectures``.
 public protocol ModelArchitecture: Sendable {
-    /// What `model.architecture` calls it.
+    /// The name in `model.architecture`.
     static var name: String { get }
 
     /// Reads the configuration.
@@ -15,7 +15,7 @@ public protocol ModelArchitecture: Sendable {
     /// The tensors that travel between server and clients.
     var layout: ParameterLayout { get }
 
-    /// The tensors of the other model that is needed beside these, if any: a frozen base, or a table's statistics.
+    /// The tensors of the other model that is needed as well: a frozen base, or a table's statistics; `nil` for none.
     var baseLayout: ParameterLayout? { get }
 
     /// Fresh parameters, the same for the same seed.
@@ -23,24 +23,24 @@ public protocol ModelArchitecture: Sendable {
 
     /// A trainer of this architecture over a device's data.
     ///
-    /// - Throws: `LocalTrainingError` when the data do not suit.
+    /// - Throws: `LocalTrainingError` if the architecture cannot learn from the data.
     func makeTrainer(data: LocalData, instructions: TrainingInstructions) throws -> any ArchitectureTrainer
 
-    /// Whether its trainers do this.
+    /// Whether its trainers can do a task.
     func supports(_ task: TrainingTask) -> Bool
 
-    /// Made-up records of the kind that it learns from, about as many as a device has.
+    /// Made-up records of the kind that it learns from, about as many as a device has, for rehearsals.
     var madeUpData: LocalData { get }
 }
 
 extension ModelArchitecture {
-    /// None.
+    /// `nil`: no other model is needed.
     public var baseLayout: ParameterLayout? { nil }
 
-    /// Everything.
+    /// True for every task.
     public func supports(_ task: TrainingTask) -> Bool { true }
 
-    /// Short messages.
+    /// Short invented messages.
     public var madeUpData: LocalData {
         .texts((0..<16).flatMap { SyntheticMessages.messages(ofClient: $0, seed: 1) })
     }
@@ -52,7 +52,7 @@ extension ModelArchitecture {
         try check(model.layout, against: layout, "the model")
         guard let baseLayout else { return }
         guard let base else {
-            throw LocalTrainingError.modelMismatch(reason: "the model needs another one's tensors (model.base)")
+            throw LocalTrainingError.modelMismatch(reason: "the tensors of the base model are missing (model.base)")
         }
         try check(base.layout, against: baseLayout, "the base model")
     }
@@ -63,22 +63,28 @@ extension ModelArchitecture {
     }
 }
 
-/// Training and judging of one architecture over data that have been prepared for it.
+/// Trains and evaluates one architecture on data that were prepared for it.
 public protocol ArchitectureTrainer {
-    /// Examples to train on: windows, or rows.
+    /// The number of examples: windows, or rows.
     var exampleCount: Int { get }
-    /// Rows of a table that are not among them.
+    /// Rows of a table that are left out of the examples.
     var leftOut: LeftOutRows { get }
     /// Trains from `model`.
+    ///
+    /// - Throws: `LocalTrainingError`.
     func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
-    /// The gradient of the mean loss over all the data at `model`, as `delta`.
+    /// The gradient of the mean loss over all data at `model`, as `delta`.
+    ///
+    /// - Throws: `LocalTrainingError`.
     func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult
-    /// Judges `model` on the same data.
+    /// Evaluates `model` on the same data.
+    ///
+    /// - Throws: `LocalTrainingError`.
     func evaluate(model: ParameterVector, base: ParameterVector?) throws -> TrainingMetrics
 }
 
 extension ArchitectureTrainer {
-    /// None.
+    /// No rows are left out.
     public var leftOut: LeftOutRows { LeftOutRows() }
 }
 
@@ -114,9 +120,9 @@ public enum ModelArchitectures {
     }
 }
 
-/// What a device has to train on.
+/// A device's data.
 public enum LocalData: Sendable {
-    /// One record each.
+    /// Texts, one record each.
     case texts([String])
     /// A table's header and cells; empty cells are missing values.
     case table(Table)

@@ -8,7 +8,7 @@ package import Tensors
 package struct ModelDirectory: Sendable {
     package var description: ModelDescription
     package var model: ParameterVector
-    /// The frozen base of adapters, or the statistics of a table.
+    /// The frozen base of adapters, or the statistics of a table; `nil` if none is needed.
     package var base: ParameterVector?
 
     package init(description: ModelDescription, model: ParameterVector, base: ParameterVector? = nil) {
@@ -63,7 +63,7 @@ package struct ModelDirectory: Sendable {
         try ModelArchitectures.make(description).check(model, base: base)
     }
 
-    /// The files but for weights, by name: configuration and vocabulary.
+    /// The files without weights, by name: configuration and vocabulary.
     package static func documents(_ description: ModelDescription) throws -> [(name: String, content: Data)] {
         let architecture = try ModelArchitectures.make(description)
         guard
@@ -99,7 +99,7 @@ package struct ModelDirectory: Sendable {
         return files.sorted { $0.name < $1.name }
     }
 
-    /// Writes the directory; with `int8`, the weights in eight bits a value.
+    /// Writes the directory; with `int8` the weights have eight bits each.
     package func write(to directory: String, int8: Bool = false) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         for file in try Self.documents(description) {
@@ -119,8 +119,8 @@ package struct ModelDirectory: Sendable {
         if let base { try put(base, names.base) }
     }
 
-    /// The files of a model's own tensors and of the other one's that it builds on: adapters beside their base, as PEFT has
-    /// them, or a table's model beside its statistics.
+    /// The file names of a model's own tensors and of the model that it builds on: adapters beside their base, as PEFT names them, or a
+    /// table's model beside its statistics.
     package static func weightNames(
         of architecture: any ModelArchitecture
     ) -> (model: String, base: String, hasAdapters: Bool) {
@@ -129,7 +129,9 @@ package struct ModelDirectory: Sendable {
             : ("model.safetensors", "statistics.safetensors", false)
     }
 
-    /// The tensors that other programs expect where those that travel are fewer: adapters of which only B is trained.
+    /// The tensors that other programs expect.
+    ///
+    /// They are more than those that are sent if only B of adapters is trained.
     package static func completed(
         _ model: ParameterVector,
         of architecture: any ModelArchitecture
@@ -138,7 +140,7 @@ package struct ModelDirectory: Sendable {
         return decoder.adapters?.complete(model, decoder.configuration)
     }
 
-    /// Adapters added into their base: a full model.
+    /// The full model: adapters added to their base.
     ///
     /// - Throws: `LocalTrainingError.modelMismatch(reason:)` for a model without adapters.
     package func merged() throws -> ModelDirectory {
@@ -155,7 +157,7 @@ package struct ModelDirectory: Sendable {
 
     private static func text(_ object: [String: Any]) throws -> String {
         guard let tree = JSONValue(foundation: object) else {
-            throw LocalTrainingError.modelMismatch(reason: "the configuration holds what JSON has no word for")
+            throw LocalTrainingError.modelMismatch(reason: "the configuration holds a value that JSON cannot express")
         }
         return tree.prettyText
     }
@@ -190,7 +192,7 @@ extension LowRankAdapters {
     }
 }
 
-/// A weights file of either kind: float tensors, or eight-bit ones with scales.
+/// A weights file of either kind: float tensors, or tensors of eight bits with scales.
 package enum WeightsFile {
     /// Reads all tensors as floats.
     package static func read(_ path: String) throws -> ParameterVector {

@@ -2,10 +2,9 @@ package import Foundation
 import StrictJSON
 package import Tensors
 
-/// Weights in eight bits for devices: each row of a matrix symmetric about zero, with a scale of its own.
+/// Weights in eight bits for devices: each row of a matrix has its own scale, symmetric about zero.
 ///
-/// A matrix `name` is stored as I8 with `name.scale`, F32 `[rows]`; vectors stay F32. One value takes 1 byte and its row
-/// another 4.
+/// A matrix `name` is stored as I8 with `name.scale`, F32 `[rows]`; vectors stay F32. A value takes 1 byte, and a row 4 more.
 package enum QuantizedWeights {
     /// The file as bytes.
     package static func encode(_ vector: ParameterVector) -> Data {
@@ -32,7 +31,7 @@ package enum QuantizedWeights {
             tensors.append((tensor.name, "I8", tensor.shape, codes))
             tensors.append((tensor.name + ".scale", "F32", [tensor.shape[0]], data(scales)))
         }
-        // Four-byte values first, so that all are aligned.
+        // Values of four bytes come first, so that they are aligned.
         tensors.sort { ($0.type, $0.name) < ($1.type, $1.name) }
         var header: [String: JSONValue] = ["__metadata__": .object(["format": .string("martlet-int8")])]
         var offset = 0
@@ -51,7 +50,9 @@ package enum QuantizedWeights {
         return file
     }
 
-    /// The tensors as floats; `nil` when the file has no I8 tensor.
+    /// The tensors as floats; `nil` if the file has no I8 tensor.
+    ///
+    /// - Throws: `SafetensorsError`.
     package static func read(_ path: String) throws -> ParameterVector? {
         guard let file = FileManager.default.contents(atPath: path) else {
             throw SafetensorsError.inputOutput(path: path, errno: ENOENT)

@@ -1,8 +1,8 @@
-/// The softmax over the vocabulary with cross-entropy loss, and its gradient, in blocks of rows.
+/// The softmax over the vocabulary with cross-entropy loss and its gradient, in blocks of rows.
 ///
-/// Logits and their gradient share one buffer of at most 4 M values, however many positions a batch has.
+/// Logits and their gradient share one buffer of at most 4 Mi values, whatever the number of positions.
 struct SoftmaxOutput<Value: Scalar> {
-    /// Where gradients go; `nil` members are not wanted.
+    /// Where to write gradients; a gradient with a `nil` member is not computed.
     struct Gradients {
         /// `[n, d]`, overwritten.
         var hidden: UnsafeMutablePointer<Value>
@@ -12,11 +12,11 @@ struct SoftmaxOutput<Value: Scalar> {
         var bias: UnsafeMutablePointer<Value>?
     }
 
-    /// n positions.
+    /// n, the number of positions.
     var count: Int
-    /// d.
+    /// d, the width of a hidden state.
     var width: Int
-    /// v.
+    /// v, the number of tokens.
     var vocabularySize: Int
     /// `[n, d]`.
     var hidden: UnsafePointer<Value>
@@ -24,14 +24,14 @@ struct SoftmaxOutput<Value: Scalar> {
     var weight: UnsafePointer<Value>
     /// `[v]`.
     var bias: UnsafePointer<Value>?
-    /// Ids that are rivals of a target.
+    /// Ids that count when a target is ranked.
     var ordinary: Range<Int>
-    /// The id that as a target is always a miss.
+    /// The id of the unknown token, which as a target is always a miss.
     var unknown: Int?
 
     static var blockLimit: Int { 4 << 20 }
 
-    /// Logits of some positions into `logits`.
+    /// Writes the logits of some positions to `logits`.
     func logits(_ rows: Range<Int>, into logits: UnsafeMutablePointer<Value>) {
         let v = vocabularySize
         if let bias {

@@ -3,21 +3,21 @@ import Tensors
 
 /// How texts become windows of tokens, and which targets count.
 package struct TextSettings: Equatable, Sendable {
-    /// T: targets a window, at most.
+    /// T, the most targets of a window.
     var windowLength: Int
-    /// Texts are documents without end: no `<eos>`, windows follow one another.
+    /// Whether texts are streams: without `<eos>`, in windows that follow each other.
     var isStream: Bool
-    /// Windows of one document start from the state in which the one before ended.
+    /// Whether a window starts from the state in which the window before it ended.
     var carriesState: Bool
-    /// `<unk>` as a target is trained; else it is masked.
+    /// Whether `<unk>` is trained as a target; otherwise it is masked.
     var trainsUnknown: Bool
 
-    /// What becomes of `<unk>` where it would be a target.
+    /// How `<unk>` is treated as a target.
     private enum UnknownTarget: String, CaseIterable {
         case mask, train
     }
 
-    /// What texts of a tokeniser become where nothing else is said.
+    /// The defaults for a tokeniser.
     init(tokenizer: any Tokenizer) {
         windowLength = Self.usualLength(tokenizer)
         (isStream, carriesState, trainsUnknown) = (false, false, false)
@@ -44,14 +44,14 @@ package struct TextSettings: Equatable, Sendable {
 
 /// A device's texts as windows of at most T + 1 tokens, of which the last T are targets.
 ///
-/// A record is `<bos> tokens <eos>`, a document of a stream `<bos> tokens`; what is longer than T goes on in another
-/// window, whose first input is the last target of the one before.
+/// A record is `<bos> tokens <eos>`, a document of a stream `<bos> tokens`. A longer text continues in another window, whose first
+/// input is the last target of the window before.
 struct TextExamples: Sendable {
     struct Window: Sendable {
         var ids: [Int]
-        /// UTF-8 bytes that its targets stand for; exact in the sum over a text.
+        /// The number of UTF-8 bytes of its targets; exact in the sum over a text.
         var byteCount: Int
-        /// Whether it goes on with the text of the window before it.
+        /// Whether it continues the text of the window before it.
         var goesOn: Bool
     }
 
@@ -77,7 +77,7 @@ struct TextExamples: Sendable {
         }
     }
 
-    /// Windows of the given examples side by side, padded at their ends; `continues` says which rows carry state on.
+    /// The windows of the given examples side by side, padded at their ends; `continues` says which rows keep their state.
     func batch(_ examples: some Collection<Int>, continues: [Bool] = []) -> TokenBatch {
         let rows = examples.count
         let steps = max(1, (examples.map { windows[$0].ids.count }.max() ?? 2) - 1)
@@ -95,7 +95,9 @@ struct TextExamples: Sendable {
         return TokenBatch(steps: steps, rows: rows, inputs: inputs, targets: targets, continues: continues)
     }
 
-    /// A pass's sums; every target counts in `tokens`, also a masked one.
+    /// The metrics of a pass.
+    ///
+    /// Every target counts in `tokens`, also a masked one.
     func metrics(_ measure: LossMeasure, _ examples: some Collection<Int>) -> TrainingMetrics {
         var metrics = TrainingMetrics()
         metrics.nll = measure.nll
@@ -111,7 +113,7 @@ struct TextExamples: Sendable {
         return metrics
     }
 
-    /// How often the most frequent ordinary target occurs: what always guessing it would score.
+    /// The share of the most frequent ordinary target: the recall of always guessing it.
     var mostFrequentShare: Double {
         var counts: [Int: Int] = [:]
         var total = 0

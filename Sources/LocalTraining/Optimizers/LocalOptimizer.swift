@@ -1,8 +1,8 @@
 import Tensors
 
-/// An optimiser at work: its settings, and the moments that it keeps for one training.
+/// An optimiser with its settings, and its moments for one training.
 ///
-/// The moments are thrown away when the training ends, as is usual in federated learning.
+/// The moments end with the training, as is usual in federated learning.
 package struct LocalOptimizer {
     private let settings: LocalOptimizerSettings
     private var first: [Float] = []
@@ -20,7 +20,7 @@ package struct LocalOptimizer {
         }
     }
 
-    /// Takes one step; the gradient may be changed on the way.
+    /// Takes one step; it may change the gradient.
     package mutating func step(_ parameters: inout [Float], gradient: inout [Float]) {
         precondition(parameters.count == gradient.count, "counts differ")
         stepCount += 1

@@ -1,21 +1,23 @@
 package import Tensors
 
-/// Something that the loop can train: parameters, examples, and the gradient over some of them.
+/// A model that the loop can train: parameters, examples, and the gradient over some of them.
 package protocol TrainableModel: AnyObject {
-    /// The trained parameters, in the order of the layout that travels.
+    /// The trained parameters, in the order of the layout that is sent.
     var parameters: [Float] { get set }
     /// The gradient of the mean loss after ``differentiate(_:)``.
     var gradient: [Float] { get set }
-    /// Examples that there are.
+    /// The number of examples.
     var exampleCount: Int { get }
-    /// The weight of a batch in a mean over batches: its targets, or examples.
+    /// Computes the gradient of the mean loss over some examples.
+    ///
+    /// - Returns: The sums of the metrics; `lossTokens` is the batch's weight in a mean over batches.
     func differentiate(_ examples: ArraySlice<Int>) -> TrainingMetrics
     /// The examples of one epoch, in batches.
     func batches(ofSize size: Int, from examples: [Int], using generator: inout Xoshiro256StarStar) -> [ArraySlice<Int>]
 }
 
 extension TrainableModel {
-    /// Shuffles and cuts.
+    /// Shuffles the examples and divides them into batches.
     package func batches(
         ofSize size: Int,
         from examples: [Int],
@@ -31,7 +33,7 @@ extension TrainableModel {
 ///
 /// A step: the batch's gradient, clipped to a global norm for stability, plus `proximalMu * (w - w0)` (FedProx,
 /// arXiv:1812.06127, Eq. 2), plus the fixed correction (SCAFFOLD's `c - c_i`, arXiv:1910.06378, Algorithm 1), then the
-/// optimiser. It ends with the epochs, or where a limit on steps or seconds is met: what has been done until then is sent.
+/// optimiser. It ends with the epochs, or at a limit on steps or seconds; the update is sent in both cases.
 package struct TrainingLoop {
     package var instructions: TrainingInstructions
     /// Seconds since the training began.
@@ -50,8 +52,7 @@ package struct TrainingLoop {
     /// Trains the model in place.
     ///
     /// - Returns: The change of the parameters and sums over the batches trained on.
-    /// - Throws: `LocalTrainingError.noData`; `numeric` when a loss, a gradient or a parameter is no
-    ///   longer finite; `cancelled`.
+    /// - Throws: `LocalTrainingError.noData`; `numeric` if a loss, a gradient or a parameter is not finite; `cancelled`.
     package func run(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
         guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
         let start = model.parameters
@@ -67,7 +68,7 @@ package struct TrainingLoop {
         training: for _ in 0..<max(1, instructions.epochs) {
             for batch in model.batches(ofSize: max(1, instructions.batchSize), from: examples, using: &generator) {
                 try instructions.cancellation?.check()
-                // One step is always done: an update of none would stand for examples that were never seen.
+                // At least one batch is trained on: an update without a step would count examples that were never seen.
                 let isInside = stepCount < instructions.maxSteps && elapsed() < instructions.maxSeconds
                 guard isInside || trainedCount == 0 else {
                     isPartial = true
@@ -87,7 +88,7 @@ package struct TrainingLoop {
         guard model.parameters.allSatisfy(\.isFinite) else { throw LocalTrainingError.numeric }
         return TrainingResult(
             delta: ParameterVector(layout: layout, values: VectorKernels.difference(model.parameters, start)),
-            // What was trained on, and not what there is: partial work weighs by what it did.
+            // Examples that were trained on, not all that there are: a partial update weighs by its work.
             exampleCount: min(examples.count, trainedCount),
             metrics: metrics,
             stepCount: stepCount,
@@ -95,7 +96,7 @@ package struct TrainingLoop {
         )
     }
 
-    /// The gradient of the mean loss over all examples, gathered batch by batch, in place of trained parameters (FedSGD).
+    /// The gradient of the mean loss over all examples, summed batch by batch, in place of trained parameters (FedSGD).
     ///
     /// - Returns: `delta` is the gradient itself, with its sign: the server's rule is `w - η Σ n_k/n g_k`.
     package func gradient(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {

@@ -1,23 +1,23 @@
-/// Finds likely words of several tokens: 8 beginnings at a time, at most 12 tokens, to where the word ends.
+/// Finds likely words of several tokens with a beam of 8 and at most 12 tokens.
 ///
-/// A word's probability is the sum over the ways to write it, each the product of its tokens' and of the ending's.
+/// A word's probability is a sum over the ways to write it: for each the product of its tokens' probabilities and of the word's end.
 struct BeamSearch {
     static let width = 8
     static let lengthLimit = 12
-    /// Tokens this much less likely than the best one are not followed, in nats.
+    /// How much less likely than the best token a token may be to be followed, in nats.
     private static let band: Float = 14
 
     private struct Beam {
         var context: LanguageContext<Float>
         var scores: [Float]
-        /// What has been written, a leading space included.
+        /// The bytes written so far, with a leading space if there is one.
         var bytes: [UInt8]
         var logProbability: Double
     }
 
     private let network: any LanguageNetwork<Float>
     private let forms: TokenForms
-    /// What must be written first.
+    /// The bytes that the word must begin with.
     private let forced: [UInt8]
 
     init(network: any LanguageNetwork<Float>, forms: TokenForms, forced: [UInt8]) {
@@ -45,7 +45,7 @@ struct BeamSearch {
         return words
     }
 
-    /// One beam's tokens: those that end its word, those that are one, and those that it may go on with.
+    /// Expands one beam by tokens that end its word, that are a word themselves, and that continue it.
     private func expand(
         _ beam: Beam,
         _ index: Int,
@@ -80,7 +80,7 @@ struct BeamSearch {
             }
         }
         if isBegun, let word { words[word, default: 0] += endings }
-        // A space that must be written is a token of its own in some vocabularies.
+        // In some vocabularies the leading space is a token of its own.
         if beam.bytes.isEmpty, forced.first == 0x20 {
             for id in beam.scores.indices where forms.bytes[id] == [0x20] {
                 grown.append((index, id, beam.logProbability + Double(beam.scores[id]) - logSum))
@@ -93,7 +93,7 @@ struct BeamSearch {
         return zip(forced[written.count...], next).allSatisfy { $0 == $1 }
     }
 
-    /// The word that bytes write, if they are whole characters.
+    /// The word that the bytes write; `nil` if they are not whole characters.
     private static func word(_ bytes: [UInt8]) -> String? {
         let text = String(decoding: bytes.drop { $0 == 0x20 }, as: UTF8.self)
         guard !text.isEmpty, !text.unicodeScalars.contains("\u{FFFD}") else { return nil }

@@ -1,14 +1,14 @@
 /// How often the user writes each word.
 ///
-/// Mixed into the model's suggestions, and the only source of words that the vocabulary lacks. It never leaves the device.
-/// `p = (1 - l) p_model + l p_cache`. Source: Kuhn and De Mori 1990, A cache-based natural language model.
+/// It is mixed into the model's suggestions, `p = (1 - l) p_model + l p_cache`, and is the only source of words that the vocabulary lacks.
+/// It never leaves the device. Source: Kuhn and De Mori 1990, A cache-based natural language model.
 public struct PersonalCache: Equatable, Sendable, Codable {
     /// Counts by word, lower-cased.
     public private(set) var counts: [String: Int]
-    /// l.
+    /// l, the cache's weight from 0 to 1.
     public var weight: Double
 
-    /// The weights that are tried.
+    /// The weights that ``fitted(to:suggester:)`` tries.
     static let weights = [0, 0.05, 0.1, 0.2]
 
     /// Counts the words of texts.
@@ -18,7 +18,7 @@ public struct PersonalCache: Equatable, Sendable, Codable {
         for text in texts { add(text) }
     }
 
-    /// Counts more words; what stands in for redacted data is no word.
+    /// Counts the words of a text; stand-ins for redacted data do not count.
     public mutating func add(_ text: String) {
         for word in WordTokenizer.tokens(of: text)
         where word.unicodeScalars.contains(where: TextProfile.isLetter) && !PersonalDataRedactor.tokens.contains(word) {
@@ -26,13 +26,13 @@ public struct PersonalCache: Equatable, Sendable, Codable {
         }
     }
 
-    /// The words with a prefix, and their share of all words counted.
+    /// The words with a prefix, and their shares of all counted words.
     func shares(prefix: String) -> [(String, Double)] {
         let total = Double(max(1, counts.values.reduce(0, +)))
         return counts.filter { $0.key.hasPrefix(prefix) }.map { ($0.key, Double($0.value) / total) }
     }
 
-    /// A cache of the first four fifths of texts, with the weight that suits the last fifth best.
+    /// A cache of the first four fifths of the texts, with the weight that predicts the last fifth best.
     ///
     /// The suggester's own cache is ignored.
     ///
@@ -54,7 +54,7 @@ public struct PersonalCache: Equatable, Sendable, Codable {
         func score(_ weight: Double) -> Double {
             positions.reduce(0) { $0 + Double.logarithm((1 - weight) * $1.model + weight * $1.cache + 1e-9) }
         }
-        // Of equals the smallest: `max` takes the last one.
+        // Reversed, because `max` returns the last of equals and the smallest weight should win.
         cache.weight = weights.reversed().max { score($0) < score($1) } ?? 0
         for text in texts.dropFirst(split) { cache.add(text) }
         return cache

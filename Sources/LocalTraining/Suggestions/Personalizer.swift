@@ -2,7 +2,7 @@ package import Tensors
 
 /// Fits a private copy of a model to one user's texts; nothing of it leaves the device.
 package struct Personalizer {
-    /// Which parameters are changed.
+    /// The parameters that are changed.
     package enum Scope: String, CaseIterable, Sendable {
         /// All that are trained: the weights, or the adapters.
         case all
@@ -10,7 +10,7 @@ package struct Personalizer {
         case outputBias = "output-bias"
     }
 
-    /// What came of it.
+    /// The result of a personalisation.
     package struct Outcome: Sendable {
         /// The private copy, or the model as it was.
         package var model: ParameterVector
@@ -29,7 +29,7 @@ package struct Personalizer {
         self.base = base
     }
 
-    /// Trains on the first four fifths of the texts, and keeps the copy only if top-1 on the last fifth rises.
+    /// Trains on the first four fifths of the texts, and keeps the copy only if top-1 recall on the last fifth rises.
     ///
     /// - Throws: `LocalTrainingError.noData` with fewer than two texts.
     package func personalize(

@@ -4,19 +4,19 @@ package import Tensors
 public struct Suggestion: Equatable, Sendable {
     /// The word.
     public var word: String
-    /// What the model, and the user's cache where there is one, give it.
+    /// Its probability by the model, mixed with the user's cache if there is one.
     public var probability: Double
 }
 
-/// Suggests how a text goes on: the next word, or the rest of one that has been begun.
+/// Suggests how a text goes on: with the next word, or with the rest of a word that has begun.
 ///
-/// Keeps its place in the text: a call whose text goes on from the last one costs one step for each new token. Never
-/// suggested are specials, words that stand in for redacted data, and the words of a blocklist.
+/// It keeps its place in the text, so that a call with a longer text costs one step for each new token. It never suggests specials,
+/// stand-ins for redacted data, or words of a blocklist. Not `Sendable`: one thread at a time may use it.
 public final class Suggester {
     private let architecture: any LanguageArchitecture
     private let network: any LanguageNetwork<Float>
     private let forms: TokenForms
-    /// Words with a letter by id; of word models only.
+    /// For word models, the words that have a letter, by id.
     private let words: [String?]
     private let blocked: Set<String>
     /// The user's own words.
@@ -24,9 +24,9 @@ public final class Suggester {
     private var state: (ids: [Int], context: LanguageContext<Float>, scores: [Float])?
     private let contextLimit: Int
 
-    /// Takes a model.
+    /// Creates a suggester for a language model.
     ///
-    /// - Throws: `LocalTrainingError.modelMismatch(reason:)`.
+    /// - Throws: `LocalTrainingError.modelMismatch(reason:)` if the tensors are not the architecture's.
     package init(
         architecture: any LanguageArchitecture,
         model: ParameterVector,
@@ -51,13 +51,13 @@ public final class Suggester {
         contextLimit = network.lengthLimit.map { max(2, min(usual, $0 - BeamSearch.lengthLimit - 1)) } ?? usual
     }
 
-    /// The likeliest words, likeliest first.
+    /// The most likely words, the likeliest first.
     ///
     /// - Parameters:
     ///   - text: The text so far. Without `prefix`, letters at its end are the beginning of the word.
     ///   - prefix: The beginning of the word, in place of the text's end.
-    ///   - count: How many words, at most.
-    /// - Returns: Words with a falling probability; fewer than `count` where the model knows no more.
+    ///   - count: The most words.
+    /// - Returns: Words in the order of falling probability; fewer than `count` if the model knows no more.
     public func suggest(after text: String, prefix: String? = nil, count: Int) -> [Suggestion] {
         let (context, begun) = prefix.map { (text, $0) } ?? Self.divide(text)
         var candidates: [String: Double]
@@ -75,7 +75,7 @@ public final class Suggester {
         return ranked(candidates, count: count)
     }
 
-    /// The natural logarithm of the chance that `word` comes after `text`, `nil` when the vocabulary lacks it.
+    /// The natural logarithm of the probability of `word` after `text`; `nil` if the vocabulary lacks the word.
     func logProbability(of word: String, after text: String) -> Double? {
         let tokenizer = architecture.tokenizer
         let before = tokenizer.encode(text)
@@ -92,7 +92,7 @@ public final class Suggester {
 
     // MARK: -
 
-    /// The text without the word that its end begins, and that word.
+    /// The text without the unfinished word at its end, and that word.
     static func divide(_ text: String) -> (context: String, begun: String) {
         let end = text.unicodeScalars.lastIndex { !TokenForms.isInner($0) || $0.properties.isIdeographic }
         guard let end else { return ("", text) }
@@ -115,7 +115,7 @@ public final class Suggester {
     private func searchedWords(_ context: String, _ begun: String) -> [String: Double] {
         var before = context
         var forced = begun
-        // Byte pairs put the space into the word's first token, so it is not yet part of what was read.
+        // With byte pairs the space is part of the word's first token, so the context ends before it.
         if architecture.tokenizer.kind == .bpe, before.last == " " {
             before.removeLast()
             forced = " " + forced
@@ -143,7 +143,9 @@ public final class Suggester {
         return sorted.prefix(max(0, count)).map { Suggestion(word: $0.word, probability: $0.sum) }
     }
 
-    /// The scores of the next token; goes on from the last call where the ids do.
+    /// The scores of the next token.
+    ///
+    /// Continues from the last call if the ids begin with that call's ids.
     private func scores(after ids: [Int]) -> [Float] {
         let whole = [architecture.tokenizer.specials.begin] + windowed(ids)
         if let state, state.ids == whole { return state.scores }
@@ -156,7 +158,9 @@ public final class Suggester {
         return scores
     }
 
-    /// The last tokens; the beginning moves by half a window at a time, so that most calls can go on from the last one.
+    /// The last tokens.
+    ///
+    /// The window moves by half its length at a time, so that most calls can continue from the last one.
     private func windowed(_ ids: [Int]) -> [Int] {
         guard ids.count > contextLimit else { return ids }
         let half = max(1, contextLimit / 2)

@@ -1,15 +1,15 @@
-/// What each token of a vocabulary writes, and what part it can play in a word.
+/// The bytes of each token of a vocabulary, and the part that the token can have in a word.
 struct TokenForms {
     enum Role: UInt8 {
         /// Special, or of no use in a suggestion.
         case none
-        /// Letters, marks, digits or apostrophes: goes on with a word. Also a part of a character.
+        /// Letters, marks, digits or apostrophes, which continue a word. Also a part of a character.
         case inner
-        /// A space and then such: begins a word.
+        /// A space and then such characters, which begin a word.
         case opening
         /// One word by itself, such as an ideograph.
         case whole
-        /// Anything else: what stood before it was a whole word.
+        /// Anything else: it ends the word before it.
         case ending
     }
 
@@ -31,7 +31,7 @@ struct TokenForms {
 
     private static func role(_ bytes: [UInt8]) -> Role {
         let text = String(decoding: bytes, as: UTF8.self)
-        // A part of a character can only go on with what stands before it.
+        // A part of a character can only continue what is before it.
         if text.unicodeScalars.contains("\u{FFFD}") { return .inner }
         let hasSpace = text.first == " "
         let rest = hasSpace ? text.dropFirst() : text[...]

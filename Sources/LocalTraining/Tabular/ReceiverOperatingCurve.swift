@@ -1,6 +1,8 @@
-/// The area under the receiver operating characteristic: the chance that a positive scores above a negative.
+/// The area under the receiver operating characteristic: the probability that a positive scores above a negative.
 public enum ReceiverOperatingCurve {
-    /// Exact, ties counting half; `nil` where a class is missing.
+    /// The exact area; ties count half.
+    ///
+    /// `nil` if a class is missing.
     ///
     /// - Complexity: O(n log n).
     public static func area(_ scores: [(probability: Double, isPositive: Bool)]) -> Double? {
@@ -20,9 +22,11 @@ public enum ReceiverOperatingCurve {
     }
 }
 
-/// Scores of both classes in 200 bins; histograms of sites add up, and their area is the global one but for the bins.
+/// Scores of both classes in 200 bins.
+///
+/// Histograms of sites add up, and the area of the sum is the global one up to the width of a bin.
 public struct ScoreHistogram: Equatable, Sendable {
-    /// Bins over `[0, 1]`.
+    /// The number of bins over `[0, 1]`.
     public static let binCount = 200
     /// Positives by bin.
     public private(set) var positives = [Int](repeating: 0, count: Self.binCount)
@@ -40,7 +44,7 @@ public struct ScoreHistogram: Equatable, Sendable {
         }
     }
 
-    /// Adds.
+    /// Adds the counts of each bin.
     public static func += (left: inout Self, right: Self) {
         for bin in 0..<binCount {
             left.positives[bin] += right.positives[bin]
@@ -48,7 +52,9 @@ public struct ScoreHistogram: Equatable, Sendable {
         }
     }
 
-    /// The area; scores of one bin are ties.
+    /// The area; scores in one bin are ties.
+    ///
+    /// `nil` if a class is missing.
     public var area: Double? {
         let scores = (0..<Self.binCount).flatMap { bin in
             [(bin, true, positives[bin]), (bin, false, negatives[bin])]

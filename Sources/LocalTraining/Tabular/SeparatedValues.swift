@@ -1,4 +1,4 @@
-/// Cuts text into records and cells.
+/// Divides text into records and cells.
 struct SeparatedValues {
     private var scalars: Substring.UnicodeScalarView
     let separator: Unicode.Scalar
@@ -6,7 +6,7 @@ struct SeparatedValues {
     init(_ text: String) {
         scalars = text.unicodeScalars[...]
         if scalars.first == "\u{FEFF}" { scalars.removeFirst() }
-        // A first line that tells spreadsheets the separator.
+        // Spreadsheets write the separator into a first line `sep=;`.
         if scalars.starts(with: "sep=".unicodeScalars), let named = scalars.dropFirst(4).first,
             let end = scalars.dropFirst(5).first, end == "\n" || end == "\r"
         {
@@ -17,7 +17,7 @@ struct SeparatedValues {
         separator = Self.separator(of: scalars)
     }
 
-    /// The candidate that the first record holds most often outside quotes; a comma where none is there.
+    /// The candidate that the first record has most often outside of quotes; a comma if it has none.
     private static func separator(of scalars: Substring.UnicodeScalarView) -> Unicode.Scalar {
         let candidates: [Unicode.Scalar] = [",", ";", "\t", "|"]
         var counts = [0, 0, 0, 0]
@@ -36,12 +36,14 @@ struct SeparatedValues {
         return candidates[counts.firstIndex(of: most) ?? 0]
     }
 
-    /// Lines that are given up for a quote that never ends, at most.
+    /// The most lines that are dropped because of a quote that never ends.
     private static let brokenLimit = 100
 
-    /// All records that hold anything; `nil` for a line with a quote that never ends, after which reading goes on.
+    /// All records that are not empty.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for such a quote in the first record, or in very many.
+    /// A line with a quote that never ends gives `nil`, and reading goes on behind it.
+    ///
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for such a quote in the first record, or in more than 100.
     mutating func records() throws -> [[String]?] {
         var records: [[String]?] = []
         var recordStart = scalars
@@ -62,7 +64,7 @@ struct SeparatedValues {
         while true {
             guard let scalar = scalars.popFirst() else {
                 guard isQuoted else { break }
-                // The quote took all that follows for one cell: only its line is lost.
+                // The open quote would make one cell of the rest of the file. Only its line is dropped.
                 brokenCount += 1
                 guard !records.isEmpty, brokenCount <= Self.brokenLimit else { throw endless(records.count + 1) }
                 records.append(nil)
@@ -108,7 +110,7 @@ struct SeparatedValues {
         )
     }
 
-    /// Whether a quote begins a quoted cell: at the cell's beginning, or after blanks where the closing quote ends the cell.
+    /// Whether a quote begins a quoted cell: at the cell's beginning, or after blanks if the closing quote ends the cell.
     private func opensCell(after cell: String.UnicodeScalarView) -> Bool {
         if cell.isEmpty { return true }
         guard cell.allSatisfy({ $0 == " " || $0 == "\t" }) else { return false }

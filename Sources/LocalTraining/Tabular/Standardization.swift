@@ -1,23 +1,24 @@
-/// What a model's inputs are made of a table's values: `x -> (x - mean) / scale`, and what stands in for a missing one.
+/// How a table's values become a model's inputs: `x -> (x - mean) / scale`, and a substitute for a missing value.
 public struct Standardization: Equatable, Sendable {
-    /// `[width]`; 0 for inputs that are left alone.
+    /// The means, shape `[width]`; 0 for inputs that are not standardised.
     public var means: [Double]
-    /// `[width]`, never 0: the standard deviation, or the schema's `scale` where a column does not vary; 1 for inputs that
-    /// are left alone.
+    /// The scales, shape `[width]`, never 0: the standard deviation, or the schema's `scale` for a column without variation.
+    ///
+    /// 1 for inputs that are not standardised.
     public var scales: [Double]
-    /// `[width]`: the value that stands in for a missing one, before it is standardised.
+    /// The substitutes for missing values before standardisation, shape `[width]`.
     public var imputed: [Double]
 
-    /// Leaves everything alone.
+    /// Changes no value.
     private init(identity width: Int) {
         means = [Double](repeating: 0, count: width)
         scales = [Double](repeating: 1, count: width)
         imputed = means
     }
 
-    /// Leaves values as they are; the mean of the device's column stands in for a missing one.
+    /// Changes no value; the mean of the device's column replaces a missing one.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` where a column has missing values and no other.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` if a column has missing values only.
     init(unchanged examples: TableExamples) throws {
         self.init(identity: examples.schema.width)
         guard examples.schema.missing != .drop else { return }
@@ -31,14 +32,14 @@ public struct Standardization: Equatable, Sendable {
                     imputed[input] = mean
                 } else if !examples.rows.isEmpty {
                     let rule =
-                        "column '\(feature.column)' has no value, so nothing can stand in for those that are missing"
+                        "column '\(feature.column)' has no value, so there is no mean to replace missing ones"
                     throw LocalTrainingError.unsuitable(rule)
                 }
             }
         }
     }
 
-    /// From a device's own rows, the deviation with n - 1.
+    /// Standardises by the device's own rows; the deviation divides by n - 1.
     init(rows examples: TableExamples) {
         self.init(identity: examples.schema.width)
         let columns = ColumnStatistics(examples)
@@ -50,7 +51,7 @@ public struct Standardization: Equatable, Sendable {
         imputed = means
     }
 
-    /// From sums over rows by the layout of ``TabularStatistics``, in F32.
+    /// Standardises by sums over all clients' rows, in F32, in the layout of ``TabularStatistics``.
     init(sums: [(count: Double, sum: Double, square: Double)], schema: TableSchema) {
         self.init(identity: schema.width)
         for (position, unit) in TableSums.units(schema).enumerated() {
@@ -58,24 +59,24 @@ public struct Standardization: Equatable, Sendable {
             guard count > 0 else { continue }
             let mean = sum / count
             let spread = square - count * mean * mean
-            // Where only shares were sent (a weighted mean of them), the count is 1 and n - 1 is taken for n.
+            // A weighted mean of shares has a count of 1; then the deviation divides by n.
             let divisor = count > 1.5 ? count - 1 : count
             means[unit.input] = unit.center + unit.scale * mean
-            // Each F32 rounding of a sum is 2^-24 of it. What is left of two nearly equal sums below a few of those is no
-            // variation but their rounding.
+            // Each F32 rounding of a sum is 2^-24 of it. A difference of nearly equal sums below a few of those is rounding and no
+            // variation.
             let varies = spread > square * 0x1p-21
             scales[unit.input] = abs(unit.scale) * (varies ? (spread / divisor).squareRoot() : 1)
         }
         imputed = means
     }
 
-    /// What the model sees of a value; NaN is a missing one.
+    /// The model's input for a value; NaN is a missing value.
     func standardized(_ value: Double, input: Int) -> Double {
         ((value.isNaN ? imputed[input] : value) - means[input]) / scales[input]
     }
 }
 
-/// Mean and spread of each input over a device's rows, in two passes: a column of one value has a spread of exactly 0.
+/// Mean and spread of each input over a device's rows, in two passes, so that a column with one value has a spread of exactly 0.
 private struct ColumnStatistics {
     private var counts: [Double]
     private var means: [Double]
@@ -105,7 +106,7 @@ private struct ColumnStatistics {
             }
         }
         for index in 0..<width {
-            // What is not listed is 0.
+            // Inputs that a row does not list are 0.
             if listed[index] < rowCount {
                 least[index] = min(least[index], 0)
                 largest[index] = max(largest[index], 0)
@@ -120,10 +121,10 @@ private struct ColumnStatistics {
         }
     }
 
-    /// `nil` where no row has a value.
+    /// `nil` if no row has a value.
     func mean(_ input: Int) -> Double? { counts[input] > 0 ? means[input] : nil }
 
-    /// `nil` where all values are the same.
+    /// `nil` if all values are equal.
     func deviation(_ input: Int) -> Double? {
         guard counts[input] > 1, least[input] < largest[input] else { return nil }
         return (squares[input] / (counts[input] - 1)).squareRoot()

@@ -1,32 +1,34 @@
-/// A table as it was read: a header, and rows of as many cells; an empty cell is a missing value.
+/// A table as it was read: a header, and rows with as many cells.
+///
+/// An empty cell is a missing value.
 public struct Table: Equatable, Sendable {
     /// Column names, each once.
     public var header: [String]
     /// Rows of `header.count` cells.
     public var rows: [[String]]
-    /// Rows of the file that are none: of another number of cells than the header, or not to be read; they are not among `rows`.
+    /// Rows of the file that are not in `rows`: with another number of cells than the header, or not readable.
     private(set) var faults: [TableFault] = []
-    /// Cells that hold no value that a table can have, by the row's number in the file and the column's place: faults of the rows
-    /// where that column is used.
+    /// Cells with a value that no table can have, by the row's number in the file and the column's index.
+    ///
+    /// They are faults only if the column is used.
     private(set) var cellFaults: [Int: [Int: String]] = [:]
-    /// The number of each row in its file, from 1, where that is not its place here.
+    /// The number of each row in its file, from 1; empty if it is the row's place here.
     private var rowNumbers: [Int] = []
 
     /// Creates a table.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice or a row of
-    ///   another length.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column name that comes twice, or a row of another length.
     public init(header: [String], rows: [[String]]) throws {
         try self.init(header: header, records: rows)
         if let fault = faults.first { throw fault.error }
     }
 
-    /// Creates a table, and keeps apart the rows of another length.
+    /// Creates a table, and collects rows of another length as faults.
     ///
     /// - Parameters:
     ///   - header: Column names.
     ///   - records: Rows; `nil` for one with a quote that never ends.
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column name that comes twice.
     private init(header: [String], records: [[String]?]) throws {
         let names = header.filter { !$0.isEmpty }
         guard Set(names).count == names.count else {
@@ -59,10 +61,10 @@ public struct Table: Equatable, Sendable {
 
     /// Reads separated values as RFC 4180 has them, the first record being the header.
     ///
-    /// Lines end with LF, CR LF or CR. The separator is a comma, or the semicolon, tab or bar that the header holds more often.
-    /// Names of columns lose the blanks around them.
+    /// Lines end with LF, CR LF or CR. The separator is a comma, or the semicolon, tab or bar that the header has more often. Blanks around
+    /// the names of columns are removed.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` naming the record.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` with the record's number.
     public init(csv: String) throws {
         var reader = SeparatedValues(csv)
         let records = try reader.records()
@@ -72,14 +74,14 @@ public struct Table: Equatable, Sendable {
         try self.init(header: header.map(TableCell.trimmed), records: Array(records.dropFirst()))
     }
 
-    /// Makes rows of records that are not all good.
+    /// Creates a table of records that may have faults.
     ///
     /// - Parameters:
     ///   - header: Column names.
     ///   - rows: Rows with their numbers in the file; a cell with a fault is empty.
-    ///   - faults: What is no row.
-    ///   - cellFaults: Cells that can only be left alone.
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column that is there twice.
+    ///   - faults: Records that are no rows.
+    ///   - cellFaults: Cells that cannot be used.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a column name that comes twice.
     init(
         header: [String],
         numbered rows: [(number: Int, cells: [String])],
@@ -92,9 +94,9 @@ public struct Table: Equatable, Sendable {
         self.cellFaults = cellFaults
     }
 
-    /// The rows in which a column has a value.
+    /// The rows in which a column has a given value.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` when there is no such column.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` if there is no such column.
     public func filtered(column: String, equals value: String) throws -> Table {
         let index = try position(of: column)
         var table = self
@@ -120,7 +122,7 @@ public struct Table: Equatable, Sendable {
         )
     }
 
-    /// The first row of another length, as an error.
+    /// Throws the first fault of a row, if there is one.
     package func requireWholeRows() throws {
         if let fault = faults.first { throw fault.error }
     }

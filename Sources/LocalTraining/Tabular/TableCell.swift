@@ -1,36 +1,36 @@
 import Foundation
 
-/// How a cell of a table is understood: as a number, a level, or a value that is missing.
+/// Reads a cell of a table: as a number, as a level, or as a missing value.
 package enum TableCell {
-    /// What programs write where there is no value, in lower case.
+    /// What programs write for a missing value, in lower case.
     private static let missingMarks: Set<String> = [
         "", "na", "n/a", "#n/a", "#na", "nan", "+nan", "-nan", "null", "none", "nil", "<na>", "?", ".", "-", "--",
     ]
 
     /// The cell without the blanks around it.
     package static func trimmed(_ cell: String) -> String {
-        // Most cells are as they are written.
+        // Fast path: most cells have no blanks around them.
         guard let first = cell.unicodeScalars.first, let last = cell.unicodeScalars.last,
             first.properties.isWhitespace || last.properties.isWhitespace
         else { return cell }
         return cell.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
-    /// Whether it stands for no value: nothing, `NA`, `NaN`, `null`, `None`, `?`, in any case.
+    /// Whether the cell is a missing value: empty, `NA`, `NaN`, `null`, `None`, `?` and the like, in any case.
     package static func isMissing(_ cell: String) -> Bool {
         cell.isEmpty || (cell.utf8.count < 16 && missingMarks.contains(trimmed(cell).lowercased()))
     }
 
-    /// A decimal number, with blanks around it or not; finite.
+    /// A finite decimal number, with or without blanks around it; `nil` for other text.
     ///
-    /// Nothing else is one: no hexadecimal digits, no separators, no other decimal mark than the point, no `inf`.
+    /// Hexadecimal digits, separators, a decimal comma and `inf` are refused.
     package static func number(_ cell: String) -> Double? {
         let text = trimmed(cell)
         guard isDecimal(text), let value = Double(text), value.isFinite else { return nil }
         return value
     }
 
-    /// Why a cell is no number, as the end of a sentence, without the cell.
+    /// Why a cell is no number, as the end of a sentence, without the cell's content.
     package static func numberFault(_ cell: String) -> String {
         let text = trimmed(cell)
         if isDecimal(text) { return "the number is too large" }
@@ -41,16 +41,16 @@ package enum TableCell {
         return "the cell is no decimal number"
     }
 
-    /// Whether a cell is a level: as it is written, without the blanks around it, or as a whole number with a fraction of zeros.
+    /// Whether a cell is a level: the same text without blanks around it, or the same whole number with a fraction of zeros.
     ///
-    /// Programs that hold a column of whole numbers with gaps as floating point write its `1` as `1.0`.
+    /// Programs store a column of whole numbers with gaps as floating point, and then write `1` as `1.0`.
     package static func matches(_ cell: String, level: String) -> Bool {
         if cell == level { return true }
         let (left, right) = (trimmed(cell), trimmed(level))
         return left == right || (wholeNumber(left) != nil && wholeNumber(left) == wholeNumber(right))
     }
 
-    /// Which level a cell is: the one that is written like it, before one that ``matches(_:level:)``.
+    /// The index of a cell's level: a level with the same text first, then one that ``matches(_:level:)``; `nil` for none.
     package static func index(of cell: String, in levels: [String]) -> Int? {
         levels.firstIndex(of: cell) ?? levels.firstIndex(of: trimmed(cell))
             ?? levels.firstIndex { matches(cell, level: $0) }
@@ -113,16 +113,16 @@ package enum TableCell {
 
 /// A row or a cell of a device's table that cannot be used.
 package struct TableFault: Error, Equatable {
-    /// The row in the file, from 1; the header is not counted.
+    /// The row in the file, from 1, without the header.
     package var row: Int
-    /// A column of the schema; `nil` for a row as a whole.
+    /// A column of the schema; `nil` for a fault of the whole row.
     package var column: String?
     /// What is wrong, without anything that was read from the table.
     package var rule: String
 
-    /// For the device's owner.
+    /// The sentence for the device's owner.
     package var ownerSentence: String { "row \(row)" + (column.map { ", column '\($0)'" } ?? "") + ": " + rule }
-    /// For the server, which knows the schema.
+    /// The sentence for the server, which knows the schema.
     package var serverDetail: String { (column.map { "column '\($0)': " } ?? "a row: ") + rule }
 
     package var error: LocalTrainingError { .unusableData(reason: ownerSentence, rule: serverDetail) }
@@ -130,14 +130,14 @@ package struct TableFault: Error, Equatable {
 
 /// Rows that were left out of a device's table, for its owner.
 public struct LeftOutRows: Equatable, Sendable, Codable {
-    /// Rows without a label, or without a feature where the schema says `drop`.
+    /// The number of rows without a label, or without a feature if the schema says `drop`.
     public var missing = 0
-    /// Rows that cannot be read.
+    /// The number of rows that cannot be read.
     public var unreadable = 0
-    /// What is wrong with the first of those, by row and column.
+    /// What is wrong with the first unreadable rows, by row and column.
     public var examples: [String] = []
 
-    /// Sentences that are kept.
+    /// How many sentences are kept.
     static let exampleLimit = 20
 
     mutating func add(_ fault: TableFault) {

@@ -1,23 +1,24 @@
-/// Rows as the model sees them: inputs with a value that is not 0, and a class.
+/// Rows as the model sees them: the inputs that are not 0, and a class.
 struct TableExamples: Sendable {
     struct Row: Sendable {
-        /// Inputs by number, without standardisation; a missing one is NaN.
+        /// Inputs by index, not standardised; a missing one is NaN.
         var inputs: [(index: Int, value: Double)]
         var target: Int
     }
 
     let schema: TableSchema
     private(set) var rows: [Row] = []
-    /// Rows that are not among them, and why.
+    /// Rows that were left out, and why.
     private(set) var leftOut = LeftOutRows()
 
     /// Reads the columns that the schema names.
     ///
-    /// A row without a label is left out. A cell that is no number, no level, or that the label's comparison cannot be made
-    /// with, leaves its row out where the schema's `missing` is `drop`; else it is an error. No such cell ever counts as a class.
+    /// A row without a label is left out. A cell is unreadable if it is no number, no level, or cannot be compared as the label's
+    /// comparison asks. With `missing: drop` in the schema its row is left out; otherwise it is an error. No unreadable cell ever counts as
+    /// a class.
     ///
-    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a missing column, such a cell, or when unreadable
-    ///   rows are all that there is.
+    /// - Throws: `LocalTrainingError.unusableData(reason:rule:)` for a missing column, for such a cell, or if all rows are
+    ///   unreadable.
     init(table: Table, schema: TableSchema) throws {
         self.schema = schema
         let labelColumn: Int
@@ -62,7 +63,7 @@ struct TableExamples: Sendable {
         )
     }
 
-    /// Whether a label is a word for a missing value that may be a level of its own, such as `None` or `-`.
+    /// Whether a label is a word for a missing value that could also be a level, such as `None` or `-`.
     private func isMark(_ cell: String) -> Bool {
         guard case .binary(_, let comparison) = schema.label, TableCell.number(comparison.value) == nil else {
             return false
@@ -70,7 +71,7 @@ struct TableExamples: Sendable {
         return !cell.isEmpty && comparison.holds(for: cell) == nil && !TableCell.trimmed(cell).isEmpty
     }
 
-    /// Refuses data of one class whose other class was taken for missing.
+    /// Refuses data with labels of one class only, if the other class may have been read as missing values.
     private func requireClasses(_ markedLabels: Int) throws {
         guard markedLabels > 0, let target = rows.first?.target, rows.allSatisfy({ $0.target == target }),
             case .binary(let column, _) = schema.label
@@ -84,7 +85,7 @@ struct TableExamples: Sendable {
         )
     }
 
-    /// `nil` when there is no label.
+    /// The class of a label; `nil` for a missing label.
     private func target(_ cell: String, row: Int) throws(TableFault) -> Int? {
         switch schema.label {
         case .binary(let column, let comparison):
@@ -102,7 +103,7 @@ struct TableExamples: Sendable {
         }
     }
 
-    /// `nil` when a feature is missing and such rows are dropped.
+    /// The inputs of a row; `nil` if a feature is missing and such rows are dropped.
     private func inputs(_ cells: [String], row: Int) throws(TableFault) -> [(index: Int, value: Double)]? {
         var inputs: [(index: Int, value: Double)] = []
         var start = 0
@@ -162,7 +163,7 @@ struct TableExamples: Sendable {
     }
 }
 
-/// Counts, sums and sums of squares of the standardised inputs, in the units that the schema suggests.
+/// Counts, sums and sums of squares of the inputs that are standardised, in the units of the schema's `center` and `scale`.
 struct TableSums {
     private var counts: [Double]
     private var sums: [Double]
@@ -193,7 +194,7 @@ struct TableSums {
         let units = Self.units(examples.schema)
         let rowCount = Double(examples.rows.count)
         counts = units.map { _ in rowCount }
-        // A value that is not listed is 0, which is -center/scale in the column's unit.
+        // A value that a row does not list is 0, which is -center/scale in the column's unit.
         sums = units.map { rowCount * (-$0.center / $0.scale) }
         squares = units.map { rowCount * ($0.center / $0.scale) * ($0.center / $0.scale) }
         let positions = Dictionary(uniqueKeysWithValues: units.enumerated().map { ($1.input, $0) })

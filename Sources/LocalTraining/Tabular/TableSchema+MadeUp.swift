@@ -1,10 +1,10 @@
 extension TableSchema {
-    /// Rows that are like no device's and pass every rule of the schema: for arithmetic whose result is thrown away.
+    /// Invented rows that pass every rule of the schema, for a rehearsal whose result is thrown away.
     func madeUpTable(rowCount: Int = 200) -> Table {
         var header: [String] = []
         var makers: [(Int) -> String] = []
         func add(_ column: String, _ cell: @escaping (Int) -> String) {
-            // The label's column may be a feature's as well: the first one says what it holds.
+            // The label's column may also be a feature's; the first use decides its cells.
             guard !header.contains(column) else { return }
             header.append(column)
             makers.append(cell)

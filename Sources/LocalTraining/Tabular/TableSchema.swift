@@ -4,7 +4,7 @@ import StrictJSON
 ///
 /// Levels of categories come from here, never from local data, so that all clients agree on the width.
 public struct TableSchema: Equatable, Sendable {
-    /// What is predicted.
+    /// The predicted value.
     public enum Label: Equatable, Sendable {
         /// Yes or no: a comparison such as `> 0` or `= yes`.
         case binary(column: String, comparison: Comparison)
@@ -31,9 +31,9 @@ public struct TableSchema: Equatable, Sendable {
             return nil
         }
 
-        /// Whether a cell fulfils it; `nil` where it cannot be said: no value, or text where the right side is a number.
+        /// Whether a cell fulfils the comparison; `nil` if it is missing, or is text and the right side is a number.
         ///
-        /// A right side that is no number is compared with the cell as text, without the blanks around it.
+        /// A right side that is no number is compared as text, without the blanks around the cell.
         func holds(for cell: String) -> Bool? {
             guard let right = TableCell.number(value) else {
                 let isEqual = TableCell.matches(cell, level: value)
@@ -54,9 +54,9 @@ public struct TableSchema: Equatable, Sendable {
 
     /// One column as it enters the model.
     public enum Feature: Equatable, Sendable {
-        /// A number; `center` and `scale` are public guesses, used where sums of it are sent.
+        /// A number; `center` and `scale` are public guesses, used when sums of the column are sent.
         case number(column: String, center: Double, scale: Double)
-        /// One input a level, without the first one on request.
+        /// One input for each level, on request without the first level.
         case category(column: String, levels: [String], dropsFirst: Bool)
         /// Counts of word n-grams up to a length, hashed with a sign.
         case text(column: String, buckets: Int, length: Int)
@@ -76,19 +76,19 @@ public struct TableSchema: Equatable, Sendable {
         }
     }
 
-    /// What happens to a row in which a feature is missing, and to one with a cell that cannot be read.
+    /// How rows with a missing feature, and rows with an unreadable cell, are treated.
     public enum Missing: String, CaseIterable, Sendable {
-        /// It is left out, and so is a row that cannot be read.
+        /// The row is left out, and so is a row with an unreadable cell.
         case drop
-        /// The mean of the device's column stands in; with federated standardization, that of all columns.
+        /// The mean of the device's column replaces the value; with federated standardisation the mean over all devices.
         case mean
-        /// The mean stands in, and a further input says so.
+        /// The mean replaces the value, and a further input marks that.
         case indicator
     }
 
-    /// What is predicted.
+    /// The predicted value.
     public var label: Label
-    /// What is known.
+    /// The columns from which it is predicted.
     public var features: [Feature]
     /// How missing values are treated.
     public var missing: Missing
@@ -107,19 +107,19 @@ public struct TableSchema: Equatable, Sendable {
         missing = fields.choice("missing", default: .drop)
     }
 
-    /// Inputs of the model.
+    /// The number of inputs of the model.
     public var width: Int {
         let plain = features.reduce(0) { $0 + $1.width }
         return plain + (missing == .indicator ? standardizedWidth(ofMissing: true) : 0)
     }
 
-    /// Logits: one for two classes.
+    /// The number of logits; one for two classes.
     public var outputCount: Int {
         if case .classes(_, let levels) = label, levels.count > 2 { return levels.count }
         return 1
     }
 
-    /// One more input for each column that can be missing: all but texts.
+    /// The number of inputs for columns that can be missing, which are all but texts.
     private func standardizedWidth(ofMissing: Bool) -> Int {
         features.reduce(0) {
             guard case .text = $1 else { return $0 + 1 }
@@ -127,7 +127,7 @@ public struct TableSchema: Equatable, Sendable {
         }
     }
 
-    /// Inputs that are standardised: all but texts and indicators, in their order.
+    /// The number of inputs that are standardised: all but texts and indicators.
     public var standardizedWidth: Int {
         features.reduce(0) {
             guard case .text = $1 else { return $0 + $1.width }
@@ -166,7 +166,7 @@ extension TableSchema.Feature {
             let levels = fields.stringList("levels", countLimit: .max) ?? []
             let dropsFirst = fields.boolean("drop_first", default: false)
             if levels.count < (dropsFirst ? 2 : 1) || Set(levels).count < levels.count {
-                fields.report("levels", "must hold each level once, and one that is left over")
+                fields.report("levels", "must hold each level once, and at least one, or two with drop_first")
             }
             self = .category(column: column, levels: levels, dropsFirst: dropsFirst)
         case .text:

@@ -52,7 +52,7 @@ package struct TabularArchitecture: ModelArchitecture {
         return TabularTrainer(architecture: self, examples: try TableExamples(table: table, schema: schema))
     }
 
-    /// What the standardisation is for a device's rows.
+    /// The standardisation of a device's rows.
     func standardization(_ examples: TableExamples, base: ParameterVector?) throws -> Standardization {
         switch scaling {
         case .none: return try Standardization(unchanged: examples)
@@ -70,10 +70,10 @@ package struct TabularArchitecture: ModelArchitecture {
 
 /// `tabular-statistics`: the sums of which federated standardisation is made, as a run of one round.
 ///
-/// The model is the sums themselves, beginning with zeros; a client's "update" is its own count, sum and sum of squares of
-/// every column. The server's mean, times its learning rate, is added: with uniform weights and the number of clients as
-/// learning rate the model is the sums over all, and any privacy mode applies as to every run. Weighted by examples it is
-/// the means, which is as good but for n - 1 in place of n.
+/// The model is the sums themselves, which begin with zeros. A client's update is its own count, sum and sum of squares of every
+/// column, and the server adds the mean of the updates times its learning rate. With uniform weights and the number of clients as
+/// learning rate the model is the sums over all clients, and privacy modes apply as to every run. Weighted by examples it is the
+/// means, which differ only by n in place of n - 1.
 package struct TabularStatistics: ModelArchitecture {
     package static let name = "tabular-statistics"
     package let schema: TableSchema

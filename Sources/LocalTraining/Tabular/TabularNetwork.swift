@@ -66,7 +66,7 @@ package final class TabularNetwork<Value: Scalar> {
         return activations.last ?? []
     }
 
-    /// The sum of losses and the number of hits; with a gradient, that of the mean loss and the L2 term.
+    /// The sum of losses and the number of hits; on request also the gradient of the mean loss and the L2 term.
     package func pass(
         _ inputs: [Value],
         targets: [Int],

@@ -1,6 +1,6 @@
 package import Tensors
 
-/// Trains and judges a tabular model on a device's rows.
+/// Trains and evaluates a tabular model on a device's rows.
 package struct TabularTrainer: ArchitectureTrainer {
     let architecture: TabularArchitecture
     let examples: TableExamples
@@ -20,7 +20,7 @@ package struct TabularTrainer: ArchitectureTrainer {
         try judge(model: model, base: base).metrics
     }
 
-    /// Metrics, and for two classes each row's probability and truth.
+    /// The metrics, and for two classes the probability and the true class of each row.
     package func judge(
         model: ParameterVector,
         base: ParameterVector?
@@ -48,7 +48,7 @@ package struct TabularTrainer: ArchitectureTrainer {
     }
 }
 
-/// Rows and a network, as the loop trains them.
+/// Rows and a network for the training loop.
 final class TrainableTable: TrainableModel {
     let network: TabularNetwork<Float>
     private let examples: TableExamples

@@ -1,4 +1,4 @@
-/// Splits a play into the texts of its speaking roles: one role, one client.
+/// Divides a play into the texts of its roles, one for each client.
 public enum PlayScript {
     /// The lines of each role, in order, roles in order of their first speech.
     ///

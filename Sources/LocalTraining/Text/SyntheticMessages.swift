@@ -1,6 +1,6 @@
 import Tensors
 
-/// Short invented messages of people with differing habits: data for demonstrations, written by a seeded generator.
+/// Short invented messages of people with different habits, from a seeded generator, for demonstrations.
 public enum SyntheticMessages {
     private struct Persona {
         var openers: [String]

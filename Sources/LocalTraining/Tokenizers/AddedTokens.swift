@@ -1,14 +1,15 @@
 /// Tokens that are found in text before anything else.
 ///
-/// Found by code points, so that a mark behind a token does not hide it, nor a joiner the emoji before it; of several at one
-/// place the longest. Tokens that are not normalized go first, wherever they stand: equal to Hugging Face's `AddedVocabulary`.
+/// They are found by code points, so that a combining mark behind a token does not hide it, nor a joiner the emoji before it. At one
+/// place the longest token wins. Tokens that are not normalised are found first, in the whole text, as in Hugging Face's
+/// `AddedVocabulary`.
 struct AddedTokens: Sendable {
     private struct Entry: Sendable {
         var scalars: [Unicode.Scalar]
         var id: Int
     }
 
-    /// By their first scalar, the longest first.
+    /// The tokens by their first scalar, the longest first.
     private typealias Index = [Unicode.Scalar: [Entry]]
 
     private var passes: [Index] = []
@@ -31,7 +32,7 @@ struct AddedTokens: Sendable {
         case token(Int)
     }
 
-    /// The text in pieces, in order.
+    /// The pieces of a text in order: added tokens, and the text between them.
     func pieces(of text: some StringProtocol) -> [Piece] {
         passes.reduce([.text(Array(text.unicodeScalars)[...])]) { pieces, index in
             pieces.flatMap { piece in

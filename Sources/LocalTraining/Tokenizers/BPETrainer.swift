@@ -1,20 +1,20 @@
-/// Learns byte pairs from counted pieces of text: public text, or counts that were released under differential privacy.
+/// Learns byte pairs from counted pieces of text: of public text, or from counts that were released under differential privacy.
 public struct BPETrainer {
     private var counts: [[UInt8]: Int] = [:]
 
-    /// Starts without text.
+    /// Creates a trainer without text.
     public init() {}
 
-    /// Counts the pieces of a text.
+    /// Counts the pieces of a text, `count` times each.
     public mutating func add(_ text: String, count: Int = 1) {
         for piece in GPT2PreTokenizer.pieces(of: text) { counts[piece, default: 0] += count }
     }
 
-    /// Merges the most frequent pair inside pieces, again and again; of equals, the smallest pair of byte strings.
+    /// Merges the most frequent pair inside pieces until the vocabulary is full; among equals the smallest pair of byte strings.
     ///
-    /// - Parameter vocabularySize: V, with the four specials and 256 bytes in it; fewer when the text has no more pairs
-    ///   that occur twice.
-    /// - Returns: Ids: four specials, the bytes 0 to 255, then merges by rank.
+    /// - Parameter vocabularySize: V, with the four specials and 256 bytes.
+    /// - Returns: A tokeniser with the ids of four specials, the bytes 0 to 255, then merges by rank. It has fewer than V tokens if no more
+    ///   pairs occur twice.
     public func train(vocabularySize: Int) -> ByteLevelBPE {
         var tokens: [[UInt8]] = [[], [], [], []] + (0...255).map { [UInt8($0)] }
         var merges: [ByteLevelBPE.Merge] = []
@@ -87,7 +87,9 @@ public struct BPETrainer {
         return new
     }
 
-    /// The most frequent pair on top; entries may be out of date, which the caller checks.
+    /// A heap with the most frequent pair on top.
+    ///
+    /// Entries may be stale, and the caller checks them.
     private struct Heap {
         private var entries: [(pair: Pair, count: Int)]
 

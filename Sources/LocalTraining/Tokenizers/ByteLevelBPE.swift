@@ -1,11 +1,11 @@
 import StrictJSON
 
-/// Byte-pair encoding over bytes: any text in any script, nothing unknown.
+/// Byte-pair encoding over bytes, for any text in any script, without an unknown token.
 ///
 /// Equal to Hugging Face's `BPE` model with a `ByteLevel` pre-tokeniser. Source: Sennrich et al. 2016, arXiv:1508.07909;
 /// bytes instead of characters: Radford et al. 2019.
 public struct ByteLevelBPE: Tokenizer {
-    /// Two tokens that become one.
+    /// A merge of two tokens into one.
     struct Merge: Equatable, Sendable {
         var left: Int
         var right: Int
@@ -17,16 +17,16 @@ public struct ByteLevelBPE: Tokenizer {
         var id: Int
         var content: String
         var isSpecial: Bool
-        /// Whether it is looked for only after all tokens that are not.
+        /// Whether it is found only after all tokens that are not normalised.
         var isNormalized = false
     }
 
     /// The bytes of each id; empty for added tokens.
     let tokens: [[UInt8]]
-    /// In the order of their ranks.
+    /// The merges in the order of their ranks.
     let merges: [Merge]
     let added: [AddedToken]
-    /// What a `tokenizer.json` says of adding specials to whole texts; kept for other programs.
+    /// The post-processor of a `tokenizer.json`, which is kept for other programs and not used here.
     let postProcessor: JSONValue
     let addsPrefixSpace: Bool
     let ignoresMerges: Bool
@@ -71,7 +71,9 @@ public struct ByteLevelBPE: Tokenizer {
     /// `bpe`.
     public var kind: TokenizerKind { .bpe }
 
-    /// The ids of a text; the content of an added token is that token wherever it stands.
+    /// The ids of a text.
+    ///
+    /// The content of an added token becomes that token wherever it is.
     public func encode(_ text: String) -> [Int] {
         var ids: [Int] = []
         for piece in addedTokens.pieces(of: text) {
@@ -83,15 +85,15 @@ public struct ByteLevelBPE: Tokenizer {
         return ids
     }
 
-    /// The text of ids; bytes that are no UTF-8 become U+FFFD.
+    /// The text of ids, without specials; bytes that are no UTF-8 become U+FFFD.
     public func decode(_ ids: [Int]) -> String { String(decoding: bytes(of: ids), as: UTF8.self) }
 
-    /// The bytes of ids; specials vanish.
+    /// The bytes of ids, without specials.
     public func bytes(of ids: [Int]) -> [UInt8] {
         ids.flatMap { id in id >= 0 && id < tokens.count ? tokens[id] : [] }
     }
 
-    /// The ids of bytes that need not be UTF-8, without any division into words.
+    /// The ids of bytes, which need not be UTF-8, without division into words.
     public func encode(bytes: [UInt8]) -> [Int] {
         var ids: [Int] = []
         merge(bytes, into: &ids)
@@ -108,7 +110,7 @@ public struct ByteLevelBPE: Tokenizer {
         for piece in GPT2PreTokenizer.pieces(of: prefixed) { merge(piece, into: &ids) }
     }
 
-    /// Merges the pair of lowest rank, the leftmost of equals, until no pair has one.
+    /// Merges the pair of lowest rank, the leftmost among equals, until no pair has a rank.
     private func merge(_ piece: [UInt8], into ids: inout [Int]) {
         if ignoresMerges, let whole = wholeTokens[piece] {
             ids.append(whole)

@@ -2,11 +2,11 @@
 public struct CharacterTokenizer: Tokenizer {
     /// Padding.
     public static let pad = 0
-    /// What the alphabet does not have.
+    /// A character that is not in the alphabet.
     public static let unknown = 1
-    /// Before every text.
+    /// The beginning of every text.
     public static let begin = 2
-    /// After every short record.
+    /// The end of every record.
     public static let end = 3
     /// Lower-case English messages: letters, digits, the usual marks, space and newline.
     public static let messages = "\n !'(),-.0123456789:;?abcdefghijklmnopqrstuvwxyz"
@@ -15,7 +15,9 @@ public struct CharacterTokenizer: Tokenizer {
     private let ids: [Unicode.Scalar: Int]
     private let foldsCase: Bool
 
-    /// Takes an alphabet, whose first character gets id 4; text is lower-cased when the alphabet has no capital letter.
+    /// Creates a tokeniser; the first character of the alphabet has id 4.
+    ///
+    /// Text is lower-cased if the alphabet has no capital letter.
     public init(alphabet: String) {
         characters = Array(alphabet.unicodeScalars)
         ids = Dictionary(characters.enumerated().map { ($1, $0 + 4) }, uniquingKeysWith: { first, _ in first })
@@ -23,7 +25,7 @@ public struct CharacterTokenizer: Tokenizer {
         foldsCase = !hasCapitals && characters.contains { $0.properties.isLowercase }
     }
 
-    /// The distinct characters of texts by code point, most frequent first only where there are more than `limit`.
+    /// The distinct characters of texts in the order of their code points; if they are more than `limit`, the most frequent ones.
     public static func alphabet(of texts: [String], limit: Int = .max) -> String {
         var counts: [Unicode.Scalar: Int] = [:]
         for text in texts { for scalar in text.unicodeScalars { counts[scalar, default: 0] += 1 } }
@@ -33,7 +35,7 @@ public struct CharacterTokenizer: Tokenizer {
         return String(alphabet)
     }
 
-    /// The alphabet, specials excluded.
+    /// The alphabet, without specials.
     public var alphabet: String {
         var text = String.UnicodeScalarView()
         text.append(contentsOf: characters)
@@ -52,7 +54,7 @@ public struct CharacterTokenizer: Tokenizer {
         (foldsCase ? text.lowercased() : text).unicodeScalars.map { ids[$0] ?? Self.unknown }
     }
 
-    /// The text of ids; specials vanish.
+    /// The text of ids, without specials.
     public func decode(_ ids: [Int]) -> String {
         var text = String.UnicodeScalarView()
         for id in ids where id >= 4 && id < vocabularySize { text.append(characters[id - 4]) }

@@ -1,11 +1,13 @@
-/// The rule by which GPT-2 divides text before byte pairs are merged; merges never cross its borders.
+/// GPT-2's division of text into pieces before byte pairs are merged.
 ///
-/// The same as the expression `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, tried in that
-/// order at each place. Source: Radford et al. 2019, encoder.py.
+/// Merges never cross a border of pieces.
+///
+/// It equals the expression `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, whose alternatives are tried in
+/// that order. Source: Radford et al. 2019, encoder.py.
 enum GPT2PreTokenizer {
     private enum Class { case letter, number, space, other }
 
-    /// The pieces as UTF-8, in order; together they are the text.
+    /// The pieces as UTF-8 in order; joined they are the text.
     static func pieces(of text: some StringProtocol) -> [[UInt8]] { pieces(of: Array(text.unicodeScalars)) }
 
     static func pieces(of scalars: [Unicode.Scalar]) -> [[UInt8]] {

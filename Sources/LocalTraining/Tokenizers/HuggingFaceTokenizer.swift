@@ -13,7 +13,7 @@ public struct TokenizerError: Error, Equatable, Sendable, CustomStringConvertibl
 extension ByteLevelBPE {
     /// Reads a Hugging Face `tokenizer.json`.
     ///
-    /// - Throws: ``TokenizerError`` naming the part whose arithmetic is not the one of a byte-level BPE.
+    /// - Throws: ``TokenizerError`` with the part that a byte-level BPE does not have.
     public init(huggingFace data: Data) throws {
         guard let root = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
             throw TokenizerError("tokenizer.json is not a JSON object")
@@ -21,7 +21,7 @@ extension ByteLevelBPE {
         guard let model = root["model"] as? [String: Any], let vocabulary = model["vocab"] as? [String: Int],
             let rawMerges = model["merges"] as? [Any]
         else { throw TokenizerError("tokenizer.json: /model must have a vocab and merges") }
-        // Some files leave the type out: a vocabulary and merges together are a BPE.
+        // Some files have no type; a vocabulary and merges together are a BPE.
         if let type = model["type"] as? String, type != "BPE" {
             throw TokenizerError("tokenizer.json: /model/type is \(type), only BPE is known")
         }
@@ -29,14 +29,14 @@ extension ByteLevelBPE {
             if let value = model[name], !(value is NSNull), value as? String != "",
                 (value as? NSNumber)?.doubleValue != 0
             {
-                throw TokenizerError("tokenizer.json: /model/\(name) is in use, which is not known here")
+                throw TokenizerError("tokenizer.json: /model/\(name) is set, and is not supported")
             }
         }
         guard model["byte_fallback"] as? Bool != true else {
             throw TokenizerError("tokenizer.json: /model/byte_fallback is in use: not a byte-level BPE")
         }
         guard root["normalizer"] == nil || root["normalizer"] is NSNull else {
-            throw TokenizerError("tokenizer.json: a normalizer is in use, which is not known here")
+            throw TokenizerError("tokenizer.json: a normalizer is set, and none is supported")
         }
         guard let pre = root["pre_tokenizer"] as? [String: Any], pre["type"] as? String == "ByteLevel",
             pre["use_regex"] as? Bool != false
@@ -55,7 +55,7 @@ extension ByteLevelBPE {
         )
     }
 
-    /// The same as a Hugging Face `tokenizer.json`; equal tokenisers give equal bytes.
+    /// The tokeniser as a Hugging Face `tokenizer.json`; equal tokenisers give equal bytes.
     public func huggingFaceJSON() -> Data {
         let specialIDs = Set(added.map(\.id))
         let names = tokens.enumerated().map { id, bytes in
@@ -90,7 +90,7 @@ extension ByteLevelBPE {
 
     // MARK: - GPT-2's table
 
-    /// Printable stand-ins for the 256 bytes: those of Latin-1 that can be seen, the others from U+0100 on.
+    /// The printable characters for the 256 bytes: visible characters of Latin-1 for themselves, the others from U+0100 on.
     private static let byteCharacters: [Unicode.Scalar] = {
         var next: UInt32 = 0x100
         return (UInt32(0)...255).map { byte in
@@ -117,7 +117,7 @@ extension ByteLevelBPE {
     private static func postProcessor(_ value: Any?) throws -> JSONValue {
         guard let object = value as? [String: Any] else { return .null }
         guard let tree = JSONValue(foundation: object) else {
-            throw TokenizerError("tokenizer.json: /post_processor holds what JSON has no word for")
+            throw TokenizerError("tokenizer.json: /post_processor holds a value that JSON cannot express")
         }
         return tree
     }
@@ -128,7 +128,7 @@ extension ByteLevelBPE {
                 throw TokenizerError("tokenizer.json: an added token needs an id and a content")
             }
             for name in ["lstrip", "rstrip", "single_word"] where item[name] as? Bool == true {
-                throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not known here")
+                throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not supported")
             }
             let isSpecial = item["special"] as? Bool ?? false
             return AddedToken(

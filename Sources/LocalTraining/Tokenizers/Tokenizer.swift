@@ -1,7 +1,7 @@
 /// Turns text into token ids and back.
 ///
-/// In the vocabularies that we make, ids 0 to 3 are `<pad>`, `<unk>`, `<bos>` and `<eos>`; one made elsewhere says which
-/// ids it uses for them.
+/// In Martlet's own vocabularies ids 0 to 3 are `<pad>`, `<unk>`, `<bos>` and `<eos>`. A vocabulary of another program says in ``specials``
+/// which ids it uses.
 public protocol Tokenizer: Sendable {
     /// V, specials included.
     var vocabularySize: Int { get }
@@ -12,15 +12,15 @@ public protocol Tokenizer: Sendable {
 
     /// The ids of a text, without `<bos>` and `<eos>`.
     func encode(_ text: String) -> [Int]
-    /// The text of ids; specials vanish.
+    /// The text of ids, without specials.
     func decode(_ ids: [Int]) -> String
 }
 
 /// The kinds of tokenisers.
 public enum TokenizerKind: String, Sendable {
-    /// One token a character.
+    /// One token for each character.
     case char
-    /// One token a word.
+    /// One token for each word.
     case word
     /// Byte pairs over bytes.
     case bpe
@@ -28,15 +28,15 @@ public enum TokenizerKind: String, Sendable {
 
 /// Ids with a meaning of their own.
 public struct SpecialTokens: Equatable, Sendable {
-    /// Fills batches up; never in the loss.
+    /// Padding of batches; never in the loss.
     public var pad: Int
-    /// What the vocabulary does not have; `nil` where it has everything.
+    /// The unknown token; `nil` if the vocabulary can write every text.
     public var unknown: Int?
-    /// Before every text.
+    /// The beginning of every text.
     public var begin: Int
-    /// After every record.
+    /// The end of every record.
     public var end: Int
-    /// The ids that are ordinary: all between the specials at both ends of the vocabulary.
+    /// The ordinary ids: all between the specials at the two ends of the vocabulary.
     public var ordinary: Range<Int>
 
     /// The four specials first, as in every vocabulary made here.

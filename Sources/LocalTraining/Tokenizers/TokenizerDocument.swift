@@ -1,7 +1,7 @@
 import Foundation
 import StrictJSON
 
-/// A tokeniser as a configuration and a model directory carry it.
+/// A tokeniser in a model's configuration or a model directory.
 ///
 /// `{"type": "char", "alphabet": "…"}`, `{"type": "word", "vocabulary": ["the", …]}` or `{"type": "bpe", "tokenizer": …}`
 /// with the content of a `tokenizer.json`, as an object or as text.
@@ -65,9 +65,11 @@ enum TokenizerDocument {
     }
 }
 
-/// `vocab.txt`: one token a line, the four specials first, the line's number is the id.
+/// `vocab.txt`: one token in each line, the four specials first.
+///
+/// The number of the line, from 0, is the id.
 public enum VocabularyFile {
-    /// Characters or words, with backslash, line feed and carriage return written `\\`, `\n` and `\r`.
+    /// The file of characters or words; backslash, line feed and carriage return are written `\\`, `\n` and `\r`.
     public static func encode(_ tokens: [String]) -> String {
         (SpecialTokens.names + tokens).map { token in
             token.replacing("\\", with: "\\\\").replacing("\n", with: "\\n").replacing("\r", with: "\\r") + "\n"
@@ -76,7 +78,7 @@ public enum VocabularyFile {
 
     /// The tokens after the four specials.
     ///
-    /// - Throws: ``TokenizerError`` where the specials are not there, or a token is empty or there twice.
+    /// - Throws: ``TokenizerError`` if the specials are missing, or a token is empty or comes twice.
     public static func decode(_ text: String) throws -> [String] {
         var lines = text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
             var token = ""

@@ -1,18 +1,18 @@
-/// Lower-cased words, and every other visible character by itself.
+/// Lower-case words, and every other visible character as a token of its own.
 ///
-/// A word is a maximal run of letters, combining marks and digits, in which a single apostrophe may stand between two of
-/// them (U+2019 counts as one). A Han ideograph, a punctuation mark and an emoji cluster are tokens of their own.
+/// A word is a maximal run of letters, combining marks and digits, with single apostrophes allowed between two of them (U+2019 counts as
+/// one). A Han ideograph, a punctuation mark and an emoji cluster are tokens of their own.
 public struct WordTokenizer: Tokenizer {
     private let words: [String]
     private let ids: [String: Int]
 
-    /// Takes the words in the order of their ids, the first of which is 4; the names of the specials in front are skipped.
+    /// Creates a tokeniser with words in the order of their ids, from id 4 on; leading names of the specials are skipped.
     public init(vocabulary: [String]) {
         words = Array(vocabulary.starts(with: SpecialTokens.names) ? vocabulary.dropFirst(4) : vocabulary[...])
         ids = Dictionary(words.enumerated().map { ($1, $0 + 4) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// The most frequent tokens of texts, ties by code point, as many as fit beside the four specials.
+    /// The most frequent tokens of texts, as many as fit beside the four specials; ties are sorted by code point.
     public static func vocabulary(of texts: [String], size: Int) -> [String] {
         var counts: [String: Int] = [:]
         for text in texts { for token in tokens(of: text) { counts[token, default: 0] += 1 } }
@@ -28,7 +28,7 @@ public struct WordTokenizer: Tokenizer {
     public var specials: SpecialTokens { .leading(vocabularySize: vocabularySize) }
     /// `word`.
     public var kind: TokenizerKind { .word }
-    /// The words in the order of their ids, specials excluded.
+    /// The words in the order of their ids, without specials.
     public var vocabulary: [String] { words }
 
     /// The word of an id; `nil` for specials.
@@ -39,7 +39,7 @@ public struct WordTokenizer: Tokenizer {
         Self.tokens(of: text).map { ids[$0] ?? CharacterTokenizer.unknown }
     }
 
-    /// The words with spaces between them, but none before closing and after opening marks.
+    /// The words with spaces between them, but without spaces before closing and after opening marks.
     public func decode(_ ids: [Int]) -> String {
         var text = ""
         var glue = true
@@ -52,7 +52,9 @@ public struct WordTokenizer: Tokenizer {
         return text
     }
 
-    /// The tokens of a text, lower-cased; a word that stands in for redacted data, such as `<url>`, is one of them.
+    /// The tokens of a text in lower case.
+    ///
+    /// A stand-in for redacted data, such as `<url>`, is one token.
     public static func tokens(of text: String) -> [String] {
         guard text.utf8.contains(UInt8(ascii: "<")) else { return plainTokens(of: text) }
         var tokens: [String] = []

@@ -1,29 +1,31 @@
 public import Tensors
 
-/// Trains whatever built-in model a run has on a device's data.
+/// Trains the built-in model of a run on a device's data.
 ///
-/// Data are cleaned as the run's rules say before anything is learned from them.
+/// Data are cleaned by the run's rules before anything is learned from them.
 public struct DeviceTrainer: LocalTrainer {
     private let training: @Sendable () throws -> LocalData
     private let heldOut: (@Sendable () throws -> LocalData)?
     private let report: (@Sendable (DataReport) -> Void)?
 
-    /// Keeps data.
+    /// Creates a trainer with data in memory.
     ///
     /// - Parameters:
-    ///   - data: What is trained on.
-    ///   - heldOut: What models are judged on; where it is missing, the training data.
-    ///   - report: Receives what cleaning found each time; it stays on the device.
+    ///   - data: The training data.
+    ///   - heldOut: The data for evaluations; without them the training data.
+    ///   - report: Receives a report of the data each time; it stays on the device.
     public init(data: LocalData, heldOut: LocalData? = nil, report: (@Sendable (DataReport) -> Void)? = nil) {
         self.init(reading: { data }, heldOut: heldOut.map { data in { @Sendable in data } }, report: report)
     }
 
-    /// Reads data each time: what cannot be read then is what data are that gave nothing.
+    /// Creates a trainer that reads the data for each task.
+    ///
+    /// An error of `data` ends the task as unusable data do. In a private run a server cannot tell the two from an update.
     ///
     /// - Parameters:
-    ///   - data: Gives what is trained on.
-    ///   - heldOut: Gives what models are judged on; where it is missing, the training data.
-    ///   - report: Receives what cleaning found each time; it stays on the device.
+    ///   - data: Returns the training data.
+    ///   - heldOut: Returns the data for evaluations; without it the training data.
+    ///   - report: Receives a report of the data each time; it stays on the device.
     public init(
         reading data: @escaping @Sendable () throws -> LocalData,
         heldOut: (@Sendable () throws -> LocalData)? = nil,
@@ -34,29 +36,37 @@ public struct DeviceTrainer: LocalTrainer {
         self.report = report
     }
 
-    /// Keeps texts, one record each.
+    /// Creates a trainer with texts, one record each.
     public init(texts: [String]) {
         self.init(data: .texts(texts))
     }
 
-    /// Trains.
+    /// Trains from `model` on the device's data.
+    ///
+    /// - Throws: `LocalTrainingError`.
     public func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         try trainer(training(), model, instructions).train(model: model, instructions: instructions)
     }
 
-    /// The gradient over all data.
+    /// The gradient of the mean loss over all data at `model`.
+    ///
+    /// - Throws: `LocalTrainingError`.
     public func gradient(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
         try trainer(training(), model, instructions).gradient(model: model, instructions: instructions)
     }
 
-    /// Judges a model.
+    /// Evaluates `model` on the held-out data.
+    ///
+    /// - Throws: `LocalTrainingError`.
     public func evaluate(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingMetrics {
         let trainer = try trainer((heldOut ?? training)(), model, instructions)
         guard trainer.exampleCount > 0 else { throw LocalTrainingError.noData }
         return try trainer.evaluate(model: model, base: instructions.base)
     }
 
-    /// Refuses a model that is not its architecture's, and a task that the architecture does not have.
+    /// Refuses a model whose tensors are not its architecture's, and a task that the architecture does not support.
+    ///
+    /// - Throws: `LocalTrainingError`.
     public func check(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) throws {
         let architecture = try Self.architecture(model, instructions)
         guard architecture.supports(task) else {
@@ -65,10 +75,12 @@ public struct DeviceTrainer: LocalTrainer {
         try architecture.check(model, base: instructions.base)
     }
 
-    /// Yes.
+    /// True: every built-in architecture has made-up data.
     public var canRehearse: Bool { true }
 
-    /// Works on made-up records of the kind that the architecture learns from.
+    /// Does the task on made-up records of the kind that the architecture learns from, and drops the result.
+    ///
+    /// - Throws: `LocalTrainingError`.
     public func rehearse(_ task: TrainingTask, model: ParameterVector, instructions: TrainingInstructions) throws {
         let architecture = try Self.architecture(model, instructions)
         let trainer = try architecture.makeTrainer(data: architecture.madeUpData, instructions: instructions)
@@ -97,17 +109,17 @@ public struct DeviceTrainer: LocalTrainer {
     ) throws -> any ArchitectureTrainer {
         let architecture = try Self.architecture(model, instructions)
         var (prepared, found) = try instructions.data.apply(to: data)
-        // Also where no trainer comes of it: the report is for the one who must find out why.
+        // Also if making the trainer fails: the owner needs the report to find out why.
         defer { report?(found) }
         let trainer = try architecture.makeTrainer(data: prepared, instructions: instructions)
         if trainer.leftOut != LeftOutRows() { found.leftOut = trainer.leftOut }
         return trainer
     }
 
-    /// A character model with the messages' alphabet can be read off its tensors.
+    /// Recognises a character model with the alphabet of messages by its tensors.
     private static func guess(_ layout: ParameterLayout) throws -> any ModelArchitecture {
         guard let configuration = CIFGLSTMConfiguration(layout: layout) else {
-            throw LocalTrainingError.modelMismatch(reason: "nothing says what the model is, and it is not a CIFG-LSTM")
+            throw LocalTrainingError.modelMismatch(reason: "no architecture is named, and this is no CIFG-LSTM")
         }
         return try CIFGLSTMArchitecture(configuration: configuration)
     }

@@ -1,14 +1,14 @@
 package import DifferentialPrivacy
 
-/// Turns what a device contributes into the integers that are masked, with its bounds held exactly.
+/// Turns a device's contribution into the integers that are masked, within exact bounds.
 ///
-/// Blocks (an update, metrics, a clipping bit, counts) have bounds Kᵢ of their own with Σ Kᵢ² ≤ K². The bounds are checked in integers
-/// after rounding: the sensitivity is K whatever the rounding did.
+/// Each block (an update, metrics, a clipping bit, counts) has its own bound Kᵢ, and Σ Kᵢ² ≤ K². The bounds are checked in integers
+/// after rounding, so that the sensitivity is K whatever rounding did.
 package struct ContributionEncoder: Sendable {
-    /// One part of a contribution.
+    /// One part of a contribution, in parameter units.
     package struct Block: Sendable {
         package var values: [Float]
-        /// Kᵢ's share of K², from 0 to 1.
+        /// Kᵢ² / K², from 0 to 1.
         package var share: Double
 
         package init(_ values: [Float], share: Double = 1) {
@@ -21,15 +21,17 @@ package struct ContributionEncoder: Sendable {
     private let coordinateBound: Int64
 
     /// - Parameters:
-    ///   - grid: Step and K.
-    ///   - coordinateBound: B.
+    ///   - grid: The step and the norm K.
+    ///   - coordinateBound: B, in grid units.
     package init(grid: NoiseGrid, coordinateBound: UInt64) {
         self.grid = grid
         self.coordinateBound = Int64(clamping: coordinateBound)
     }
 
-    /// - Returns: Integers with Σ v² ≤ K² (Σ |v| ≤ K in L1) and |v| ≤ B.
-    /// - Throws: ``SecureAggregationError`` `out_of_range`: shares that add up to more than 1, or values that are not finite.
+    /// Rounds, bounds and concatenates the blocks.
+    ///
+    /// - Returns: Shape `[sum of the blocks' counts]`, grid units, with Σ v² ≤ K² (Σ |v| ≤ K in L1) and |v| ≤ B.
+    /// - Throws: ``SecureAggregationError`` `out_of_range` if shares add up to more than 1 or a value is not finite.
     package func encode(_ blocks: [Block]) throws(SecureAggregationError) -> [Int64] {
         guard blocks.allSatisfy({ $0.share >= 0 }), blocks.reduce(0, { $0 + $1.share }) <= 1 else {
             throw SecureAggregationError(.outOfRange, "the blocks' shares of the bound add up to more than 1")
@@ -41,7 +43,7 @@ package struct ContributionEncoder: Sendable {
         integers.reserveCapacity(blocks.reduce(0) { $0 + $1.values.count })
         for block in blocks {
             let part = block.share == 1 ? grid : grid.part(share: block.share)
-            // Cutting a coordinate lowers the norm.
+            // Reducing a coordinate to B only lowers the norm.
             for value in part.quantize(block.values) {
                 integers.append(max(-coordinateBound, min(coordinateBound, value)))
             }
@@ -60,7 +62,7 @@ package struct ContributionEncoder: Sendable {
 
 /// Masks a contribution's integers.
 package enum Masking {
-    /// y = x + PRG(s) mod 2ᵇ, in the bytes of the file's tensor.
+    /// y = x + PRG(s) mod 2ᵇ, as the little-endian bytes of the file's tensor.
     package static func mask<Word: RingWord>(
         _ integers: [Int64],
         as type: Word.Type = Word.self,

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// The first error of loops on several threads.
+/// Keeps the first error that any thread of a loop reports.
 final class FirstFailure: Sendable {
     private let first = Mutex<(any Error)?>(nil)
 

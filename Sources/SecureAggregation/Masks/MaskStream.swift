@@ -2,13 +2,13 @@ import Crypto
 import CryptoExtras
 package import Foundation
 
-/// The mask of one seed: AES-256-CTR with counter block 0, words of b bits taken consecutively, little-endian.
+/// The mask of one seed: the key stream of AES-256-CTR from counter block 0, read as consecutive little-endian words of b bits.
 ///
-/// A seed is used for one masked vector: two vectors under one seed reveal their difference.
+/// A seed masks one vector only: two vectors under one seed reveal their difference.
 package struct MaskStream: Sendable {
     /// Bytes of a seed.
     package static let seedByteCount = 32
-    /// Bytes of the stream that are made at a time; they stay in a core's second cache.
+    /// How many bytes of the stream are made at a time: few enough for a core's second-level cache.
     private static let blockByteCount = 64 << 10
 
     private let key: SymmetricKey
@@ -25,7 +25,7 @@ package struct MaskStream: Sendable {
     ///
     /// - Parameters:
     ///   - words: The coordinates from `first` on.
-    ///   - first: The place of the first of them.
+    ///   - first: The coordinate of the first word.
     /// - Throws: ``SecureAggregationError`` `random_source_failed`.
     package func add<Word: RingWord>(
         to words: UnsafeMutableBufferPointer<Word>,
@@ -34,7 +34,7 @@ package struct MaskStream: Sendable {
         try combine(words, first) { $0 &+ $1 }
     }
 
-    /// Takes the mask off again.
+    /// Subtracts the mask again; parameters and errors as for ``add(to:first:)``.
     package func subtract<Word: RingWord>(
         from words: UnsafeMutableBufferPointer<Word>,
         first: UInt64 = 0
@@ -54,7 +54,7 @@ package struct MaskStream: Sendable {
         while done < words.count {
             let count = min(perBlock, words.count - done)
             var stream = try bytes(from: (first + UInt64(done)) * UInt64(size), count: count * size)
-            // A mask that stays in memory opens what it masked.
+            // The mask is erased: with it the vector could be unmasked.
             defer { stream.resetBytes(in: 0..<stream.count) }
             stream.withUnsafeBytes { raw in
                 for index in 0..<count {
@@ -66,7 +66,7 @@ package struct MaskStream: Sendable {
         }
     }
 
-    /// Bytes of the stream.
+    /// `count` bytes of the stream from a byte offset on.
     package func bytes(from offset: UInt64, count: Int) throws(SecureAggregationError) -> Data {
         let block = offset / 16
         let skipped = Int(offset % 16)

@@ -3,33 +3,33 @@ import Tensors
 
 /// The helper's part of a sum: M = Σ PRG(s) − N, made block by block.
 package struct MaskSum<Word: RingWord>: Sendable {
-    /// Coordinates that are summed at a time, on each core.
+    /// How many coordinates one core sums at a time.
     private static var blockCount: Int { 1 << 16 }
 
     private let streams: [MaskStream]
     private let coordinateCount: Int
 
     /// - Parameters:
-    ///   - streams: The masks of the clients whose updates are in the server's sum.
-    ///   - coordinateCount: d.
+    ///   - streams: The masks of all updates in the server's sum.
+    ///   - coordinateCount: d, the length of the sum.
     package init(_ streams: [MaskStream], coordinateCount: Int) {
         self.streams = streams
         self.coordinateCount = coordinateCount
     }
 
-    /// Makes the words and hands them on in order, as raw bytes.
+    /// Makes the words in order and passes them on as raw bytes.
     ///
     /// - Parameters:
-    ///   - noise: Adds the noise of the coordinates from a place on; its negative goes into the sum.
-    ///   - write: Takes the next bytes, little-endian.
-    /// - Throws: What `noise` and `write` throw, ``SecureAggregationError``.
+    ///   - noise: Adds the helper's noise to integers, the coordinates from `first` on; it is subtracted from the words.
+    ///   - write: Receives the next bytes, little-endian.
+    /// - Throws: ``SecureAggregationError``, and what `noise` and `write` throw.
     package func write(
         noise: (_ values: inout [Int64], _ first: Int) throws -> Void,
         to write: (UnsafeRawBufferPointer) throws -> Void
     ) throws {
         let perTurn = Self.blockCount * 8
         var words = [Word](repeating: 0, count: min(perTurn, coordinateCount))
-        // Sums of masks open every sum of updates: nothing of them stays in memory.
+        // The sum of masks is erased: with it the sum of updates could be unmasked.
         defer { for index in words.indices { words[index] = 0 } }
         for start in stride(from: 0, to: coordinateCount, by: perTurn) {
             let count = min(perTurn, coordinateCount - start)
@@ -65,20 +65,26 @@ package struct MaskSum<Word: RingWord>: Sendable {
         if let error = failure.error { throw error }
     }
 
-    /// Threads write to parts of it that do not overlap.
     private struct Target: @unchecked Sendable {
+        // SAFETY: every thread writes its own part, and all end before the buffer does.
         let buffer: UnsafeMutableBufferPointer<Word>
     }
 }
 
-/// The server's part: Σ y − M, read as integers of least magnitude.
+/// The server's part of a sum: Σ y − M, each word read as the integer of least magnitude.
 package enum Unmasking {
-    /// Adds one masked update's words to a block of the sum.
+    /// Adds the words of one masked update to a block of the sum.
+    ///
+    /// - Parameters:
+    ///   - bytes: At least as many little-endian words as the block has.
+    ///   - sum: The block.
     package static func add<Word: RingWord>(_ bytes: UnsafeRawBufferPointer, to sum: inout [Word]) {
         for index in sum.indices { sum[index] = sum[index] &+ word(bytes, index) }
     }
 
-    /// Takes the helper's words off and returns the integers: the sum of the updates with the helper's noise.
+    /// Subtracts the helper's words from the sum.
+    ///
+    /// - Returns: The sum of the updates with the helper's noise, grid units.
     package static func finish<Word: RingWord>(_ sum: [Word], helper bytes: UnsafeRawBufferPointer) -> [Int64] {
         sum.indices.map { (sum[$0] &- word(bytes, $0)).centred }
     }

@@ -6,11 +6,11 @@ package enum RingWidth: UInt8, CaseIterable, Sendable {
 
     package var byteCount: Int { Int(rawValue) / 8 }
 
-    /// The largest magnitude of a sum that reads back as itself, 2ᵇ⁻¹ − 1.
+    /// The largest magnitude that a sum may have without wrapping, 2ᵇ⁻¹ − 1.
     package var reach: UInt64 { (1 << (UInt64(rawValue) - 1)) - 1 }
 }
 
-/// One word of the ring, for the loops that are compiled for its width.
+/// A word of the ring; loops are generic over it, so that they are compiled for each width.
 package protocol RingWord: FixedWidthInteger, UnsignedInteger, Sendable where Self.Magnitude == Self {
     static var width: RingWidth { get }
 }
@@ -28,10 +28,10 @@ extension UInt64: RingWord {
 }
 
 extension RingWord {
-    /// The integer's residue.
+    /// The residue of an integer modulo 2ᵇ.
     package init(residueOf value: Int64) { self.init(truncatingIfNeeded: value) }
 
-    /// The representative of least magnitude.
+    /// The integer of least magnitude with this residue.
     package var centred: Int64 {
         switch Self.width {
         case .bits16: Int64(Int16(truncatingIfNeeded: self))

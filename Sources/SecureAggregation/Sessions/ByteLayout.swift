@@ -1,6 +1,6 @@
 import Foundation
 
-/// Writes the protocol's layout: integers big-endian, texts with a length of four bytes.
+/// Writes the protocol's layout: integers big-endian, texts after a length of four bytes.
 struct LayoutWriter {
     private(set) var bytes: [UInt8] = []
 
@@ -26,7 +26,7 @@ struct LayoutWriter {
     }
 }
 
-/// Reads it again, to the last byte.
+/// Reads the protocol's layout.
 struct LayoutReader {
     private let bytes: [UInt8]
     private var place = 0

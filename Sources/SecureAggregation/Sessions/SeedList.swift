@@ -3,11 +3,11 @@ import Foundation
 
 /// The list that asks for a sum: `pseudonym ‖ sealed` of each accepted update, sorted, and nothing else.
 ///
-/// No weights: with weights 1 and 256 a sum modulo 2⁸ is the target's update. No digest or size of the masked update: the helper
-/// knows its mask, and would test guesses.
+/// There are no weights: with weights 1 and 2ᵇ a sum modulo 2ᵇ is one client's update alone. There is no digest or size of the masked
+/// update: the helper knows the mask, and could test guesses of the update against them.
 package struct SeedList: Equatable, Sendable {
     package struct Entry: Equatable, Sendable {
-        /// 32 random bytes that a device draws once for a helper's key and domain.
+        /// 32 random bytes, which a device draws once for each pair of helper key and domain.
         package var pseudonym: [UInt8]
         package var sealed: SealedSeed
 
@@ -30,9 +30,9 @@ package struct SeedList: Equatable, Sendable {
         try checkOrder()
     }
 
-    /// Reads a request's body.
+    /// Reads the body of a request.
     ///
-    /// - Throws: ``SecureAggregationError``: another length, order or a repeated pseudonym.
+    /// - Throws: ``SecureAggregationError`` for a wrong length or order, a repeated pseudonym, or a cohort outside the document's limits.
     package init(parsing bytes: [UInt8], of document: SessionDocument) throws(SecureAggregationError) {
         guard bytes.count.isMultiple(of: Self.entryByteCount) else {
             throw SecureAggregationError(
@@ -94,7 +94,7 @@ package struct SeedList: Equatable, Sendable {
 
     /// Opens every seed.
     ///
-    /// - Throws: ``SecureAggregationError`` `seeds_unopened` with all places of seeds that do not open, at once.
+    /// - Throws: ``SecureAggregationError`` `seeds_unopened` with the places of all seeds that do not open.
     package func masks(with key: SessionKey, session: [UInt8]) throws(SecureAggregationError) -> [MaskStream] {
         var masks: [MaskStream] = []
         var unopened: [Int] = []

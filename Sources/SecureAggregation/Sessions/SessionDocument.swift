@@ -1,9 +1,10 @@
 import Crypto
 import Foundation
 
-/// What server, helper and devices agree on for one sum, to the byte.
+/// What server, helper and devices agree on for one sum, byte for byte.
 ///
-/// A device recomputes every field that it can and copies none. ``session`` names it; the helper signs it (``SessionGrant``).
+/// A device computes every field that it can and copies none of those. ``session`` is the document's name, and the helper signs it
+/// (``SessionGrant``).
 package struct SessionDocument: Equatable, Sendable {
     /// What is summed.
     package enum Purpose: UInt8, Sendable {
@@ -27,9 +28,9 @@ package struct SessionDocument: Equatable, Sendable {
     }
 
     private static let magic = Array("martlet-helper/1".utf8)
-    /// Bytes of a name at most.
+    /// The most bytes of a name.
     private static let nameByteLimit = 255
-    /// Coordinates at most.
+    /// The most coordinates of a sum.
     private static let coordinateLimit: UInt64 = 1 << 40
 
     package var purpose: Purpose
@@ -44,21 +45,21 @@ package struct SessionDocument: Equatable, Sendable {
     /// SHA-256 of the instructions, 32 bytes.
     package var instructions: [UInt8]
     package var width: RingWidth
-    /// d.
+    /// d, the length of the sum.
     package var coordinateCount: UInt64
     /// The grid's step, in units of the coordinates.
     package var step: Double
-    /// B, in grid units.
+    /// B, the largest magnitude of one contribution's coordinate, in grid units.
     package var coordinateBound: UInt64
-    /// K, in grid units.
+    /// K, the norm of one contribution, in grid units.
     package var norm: UInt64
-    /// Σ*, in grid units; 0 without noise.
+    /// Σ*, the noise's standard deviation in grid units; 0 without noise.
     package var noiseDeviation: Double
     package var measure: Measure
     package var noise: Noise
-    /// Pseudonyms that a sum has at least.
+    /// The least number of updates in a sum.
     package var minimum: UInt32
-    /// n_max.
+    /// n_max, the largest number of updates in a sum.
     package var maximum: UInt32
     package var maxParticipations: UInt32
     /// The session's X-Wing key, 1,216 bytes.
@@ -112,7 +113,7 @@ package struct SessionDocument: Equatable, Sendable {
         self.expires = expires
     }
 
-    /// The layout.
+    /// The document in the protocol's layout.
     package var bytes: [UInt8] {
         var writer = LayoutWriter()
         writer.put(Self.magic)
@@ -143,7 +144,7 @@ package struct SessionDocument: Equatable, Sendable {
     /// The session's name: SHA-256 of the document.
     package var session: [UInt8] { Array(SHA256.hash(data: bytes)) }
 
-    /// Reads a document and checks that a sum by it is exact.
+    /// Reads a document and validates it.
     ///
     /// - Throws: ``SecureAggregationError`` `invalid_document`.
     package init(parsing bytes: [UInt8]) throws(SecureAggregationError) {
@@ -177,13 +178,16 @@ package struct SessionDocument: Equatable, Sendable {
     }
 
     private static func known<Value>(_ value: Value?, _ name: String) throws(SecureAggregationError) -> Value {
-        guard let value else { throw SecureAggregationError(.invalidDocument, "the \(name) is none that is known") }
+        guard let value else { throw SecureAggregationError(.invalidDocument, "the \(name) is not known") }
         return value
     }
 
     /// Checks ranges, and that no sum of `maximum` contributions with noise leaves the ring.
     ///
-    /// The noise passes 8Σ* with a probability of at most 1.3·10⁻¹⁵ a coordinate; a sum that wraps costs utility and no privacy.
+    /// A coordinate of Gaussian noise exceeds 8Σ* with a probability of at most 1.3·10⁻¹⁵, one of Laplace noise with 1.3·10⁻⁵. A sum
+    /// that wraps costs utility and no privacy.
+    ///
+    /// - Throws: ``SecureAggregationError`` `invalid_document` with the first rule that is broken.
     package func validate() throws(SecureAggregationError) {
         func require(_ holds: Bool, _ sentence: String) throws(SecureAggregationError) {
             guard holds else { throw SecureAggregationError(.invalidDocument, sentence) }
@@ -206,7 +210,7 @@ package struct SessionDocument: Equatable, Sendable {
         )
     }
 
-    /// The largest B for which n_max contributions with noise stay within the ring.
+    /// The largest B for which `maximum` contributions with noise stay within the ring; 0 if there is none.
     package static func largestCoordinateBound(
         width: RingWidth,
         norm: UInt64,

@@ -3,7 +3,7 @@ package import Foundation
 
 /// The helper's signature of a session document.
 ///
-/// Devices have the helper's Ed25519 key from their operator or from the helper, never from the server.
+/// Devices get the helper's Ed25519 key from their operator or from the helper, never from the server.
 package enum SessionGrant {
     private static func message(_ document: SessionDocument) -> [UInt8] {
         LayoutWriter.text("martlet-helper/1 grant") + document.session

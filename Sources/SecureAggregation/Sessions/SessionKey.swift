@@ -1,9 +1,9 @@
 import Crypto
 package import Foundation
 
-/// The helper's key of one session; it opens the seeds of that session's updates and of no other.
+/// The helper's key of one session; it opens the seeds of that session's updates only.
 ///
-/// X-Wing (ML-KEM-768 and X25519) with HKDF-SHA-256 and AES-256-GCM, RFC 9180. It is erased when the session ends.
+/// HPKE (RFC 9180) with X-Wing (ML-KEM-768 and X25519), HKDF-SHA-256 and AES-256-GCM. The helper deletes it when the session ends.
 package struct SessionKey: Sendable {
     package static let publicByteCount = 1216
     static let suite = HPKE.Ciphersuite.XWingMLKEM768X25519_SHA256_AES_GCM_256
@@ -13,19 +13,19 @@ package struct SessionKey: Sendable {
     /// A key from the system's random source.
     package init() throws { key = try XWingMLKEM768X25519.PrivateKey.generate() }
 
-    /// The key that a file holds.
+    /// Reads a key from the bytes of ``stored``.
     package init(stored: Data) throws {
         key = try XWingMLKEM768X25519.PrivateKey(seedRepresentation: stored, publicKey: nil)
     }
 
-    /// What the file holds.
+    /// The bytes to store: the seed of the key, a secret.
     package var stored: Data { key.seedRepresentation }
 
     package var publicKey: [UInt8] { Array(key.publicKey.rawRepresentation) }
 
-    /// Opens a seed; `nil` where it was sealed for another session, pseudonym or key, or was changed.
+    /// Opens a seed; `nil` if it was sealed for another session, pseudonym or key, or was changed.
     ///
-    /// The KEM rejects implicitly: every error looks like a tag that does not fit.
+    /// The KEM rejects implicitly: every error shows as a wrong authentication tag.
     package func open(_ sealed: SealedSeed, session: [UInt8], pseudonym: [UInt8]) -> Data? {
         let recipient = try? HPKE.Recipient(
             privateKey: key,
@@ -40,7 +40,7 @@ package struct SessionKey: Sendable {
     }
 }
 
-/// A seed that only the helper's key of one session opens: 1,120 bytes of the KEM, 48 of the box.
+/// A seed sealed to the helper's key of one session: 1,120 bytes of encapsulated key, then 48 of ciphertext and tag.
 package struct SealedSeed: Equatable, Sendable {
     package static let encapsulatedByteCount = 1120
     package static let boxByteCount = 48
@@ -51,7 +51,7 @@ package struct SealedSeed: Equatable, Sendable {
     var encapsulatedKey: ArraySlice<UInt8> { bytes.prefix(Self.encapsulatedByteCount) }
     var box: ArraySlice<UInt8> { bytes.suffix(Self.boxByteCount) }
 
-    /// - Throws: ``SecureAggregationError`` `invalid_list` unless there are 1,168 bytes.
+    /// - Throws: ``SecureAggregationError`` `invalid_list` if there are not 1,168 bytes.
     package init(_ bytes: [UInt8]) throws(SecureAggregationError) {
         guard bytes.count == Self.byteCount else {
             throw SecureAggregationError(.invalidList, "a sealed seed has \(Self.byteCount) bytes")
@@ -59,7 +59,9 @@ package struct SealedSeed: Equatable, Sendable {
         self.bytes = bytes
     }
 
-    /// Seals a seed to the session's key; session and pseudonym are bound by `info`, and there is no further associated data.
+    /// Seals a seed to the session's key.
+    ///
+    /// `info` binds session and pseudonym; there is no associated data.
     package static func seal(
         _ seed: Data,
         for document: SessionDocument,

@@ -4,10 +4,10 @@ package struct DocumentError: Error, Equatable, Sendable, CustomStringConvertibl
     package struct Problem: Equatable, Sendable, Codable, CustomStringConvertible {
         /// A JSON pointer to the field.
         package var pointer: String
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be right.
         package var detail: String
 
-        /// One line, with names and values of whoever wrote the document as words only.
+        /// One line that is safe for a terminal: names and values of the document are escaped.
         package var description: String {
             PrintableText.escaped(pointer.isEmpty ? detail : "\(pointer): \(detail)")
         }
@@ -18,10 +18,12 @@ package struct DocumentError: Error, Equatable, Sendable, CustomStringConvertibl
         }
     }
 
-    /// So many problems are named; one more says that there are others.
+    /// The most problems that an answer names.
+    ///
+    /// The list holds one more if there are more.
     package static let countLimit = 100
 
-    /// The problems found, in the order of the fields that were read: ``countLimit`` of them, and one more where there were.
+    /// The problems, in the order in which the fields were read: at most ``countLimit`` and one more.
     package var problems: [Problem]
 
     package var description: String { problems.map(\.description).joined(separator: "; ") }
@@ -38,7 +40,7 @@ package struct DocumentError: Error, Equatable, Sendable, CustomStringConvertibl
 extension JSONValue {
     /// Reads JSON text.
     ///
-    /// - Throws: ``DocumentError`` with the pointer "" and the place in the text, when the bytes are not strict JSON.
+    /// - Throws: ``DocumentError`` with the pointer "" and the line and column, if the bytes are not strict JSON.
     package static func parse(_ bytes: [UInt8]) throws(DocumentError) -> JSONValue {
         do {
             return try JSONValue(parsing: bytes)

@@ -1,16 +1,17 @@
 /// Reads the fields of a JSON object strictly: wrong types, values outside their range and unknown fields are collected
 /// with their JSON pointers, so that one answer names them all.
 ///
-/// `null` is not the same as a field that is left out: it is what serialisers make of NaN, of a missing key and of an empty
-/// line in YAML, and a default in its place would be a silent surprise.
+/// Every method returns a value even if the field is wrong, so that reading goes on; `read` then throws and drops the result.
+/// `null` is refused and does not stand for a missing field. Serialisers write it for NaN, for a missing key and for an empty line
+/// in YAML, and a default in its place would hide the mistake.
 package final class FieldReader {
     private final class Findings {
         private(set) var problems: [DocumentError.Problem] = []
-        /// Answers of a server may have fields that this program does not know yet.
+        /// Answers of a newer server may have fields that this program does not know.
         let ignoresUnknownFields: Bool
-        /// Configurations that other programs write have null for what they do not set, and 16.0 for 16.
+        /// Other programs write null for what they do not set, and 16.0 for 16.
         let isConfiguration: Bool
-        /// Whether no more problems are collected: the answer names no more of them.
+        /// Whether further problems are dropped, because the answer would not name them.
         var isFull: Bool { problems.count > DocumentError.countLimit }
 
         init(ignoresUnknownFields: Bool = false, isConfiguration: Bool = false) {
@@ -49,7 +50,9 @@ package final class FieldReader {
         self.findings = findings
     }
 
-    /// The document's reading: runs `body`, refuses unknown fields, and throws everything that was found.
+    /// Reads a document: runs `body`, refuses unknown fields, and throws all problems together.
+    ///
+    /// - Throws: ``DocumentError`` with every field that is wrong, missing or unknown.
     package static func read<Result>(
         _ document: JSONValue,
         _ body: (FieldReader) -> Result
@@ -61,8 +64,10 @@ package final class FieldReader {
         return result
     }
 
-    /// Reads a model's configuration, of which other programs write some: null is the same as a field that is left out, and a whole
+    /// Reads a model's configuration, which another program may have written: null stands for a missing field, and a whole
     /// number may be written with a fraction of zero.
+    ///
+    /// - Throws: ``DocumentError`` with every field that is wrong, missing or unknown.
     package static func readConfiguration<Result>(
         _ document: JSONValue,
         _ body: (FieldReader) -> Result
@@ -74,11 +79,11 @@ package final class FieldReader {
         return result
     }
 
-    /// Reads a server's answer: fields that this program does not know are passed over, those that it knows must fit.
+    /// Reads a server's answer: unknown fields are ignored, known fields must fit.
     ///
     /// - Parameters:
     ///   - document: The answer's body.
-    ///   - body: Gives the value, or `nil` where a field of it has been reported.
+    ///   - body: Returns the value, or `nil` if it has reported a field.
     /// - Returns: The value.
     /// - Throws: ``DocumentError`` naming every field that does not fit.
     package static func readAnswer<Result>(
@@ -95,17 +100,17 @@ package final class FieldReader {
         return result
     }
 
-    /// Notes a problem with one field.
+    /// Records a problem with one field.
     package func report(_ name: String, _ detail: @autoclosure () -> String) {
         findings.add(pointer + "/" + Self.escaped(name), detail())
     }
 
-    /// Notes a problem with a field of a nested object, by its path from here.
+    /// Records a problem with a field of a nested object, by its path from here.
     package func report(at path: String, _ detail: @autoclosure () -> String) {
         findings.add(pointer + "/" + path, detail())
     }
 
-    /// Whether a document has a field in a nested object that is not null.
+    /// Whether a field of a nested object, by its path from here, is there and not null.
     package func has(at path: String) -> Bool {
         var value = JSONValue.object(fields)
         for name in path.split(separator: "/") {
@@ -121,13 +126,13 @@ package final class FieldReader {
         return value != .null
     }
 
-    /// Lets a field be null, which then means the same as its absence.
+    /// Allows null for a field; it then stands for a missing one.
     package func allowNull(_ name: String) { nullable.insert(name) }
 
-    /// The field as it stands, where it may be of several kinds; `nil` when it is absent.
+    /// The field's value unread, for a field of several types; `nil` if it is absent.
     package func value(_ name: String) -> JSONValue? { take(name) }
 
-    /// A nested object as it stands, for a reader of its own; `nil` when it is absent.
+    /// A nested object unread, for another reader; `nil` if it is absent.
     package func rawObject(_ name: String) -> JSONValue? {
         switch take(name) {
         case nil: return nil
@@ -138,13 +143,15 @@ package final class FieldReader {
         }
     }
 
-    /// The names of all fields, sorted; where there are more than so many, which is reported, of the first that come.
+    /// The names of all fields, sorted.
+    ///
+    /// More than `limit` fields are reported, and then any `limit + 1` names are returned.
     package func names(limit: Int) -> [String] {
         if fields.count > limit { findings.add(pointer, "may hold at most \(limit) fields") }
         return fields.keys.prefix(limit + 1).sorted()
     }
 
-    /// Reads fields that lie deeper, under a pointer of their own.
+    /// Reads fields that are part of this object, under the pointer `path`.
     package func nested<Result>(
         _ path: String,
         _ fields: [String: JSONValue],
@@ -156,10 +163,10 @@ package final class FieldReader {
         return result
     }
 
-    /// Whether a field is this text.
+    /// Whether a field is exactly this text.
     package func isText(_ name: String, _ text: String) -> Bool { fields[name] == .string(text) }
 
-    /// A nested object; absent reads as an empty one.
+    /// Reads a nested object; an absent one is read as empty.
     package func object<Result>(_ name: String, _ body: (FieldReader) -> Result) -> Result {
         var nested: [String: JSONValue] = [:]
         switch take(name) {
@@ -173,7 +180,7 @@ package final class FieldReader {
         return result
     }
 
-    /// A string; empty ones are refused.
+    /// A string of 1 to `lengthLimit` code points.
     package func string(_ name: String, default fallback: String? = nil, lengthLimit: Int = 200) -> String {
         optionalString(name, lengthLimit: lengthLimit) ?? fallback ?? missing(name, "")
     }
@@ -194,7 +201,9 @@ package final class FieldReader {
         }
     }
 
-    /// One of a closed set of words; where it is none of them, which is reported, the fallback stands in.
+    /// One of a closed set of words.
+    ///
+    /// Another word is reported, and the fallback is returned.
     package func choice<Word: RawRepresentable & CaseIterable>(_ name: String, default fallback: Word) -> Word
     where Word.RawValue == String {
         choice(name, among: Array(Word.allCases), default: fallback)
@@ -219,7 +228,9 @@ package final class FieldReader {
         return fallback
     }
 
-    /// One of the names that a table has; `nil` where it is absent, or none of them, which is reported.
+    /// One of the names that a table has; `nil` if it is absent.
+    ///
+    /// Another name is reported.
     package func choice(_ name: String, of names: some Sequence<String>) -> String? {
         guard let text = optionalString(name) else { return nil }
         let names = Array(names)
@@ -230,11 +241,13 @@ package final class FieldReader {
         return text
     }
 
-    /// Says which of several alternatives the object is: fields that only others have are then refused by that name.
+    /// Says which of several alternatives the object is.
+    ///
+    /// A field that only other alternatives have is then refused as such.
     ///
     /// - Parameters:
     ///   - name: The alternative, such as `rule median`.
-    ///   - foreign: Fields that some alternative has.
+    ///   - foreign: The fields of all alternatives.
     package func isAlternative(_ name: String, fields foreign: Set<String>) {
         alternative = (name, foreign)
     }
@@ -249,7 +262,7 @@ package final class FieldReader {
         case .number(let value)? where findings.isConfiguration && Int(exactly: value).map(range.contains) == true:
             return Int(value)
         case .number(let value)? where value == value.rounded():
-            // Beyond 2^63 a number is read as a real one.
+            // A number beyond 9·10¹⁵ is read as a real one.
             report(name, "\(value) is outside \(range.lowerBound) to \(range.upperBound)")
         case .number(let value)?: report(name, "must be a whole number, not \(value)")
         case let other?: report(name, "must be a whole number, not \(other.kindName)")
@@ -257,7 +270,7 @@ package final class FieldReader {
         return range.lowerBound
     }
 
-    /// A number inside a range; `above` excludes the lower end.
+    /// A number inside a range; `excludingLower` excludes the range's lower end.
     package func number(
         _ name: String,
         default fallback: Double? = nil,
@@ -410,7 +423,7 @@ package final class FieldReader {
                 report(name, "must not be null; leave the field out where it is not needed")
             }
         }
-        // No more are looked at than the answer can name: of many, whichever come first.
+        // Only as many as the answer can name are looked at; the dictionary's order decides which.
         let unknown = fields.keys.lazy.filter { name in
             !self.known.contains(name) && (!self.findings.ignoresUnknownFields || self.isForeign(name))
         }.prefix(DocumentError.countLimit + 1).sorted()
@@ -425,7 +438,7 @@ package final class FieldReader {
         }
     }
 
-    /// Whether a field belongs to another alternative than the one that the object is.
+    /// Whether a field belongs to another alternative than this object's.
     private func isForeign(_ name: String) -> Bool { alternative?.fields.contains(name) ?? false }
 
     private static func escaped(_ name: String) -> String {

@@ -1,11 +1,11 @@
-/// Text from elsewhere on its way to a terminal, a log or a page.
+/// Escapes text of peers for a terminal, a log or a page.
 package enum PrintableText {
-    /// Whether a character can act on what shows it, or change how other text looks: control characters (C0, DEL, C1),
-    /// format characters (directions of writing, zero widths, tags), and dividers of lines and paragraphs.
+    /// Whether a character can control a terminal or change how other text looks: control characters (C0, DEL, C1), format
+    /// characters (writing direction, zero width, tags), line and paragraph separators.
     package static func isUnsafe(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.properties.generalCategory {
         case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate: true
-        // A private character shows whatever a font says, an unassigned one what a later Unicode says.
+        // Private-use and unassigned characters show a glyph and do nothing.
         default: false
         }
     }
@@ -13,9 +13,9 @@ package enum PrintableText {
     /// The text with unsafe characters written as `\u{1B}`, on one line.
     ///
     /// - Parameters:
-    ///   - text: Whatever a peer has sent.
-    ///   - limit: Characters of the result, at most; what is cut ends in `…`.
-    /// - Returns: Text that shows and does nothing.
+    ///   - text: Text of a peer.
+    ///   - limit: The most characters of the result; a text that is cut ends in one more, `…`.
+    /// - Returns: Text without unsafe characters.
     package static func escaped(_ text: some StringProtocol, limit: Int = .max) -> String {
         var result = String.UnicodeScalarView()
         var count = 0
@@ -32,7 +32,7 @@ package enum PrintableText {
         return String(result)
     }
 
-    /// The same for a text of several lines, which stay apart.
+    /// Escapes each line of a text and keeps the line breaks.
     package static func escapedLines(_ text: some StringProtocol) -> String {
         text.split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }.map { escaped($0) }
             .joined(separator: "\n")

@@ -4,7 +4,7 @@ import Dispatch
 public enum Parallel {
     /// Runs `body(0)` to `body(count - 1)`, in any order and at the same time, and returns when all are done.
     ///
-    /// Never called from an actor or a cooperative thread for long work: it blocks the caller.
+    /// Blocks the caller until all are done. Do not call it for long work from an actor or from a thread of the cooperative pool.
     public static func forEach(count: Int, _ body: @Sendable (Int) -> Void) {
         guard count > 1 else {
             if count == 1 { body(0) }

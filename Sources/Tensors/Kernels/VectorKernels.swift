@@ -29,7 +29,7 @@ public enum VectorKernels {
 
     /// Whether every value is finite.
     public static func allFinite(_ values: UnsafeBufferPointer<Float>) -> Bool {
-        // The largest exponent marks infinities and NaNs; integers vectorise where an early exit would not.
+        // The largest exponent marks infinities and NaNs; integers vectorise, and a loop with an early exit would not.
         var found: UInt32 = 0
         for value in values { found |= (value.bitPattern & 0x7F80_0000) == 0x7F80_0000 ? 1 : 0 }
         return found == 0

@@ -1,10 +1,10 @@
 extension ParameterLayout {
-    /// What is wrong with tensors that should be these: the first that is missing, of another shape, or surplus.
+    /// The first difference of other tensors from this layout: one that is missing, has another shape, or is surplus.
     ///
     /// - Parameters:
-    ///   - actual: The tensors that are there.
+    ///   - actual: The tensors to compare.
     ///   - what: What they are called in the sentence, such as `the model`.
-    /// - Returns: A sentence; `nil` where both are the same.
+    /// - Returns: A sentence for people; `nil` if the layouts are equal.
     package func mismatch(of actual: ParameterLayout, _ what: String) -> String? {
         guard actual != self else { return nil }
         let shapes = Dictionary(actual.tensors.map { ($0.name, $0.shape) }) { first, _ in first }
@@ -16,6 +16,6 @@ extension ParameterLayout {
         }
         let names = Set(tensors.map(\.name))
         let surplus = actual.tensors.first { !names.contains($0.name) }?.name ?? ""
-        return "\(what) has tensor '\(surplus)', which is not one of its own"
+        return "\(what) has tensor '\(surplus)', which is not expected"
     }
 }

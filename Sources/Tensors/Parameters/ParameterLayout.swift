@@ -14,7 +14,7 @@ public struct TensorSpecification: Hashable, Sendable, Codable {
     /// The product of the extents.
     public var elementCount: Int { shape.reduce(1, *) }
 
-    /// The product of the extents; `nil` where one of them is less than 1 or the product is no `Int`.
+    /// The product of the extents; `nil` if an extent is less than 1 or the product does not fit an `Int`.
     public var checkedElementCount: Int? {
         var count = 1
         for extent in shape {
@@ -26,9 +26,9 @@ public struct TensorSpecification: Hashable, Sendable, Codable {
     }
 }
 
-/// Why tensors make no layout.
+/// Why a list of tensors is no layout.
 public enum ParameterLayoutError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// A shape has an extent below 1, or more elements than can be counted, alone or with the tensors before it.
+    /// A shape has an extent below 1, or its elements and those of the tensors before it do not fit an `Int`.
     case badShape(tensor: String)
     /// Two tensors have one name.
     case nameComesTwice(tensor: String)
@@ -36,7 +36,7 @@ public enum ParameterLayoutError: Error, Equatable, Sendable, CustomStringConver
     /// One sentence for people.
     public var description: String {
         switch self {
-        case .badShape(let tensor): "tensor '\(tensor)' has a bad shape"
+        case .badShape(let tensor): "tensor '\(tensor)' has an extent below 1 or too many elements"
         case .nameComesTwice(let tensor): "the name '\(tensor)' comes twice"
         }
     }
@@ -52,9 +52,11 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
     /// Where each tensor begins in the flat vector; `offsets[tensors.count]` is the total.
     public let offsets: [Int]
 
-    /// Sorts the tensors by name and lays them one after another; for tensors from elsewhere there is ``init(checking:)``.
+    /// Sorts the tensors by name and places them one after another.
     ///
-    /// - Precondition: The elements of all tensors together can be counted.
+    /// Use ``init(checking:)`` for tensors of a peer or a file.
+    ///
+    /// - Precondition: Names are distinct, and the elements of all tensors together fit an `Int`.
     public init(_ tensors: [TensorSpecification]) {
         self.tensors = tensors.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
         var offsets = [0]
@@ -64,9 +66,9 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
         self.offsets = offsets
     }
 
-    /// The same for tensors that someone else has named, whose shapes may be anything.
+    /// A layout of tensors whose names and shapes come from a peer or a file.
     ///
-    /// - Throws: ``ParameterLayoutError`` naming the first tensor that cannot be.
+    /// - Throws: ``ParameterLayoutError`` naming the first wrong tensor.
     public init(checking tensors: [TensorSpecification]) throws(ParameterLayoutError) {
         var (names, total) = (Set<String>(), 0)
         for tensor in tensors {
@@ -82,13 +84,13 @@ public struct ParameterLayout: Hashable, Sendable, Codable {
     /// The number of values in a vector with this layout.
     public var parameterCount: Int { offsets[offsets.count - 1] }
 
-    /// The range of a tensor in the flat vector, or `nil` where the layout has no such tensor.
+    /// The range of a tensor in the flat vector, or `nil` if the layout has no such tensor.
     public func range(of name: String) -> Range<Int>? {
         guard let index = tensors.firstIndex(where: { $0.name == name }) else { return nil }
         return offsets[index]..<offsets[index + 1]
     }
 
-    /// Decodes the list of tensors; one that is no layout is an error.
+    /// Decodes the list of tensors; throws a `DecodingError` if it is no layout.
     public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         do {

@@ -8,8 +8,9 @@ public struct ParameterVector: Equatable, Sendable {
     /// Creates a vector.
     ///
     /// - Parameters:
-    ///   - layout: The layout.
-    ///   - values: As many values as the layout has parameters.
+    ///   - layout: How the values are divided into tensors.
+    ///   - values: Shape `[layout.parameterCount]`.
+    /// - Precondition: There are as many values as the layout has parameters.
     public init(layout: ParameterLayout, values: [Float]) {
         precondition(values.count == layout.parameterCount, "values do not fill the layout")
         self.layout = layout

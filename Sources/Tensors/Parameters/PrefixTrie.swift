@@ -35,14 +35,14 @@ package struct PrefixTrie: Equatable, Sendable {
         )
     }
 
-    /// An empty one.
+    /// An empty trie.
     package init(levelCount: Int, nodeLimit: Int) {
         self.levelCount = levelCount
         self.nodeLimit = nodeLimit
         levels = Array(repeating: [], count: levelCount)
     }
 
-    /// Reads a trie's tensors; `nil` where they are not those of one.
+    /// Reads a trie's tensors; `nil` if they are no trie.
     package init?(_ vector: ParameterVector) {
         guard vector.layout.tensors.count == 2, let shape = vector.layout.tensors.first?.shape, shape.count == 2,
             vector.layout == Self.layout(levelCount: shape[0], nodeLimit: shape[1])
@@ -63,7 +63,7 @@ package struct PrefixTrie: Equatable, Sendable {
         }
     }
 
-    /// Two floats as a node; `nil` unless both are whole and the scalar is one of text, or the end.
+    /// Two floats as a node; `nil` unless both are whole numbers and the scalar is 0 or a Unicode scalar from U+0020 on.
     package static func node(parent: Float, scalar: Float) -> Node? {
         guard parent >= 0, parent < 0x1p24, parent == parent.rounded(), scalar >= 0, scalar < 0x11_0000,
             scalar == scalar.rounded()
@@ -80,12 +80,12 @@ package struct PrefixTrie: Equatable, Sendable {
         return node.parent < before.count && before[node.parent].scalar != 0
     }
 
-    /// Puts a level's nodes in place of those there, sorted; those beyond the limit are left out.
+    /// Replaces the nodes of a level, sorted; nodes beyond ``nodeLimit`` are left out.
     package mutating func setLevel(_ level: Int, _ nodes: some Sequence<Node>) {
         levels[level - 1] = Array(nodes.sorted().prefix(nodeLimit))
     }
 
-    /// The tensors.
+    /// The trie as tensors.
     package var vector: ParameterVector {
         var vector = ParameterVector(zeros: Self.layout(levelCount: levelCount, nodeLimit: nodeLimit))
         let scalarOffset = vector.layout.offsets[1]
@@ -113,7 +113,7 @@ package struct PrefixTrie: Equatable, Sendable {
         return texts
     }
 
-    /// The words that have ended, sorted by scalars.
+    /// The words that have ended, sorted by their scalars.
     package var words: [String] {
         (1...max(1, levelCount)).flatMap { level -> [String] in
             guard level <= levelCount else { return [] }
@@ -122,7 +122,7 @@ package struct PrefixTrie: Equatable, Sendable {
         .sorted { $0.unicodeScalars.lexicographicallyPrecedes($1.unicodeScalars) }
     }
 
-    /// Prefixes of the last level that have not ended: words that are longer than the trie.
+    /// Prefixes of the last level that have not ended: beginnings of words that are longer than the trie.
     package var unfinished: [String] {
         guard levelCount > 0 else { return [] }
         return zip(levels[levelCount - 1], prefixes(level: levelCount)).filter { $0.0.scalar != 0 }.map(\.1)

@@ -1,8 +1,8 @@
-/// One tensor of a vector, to read: its values, row-major from 0 on, and its shape.
+/// One tensor of a vector, read-only: its shape, and its values in row-major order from index 0.
 public struct TensorView: RandomAccessCollection, Sendable {
     /// The tensor's name.
     public let name: String
-    /// Sizes by dimension; none for a single value.
+    /// The extent of each dimension; empty for a scalar.
     public let shape: [Int]
     private let values: ArraySlice<Float>
 
@@ -17,7 +17,9 @@ public struct TensorView: RandomAccessCollection, Sendable {
     /// The value at a place in row-major order.
     public subscript(position: Int) -> Float { values[values.startIndex + position] }
 
-    /// The value of a matrix, `[rows, columns]`.
+    /// The value of a matrix of shape `[rows, columns]`.
+    ///
+    /// - Precondition: The tensor has two dimensions, and both indices are inside it.
     public subscript(row: Int, column: Int) -> Float {
         precondition(shape.count == 2, "this tensor is no matrix")
         precondition(row >= 0 && row < shape[0] && column >= 0 && column < shape[1], "outside of the matrix")
@@ -32,7 +34,7 @@ public struct TensorView: RandomAccessCollection, Sendable {
     }
 }
 
-/// Why a tensor cannot be written by its name.
+/// Why a tensor cannot be written or changed by its name.
 public enum TensorAccessError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The layout has no tensor of that name.
     case unknownTensor(name: String)
@@ -50,7 +52,7 @@ public enum TensorAccessError: Error, Equatable, Sendable, CustomStringConvertib
 }
 
 extension ParameterVector {
-    /// The values of one tensor, or `nil` where there is none of that name.
+    /// The values of one tensor, or `nil` if the layout has none of that name.
     public subscript(name: String) -> TensorView? {
         guard let index = layout.tensors.firstIndex(where: { $0.name == name }), let range = layout.range(of: name)
         else {
@@ -61,7 +63,7 @@ extension ParameterVector {
 
     /// Writes all values of one tensor, row-major.
     ///
-    /// - Throws: ``TensorAccessError`` where the layout has no such tensor, or another size.
+    /// - Throws: ``TensorAccessError`` if the layout has no such tensor, or the tensor has another number of values.
     public mutating func write(_ name: String, _ new: some Collection<Float>) throws(TensorAccessError) {
         guard let range = layout.range(of: name) else { throw .unknownTensor(name: name) }
         guard new.count == range.count else {
@@ -70,9 +72,9 @@ extension ParameterVector {
         values.replaceSubrange(range, with: new)
     }
 
-    /// Changes one tensor in its place: the body gets the values, row-major, and the shape.
+    /// Changes one tensor in place: `body` gets the values, row-major, and the shape.
     ///
-    /// - Throws: ``TensorAccessError`` where the layout has no such tensor; what the body throws.
+    /// - Throws: ``TensorAccessError`` if the layout has no such tensor; what `body` throws.
     public mutating func update<Result>(
         _ name: String,
         _ body: (_ values: UnsafeMutableBufferPointer<Float>, _ shape: [Int]) throws -> Result
@@ -88,7 +90,7 @@ extension ParameterVector {
 
     /// New parameters minus old ones: what a trainer returns.
     ///
-    /// Both have the same layout.
+    /// - Precondition: Both have the same layout.
     public static func - (left: Self, right: Self) -> Self {
         precondition(left.layout == right.layout, "the layouts differ")
         return Self(layout: left.layout, values: zip(left.values, right.values).map { $0 - $1 })

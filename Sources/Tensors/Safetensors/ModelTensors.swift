@@ -1,6 +1,6 @@
-/// What a run's models are made of, said the same by the server that takes a first one and by the check before.
+/// Which tensors a run's models may have: one sentence for the server that accepts a first model and for the check of a trainer.
 package enum ModelTensors {
-    /// Why a tensor cannot be one of a run's models, and what to do; `nil` for one that can.
+    /// Why a run's model cannot hold a tensor of this dtype, and what to do about it; `nil` if it can.
     package static func refusal(of tensor: String, dataType: String) -> String? {
         guard dataType != TensorDataType.float32.rawValue else { return nil }
         return "tensor '\(tensor)' is \(dataType), and a run's models are F32: \(advice(dataType))"

@@ -4,9 +4,9 @@ public enum SafetensorsError: Error, Equatable, Sendable {
     case truncated(expectedByteCount: Int, actualByteCount: Int)
     /// The header is longer than the limit.
     case headerTooLarge(byteCount: UInt64, limit: Int)
-    /// The header is not the JSON that the format asks for.
+    /// The header is not the JSON that the format requires.
     case malformedHeader(reason: String)
-    /// The tensor's dtype is not one that is read here.
+    /// The tensor has a dtype that is not supported.
     case unsupportedDataType(tensor: String, dataType: String)
     /// The tensors' data ranges overlap, leave a gap or do not match shape and dtype.
     case badOffsets(tensor: String)
@@ -14,7 +14,7 @@ public enum SafetensorsError: Error, Equatable, Sendable {
     case trailingBytes(count: Int)
     /// The file could not be read or written.
     case inputOutput(path: String, errno: Int32)
-    /// The file's tensors are not those of the layout that it should have.
+    /// The file's tensors differ from the expected layout.
     case layoutMismatch(tensor: String, reason: String)
 }
 

@@ -19,10 +19,10 @@ public final class SafetensorsFile: Sendable {
     ///
     /// - Parameters:
     ///   - path: The file.
-    ///   - followsLinks: Whether the path may be a symbolic link; the directories before it may.
-    /// - Throws: ``SafetensorsError``; of what is no plain file too.
+    ///   - followsLinks: Whether the path itself may be a symbolic link. Its directories always may.
+    /// - Throws: ``SafetensorsError``, also for a directory, a pipe or a device.
     public init(path: String, followsLinks: Bool = true) throws(SafetensorsError) {
-        // Not blocking: a pipe would be waited for.
+        // Without O_NONBLOCK, `open` would wait for a pipe's writer.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (followsLinks ? 0 : O_NOFOLLOW))
         guard descriptor >= 0 else { throw .inputOutput(path: path, errno: errno) }
         do throws(SafetensorsError) {
@@ -56,7 +56,8 @@ public final class SafetensorsFile: Sendable {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - buffer: Receives `range.count` floats from its first element on.
-    /// - Throws: ``SafetensorsError/inputOutput(path:errno:)`` or a truncation.
+    /// - Throws: ``SafetensorsError/inputOutput(path:errno:)``, or ``SafetensorsError/truncated(expectedByteCount:actualByteCount:)`` if
+    ///   the file became shorter after it was opened.
     public func read(_ range: Range<Int>, into buffer: inout [Float]) throws(SafetensorsError) {
         precondition(buffer.count >= range.count, "buffer too small")
         var failure: SafetensorsError?
@@ -67,7 +68,9 @@ public final class SafetensorsFile: Sendable {
         if let failure { throw failure }
     }
 
-    /// Reads the whole file, a large one on all cores.
+    /// Reads the whole file, on all cores if it has more than 2²⁰ values.
+    ///
+    /// - Throws: As ``read(_:into:)``.
     public func readAll() throws(SafetensorsError) -> ParameterVector {
         let count = layout.parameterCount
         let pieceCount = 1 << 20
@@ -82,7 +85,7 @@ public final class SafetensorsFile: Sendable {
                     failure.withLock { $0 = error }
                 }
             }
-            // What was not read is not looked at.
+            // After a failure parts of the buffer are uninitialised.
             initializedCount = failure.withLock { $0 == nil } ? count : 0
         }
         if let failure = failure.withLock({ $0 }) { throw failure }
@@ -188,7 +191,7 @@ public final class SafetensorsFile: Sendable {
 
 /// IEEE 754 binary16 without hardware support.
 package enum HalfPrecision {
-    /// The value of these bits.
+    /// The value of 16 bits.
     package static func float(fromBits bits: UInt16) -> Float {
         let sign = UInt32(bits & 0x8000) << 16
         let exponent = UInt32(bits >> 10) & 0x1F

@@ -27,8 +27,8 @@ public enum TensorDataType: String, Sendable, Hashable {
 
 /// The checked header of a safetensors file.
 ///
-/// Source: the format's own description, github.com/huggingface/safetensors. The header's tensors are known to tile the
-/// data exactly: no gap, no overlap, nothing after the last one.
+/// The tensors tile the data exactly: no gap, no overlap, nothing after the last one. Source: the format's own description,
+/// github.com/huggingface/safetensors.
 public struct SafetensorsHeader: Sendable, Equatable {
     /// One tensor's place in the file.
     public struct Entry: Sendable, Equatable {
@@ -47,13 +47,15 @@ public struct SafetensorsHeader: Sendable, Equatable {
     /// The number of bytes before the data: 8 and the header's length.
     public let dataOffset: Int
 
-    /// The largest header that is read: enough for some ten thousand tensors.
+    /// The largest header that is read, in bytes: enough for some ten thousand tensors.
     public static let headerByteLimit = 1 << 20
 
     /// The names and shapes as a layout.
     public var layout: ParameterLayout { ParameterLayout(entries.map(\.specification)) }
 
     /// Reads the length of the JSON part from the first eight bytes.
+    ///
+    /// - Throws: ``SafetensorsError`` if there are fewer bytes, or the length is over ``headerByteLimit``.
     public static func headerByteCount(_ prefix: [UInt8]) throws(SafetensorsError) -> Int {
         guard prefix.count >= 8 else { throw .truncated(expectedByteCount: 8, actualByteCount: prefix.count) }
         let length = (0..<8).reduce(UInt64(0)) { $0 | UInt64(prefix[$1]) << (8 * UInt64($1)) }
@@ -68,7 +70,7 @@ public struct SafetensorsHeader: Sendable, Equatable {
     /// - Parameters:
     ///   - json: The header's JSON bytes, without the eight bytes of length.
     ///   - fileByteCount: The size of the whole file.
-    /// - Throws: ``SafetensorsError`` naming the tensor and the rule.
+    /// - Throws: ``SafetensorsError`` with the tensor and the rule that it breaks.
     public init(json: [UInt8], fileByteCount: Int) throws(SafetensorsError) {
         let dataOffset = 8 + json.count
         var entries: [Entry] = []
@@ -97,7 +99,7 @@ public struct SafetensorsHeader: Sendable, Equatable {
         self.dataOffset = dataOffset
     }
 
-    /// The header's fields: the format wants an object from the first byte on, in which no name comes twice.
+    /// The header's fields: the format requires an object from the first byte on, without a name that comes twice.
     private static func fields(_ json: [UInt8]) throws(SafetensorsError) -> [String: JSONValue] {
         guard json.first == UInt8(ascii: "{") else { throw .malformedHeader(reason: "it does not begin with '{'") }
         do {
@@ -109,7 +111,7 @@ public struct SafetensorsHeader: Sendable, Equatable {
     }
 
     private static func metadata(_ value: JSONValue) throws(SafetensorsError) -> [String: String] {
-        // Some writers say so that there is none.
+        // Some writers write null if there is no metadata.
         if value == .null { return [:] }
         guard case .object(let fields) = value else {
             throw .malformedHeader(reason: "__metadata__ must map strings to strings")
@@ -141,7 +143,9 @@ public struct SafetensorsHeader: Sendable, Equatable {
             guard extent != 0 else {
                 throw .malformedHeader(reason: "tensor '\(name)' is empty, with an extent of 0: leave it out")
             }
-            guard extent > 0, !overflow else { throw .malformedHeader(reason: "tensor '\(name)' has a bad shape") }
+            guard extent > 0, !overflow else {
+                throw .malformedHeader(reason: "tensor '\(name)' has a negative extent or too many elements")
+            }
             byteCount = product
         }
         let (begin, end) = (offsets[0], offsets[1])

@@ -11,9 +11,9 @@ public enum SafetensorsWriter {
         return file
     }
 
-    /// The file with a header that is longer by spaces, so that it has so many bytes, or as many as before where those are more.
+    /// The file with spaces added to its header until it has `byteCount` bytes; a longer file is returned as it is.
     ///
-    /// For updates of private runs, which all have the length that their assignment names.
+    /// For updates of private runs: all have the length that the assignment names, so that the length says nothing about the data.
     package static func padded(_ file: Data, to byteCount: Int) -> Data {
         let missing = byteCount - file.count
         guard missing > 0, file.count >= 8 else { return file }
@@ -27,36 +27,36 @@ public enum SafetensorsWriter {
         return result
     }
 
-    /// A tensor of any type whose bytes are written in pieces.
+    /// A tensor of any dtype whose bytes are written in pieces.
     package struct Section {
         package var name: String
         package var dataType: TensorDataType
         package var shape: [Int]
 
-        /// Names a tensor.
+        /// Describes a tensor.
         package init(_ name: String, _ dataType: TensorDataType, _ shape: [Int]) {
             self.name = name
             self.dataType = dataType
             self.shape = shape
         }
 
-        /// The bytes of its values.
+        /// The number of bytes of its values.
         package var byteCount: Int { shape.reduce(1, *) * dataType.byteCount }
     }
 
-    /// A tensor of any type with its bytes.
+    /// A tensor of any dtype with its bytes.
     package struct RawTensor {
         package var section: Section
         package var bytes: [UInt8]
 
-        /// Takes little-endian values.
+        /// Copies the bytes of values, which are little-endian and as wide as the dtype.
         package init<Value>(_ name: String, _ dataType: TensorDataType, _ shape: [Int], _ values: [Value]) {
             section = Section(name, dataType, shape)
             bytes = values.withUnsafeBytes { Array($0) }
         }
     }
 
-    /// A file of tensors of any types.
+    /// A file of tensors of any dtypes.
     package static func encode(_ tensors: [RawTensor], metadata: [String: String]) -> Data {
         let (header, starts, byteCount) = header(for: tensors.map(\.section), metadata: metadata)
         var file = Data(count: byteCount)
@@ -67,13 +67,14 @@ public enum SafetensorsWriter {
         return file
     }
 
-    /// The header of a file of tensors of any types, and where in the file each section begins: wide types first, so that
-    /// every value is aligned, then by name.
+    /// The header of a file of tensors of any dtypes, and where in the file each section begins.
+    ///
+    /// Wide dtypes come first, so that every value is aligned; sections of one width are sorted by name.
     ///
     /// - Parameters:
     ///   - sections: The tensors.
     ///   - metadata: The strings beside them.
-    ///   - minimumByteCount: Of the header with its eight bytes of length; a shorter one is padded by spaces.
+    ///   - minimumByteCount: The least size of the header with its eight bytes of length; spaces fill it up.
     /// - Returns: The header, the sections' places, and the size of the whole file.
     package static func header(
         for sections: [Section],
@@ -107,7 +108,7 @@ public enum SafetensorsWriter {
         )
     }
 
-    /// The beginning of a file whose tensors' bytes follow each other in the order given.
+    /// The header of a file whose tensors' bytes follow each other in the given order.
     package static func header(
         of tensors: [(name: String, dataType: String, shape: [Int])],
         metadata: [String: String]

@@ -1,12 +1,15 @@
-/// Finds the largest values in linear time: magnitudes are ordered like their bits, so two counts of 16 and 15 bits find the
-/// smallest one that is kept.
+/// Finds the largest magnitudes in linear time, by a radix selection.
+///
+/// Magnitudes of floats are ordered as their bits are. So a histogram of the upper 16 bits, and then one of the lower 15 bits, finds
+/// the smallest magnitude that is kept.
 enum LargestMagnitudes {
-    /// The positions of the largest magnitudes, ascending; of equal ones the first.
+    /// The positions of the largest magnitudes, ascending; among equal magnitudes the first positions are kept.
     ///
     /// - Parameters:
-    ///   - count: How many; at most `values.count`.
+    ///   - count: How many positions, from 0 to `values.count`.
     ///   - values: Every value finite.
-    /// - Returns: Indices of the slice.
+    /// - Returns: Indices of the slice, shape `[count]`.
+    /// - Complexity: O(n).
     static func positions(of count: Int, in values: ArraySlice<Float>) -> [Int] {
         precondition(count >= 0 && count <= values.count, "more positions than values")
         guard count > 0 else { return [] }
@@ -18,7 +21,7 @@ enum LargestMagnitudes {
         for value in values where magnitude(value) >> 15 == high { lower[magnitude(value) & 0x7FFF] += 1 }
         let (low, aboveThreshold) = bucket(lower, holding: count - above)
         let threshold = high << 15 | low
-        // Values as large as the smallest that is kept: the first ones.
+        // How many values that equal the threshold are kept.
         var ties = count - above - aboveThreshold
         var kept: [Int] = []
         kept.reserveCapacity(count)
@@ -34,7 +37,7 @@ enum LargestMagnitudes {
         return kept
     }
 
-    /// The bucket in which the value of that rank from above lies, and how many lie above it.
+    /// The bucket that holds the value of this rank, counted from the largest, and how many values are in the buckets above.
     private static func bucket(_ counts: [Int], holding rank: Int) -> (bucket: Int, above: Int) {
         var above = 0
         for bucket in counts.indices.reversed() {

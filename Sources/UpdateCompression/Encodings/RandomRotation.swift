@@ -2,13 +2,13 @@ import Tensors
 
 /// A pseudo-random rotation of blocks: two rounds of random signs and a fast Walsh-Hadamard transform.
 ///
-/// After it the values of a block look like independent normal draws of one variance, whatever they were before; that is
-/// what few bits a value are enough for. One round is what DRIVE proves its bounds for in the limit; the second makes
-/// blocks with few values other than zero behave as well.
+/// A rotated block looks like independent normal draws of one variance, whatever it held before, and a few bits a value are
+/// enough for those. DRIVE proves its bounds for one round in the limit. The second round makes blocks with few values other
+/// than zero behave as well.
 enum RandomRotation {
     private static let roundCount = 2
 
-    /// The sizes of a tensor's blocks, each a power of two; only the last may be larger than what it holds.
+    /// The sizes of a tensor's blocks, each a power of two; the last block is padded with zeros.
     static func blockSizes(of count: Int) -> [Int] {
         var sizes = [Int](repeating: UpdateEncoding.rotationBlock, count: count / UpdateEncoding.rotationBlock)
         let rest = count % UpdateEncoding.rotationBlock
@@ -20,6 +20,11 @@ enum RandomRotation {
         return sizes
     }
 
+    /// Rotates a block in place.
+    ///
+    /// - Parameters:
+    ///   - values: A power of two of values.
+    ///   - seed: The block's own seed, from ``seed(_:tensor:block:)``.
     static func rotate(_ values: UnsafeMutableBufferPointer<Float>, seed: UInt64) {
         for round in 0..<roundCount {
             flip(values, seed: seed, round: round)
@@ -27,6 +32,7 @@ enum RandomRotation {
         }
     }
 
+    /// Undoes ``rotate(_:seed:)``.
     static func rotateBack(_ values: UnsafeMutableBufferPointer<Float>, seed: UInt64) {
         for round in (0..<roundCount).reversed() {
             transform(values)
@@ -34,7 +40,7 @@ enum RandomRotation {
         }
     }
 
-    /// A block's own seed.
+    /// The seed of one block, from the seed of the file.
     static func seed(_ seed: UInt64, tensor: Int, block: Int) -> UInt64 {
         var mixed = seed ^ (UInt64(tensor) &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(block) &* 0xD1B5_4A32_D192_ED03)
         mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -71,7 +77,7 @@ enum RandomRotation {
     }
 }
 
-/// The best points for standard normal values at 1, 2 and 4 bits (Lloyd-Max).
+/// The quantisation points of least squared error for standard normal values, at 1, 2 and 4 bits (Lloyd-Max).
 ///
 /// Source: Max 1960, "Quantizing for minimum distortion", table 1.
 enum NormalQuantizer {
@@ -92,6 +98,7 @@ enum NormalQuantizer {
         return value < 0 ? index | 1 << UInt8(bits - 1) : index
     }
 
+    /// The magnitudes half-way between neighbouring points.
     static func boundaries(bits: Int) -> [Float] {
         let points = points(bits: bits)
         return zip(points, points.dropFirst()).map { ($0 + $1) / 2 }

@@ -1,8 +1,8 @@
 import CKernels
 
-/// How an update's values are written for the wire: chosen by the run, done by the client, undone by the server.
+/// How an update's values are written for the wire: the run chooses, the device encodes, the server decodes.
 ///
-/// Errors are `E‖Q(v) − v‖² / ‖v‖²`. Every encoding but ``topk`` is unbiased up to the rounding of a float: `E[Q(v)] = v`.
+/// The errors below are `E‖Q(v) − v‖² / ‖v‖²`. Every encoding but ``topk`` is unbiased up to the rounding of a float: `E[Q(v)] = v`.
 public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     /// IEEE 754 binary32: exact.
     case f32
@@ -14,8 +14,8 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     case int8
     /// 4-bit integers with one scale per block of 32, rounded stochastically.
     case int4
-    /// The largest hundredth of the values of each tensor; what was left out is kept on the device and added to the next
-    /// update (error feedback). Biased in one round. Source: Stich et al. 2018, arXiv:1809.07599.
+    /// The largest hundredth of each tensor's values; the rest stays on the device and is added to the next update (error
+    /// feedback). Biased in one round. Source: Stich et al. 2018, arXiv:1809.07599.
     case topk
     /// Signs after a random rotation with an unbiased scale: about 1 bit a value, error π/2 − 1 = 0.571.
     ///
@@ -26,16 +26,18 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     /// 4 bits a value after a random rotation, error 0.0096. Source as for ``rotated2``.
     case rotated4
 
-    /// Whether every update of a layout has the same length, whatever its values: what a private run needs.
+    /// Whether every update of a layout has the same length, whatever its values.
     ///
-    /// Each new encoding has to say so.
+    /// A private run needs that.
+    ///
+    /// The switch has no `default`, so that a new encoding must answer.
     public var hasFixedLength: Bool {
         switch self {
         case .f32, .f16, .bf16, .int8, .int4, .topk, .rotated1, .rotated2, .rotated4: true
         }
     }
 
-    /// Whether values are drawn at random when they are encoded.
+    /// Whether rounding or rotation is random.
     public var isStochastic: Bool { self != .f32 && self != .topk }
 
     /// Bits of one value after a rotation; `nil` for the other encodings.
@@ -54,13 +56,13 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     static let int4Block = Int(MARTLET_I4_BLOCK)
     /// The largest block of a rotation; a tensor's last block is the next power of two of what is left.
     static let rotationBlock = 4096
-    /// Of 1,000 values, how many ``topk`` keeps.
+    /// How many of 1,000 values ``topk`` keeps.
     static let topKPermille = 10
 
     /// How many values of a tensor ``topk`` keeps: a hundredth, at least one.
     static func keptCount(of count: Int) -> Int { max(1, (count * topKPermille + 999) / 1000) }
 
-    /// The largest file that an update of this layout needs, metadata aside.
+    /// The most bytes that an update of this layout needs for its values, without header and metadata.
     public func byteLimit(parameterCount: Int, tensorCount: Int) -> Int {
         switch self {
         case .f32: parameterCount * 4
@@ -74,11 +76,12 @@ public enum UpdateEncoding: String, CaseIterable, Sendable, Codable {
     }
 }
 
-/// Why a file is not an update of the kind that was asked for.
+/// Why a file is not the update that was asked for.
 public struct UpdateFormatError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// `tensor_mismatch`, `encoding_mismatch`, `indices_invalid`, `scale_invalid`, `not_finite` or `value_out_of_range`.
+    /// A code of the API: `tensor_mismatch`, `encoding_mismatch`, `metadata_invalid`, `indices_invalid`, `scale_invalid`, `not_finite` or
+    /// `value_out_of_range` here; admission adds its own.
     public var code: String
-    /// What is wrong, where.
+    /// What is wrong, and in which tensor.
     public var description: String
 
     /// The code of a value that is larger than the run allows.

@@ -3,8 +3,7 @@ public import Tensors
 
 /// Writes a model in fewer bits for its way to the devices, in the encodings of updates.
 ///
-/// Values are rounded to nearest, the same for everybody: what devices start from is one model. Block by block, in memory
-/// of one block and the scales.
+/// Values are rounded to nearest and not at random, so that all devices start from the same model. Memory is one block and the scales.
 public enum ModelVariant {
     /// The encodings that a model can have on the wire beside ``UpdateEncoding/f32``.
     public static let encodings: [UpdateEncoding] = [.f16, .int8]
@@ -12,9 +11,9 @@ public enum ModelVariant {
     /// Writes a variant; ``UpdateFile`` reads it.
     ///
     /// - Parameters:
-    ///   - path: The model, a safetensors file of any floating type.
+    ///   - path: The model, a safetensors file of any dtype that `SafetensorsFile` reads.
     ///   - encoding: One of ``encodings``.
-    ///   - write: Takes the file's bytes in order.
+    ///   - write: Receives the file's bytes in order.
     /// - Throws: `SafetensorsError`, or what `write` throws.
     public static func write(
         _ path: String,
@@ -29,7 +28,7 @@ public enum ModelVariant {
             try SafetensorsWriter.header(of: tensors, metadata: metadata).withUnsafeBytes { try write($0) }
             return try writeHalves(file, to: write)
         }
-        // Four-byte values first, so that all are aligned.
+        // Scales of four bytes come first, so that they are aligned.
         let tensors = file.layout.tensors
         let size = UpdateEncoding.int8Block
         let scaleShapes = tensors.map { ($0.name + ".scale", "F32", [($0.elementCount + size - 1) / size]) }
@@ -49,7 +48,7 @@ public enum ModelVariant {
         var halves: [UInt16] = []
         try forEachBlock(of: file) { _, values in
             halves.removeAll(keepingCapacity: true)
-            // The largest finite half stands for what is larger: an infinity would spoil the model.
+            // A larger value becomes the largest finite half: one infinity would spoil the model.
             for value in values { halves.append(Float16(max(-65504, min(65504, value))).bitPattern.littleEndian) }
             try halves.withUnsafeBytes { try write($0) }
         }
@@ -62,7 +61,7 @@ public enum ModelVariant {
             while start < values.count {
                 let end = min(values.count, start + UpdateEncoding.int8Block)
                 let largest = values[start..<end].reduce(Float(0)) { max($0, abs($1)) }
-                // A scale below the smallest normal number would lose bits; such a block is zero, and says so with scale 1.
+                // A subnormal scale would lose bits. Such a block is written as zeros with scale 1.
                 scales.append(largest / 127 >= .leastNormalMagnitude ? largest / 127 : 1)
                 start = end
             }
@@ -88,7 +87,7 @@ public enum ModelVariant {
         }
     }
 
-    /// Calls with each tensor's values, in blocks that end where its blocks of scales end.
+    /// Calls `body` with the values of each tensor, in blocks that are whole blocks of scales.
     private static func forEachBlock(
         of file: SafetensorsFile,
         _ body: (Int, ArraySlice<Float>) throws -> Void

@@ -5,25 +5,25 @@ public import Tensors
 
 /// Writes an update in the encoding that the run asks for, block by block: memory is a few blocks beside the update.
 ///
-/// Encoding is post-processing: where noise was added before (mode `local`) it costs no privacy, and in mode `central`
-/// the server clips again what it decodes. No decoded value is beyond the run's value bound unless the update's own is.
+/// Encoding is post-processing: after the noise of mode `local` it costs no privacy, and in mode `central` the server clips again
+/// what it decodes. No decoded value is beyond the run's value bound unless the update's own is.
 public struct UpdateEncoder {
     /// The run's encoding.
     public var encoding: UpdateEncoding
-    /// Goes into the file as it is.
+    /// Strings for the file's metadata; `encoding` and `rotation_seed` are added.
     public var metadata: [String: String]
-    /// Draws the rounding and the rotation: fresh for each update, and unknown before it.
+    /// The seed of rounding and rotation: a fresh random number for each update, so that nobody can choose values by it.
     public var seed: UInt64
-    /// Largest absolute value that the server takes.
+    /// The largest absolute value that the server admits, in parameter units.
     public var valueBound: Float
-    /// Whether the file's length is the same whatever the digits of `num_examples` and the seed are.
+    /// Whether spaces in the header make the file's length independent of the digits of `num_examples`, `num_tokens` and the seed.
     ///
-    /// Its header is then padded by spaces. For private runs, in which a length would tell something of a client's data.
+    /// For private runs, in which a length would tell something about a client's data.
     public var hasFixedLength: Bool
 
     /// Values that are encoded at a time; a multiple of every encoding's block.
     static let blockElementCount = 1 << 15
-    /// As long as any count of examples that is taken.
+    /// As many digits as the largest count of examples that is admitted.
     private static let longestCount = "1000000000000"
     private static let flushByteCount = 16 << 20
 
@@ -42,15 +42,15 @@ public struct UpdateEncoder {
         self.valueBound = valueBound
     }
 
-    /// Writes a file and waits until it is on the disk.
+    /// Writes a file and syncs it to the disk.
     ///
     /// - Parameters:
     ///   - update: Every value finite.
-    ///   - path: Overwritten where it exists; no symbolic link.
-    ///   - residual: With ``UpdateEncoding/topk`` what earlier updates left out, in the update's layout; receives what this
-    ///     one leaves out. Other encodings leave it alone.
-    ///   - observe: Sees all bytes of the file and their places, in the order in which they are written.
-    /// - Throws: `SafetensorsError.inputOutput`.
+    ///   - path: An existing file is overwritten; a symbolic link is refused.
+    ///   - residual: For ``UpdateEncoding/topk``: what earlier updates left out, shape `[parameterCount]`; on return what this one
+    ///     leaves out. Other encodings do not use it.
+    ///   - observe: Sees the bytes of the file and their offsets, in the order in which they are written.
+    /// - Throws: `SafetensorsError.inputOutput(path:errno:)`.
     public func write(
         _ update: ParameterVector,
         to path: String,
@@ -81,14 +81,14 @@ public struct UpdateEncoder {
         guard fdatasync(descriptor) == 0 else { throw .inputOutput(path: path, errno: errno) }
     }
 
-    /// The length of a file for tensors of this layout.
+    /// The length in bytes of a file for this layout.
     public func byteCount(of layout: ParameterLayout) -> Int { plan(layout).byteCount }
 
     /// The file in memory.
     ///
     /// - Parameters:
     ///   - update: Every value finite.
-    ///   - residual: As of a file that is written.
+    ///   - residual: As for ``write(_:to:residual:observe:)``.
     /// - Returns: A safetensors file.
     public func encode(_ update: ParameterVector, residual: inout [Float]) -> Data {
         let file = plan(update.layout)
@@ -99,7 +99,7 @@ public struct UpdateEncoder {
         return data
     }
 
-    /// Encodes in memory; for callers with one file to make.
+    /// Encodes one update in memory, without a value bound.
     public static func encode(
         _ update: ParameterVector,
         as encoding: UpdateEncoding,
@@ -112,13 +112,13 @@ public struct UpdateEncoder {
 
     // MARK: - The file
 
-    /// Takes bytes for a place in the file.
+    /// Receives bytes for an offset in the file.
     private typealias Put<Failure: Error> = (UnsafeRawBufferPointer, _ offset: Int) throws(Failure) -> Void
 
     /// The header, and where each tensor's sections begin.
     private struct Plan {
         var header: Data
-        /// For each tensor of the update the places of its sections.
+        /// For each tensor of the update, the offsets of its sections.
         var places: [[Int]]
         var byteCount: Int
     }
@@ -259,7 +259,7 @@ public struct UpdateEncoder {
         }
     }
 
-    /// Writes values and tells how many bytes they are.
+    /// Writes values and returns how many bytes they have.
     @discardableResult
     private static func put<Value: BitwiseCopyable, Failure: Error>(
         _ values: [Value],
@@ -270,7 +270,7 @@ public struct UpdateEncoder {
         return values.count * MemoryLayout<Value>.stride
     }
 
-    /// Whether rounding, and nothing else, went beyond the bound.
+    /// Whether rounding moved a value that was within the bound beyond it.
     private func isBeyond(_ decoded: Float, _ value: Float) -> Bool {
         abs(decoded) > valueBound && abs(value) <= valueBound
     }
@@ -290,10 +290,10 @@ public struct UpdateEncoder {
         while start < values.endIndex {
             let block = values[start..<min(values.endIndex, start + size)]
             let largest = block.reduce(Float(0)) { max($0, abs($1)) }
-            // A scale below the smallest normal number would lose bits; such a block is zero, and says so with scale 1.
+            // A subnormal scale would lose bits. Such a block is written as zeros with scale 1.
             var scale = largest / limit
             if scale < .leastNormalMagnitude { scale = 1 }
-            // The division may have rounded up, so that the largest integer stands for more than the largest value.
+            // The division may have rounded up: then `limit * scale` is more than the largest value.
             if isBeyond(limit * scale, largest) { scale = scale.nextDown }
             scales.append(scale)
             for value in block {
@@ -320,7 +320,7 @@ public struct UpdateEncoder {
         try Self.put(kept.map { UInt32($0 - range.lowerBound) }, at: places[0], put)
         let sent = kept.map { max(-valueBound, min(valueBound, residual[$0])) }
         try Self.put(sent, at: places[1], put)
-        // What is beyond the bound stays for the next update, as what was left out does.
+        // The part beyond the bound stays in the residual for the next update.
         for (position, value) in zip(kept, sent) { residual[position] -= value }
     }
 
@@ -351,7 +351,7 @@ public struct UpdateEncoder {
             }
             let blockSeed = RandomRotation.seed(seed, tensor: tensor, block: firstBlock + block)
             rotated.withUnsafeMutableBufferPointer { RandomRotation.rotate($0, seed: blockSeed) }
-            // Values of unit variance are what the points are made for.
+            // The points are for values of unit variance.
             let toUnit = Float((Double(size) / squares).squareRoot())
             var product = 0.0
             var quantized = [Float](repeating: 0, count: size)
@@ -363,8 +363,8 @@ public struct UpdateEncoder {
             }
             // ‖v‖² / ⟨Rv, q⟩ makes the decoded vector unbiased (DRIVE, Theorem 4).
             let scale = Float(squares / product)
-            // Values of the smallest sizes that floats have rotate to zeros, and the largest ones to infinity: such a block is zero, as
-            // far as anybody can tell. A scale that the server refuses would be an answer by data.
+            // The smallest floats rotate to zeros, and the largest to infinities. Such a block is written as zeros: a scale that the server
+            // refuses would let the data decide the answer.
             guard toUnit > 0, toUnit.isFinite, product > 0, product.isFinite, scale > 0, scale.isFinite,
                 Double(scale) * VectorKernels.squaredNorm(quantized).squareRoot()
                     <= Double(Float.greatestFiniteMagnitude)
@@ -377,14 +377,16 @@ public struct UpdateEncoder {
         return (packed, scales)
     }
 
-    /// The scale, made smaller where a decoded value would be beyond the bound: a block with a value near it.
+    /// The scale, reduced if a decoded value would be beyond the bound.
+    ///
+    /// That happens in blocks with a value near the bound.
     private func withinBound(
         _ scale: Float,
         _ quantized: [Float],
         _ original: ArraySlice<Float>,
         _ blockSeed: UInt64
     ) -> Float {
-        // A rotation keeps the norm, and no value is larger than it: most blocks need no decoding.
+        // A rotation keeps the norm, and no value is larger than the norm, so most blocks need no decoding here.
         guard Double(scale) * VectorKernels.squaredNorm(quantized).squareRoot() > 0.99 * Double(valueBound),
             original.allSatisfy({ abs($0) <= valueBound })
         else { return scale }
@@ -394,7 +396,7 @@ public struct UpdateEncoder {
             decoded.withUnsafeMutableBufferPointer { RandomRotation.rotateBack($0, seed: blockSeed) }
             let largest = decoded.reduce(Float(0)) { max($0, abs($1)) }
             guard largest > valueBound else { return scale }
-            // Rounding may leave it a little too large: then once more.
+            // Rounding may leave a value a little too large, and then the loop runs again.
             scale *= valueBound / largest * (1 - 0x1p-20)
         }
     }

@@ -77,7 +77,8 @@ extension UpdateFile {
         return parts
     }
 
-    /// Where the values of all tensors follow each other in the layout's order: what our own writer makes of them.
+    /// The offset of the first value if the values of all tensors follow each other in the layout's order, as in files of our own writer;
+    /// else `nil`.
     static func flatStart(_ parts: [Part], encoding: UpdateEncoding) -> Int? {
         guard encoding == .f32 || encoding == .f16 || encoding == .bf16,
             let first = parts.first(where: { !$0.data.isEmpty })

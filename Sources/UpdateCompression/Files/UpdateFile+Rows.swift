@@ -2,13 +2,12 @@ package import CKernels
 import Tensors
 
 extension UpdateFile {
-    /// Calls with each piece of a range that files of one layout hold in one stretch of bytes.
+    /// Calls `body` with each piece of a range that is contiguous in every one of the files.
     ///
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - files: Files for the same layout.
-    ///   - body: Is given the piece, for `row` and `addSparse`, and where
-    ///     in the range it begins.
+    ///   - body: Receives the piece, for `row` and `addSparse`, and its offset in the range.
     package static func forEachPiece(
         _ range: Range<Int>,
         of files: [UpdateFile],
@@ -19,26 +18,26 @@ extension UpdateFile {
         try first.forEachTensor(range) { try body(.init(tensor: $0, local: $1), $2) }
     }
 
-    /// Values of one tensor, or of several that lie one after another.
+    /// Contiguous values of one tensor, or of several tensors.
     package struct Piece {
-        /// The tensor in the order of the layout; `nil` where values of all tensors follow each other.
+        /// The tensor's place in the layout; `nil` if the values of all tensors follow each other.
         var tensor: Int?
-        /// Positions in the tensor, or in the flat vector.
+        /// Positions in the tensor, or in the flat vector if `tensor` is `nil`.
         var local: Range<Int>
         /// The number of values.
         package var count: Int { local.count }
     }
 
-    /// Reads a piece as it lies in the file, ready to be summed.
+    /// Reads a piece in its encoding, ready for `martlet_fold`.
     ///
     /// - Parameters:
     ///   - piece: From ``forEachPiece(_:of:_:)``.
     ///   - weight: 1 or more.
-    ///   - factor: What each decoded value is multiplied by, from 0 to 1.
-    ///   - slot: Which of the thread's slots holds the bytes as long as the row is used.
+    ///   - factor: Each decoded value is multiplied by it; from 0 to 1.
+    ///   - slot: The slot of `scratch` that holds the bytes as long as the row is used.
     ///   - scratch: Memory of the calling thread.
-    /// - Returns: The row; `nil` for a sparse file, which has none.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Returns: The row; `nil` for a sparse file, which ``addSparse(_:weight:factor:bound:scale:into:_:)`` reads.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     package func row(
         _ piece: Piece,
         weight: Int64,
@@ -105,18 +104,18 @@ extension UpdateFile {
         }
     }
 
-    /// Adds what a sparse file holds of a piece to integer sums.
+    /// Adds the values of a sparse file that are in a piece to integer sums.
     ///
     /// - Parameters:
     ///   - piece: From ``forEachPiece(_:of:_:)``.
     ///   - weight: 1 or more.
-    ///   - factor: What each value is multiplied by, from 0 to 1.
-    ///   - bound: Largest absolute value.
+    ///   - factor: Each value is multiplied by it; from 0 to 1.
+    ///   - bound: The largest absolute value, in parameter units.
     ///   - scale: The inverse of the grid's step, a power of two.
-    ///   - sums: Of 64 or 128 bits; weighted values must fit.
+    ///   - sums: Shape `[piece.count]`, grid units, 64 or 128 bits; the weighted values must fit.
     ///   - scratch: Memory of the calling thread.
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     package func addSparse<Sum: FixedWidthInteger>(
         _ piece: Piece,
         weight: Int64,
@@ -140,10 +139,10 @@ extension UpdateFile {
         return isGood
     }
 
-    /// Adds `round(value * scale) * weight` of a range of this one file to integer sums.
+    /// Adds `round(value * scale) * weight` of each value of a range of this file to integer sums.
     ///
     /// - Returns: Whether every value was finite and within the bound; else the sums are of no use.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     package func fold(
         _ range: Range<Int>,
         into sums: UnsafeMutablePointer<Int64>,

@@ -3,40 +3,40 @@ import CLibrary
 import Foundation
 public import Tensors
 
-/// An open update, in whatever encoding it was written, whose values are read or summed range by range.
+/// An open update in any encoding, whose values are read or summed range by range.
 ///
-/// Memory is one block, whatever the size of the file. Reading positions are given with each call: any number of threads
-/// may use one file at the same time.
+/// Memory is one block, whatever the size of the file; `check` also reads all scales of one tensor at a time. Every call says what
+/// to read (`pread`), so any number of threads may use one file at the same time.
 public final class UpdateFile: Sendable {
     /// The layout of the decoded values.
     public let layout: ParameterLayout
-    /// How the file was written.
+    /// The encoding of the values.
     public let encoding: UpdateEncoding
     /// The strings beside the tensors.
     public let metadata: [String: String]
     let parts: [Part]
-    /// Where the values of all tensors lie one after another in the layout's order; `nil` where they do not.
+    /// The offset of the first value if the values of all tensors follow each other in the layout's order; else `nil`.
     let flatStart: Int?
-    /// Negative where the file is opened for each reading.
+    /// Negative if the file is opened again for each read.
     private let descriptor: Int32
     private let path: String
-    /// How it is opened.
+    /// The flags of `open`.
     private let flags: Int32
     private let rotationSeed: UInt64
 
-    /// Where one tensor's bytes lie: values and scales, or indices and values.
+    /// Where the bytes of one tensor are: values and scales, or indices and values.
     struct Part: Sendable {
         var data: Range<Int>
         var second: Range<Int>
         var blockSizes: [Int] = []
     }
 
-    /// Opens a file and checks names, shapes and types.
+    /// Opens a file and checks names, shapes and dtypes, and no values: `check` does that.
     ///
     /// - Parameters:
     ///   - path: A safetensors file.
-    ///   - layout: The tensors that the values are for.
-    ///   - keepsOpen: Whether it stays open; with very many files each is opened for each reading instead.
+    ///   - layout: The model's layout.
+    ///   - keepsOpen: Whether the file stays open. Without it every read opens the file, for callers with very many files.
     ///   - followsLinks: Whether the path may be a symbolic link.
     /// - Throws: ``UpdateFormatError``, or `SafetensorsError` for a file that is no safetensors file.
     public init(path: String, layout: ParameterLayout, keepsOpen: Bool = true, followsLinks: Bool = true) throws {
@@ -71,7 +71,7 @@ public final class UpdateFile: Sendable {
     /// - Parameters:
     ///   - range: Positions in the flat vector.
     ///   - values: Receives `range.count` floats from its first element on.
-    /// - Throws: `SafetensorsError` where the file cannot be read.
+    /// - Throws: `SafetensorsError` if the file cannot be read.
     public func read(_ range: Range<Int>, into values: inout [Float]) throws {
         precondition(values.count >= range.count, "buffer too small")
         let scratch = UpdateScratch()
@@ -81,7 +81,7 @@ public final class UpdateFile: Sendable {
         }
     }
 
-    /// The same into memory of the caller's.
+    /// Decodes values into the caller's memory.
     package func read(_ range: Range<Int>, into values: UnsafeMutablePointer<Float>, _ scratch: UpdateScratch) throws {
         precondition(range.lowerBound >= 0 && range.upperBound <= layout.parameterCount, "range outside the update")
         try Self.forEachPiece(range, of: [self]) { piece, start in
@@ -89,9 +89,12 @@ public final class UpdateFile: Sendable {
         }
     }
 
-    /// Checks everything that can be wrong with the values, in one pass.
+    /// Checks scales, indices and values in one pass, before anything else reads a peer's file.
     ///
-    /// - Returns: The squared L2 norm of the decoded values.
+    /// - Parameters:
+    ///   - bound: The largest absolute value, in parameter units.
+    ///   - blockElementCount: How many values are decoded at a time.
+    /// - Returns: The squared L2 norm of the decoded values, in parameter units squared.
     /// - Throws: ``UpdateFormatError`` with code `not_finite`, `value_out_of_range`, `indices_invalid` or `scale_invalid`.
     package func check(bound: Double, blockElementCount: Int = 1 << 16) throws -> Double {
         try checkScales()
@@ -132,7 +135,7 @@ public final class UpdateFile: Sendable {
         guard encoding == .int8 || encoding == .int4 || isRotated else { return }
         for (index, part) in parts.enumerated() {
             let scales = try floats(part.second, 0, part.second.count / 4)
-            // A block of zeros after a rotation has scale 0; with integers it has a scale and integers of 0.
+            // A block of zeros has scale 0 after a rotation; with integers it has a positive scale and integers of 0.
             guard scales.allSatisfy({ $0.isFinite && ($0 > 0 || (isRotated && $0 == 0)) }) else {
                 throw UpdateFormatError(
                     "scale_invalid",
@@ -223,7 +226,7 @@ public final class UpdateFile: Sendable {
         _ body: (Int, Float) -> Void
     ) throws {
         let count = part.data.count / 4
-        // Binary search in the file: the indices are not kept in memory.
+        // A binary search in the file, so that the indices need no memory.
         func firstIndex(notBelow bound: Int) throws -> Int {
             var (low, high) = (0, count)
             while low < high {
@@ -246,7 +249,7 @@ public final class UpdateFile: Sendable {
     }
 
     func forEachTensor(_ range: Range<Int>, _ body: (Int, Range<Int>, Int) throws -> Void) rethrows {
-        // The first tensor that reaches into the range, by bisection: models have many small tensors.
+        // Bisection finds the first tensor that reaches into the range: models have many small tensors.
         var (low, high) = (0, layout.tensors.count)
         while low < high {
             let middle = (low + high) / 2

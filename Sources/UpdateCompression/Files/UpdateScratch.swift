@@ -1,13 +1,13 @@
-/// Memory of one thread that reads updates: a few slots for pieces of files; they grow to the largest piece and stay.
+/// Memory of one thread that reads updates: slots for pieces of files, which grow to the largest piece and are used again.
 package final class UpdateScratch {
-    /// Pieces that are held at the same time: what the fold adds in one pass.
+    /// How many pieces are held at the same time: as many as the fold adds in one pass.
     package static let slotCount = 8
 
     private var values: [Space] = (0..<slotCount).map { _ in Space() }
     private var scales: [Space] = (0..<slotCount).map { _ in Space() }
     let rotation = UnsafeMutablePointer<Float>.allocate(capacity: UpdateEncoding.rotationBlock)
 
-    /// Takes no memory yet.
+    /// Creates empty slots.
     package init() {}
 
     deinit {
