@@ -1,455 +1,252 @@
-import DifferentialPrivacy
 import Foundation
+import Logging
 import Tensors
-import WireFormat
+package import WireFormat
 
+/// Budgets and the ledger.
 extension Coordinator {
     // MARK: - Charges
-
-    /// Makes the reservation for a round that is about to open, or refuses.
-    ///
-    /// - Throws: ``CoordinationError`` with code `budget_exhausted` when the round could overdraw the budget,
-    ///   `delta_too_large` when δ is not under 1/N, `ledger_rolled_back` until an operator has acknowledged a roll-back,
-    ///   `ledger_record_unwritable` while the second record cannot be kept.
-    func reserve(run id: String, round: Int, attempt: Int) throws -> LedgerRow {
-        try reserve(run: id, round: round, attempt: attempt, charge: charge(of: try runState(id)))
-    }
-
-    /// Makes the reservation for any release of a run: evaluation, analytics, and rounds.
-    func reserve(run id: String, round: Int, attempt: Int, charge: PrivacyCharge) throws -> LedgerRow {
-        let run = try runState(id)
-        let population = try populationRecord(run.record.populationId)
-        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else {
-            throw CoordinationError(.unprocessable, "population_without_budget", "the population has no privacy budget")
-        }
-        if let ledgerAlarm {
-            throw CoordinationError(
-                .conflict,
-                "ledger_rolled_back",
-                "\(ledgerAlarm). No private round opens until an administrator has acknowledged that: restore the newest "
-                    + "database, or POST /v1/ledger/acknowledgement with a reason, which charges what was lost again"
-            )
-        }
-        if let ledgerRecordTrouble { throw ledgerRecordTrouble.error }
-        try checkDelta(of: population)
-        let account = ledger.account(population.id)
-        let name = charge.release == PrivacyCharge.evaluationRelease ? "the evaluation of version" : "round"
-        let total = try epsilon(
-            of: account.releases(additional: [(id, charge, 1)]),
-            population: population,
-            course: account.course(with: charge, of: id)
-        )
-        guard total.isFinite else {
-            if let shortage = try shortage(of: account, with: charge, of: id, delta: delta) {
-                throw CoordinationError(
-                    .conflict,
-                    "budget_exhausted",
-                    "\(name) \(round) would use up the budget's delta, not its epsilon: \(shortage). Nothing was opened"
-                )
-            }
-            throw CoordinationError(
-                .conflict,
-                "budget_exhausted",
-                "\(name) \(round) would bring the population to an epsilon that can no longer be proven: over "
-                    + "\(charge.parameterCount) noised coordinates a round, the error of the integer noise alone, which grows "
-                    + "as e^epsilon, would use up the budget's delta of \(delta). Nothing was opened. Epsilon is far beyond any "
-                    + "useful promise there: ask for a larger noise_multiplier or fewer rounds"
-            )
-        }
-        guard total <= budget else {
-            throw CoordinationError(
-                .conflict,
-                "budget_exhausted",
-                "\(name) \(round) would use up the budget's epsilon: it would bring the population to epsilon \(total) of "
-                    + "\(budget) at delta \(delta); nothing was opened"
-            )
-        }
-        return try ledger.append(
-            population: population.id,
-            run: id,
-            round: round,
-            attempt: attempt,
-            state: .reserved,
-            event: charge.canonical,
-            epsilonAfter: total,
-            at: now
-        )
-    }
-
-    /// Ends a reservation: `committed` in the transaction that publishes, `released` when nothing left the server.
-    func settle(run id: String, round: RoundRecord, state: ChargeState) throws -> LedgerRow {
-        try settle(
-            run: id,
-            round: abs(round.number),
-            attempt: round.attempt,
-            charge: reservedCharge(run: id, round: round),
-            state: state
-        )
-    }
-
-    /// What an attempt was reserved for: it must be possible to settle it also where the model's file is missing.
-    private func reservedCharge(run id: String, round: RoundRecord) throws -> PrivacyCharge {
-        let run = try runState(id)
-        let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
-        let reservation = ledger.reservation(
-            population: run.record.populationId,
-            run: id,
-            round: abs(round.number),
-            attempt: round.attempt,
-            release: evaluation?.release
-        )
-        return try reservation ?? evaluation ?? charge(of: run)
-    }
-
-    /// Ends the reservation of an attempt that another server may have gone on with.
-    ///
-    /// The charge goes over to a plan of its own, as what comes back after a roll-back: this server does not know who took part there,
-    /// and a commit under the run's plan would be lost in its cap, under which each of them takes part here once more. Where clients
-    /// have no cap, each release counts as it is.
-    func settleApart(run id: String, round: RoundRecord) throws -> [LedgerRow] {
-        let charge = try reservedCharge(run: id, round: round)
-        guard charge.participationCap > 0 || charge.kind == .bandedMatrix else {
-            return [try settle(run: id, round: round, state: .committed)]
-        }
-        // One transaction: there is no moment without the charge.
-        let count = ledger.rows.count
-        do {
-            let released = try settle(run: id, round: round, state: .released)
-            return [released, try settle(run: id, round: 0, attempt: count + 1, charge: charge, state: .committed)]
-        } catch {
-            ledger.truncate(to: count)
-            throw error
-        }
-    }
-
-    /// Ends any reservation.
-    func settle(
-        run id: String,
-        round: Int,
-        attempt: Int,
-        charge: PrivacyCharge,
-        state: ChargeState
-    ) throws -> LedgerRow {
-        let population = try populationRecord(try runState(id).record.populationId)
-        var row = try ledger.append(
-            population: population.id,
-            run: id,
-            round: round,
-            attempt: attempt,
-            state: state,
-            event: charge.canonical,
-            epsilonAfter: 0,
-            at: now
-        )
-        let account = ledger.account(population.id)
-        // The total is informative and not part of the row's hash.
-        row.epsilonAfter =
-            (try? epsilon(of: account.releases(), population: population, course: account.course)) ?? 0
-        ledger.noteTotal(row.epsilonAfter)
-        return row
-    }
 
     /// What a run is charged with for each of its rounds.
     func charge(of run: RunState) throws -> PrivacyCharge {
         PrivacyCharge(of: run.specification, parameterCount: try uploadLayout(of: run.record.id).parameterCount)
     }
 
-    // MARK: - Totals
+    /// What an attempt was reserved for.
+    func reservedCharge(of run: RunState, _ round: RoundRecord) throws -> PrivacyCharge {
+        let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
+        let population = try populations.record(run.record.populationId)
+        return try budgets.reservation(for: ChargedAttempt(round), of: population, evaluation: evaluation)
+            ?? charge(of: run)
+    }
 
-    private func epsilon(
-        of releases: [CappedRelease],
-        population: PopulationRecord,
-        course: PopulationAccount.Course
-    ) throws -> Double {
-        guard let delta = population.budgetDelta else { return 0 }
-        let rule = course.rule(of: releases)
-        let question = EpsilonQuestion(releases: releases, delta: delta, rule: rule)
-        if let known = epsilons[question] { return known }
-        do {
-            let epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
-            // A round asks for its total when it opens, when it commits, and for what is shown: composed once.
-            if epsilons.count >= 64 { epsilons = [:] }
-            epsilons[question] = epsilon
-            return epsilon
-        } catch {
-            throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
+    /// Ends the reservation of an attempt.
+    func settle(_ run: RunState, _ round: RoundRecord, as state: ChargeState) throws -> LedgerRow {
+        try budgets.settle(
+            reservedCharge(of: run, round),
+            for: ChargedAttempt(round),
+            of: populations.record(run.record.populationId),
+            as: state,
+            at: now
+        )
+    }
+
+    /// Ends the open attempts of private runs, each with the charge that it must keep; see ``Coordinator/abandon``.
+    ///
+    /// - Parameters:
+    ///   - population: Of this one only; `nil` for all.
+    ///   - reason: What is recorded.
+    ///   - cost: What each costs.
+    /// - Throws: ``CoordinationError`` where a transaction fails.
+    func abandonPrivateAttempts(population: String? = nil, reason: String, cost: AttemptCost = .judged) throws {
+        for id in runOrder {
+            guard let run = runs[id], run.specification.isPrivate, run.round.map({ !$0.phase.isFinal }) ?? false,
+                population.map({ $0 == run.record.populationId }) ?? true
+            else { continue }
+            try abandon(run: id, reason: reason, cost: budgets.trust.runsWithLostUpdates.contains(id) ? .apart : cost)
+            budgets.trust.runsWithLostUpdates.remove(id)
         }
     }
+
+    // MARK: - What is shown
 
     func budgetStatus(of population: PopulationRecord) -> BudgetStatus? {
-        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return nil }
-        let account = ledger.account(population.id)
-        let live = (openRunsByPopulation[population.id] ?? []).compactMap { id -> (String, PrivacyCharge)? in
-            guard let run = runs[id], run.specification.privacy.mode != .none,
-                !run.isOver,
+        guard population.budgetEpsilon != nil else { return nil }
+        let plans = (openRunsByPopulation[population.id] ?? []).compactMap { id -> PrivacyBudgets.OpenPlan? in
+            guard let run = runs[id], run.specification.privacy.mode != .none, !run.isOver,
                 let charge = try? charge(of: run)
             else { return nil }
-            return (id, charge)
-        }
-        // Its own rows, and not those of others.
-        let key = BudgetStatusKey(
-            head: ledger.populationHead(population.id)?.hash ?? "",
-            budget: budget,
-            live: live.map(\.0)
-        )
-        if let known = budgetStatuses[population.id], known.key == key { return known.status }
-        let spent = total(account, population, committedOnly: true)
-        let withReserved = total(account, population, committedOnly: false)
-        var fitting: [String: Int?] = [:]
-        // Everybody waits for the answer: all runs together get what one question may take, and what they need beyond it is asked for
-        // the next time.
-        var allowance = LossAllowance.standard / 2
-        var isWhole = true
-        for (id, charge) in live {
-            let (found, cells) = LossAllowance.measured {
-                roundsThatFit(
-                    account: account,
-                    run: id,
-                    charge: charge,
-                    population: population,
-                    allowance: min(allowance, LossAllowance.standard / 4),
-                    isWhole: &isWhole
-                )
-            }
-            fitting[id] = found
-            allowance -= cells
-        }
-        let releases = (try? account.releases()) ?? []
-        let rule = account.course.rule(of: releases)
-        let claim = PrivacyClaim(
-            charges: account.charges,
-            releases: releases,
-            epsilon: withReserved,
-            delta: delta,
-            rule: rule
-        )
-        let status = BudgetStatus(
-            epsilon: budget,
-            delta: delta,
-            relation: claim.relation,
-            claim: account.charges.isEmpty ? nil : claim,
-            accountant: rule.accountant.rawValue,
-            isAdaptive: account.isAdaptive,
-            spentEpsilon: spent,
-            reservedEpsilon: withReserved - spent,
-            remainingEpsilon: max(0, budget - withReserved),
-            roundsThatFit: fitting
-        )
-        if isWhole { budgetStatuses[population.id] = (key, status) }
-        return status
-    }
-
-    /// ε with everything that is reserved.
-    func reservedTotal(of population: PopulationRecord) -> Double {
-        total(ledger.account(population.id), population, committedOnly: false)
-    }
-
-    private func total(
-        _ account: PopulationAccount,
-        _ population: PopulationRecord,
-        committedOnly: Bool
-    ) -> Double {
-        guard let releases = try? account.releases(committedOnly: committedOnly) else { return .infinity }
-        return (try? epsilon(of: releases, population: population, course: account.course)) ?? .infinity
-    }
-
-    /// Why δ, and not ε, does not admit one more release; `nil` where it does.
-    private func shortage(
-        of account: PopulationAccount,
-        with charge: PrivacyCharge,
-        of run: String,
-        delta: Double
-    ) throws -> String? {
-        let releases = try account.releases(additional: [(run, charge, 1)])
-        let rule = account.course(with: charge, of: run).rule(of: releases)
-        return BudgetArithmetic.shortage(of: releases, delta: delta, rule: rule)?.sentence(delta: delta)
-    }
-
-    /// How many more rounds the budget admits; `nil` when the cap of participations stops the cost from growing.
-    ///
-    /// The accountant that enforces answers. Loss distributions are proven for the run's own plan, and no further.
-    ///
-    /// `allowance` are cells of loss distributions that the answer may take; where it takes more, Rényi divergences answer, which never admit
-    /// more, and `isWhole` becomes `false`.
-    private func roundsThatFit(
-        account: PopulationAccount,
-        run: String,
-        charge: PrivacyCharge,
-        population: PopulationRecord,
-        allowance: Int,
-        isWhole: inout Bool
-    ) -> Int? {
-        guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return 0 }
-        let course = account.course(with: charge, of: run)
-        let specification = runs[run]?.specification
-        let evaluation = specification.flatMap { PrivacyCharge.evaluation(of: $0) }
-        let done = max(0, (runs[run]?.versions.count ?? 1) - 1)
-        func epsilon(
-            _ extra: Int,
-            _ kind: AccountantKind? = nil,
-            grid: LossDistributionAccountant.Grid = .standard
-        ) throws(PrivacyError) -> Double {
-            var additional = [(run: run, charge: charge, count: extra)]
-            if let evaluation, let specification {
-                let count = specification.evaluationCount(rounds: done + extra)
-                additional.append((run, evaluation, count - specification.evaluationCount(rounds: done)))
-            }
-            let releases = try account.releases(additional: additional)
-            if let kind { return try BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: kind) }
-            return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: course.rule(of: releases), grid: grid)
-        }
-        func admits(_ extra: Int) -> Bool { ((try? epsilon(extra)) ?? .infinity) <= budget }
-        if course.rule(of: (try? account.releases(additional: [(run, charge, 1)])) ?? []).accountant == .pld {
-            let spent = account.count(run: run, charge: charge)
-            let question = PlanQuestion(run: run, charge: charge, others: account.count - spent, epsilon: budget)
-            if let known = plansThatFit[question] { return max(0, known - spent) }
-            let rest = max(0, (specification?.rounds ?? 1) - spent)
-            do {
-                let fitting = try PlanSearch.rounds(upTo: rest, allowance: allowance) {
-                    extra,
-                    grid throws(PrivacyError) in
-                    try epsilon(extra, grid: grid) <= budget
-                }
-                // Each composition takes a while, so the total is found once: what is committed moves from what is left to what was.
-                if plansThatFit.count >= 256 { plansThatFit = [:] }
-                plansThatFit[question] = spent + fitting
-                return fitting
-            } catch {
-                isWhole = false
-                return
-                    (try? PlanSearch.largest(upTo: rest) { rounds throws(PrivacyError) in
-                        try epsilon(rounds, .rdp) <= budget
-                    })
-                    ?? 0
-            }
-        }
-        let isBanded = charge.kind == .bandedMatrix
-        let limit = isBanded ? (specification?.rounds ?? 1) : 1_000_000
-        let fitting = (try? PlanSearch.largest(upTo: limit) { rounds throws(PrivacyError) in admits(rounds) }) ?? 0
-        return fitting == limit && !isBanded ? nil : fitting
-    }
-
-    // MARK: - Refusals
-
-    /// Refuses a mechanism that is not proven for the model's size, when the run is made and not after its first round.
-    func checkNoiseDimension(_ specification: RunSpecification, layout: ParameterLayout) throws {
-        guard specification.privacy.addsNoise else { return }
-        let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
-        do {
-            let terms = try ReleaseTerms(
-                specification,
-                layout: layout,
-                clippingNorm: specification.privacy.clipping.norm
-            )
-            _ = try terms.adaptive?.countGrid
-            if specification.hasPrivateEvaluation { _ = try EvaluationRelease(specification.evaluation) }
-            _ = try PrivacyCharge(of: specification, parameterCount: layout.parameterCount).release(count: 1)
-        } catch {
-            throw CoordinationError(.unprocessable, "privacy_invalid", "the noise cannot be made: \(error)")
-        }
-    }
-
-    /// δ of 1/N or more would allow publishing one client's data whole.
-    func checkDelta(of population: PopulationRecord) throws {
-        guard let delta = population.budgetDelta else { return }
-        let count = presentCount(population: population.id)
-        guard count < 2 || delta < 1 / Double(count) else {
-            throw CoordinationError(
-                .unprocessable,
-                "delta_too_large",
-                "the budget's delta of \(delta) is not less than 1/\(count), the share of one client: a mechanism that "
-                    + "publishes one client's data whole would satisfy it; make a population with a delta under "
-                    + "\(pow(Double(count), -1.1))"
+            return .init(
+                run: id,
+                charge: charge,
+                specification: run.specification,
+                publishedCount: max(0, run.versions.count - 1)
             )
         }
+        return budgets.status(of: population, plans: plans)
     }
 
-    // MARK: - Start
+    /// What is proven of everything that was released of a run's population up to one of its versions and what was measured of
+    /// that.
+    ///
+    /// - Returns: `nil` where nothing was charged by then.
+    /// - Throws: ``CoordinationError`` `not_found`, or `privacy_invalid` where a total cannot be computed.
+    package func claim(run id: String, version number: Int) throws -> PrivacyClaim? {
+        let run = try runState(id)
+        guard let version = run.versions.first(where: { $0.version == number }) else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(number)'")
+        }
+        return try budgets.claim(through: version, of: populations.record(run.record.populationId))
+    }
 
-    /// Takes the stored rows: chain, kinds, transitions, totals, budgets, and the second record.
-    func openLedger(_ rows: [LedgerRow]) throws {
-        ledger = try PrivacyLedger(verifying: rows)
-        for population in populations.values {
-            let account = ledger.account(population.id)
-            if let budget = account.budget,
-                budget.epsilon != population.budgetEpsilon || budget.delta != population.budgetDelta
-            {
-                throw CoordinationError(
-                    .unavailable,
-                    "ledger_broken",
-                    "the budget of '\(population.name)' is not the one in its ledger: the database was edited; restore it"
-                )
-            }
-            guard let last = rows.last(where: { $0.populationId == population.id && !$0.runId.isEmpty }) else {
-                continue
-            }
-            let found = total(account, population, committedOnly: false)
-            func isStated(_ total: Double?) -> Bool {
-                total.map { abs($0 - last.epsilonAfter) <= 1e-9 * max(1, abs($0)) } ?? false
-            }
-            // Earlier versions judged by loss distributions, or at the best Rényi order, what filters judge now: the same
-            // charges all the same.
-            let isStatedByAnEarlierJudge =
-                !isStated(found)
-                && [.rdp, .pld].contains { isStated(earlierTotal(account, population, accountant: $0)) }
-            guard isStated(found) || isStatedByAnEarlierJudge || budgetChanged(after: last) else {
-                throw CoordinationError(
-                    .unavailable,
-                    "ledger_broken",
-                    "the charges of '\(population.name)' add up to epsilon \(found), but row \(last.sequence) says "
-                        + "\(last.epsilonAfter); restore the database"
-                )
+    /// What a specification would cost its population, with everything charged before.
+    ///
+    /// - Throws: ``CoordinationError``: no privacy, no budget, or parameters that no accountant takes.
+    package func projection(of specification: RunSpecification, parameterCount: Int?) throws -> PrivacyProjection {
+        try budgets.projection(
+            of: specification,
+            parameterCount: parameterCount,
+            populations.record(specification.population)
+        )
+    }
+
+    /// Where the ledger stands.
+    package func ledgerState() -> LedgerStateView { budgets.state }
+
+    /// The second record's state in a word: `kept`, `unwritable`, `unread`, or `alarm`.
+    package var ledgerRecordState: String { budgets.trust.word }
+
+    /// The population's own rows of the ledger, oldest first, from a place among them on.
+    package func ledgerRows(
+        population idOrName: String,
+        from cursor: Int = 0,
+        limit: Int = .max
+    ) throws -> Listing<LedgerRow> {
+        let all = budgets.ledger.places(ofPopulation: try populations.record(idOrName).id)
+        let places = Listing(all, from: cursor, limit: limit)
+        return Listing(items: places.items.map { budgets.ledger.rows[$0] }, next: places.next)
+    }
+
+    /// Links of a population's rows after so many, one page at most; empty at the end.
+    ///
+    /// - Throws: ``CoordinationError`` `not_found`, also for a client of another population.
+    package func ledgerLinks(population id: String, after number: Int, client: String?) throws -> [UInt8] {
+        let record = try population(id, shownTo: client)
+        return budgets.ledger.chains[record.id]?.page(after: number) ?? []
+    }
+
+    /// The rows by which administrators accepted restored ledgers of a population.
+    package func ledgerAcknowledgements(population id: String, client: String?) throws -> LedgerAcknowledgements {
+        let record = try population(id, shownTo: client)
+        return LedgerAcknowledgements(items: budgets.ledger.account(record.id).acknowledgements)
+    }
+
+    private func population(_ id: String, shownTo client: String?) throws -> PopulationRecord {
+        let record = try populations.record(id)
+        guard client.map({ clients[$0]?.populationId == record.id }) ?? true else {
+            throw CoordinationError(.notFound, "not_found", "no population '\(id)'")
+        }
+        return record
+    }
+
+    /// Everything that an outside accountant needs: own rows whole, other populations' as links of the chain.
+    ///
+    /// The rows are gathered in parts, between which others have their turn.
+    package nonisolated func ledgerAudit(population idOrName: String) async throws -> LedgerAuditDocument {
+        var (document, count) = try await auditWithoutRows(population: idOrName)
+        while document.rows.count < count {
+            let part = await ledgerRows(from: document.rows.count, through: count)
+            document.rows += part.map { LedgerAuditDocument.Row($0, isShown: $0.populationId == document.population) }
+        }
+        return document
+    }
+
+    private func ledgerRows(from place: Int, through end: Int) -> [LedgerRow] {
+        // Not a slice, which would make the next charge copy the ledger.
+        Array(budgets.ledger.rows[place..<min(end, place + 10 * Self.partCount)])
+    }
+
+    private func auditWithoutRows(
+        population idOrName: String
+    ) throws -> (document: LedgerAuditDocument, rowCount: Int) {
+        let record = try populations.record(idOrName)
+        guard let status = budgetStatus(of: record) else {
+            throw CoordinationError(.conflict, "population_without_budget", "'\(record.name)' has no budget")
+        }
+        var histogram: [String: [String: Int]] = [:]
+        for id in runOrder {
+            // How often clients were drawn is what an amplified claim keeps secret from readers of this document.
+            guard let run = runs[id], run.record.populationId == record.id, !run.specification.privacy.hasSecretDraw
+            else { continue }
+            for (count, clients) in run.participationHistogram {
+                histogram[id, default: [:]][String(count)] = clients
             }
         }
-        try openLedgerRecord()
+        return (budgets.audit(of: record, status, participations: histogram), budgets.ledger.rows.count)
     }
 
-    private func earlierTotal(
-        _ account: PopulationAccount,
-        _ population: PopulationRecord,
-        accountant: AccountantKind
-    ) -> Double? {
-        guard let delta = population.budgetDelta, let releases = try? account.releases() else { return nil }
-        return try? BudgetArithmetic.epsilon(of: releases, delta: delta, accountant: accountant)
+    // MARK: - Changes
+
+    /// Sets a population's ε: lower at will, higher with a reason that stays in the ledger.
+    package func changeBudget(population idOrName: String, _ request: BudgetChangeRequest) throws -> PopulationView {
+        let record = try populations.record(idOrName)
+        try PrivacyBudgets.checkChange(of: record, request)
+        if budgets.isOverdrawn(record, by: request) {
+            try abandonPrivateAttempts(
+                population: record.id,
+                reason: "the budget was lowered to \(request.epsilon), under what was reserved"
+            )
+        }
+        try charging { budgets throws in
+            try budgets.changing(record, to: request.epsilon, reason: request.reason, at: now)
+        }
+        return try population(record.id)
     }
 
-    /// A change of the accountant after a row changes its total, and nothing else does.
-    private func budgetChanged(after row: LedgerRow) -> Bool {
-        ledger.rows.suffix(from: row.sequence).contains { $0.populationId == row.populationId && $0.runId.isEmpty }
+    /// Accepts a restored database: what the second record knows and the database does not is charged again.
+    ///
+    /// - Parameters:
+    ///   - reason: Stays in the ledger.
+    ///   - heads: Heads that devices or auditors hold and the ledger does not lead to; those of the second record are added. Devices that
+    ///     hold one take the restored ledger, and tell their owner once.
+    /// - Returns: Where the ledger stands.
+    /// - Throws: ``CoordinationError`` `nothing_to_acknowledge` where nothing was lost.
+    package func acknowledgeRollback(
+        reason: String,
+        lostHeads heads: [PopulationLedgerHead] = []
+    ) throws -> LedgerStateView {
+        try budgets.checkLost(heads, populations)
+        if budgets.trust.isUnread { try ledgerRecord.open(&budgets, at: now) }
+        // What it says is what would be charged again.
+        if budgets.trust.isUnread, let trouble = budgets.trust.trouble { throw trouble.error }
+        try budgets.requireLoss(heads)
+        let alarm = budgets.trust.alarm
+        // Whether all that was lost is what the second record says.
+        let isKnown = alarm?.isRecordMissing == false && !budgets.trust.isRestored
+        try ledgerRecord.keepOverruled(at: now)
+        try charging { budgets throws in
+            try budgets.acknowledging(reason: reason, lostHeads: heads, populations, at: now)
+        }
+        // While the alarm stands: a stop before its end lets all of this be done again.
+        try abandonPrivateAttempts(
+            reason: "the privacy ledger was rolled back, which an administrator acknowledged",
+            cost: isKnown ? .chargedAgain : .apart
+        )
+        // What was forgotten used rows of the noise that the database does not know of: the mechanism has ended.
+        for run in Set((alarm?.lost ?? []).filter { $0.charge.kind == .bandedMatrix }.map(\.run)) {
+            guard let state = runs[run], !state.isOver else { continue }
+            let cause = NoiseState.lost(run, "the database was rolled back behind what was released").message
+            try drive(run: run, .failed(code: "noise_state_lost", cause: cause))
+        }
+        budgets.trust.alarm = nil
+        ledgerRecord.overrule(&budgets, at: now)
+        consumeRestoredNote()
+        dropUnneededNoise()
+        logger.notice("A roll-back of the privacy ledger was acknowledged", metadata: ["reason": "\(reason)"])
+        return budgets.state
+    }
+
+    /// Stores changes that append to the ledger, or takes back what they have appended.
+    private func charging(_ make: (inout PrivacyBudgets) throws -> [StoreChange]) throws {
+        let count = budgets.ledger.rows.count
+        try commit(make(&budgets), ledgerCount: count)
+    }
+
+    /// Tries again to keep the ledger's second record, when it is time.
+    func retryLedgerRecord() {
+        guard let trouble = budgets.trust.trouble, isDue(trouble.until, setAhead: trouble.pause) else { return }
+        ledgerRecord.write(&budgets, at: now)
     }
 }
 
-/// What a total was computed from.
-struct EpsilonQuestion: Hashable, Sendable {
-    var releases: [CappedRelease]
-    var delta: Double
-    var rule: EnforcingRule
-}
-
-/// Of which plan it is asked how many releases fit.
-struct PlanQuestion: Hashable, Sendable {
-    var run: String
-    var charge: PrivacyCharge
-    /// Releases of other plans.
-    var others: Int
-    var epsilon: Double
-}
-
-extension DeltaShortage {
-    /// What is used up, and what helps.
-    func sentence(delta: Double) -> String {
-        func short(_ value: Double) -> String { String(format: "%.3g", value) }
-        return
-            "its releases fail with probability \(short(needed)) beside what their noise costs, and \(short(allowed)) of the "
-            + "budget's delta of \(short(delta)) is set aside for that. Fewer rounds or a larger threshold help, a smaller "
-            + "epsilon does not"
-    }
-}
-
-/// What a budget's status was computed from.
-struct BudgetStatusKey: Equatable, Sendable {
-    /// Of the population's own ledger.
-    var head: String
-    var budget: Double
-    var live: [String]
+/// What an attempt costs that ends without a result.
+enum AttemptCost: Sendable {
+    /// What its phase says, and all of it where another server may have gone on with it.
+    case judged
+    /// All of it.
+    case kept
+    /// All of it, for clients of whom this server does not know: see ``PrivacyBudgets/settleApart(_:for:of:at:)``.
+    case apart
+    /// What its phase says: what another server made of it was charged again by what the second record knows.
+    case chargedAgain
 }

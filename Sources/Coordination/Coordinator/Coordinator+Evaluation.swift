@@ -76,7 +76,7 @@ extension Coordinator {
         case .failure(let error):
             logger.error("An evaluation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
             do {
-                try abandon(run: id, reason: "the evaluation failed: \(Self.sentence(of: error))")
+                try abandon(run: id, reason: "the evaluation failed: \(ErrorSentence.text(of: error))")
             } catch {
                 stall(run: id, error)
             }
@@ -89,7 +89,7 @@ extension Coordinator {
             guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.isEvaluation else {
                 return
             }
-            if let error = publishingHalt(run) { return stall(run: id, error) }
+            if let error = budgets.trust.publishingHalt(run.specification) { return stall(run: id, error) }
             if run.record.state == .cancelled || run.record.state == .failed {
                 evaluationReleases[id] = nil
                 return try abandon(run: id, reason: "the run was \(run.record.state)")
@@ -113,9 +113,9 @@ extension Coordinator {
                     )
                 )
             }
-            let ledgerCount = ledger.rows.count
+            let ledgerCount = budgets.ledger.rows.count
             if let release {
-                let row = try settle(run: id, round: round, state: .committed)
+                let row = try settle(run, round, as: .committed)
                 round.epsilon = row.epsilonAfter
                 changes.append(.ledger(row))
                 if !release.rates.isEmpty {

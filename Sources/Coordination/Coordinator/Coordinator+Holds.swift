@@ -16,9 +16,7 @@ extension Coordinator {
     /// What a run waits for that hands out no work and whose clock stands still; `nil` where it does not.
     func holdReason(_ run: RunState) -> String? {
         if blobs.verifier.hasDamage, let damage = damage(of: run) { return "the disk: " + damage.sentence }
-        guard run.specification.isPrivate else { return nil }
-        if let ledgerAlarm { return "an administrator, who ends the ledger's alarm: " + ledgerAlarm }
-        return ledgerRecordTrouble.map { "the disk: " + $0.reason }
+        return run.specification.isPrivate ? budgets.trust.holdReason : nil
     }
 
     /// Starts and ends holds, and gives their time back.
@@ -27,7 +25,7 @@ extension Coordinator {
             modelsCheckedAt = now
             blobs.verifier.recheck()
         }
-        if blobs.verifier.hasDamage || ledgerAlarm != nil || ledgerRecordTrouble != nil || !holds.isEmpty {
+        if blobs.verifier.hasDamage || budgets.trust.isInQuestion || !holds.isEmpty {
             for id in openRuns {
                 guard let run = runs[id] else { continue }
                 let isHeld = !run.isOver && holdReason(run) != nil
@@ -125,7 +123,7 @@ extension Coordinator {
         } catch {
             logger.error(
                 "A run's deadline could not be moved",
-                metadata: ["run.id": "\(id)", "reason": "\(Self.sentence(of: error))"]
+                metadata: ["run.id": "\(id)", "reason": "\(ErrorSentence.text(of: error))"]
             )
             return false
         }

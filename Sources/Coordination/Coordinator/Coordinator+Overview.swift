@@ -164,25 +164,9 @@ extension Coordinator {
 
     /// How many clients are in which state.
     func countClients() -> ClientCounts {
-        let active = min(clients.count(of: .worker), presence.workerCount(at: now))
-        var states = [
-            "registered": clients.count(of: .registered), "quarantined": clients.count(of: .quarantined),
-            "revoked": clients.count(of: .revoked), "active": active,
-            "offline": clients.count(of: .worker) - active,
-        ]
-        // How many were drawn in secret shows in how many hold work, and in how many have had any.
         let secret = openRuns.compactMap { runs[$0] }.filter { $0.specification.privacy.hasSecretDraw }
-        if !secret.isEmpty {
-            let parts = ["registered", "active", "offline"]
-            states["enrolled"] = parts.reduce(0) { $0 + (states[$1] ?? 0) }
-            for part in parts { states[part] = nil }
-        }
-        return ClientCounts(
-            total: clients.count,
-            byState: states.filter { $0.value > 0 },
-            byTier: clients.tierCounts,
-            working: liveAssignmentByClient.count - secret.reduce(0) { $0 + $1.live.count }
-        )
+        let working = liveAssignmentByClient.count - secret.reduce(0) { $0 + $1.live.count }
+        return clients.counts(working: working, isSecret: !secret.isEmpty, at: now)
     }
 
     /// How full the data directory's file system is.

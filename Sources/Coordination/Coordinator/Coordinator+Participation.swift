@@ -161,7 +161,7 @@ extension Coordinator {
     ) rethrows -> CheckInResponse? {
         let found = executor.runIfIdle {
             assumeIsolated { coordinator -> (client: String, answer: CheckInResponse)? in
-                guard coordinator.isSettled(token),
+                guard coordinator.tokens.isSettled(Secrets.hash(ofToken: token)),
                     case .client(let id)? = try? coordinator.principal(token: token, certificateKey: certificateKey),
                     request.capabilities == nil, coordinator.liveAssignmentByClient[id] == nil,
                     (try? coordinator.noteGeneration(of: id, request)) != nil,
@@ -187,15 +187,15 @@ extension Coordinator {
     ) throws -> CheckInResponse {
         try noteGeneration(of: id, request)
         if var client = clients[id], client.state != .revoked, let capabilities = request.capabilities {
-            client.capabilities = Self.document(capabilities)
+            client.capabilities = StoredDocument.text(capabilities)
             if client != clients[id] {
                 try mayChange()
                 try commit([.client(client)])
             }
         }
         if let live = liveAssignmentByClient[id], let assignment = assignments[live], clients[id]?.state != .revoked {
-            noteSeen(id)
-            guard let run = runs[assignment.runId], !isHalted(run) else {
+            clients.noteSeen(id, at: now)
+            guard let run = runs[assignment.runId], !budgets.trust.isHalted(run.specification) else {
                 return away("no_open_slot", .init(minS: 30, maxS: 90))
             }
             return CheckInResponse(assignment: try body(of: assignment))
@@ -221,26 +221,12 @@ extension Coordinator {
     ///
     /// - Throws: ``CoordinationError`` with code `state_cloned` for a copy of a state that has gone on elsewhere.
     private func noteGeneration(of id: String, _ request: CheckInRequest) throws {
-        guard let stated = request.stateGeneration, var client = clients[id] else { return }
-        // Only a server that was restored has forgotten numbers that it gave.
-        if stated > client.generation?.issued ?? 0, clientsAhead.insert(id).inserted, clientsAhead.count == 1 {
-            logger.warning(
-                "A client knows of an assignment that this database does not: it may have been rolled back",
-                metadata: ["client.id": "\(id)"]
-            )
-        }
-        var generation = client.generation ?? ClientGeneration(issued: stated, confirmed: stated)
-        guard generation.confirm(stated) else {
-            throw CoordinationError(
-                .conflict,
-                "state_cloned",
-                "this client's state is an older copy (generation \(stated)) of one that has gone on elsewhere (generation "
-                    + "\(generation.issued)); two copies with one identity would each forget what the other has spent"
-            )
-        }
-        guard generation != client.generation else { return }
-        client.generation = generation
-        clients[id] = client
+        guard let stated = request.stateGeneration else { return }
+        guard try clients.noteGeneration(of: id, stated: stated) else { return }
+        logger.warning(
+            "A client knows of an assignment that this database does not: it may have been rolled back",
+            metadata: ["client.id": "\(id)"]
+        )
     }
 
     /// Whether there is work for a client that has none, from memory and without changing what is stored.
@@ -248,7 +234,7 @@ extension Coordinator {
         guard let client = clients[id], client.state != .revoked else {
             throw CoordinationError(.forbidden, "client_revoked", "this client has been revoked")
         }
-        presence.note(id, population: client.populationId, isWorker: client.kind == .worker, at: now)
+        clients.noteSeen(id, at: now)
         guard client.quarantinedAt == nil else { return .away(away("quarantined", .init(minS: 3600, maxS: 7200))) }
         let wanted = request.runs.map { Set($0) }
         let candidates = (openRunsByPopulation[client.populationId] ?? []).filter { run in
@@ -327,10 +313,6 @@ extension Coordinator {
         CheckInResponse(assignment: nil, reason: reason, retryWindow: window)
     }
 
-    static func document(_ value: some Encodable) -> String {
-        (try? WireCoding.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
-    }
-
     /// The assignment, for its own client.
     package func assignment(_ id: String, client: String) throws -> AssignmentBody {
         try body(of: ownAssignment(id, client: client))
@@ -342,7 +324,7 @@ extension Coordinator {
             throw CoordinationError(.notFound, "not_found", "no assignment '\(id)' of this client")
         }
         // Who knows its id has got it; kept in memory until something is stored, as what a check-in says.
-        if liveAssignmentByClient[client] == id { clients[client]?.generation?.acknowledge() }
+        if liveAssignmentByClient[client] == id { clients.acknowledgeGeneration(of: client) }
         return record
     }
 
@@ -410,7 +392,7 @@ extension Coordinator {
         body.valueBound = run.specification.aggregation.valueBound
         if record.state == .accepted { body.roundCommitted = run.hasCommitted(record) }
         if record.isEvaluation { setRelease(&body, of: run.specification) }
-        body.ledgerHead = ledger.populationHead(run.record.populationId)
+        body.ledgerHead = budgets.ledger.populationHead(run.record.populationId)
         body.stateGeneration = clients[record.clientId]?.stateGeneration
         body.updateBytes = plannedUpdateByteCount(of: run, isEvaluation: record.isEvaluation)
         return body
@@ -455,7 +437,7 @@ extension Coordinator {
         _ request: HeartbeatRequest
     ) throws -> HeartbeatResponse {
         var record = try ownAssignment(id, client: client)
-        noteSeen(client)
+        clients.noteSeen(client, at: now)
         guard record.state != .accepted else {
             return HeartbeatResponse(state: record.state, leaseS: 0, deadlineInS: 0)
         }
@@ -570,7 +552,7 @@ extension Coordinator {
         guard record.state.isLive else { throw RoundError.assignmentEnded(record.state, code: record.code).refusal }
         guard let run = runs[record.runId], let round = run.round else { throw RoundError.deadlinePassed.refusal }
         // Its time stands still.
-        try requireNotHalted(run)
+        try budgets.trust.requireNotHalted(run.specification)
         guard record.deadline >= now else { throw RoundError.deadlinePassed.refusal }
         if run.isBuffered && !record.isEvaluation && !run.isOver {
             let staleness = run.versions.count - record.round
@@ -633,7 +615,7 @@ extension Coordinator {
         }
         if !isPrivate {
             let metrics = specification.declared(update.metrics)
-            if !metrics.isEmpty { record.metrics = Self.document(metrics) }
+            if !metrics.isEmpty { record.metrics = StoredDocument.text(metrics) }
         }
         if RoundTerms(specification, isEvaluation: round.isEvaluation).isBuffered { record.countedRound = round.number }
         if specification.aggregation.limitsNorms || specification.privacy.mode == .local {
@@ -660,7 +642,7 @@ extension Coordinator {
             throw error
         }
         storage.noteSuccess(.update)
-        noteSeen(client)
+        clients.noteSeen(client, at: now)
         do {
             try closeIfComplete(run: record.runId)
         } catch {
@@ -707,11 +689,6 @@ extension Coordinator {
         }
     }
 
-    func noteSeen(_ id: String) {
-        guard let client = clients[id] else { return }
-        presence.note(id, population: client.populationId, isWorker: client.kind == .worker, at: now)
-    }
-
     // MARK: - Receipts
 
     private func receipt(_ record: AssignmentRecord, _ facts: SpooledReceipt) -> UpdateReceipt {
@@ -721,7 +698,7 @@ extension Coordinator {
             sha256: facts.sha256,
             bytes: facts.byteCount
         )
-        receipt.ledgerHead = runs[record.runId].flatMap { ledger.populationHead($0.record.populationId) }
+        receipt.ledgerHead = runs[record.runId].flatMap { budgets.ledger.populationHead($0.record.populationId) }
         return receipt
     }
 
@@ -786,32 +763,4 @@ extension AssignmentRecord {
     package var isEvaluation: Bool { round < 0 }
     /// The version that the client starts from, or measures.
     var baseVersion: Int { isEvaluation ? -round : round - 1 }
-}
-
-extension ClientRecord {
-    /// The generation of the client's state, where it says one.
-    var generation: ClientGeneration? {
-        get {
-            stateGeneration.map { ClientGeneration(issued: $0, confirmed: stateGenerationSaid ?? $0) }
-        }
-        set { (stateGeneration, stateGenerationSaid) = (newValue?.issued, newValue?.confirmed) }
-    }
-
-    /// The client with the generation of its next assignment; `nil` for one that says none.
-    var withNextGeneration: ClientRecord? {
-        guard var generation else { return nil }
-        _ = generation.next()
-        var client = self
-        client.generation = generation
-        return client
-    }
-
-    /// Smooths what one more piece of work says about the client's speed.
-    mutating func noteWork(seconds: Double, _ metrics: [String: Double]) {
-        func smooth(_ old: Double?, _ new: Double) -> Double { old.map { 0.7 * $0 + 0.3 * new } ?? new }
-        secondsPerAssignment = smooth(secondsPerAssignment, max(0.001, seconds))
-        if let steps = metrics["steps"], let time = metrics["seconds"], steps > 0, time > 0, steps / time < 1e9 {
-            stepsPerSecond = smooth(stepsPerSecond, steps / time)
-        }
-    }
 }

@@ -50,7 +50,7 @@ package struct ClientView: Codable, Equatable, Sendable {
 
 extension Coordinator {
     package func createPopulation(_ request: PopulationRequest) throws -> PopulationView {
-        guard populationsByName[request.name] == nil else {
+        guard !populations.hasName(request.name) else {
             throw CoordinationError(.conflict, "name_taken", "a population named '\(request.name)' exists already")
         }
         let record = PopulationRecord(
@@ -60,37 +60,27 @@ extension Coordinator {
             budgetDelta: request.budget?.delta,
             createdAt: now
         )
-        let count = ledger.rows.count
-        let row = try budgetRow(record, accountant: request.budget?.accountant ?? .auto)
+        let count = budgets.ledger.rows.count
+        let row = try budgets.stateBudget(of: record, accountant: request.budget?.accountant ?? .auto, at: now)
         try commit([.population(record)] + (row.map { [.ledger($0)] } ?? []), ledgerCount: count)
         return try population(record.id)
     }
 
     /// Populations in the order in which they were made, from a place on.
     package func listPopulations(from cursor: Int = 0, limit: Int) throws -> Listing<PopulationView> {
-        let ids = Listing(populationOrder, from: cursor, limit: limit)
+        let ids = Listing(populations.order, from: cursor, limit: limit)
         return Listing(items: try ids.items.map { try population($0) }, next: ids.next)
     }
 
     package func population(_ idOrName: String) throws -> PopulationView {
-        let record = try populationRecord(idOrName)
+        let record = try populations.record(idOrName)
         return PopulationView(
             id: record.id,
             name: record.name,
-            clients: (clientStateCounts[record.id] ?? [:]).shown,
+            clients: (clients.stateCounts[record.id] ?? [:]).shown,
             budget: budgetStatus(of: record),
             createdAt: record.createdAt.wireTimestamp
         )
-    }
-
-    /// The population's own rows of the ledger, oldest first, from a place among them on.
-    package func ledgerRows(
-        population idOrName: String,
-        from cursor: Int = 0,
-        limit: Int = .max
-    ) throws -> Listing<LedgerRow> {
-        let places = Listing(ledger.places(ofPopulation: try populationRecord(idOrName).id), from: cursor, limit: limit)
-        return Listing(items: places.items.map { ledger.rows[$0] }, next: places.next)
     }
 
     package func createEnrollmentToken(population idOrName: String, _ request: EnrollmentTokenRequest) throws -> String
@@ -106,16 +96,16 @@ extension Coordinator {
     ) throws -> IssuedToken {
         let token = Secrets.token()
         let record = TokenRecord(
-            hash: Secrets.sha256(Array(token.utf8)),
+            hash: Secrets.hash(ofToken: token),
             role: .enrollment,
             createdBy: creator,
-            populationId: try populationRecord(idOrName).id,
+            populationId: try populations.record(idOrName).id,
             usesLeft: request.maxUses,
             expiresAt: request.expiresInS.map { now.addingTimeInterval($0) },
             createdAt: now
         )
         try commit([.token(record)])
-        return IssuedToken(token: token, view: view(record))
+        return IssuedToken(token: token, view: tokens.view(record))
     }
 
     /// Registers a client; the same key with the same enrollment token gives the same client again, with a new token.
@@ -127,53 +117,22 @@ extension Coordinator {
         idempotencyKey: String?,
         certificateKey: String? = nil
     ) throws -> RegistrationResponse {
-        guard var enrollment = tokens[enrollmentTokenHash], let population = enrollment.populationId else {
+        guard let enrollment = tokens[enrollmentTokenHash], let population = enrollment.populationId else {
             throw CoordinationError(.unauthorized, "unauthorized", "the enrollment token is not known")
         }
         let token = Secrets.token()
-        let hash = Secrets.sha256(Array(token.utf8))
-        let registrationKey = idempotencyKey.map { enrollmentTokenHash + ":" + $0 }
-        var changes: [StoreChange] = []
-        let clientID: String
-        if let registrationKey, let known = clientsByRegistration[registrationKey] {
-            clientID = known
-            guard clients[known]?.certificateKey == certificateKey else { throw Self.certificateMismatch }
-            // A proxy may have repeated the request, and the client never see this answer: what it has now goes on working until
-            // the new token is first used. One that never was makes room, so that no more than two ever live.
-            let texts = tokens.texts(client: known)
-            let kept = texts.last { $0.id == texts.first?.id }
-            changes += texts.filter { $0.hash != kept?.hash }.map { .deleteToken(hash: $0.hash) }
-        } else {
-            guard enrollment.usesLeft ?? 1 > 0 else {
-                throw CoordinationError(
-                    .forbidden,
-                    "enrollment_exhausted",
-                    "the enrollment token has been used as often as it may be"
-                )
-            }
-            enrollment.usesLeft = enrollment.usesLeft.map { $0 - 1 }
-            clientID = Secrets.identifier("clt")
-            changes += [
-                .client(
-                    ClientRecord(
-                        id: clientID,
-                        populationId: population,
-                        name: request.name,
-                        labels: Self.document(request.labels),
-                        state: .registered,
-                        registrationKey: registrationKey,
-                        registeredAt: now,
-                        capabilities: Self.document(request.capabilities ?? .init()),
-                        certificateKey: certificateKey
-                    )
-                ),
-                .token(enrollment),
-            ]
-        }
-        changes.append(.token(TokenRecord(hash: hash, role: .client, clientId: clientID, createdAt: now)))
+        let (client, changes) = try clients.registering(
+            request,
+            with: (enrollment, population),
+            tokenHash: Secrets.hash(ofToken: token),
+            idempotencyKey: idempotencyKey,
+            certificateKey: certificateKey,
+            tokens: tokens,
+            at: now
+        )
         try commit(changes)
-        noteSeen(clientID)
-        return RegistrationResponse(clientId: clientID, token: token)
+        clients.noteSeen(client, at: now)
+        return RegistrationResponse(clientId: client, token: token)
     }
 
     /// Clients in the order in which they registered, from a place on.
@@ -184,14 +143,14 @@ extension Coordinator {
             let records = coordinator.clients.part(from: place, limit: limit)
             let next = place + records.count < coordinator.clients.count ? place + records.count : nil
             return Listing(
-                items: records.map { (record: $0, lastSeen: coordinator.presence.lastSeen($0.id)) },
+                items: records.map { (record: $0, lastSeen: coordinator.clients.presence.lastSeen($0.id)) },
                 next: next
             )
         }
         let participations = try participations(of: page.items.map(\.record.id))
         return Listing(
             items: page.items.map {
-                Self.view($0.record, lastSeen: $0.lastSeen, participations: participations[$0.record.id] ?? [:])
+                ClientView($0.record, lastSeen: $0.lastSeen, participations: participations[$0.record.id] ?? [:])
             },
             next: page.next
         )
@@ -200,28 +159,18 @@ extension Coordinator {
     /// One client, looked up beside the coordinator.
     package nonisolated func clientView(_ id: String) async throws -> ClientView {
         let (record, lastSeen) = try await perform { coordinator in
-            guard let record = coordinator.clients[id] else {
-                throw CoordinationError(.notFound, "not_found", "no client '\(id)'")
-            }
-            return (record, coordinator.presence.lastSeen(id))
+            (try coordinator.clients.client(id), coordinator.clients.presence.lastSeen(id))
         }
-        return Self.view(record, lastSeen: lastSeen, participations: try participations(of: [id])[id] ?? [:])
+        return ClientView(record, lastSeen: lastSeen, participations: try participations(of: [id])[id] ?? [:])
     }
 
     package func client(_ id: String) throws -> ClientView {
-        guard let record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        return try view(record)
+        try view(clients.client(id))
     }
 
     /// Changes what is known of a client; an open assignment stays.
     package func changeClient(_ id: String, _ change: ClientChange) throws -> ClientView {
-        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        guard record.state != .revoked else {
-            throw CoordinationError(.conflict, "client_revoked", "the client has been revoked; nothing of it changes")
-        }
-        if let name = change.name { record.name = name }
-        if let labels = change.labels { record.labels = Self.document(labels) }
-        if let capabilities = change.capabilities { record.capabilities = Self.document(capabilities) }
+        let record = try clients.changing(id, change)
         if record != clients[id] {
             try commit([.client(record)])
             // What it waits for may be there for it now.
@@ -232,9 +181,7 @@ extension Coordinator {
 
     /// Revokes a client: its token stops working and its open assignment is superseded.
     package func revokeClient(_ id: String) throws {
-        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        guard record.state != .revoked else { return }
-        record.state = .revoked
+        guard let record = try clients.revoking(id) else { return }
         defer { wake(client: id) }
         var changes: [StoreChange] = [.client(record)]
         guard let live = liveAssignmentByClient[id], var assignment = assignments[live] else {
@@ -249,17 +196,10 @@ extension Coordinator {
         }
     }
 
-    func populationRecord(_ idOrName: String) throws -> PopulationRecord {
-        if let record = populations[idOrName] ?? populationsByName[idOrName].flatMap({ populations[$0] }) {
-            return record
-        }
-        throw CoordinationError(.notFound, "not_found", "no population '\(idOrName)'; an administrator makes one")
-    }
-
     private func view(_ record: ClientRecord) throws -> ClientView {
-        Self.view(
+        ClientView(
             record,
-            lastSeen: presence.lastSeen(record.id),
+            lastSeen: clients.presence.lastSeen(record.id),
             participations: try participations(of: [record.id])[record.id] ?? [:]
         )
     }
@@ -271,23 +211,5 @@ extension Coordinator {
             counts[row.clientId, default: [:]][row.runId] = row.trainings
         }
         return counts
-    }
-
-    private static func view(_ record: ClientRecord, lastSeen: Date?, participations: [String: Int]) -> ClientView {
-        let profile = profile(of: record)
-        return ClientView(
-            id: record.id,
-            population: record.populationId,
-            name: record.name,
-            state: record.state,
-            registeredAt: record.registeredAt.wireTimestamp,
-            lastSeenAt: lastSeen?.wireTimestamp,
-            participations: participations,
-            labels: profile.labels,
-            capabilities: profile.capabilities,
-            secondsPerAssignment: record.secondsPerAssignment,
-            quarantineReason: record.quarantineReason,
-            quarantinedAt: record.quarantinedAt?.wireTimestamp
-        )
     }
 }

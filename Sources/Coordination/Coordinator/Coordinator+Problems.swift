@@ -5,7 +5,7 @@ import WireFormat
 extension Coordinator {
     /// What needs somebody's attention, the worst first.
     func problems(populations: [PopulationView]) -> [ProblemView] {
-        var found = ledgerProblems() + diskProblems() + storageProblems() + modelFileProblems()
+        var found = budgets.trust.problems(at: now) + diskProblems() + storageProblems() + modelFileProblems()
         for id in failedRuns.suffix(Self.failureLimit) + openRuns { found += runs[id].map(problems) ?? [] }
         for population in populations { found += budgetProblems(population) }
         if let count = countClients().byState["quarantined"] {
@@ -20,14 +20,14 @@ extension Coordinator {
                 )
             )
         }
-        if !clientsAhead.isEmpty {
+        if !clients.ahead.isEmpty {
             found.append(
                 ProblemView(
                     code: "clients_ahead",
                     severity: "warning",
-                    count: clientsAhead.count,
+                    count: clients.ahead.count,
                     detail:
-                        "\(clientsAhead.count) clients know of assignments that this database does not: it was restored or rolled "
+                        "\(clients.ahead.count) clients know of assignments that this database does not: it was restored or rolled "
                         + "back, or they lie. Where it was not restored with martlet restore, put the newest database back."
                 )
             )

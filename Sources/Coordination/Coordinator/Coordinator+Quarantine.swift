@@ -34,21 +34,16 @@ package struct UpdateScoreView: Codable, Equatable, Sendable {
 extension Coordinator {
     /// The changes that a round's scores ask for: the scores themselves, and clients that are asked for no more work.
     func judge(_ scores: [UpdateScoreRecord]) -> [StoreChange] {
-        var changes: [StoreChange] = scores.map { .updateScore($0) }
-        for score in scores {
-            guard let reason = score.reason,
-                runs[score.runId]?.specification.aggregation.anomalies?.action == .quarantine,
-                var client = clients[score.clientId], client.quarantinedAt == nil
-            else { continue }
-            client.quarantinedAt = now
-            client.quarantineReason = "round \(score.round) of \(score.runId): \(reason)"
-            changes.append(.client(client))
+        let quarantined = clients.quarantining(scores, at: now) { run in
+            runs[run]?.specification.aggregation.anomalies?.action == .quarantine
+        }
+        for (score, client) in quarantined {
             logger.notice(
                 "A client was quarantined",
                 metadata: ["client.id": "\(client.id)", "run.id": "\(score.runId)", "round.id": "\(score.round)"]
             )
         }
-        return changes
+        return scores.map { .updateScore($0) } + quarantined.map { .client($0.client) }
     }
 
     /// How far the updates of a round stood out, the longest first; empty where the run does not ask for scores.
@@ -65,10 +60,7 @@ extension Coordinator {
 
     /// Lets a quarantined client take part again.
     package func releaseClient(_ id: String) throws {
-        guard var record = clients[id] else { throw CoordinationError(.notFound, "not_found", "no client '\(id)'") }
-        guard record.quarantinedAt != nil else { return }
-        record.quarantinedAt = nil
-        record.quarantineReason = nil
+        guard let record = try clients.releasing(id) else { return }
         try commit([.client(record)])
         wakeAll()
     }

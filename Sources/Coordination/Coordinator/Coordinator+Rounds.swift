@@ -30,8 +30,8 @@ extension Coordinator {
 
     /// Takes the step that is due: by time, or where a stop or a failed transaction left it between two transactions.
     func takeNextStep(run id: String) {
-        // While the ledger's alarm stands, time does nothing to a private run: see ``Coordinator/isHalted(_:)``.
-        if let run = runs[id], isHalted(run) { return }
+        // While the ledger's alarm stands, time does nothing to a private run: see ``LedgerTrust``.
+        if let run = runs[id], budgets.trust.isHalted(run.specification) { return }
         do {
             if let run = runs[id], run.record.state == .running, run.round?.phase.isFinal ?? true,
                 run.nextOpening(now: now) <= now, holdReason(run) == nil
@@ -175,7 +175,7 @@ extension Coordinator {
             }
         }
         if round != before { step.changes.append(.round(round)) }
-        step.ledgerCount = ledger.rows.count
+        step.ledgerCount = budgets.ledger.rows.count
         for effect in step.effects {
             switch effect {
             case .history(let state, let cause):
@@ -276,7 +276,7 @@ extension Coordinator {
     /// - Throws: ``CoordinationError``, such as `ledger_rolled_back` while the ledger's alarm stands: who starts a run hears of it.
     func openNext(run id: String) throws {
         guard let run = runs[id], run.record.state == .running else { return }
-        let hasAlarm = ledgerAlarm != nil && run.specification.isPrivate
+        let hasAlarm = budgets.trust.alarm != nil && run.specification.isPrivate
         guard hasAlarm || holdReason(run) == nil else { return }
         try openRound(run: id)
     }
@@ -324,12 +324,18 @@ extension Coordinator {
             .round(round),
             history(id, round: number, attempt: attempt, state: round.phase, cause: "opened"),
         ]
-        let ledgerCount = ledger.rows.count
+        let ledgerCount = budgets.ledger.rows.count
         let evaluation = number < 0 ? PrivacyCharge.evaluation(of: run.specification) : nil
         if run.specification.privacy.mode != .none && (number > 0 || evaluation != nil) {
             do {
-                let charge = try evaluation ?? charge(of: run)
-                changes.append(.ledger(try reserve(run: id, round: abs(number), attempt: attempt, charge: charge)))
+                let row = try budgets.reserve(
+                    evaluation ?? charge(of: run),
+                    for: ChargedAttempt(round),
+                    of: populations.record(run.record.populationId),
+                    clientCount: clients.presentCount(population: run.record.populationId),
+                    at: now
+                )
+                changes.append(.ledger(row))
             } catch let error as CoordinationError where error.is(.budgetExhausted) && evaluation != nil {
                 return try refuseEvaluation(round, error)
             } catch let error as CoordinationError where error.is(.budgetExhausted) {
@@ -374,12 +380,16 @@ extension Coordinator {
         guard !round.isEvaluation || run.specification.hasPrivateEvaluation else { return [] }
         let mode = run.specification.privacy.mode
         guard mode != .none else { return [] }
-        let id = run.record.id
-        if cost == .apart || cost == .judged && mayHaveGoneOnElsewhere(run) {
-            return try settleApart(run: id, round: round).map { .ledger($0) }
+        if cost == .apart || cost == .judged && budgets.trust.mayHaveGoneOnElsewhere(run: run.record.id) {
+            return try budgets.settleApart(
+                reservedCharge(of: run, round),
+                for: ChargedAttempt(round),
+                of: populations.record(run.record.populationId),
+                at: now
+            ).map { .ledger($0) }
         }
         let isSpent = cost == .kept || (mode == .local && round.mayReceive) || phase == .aggregating
-        return [.ledger(try settle(run: id, round: round, state: isSpent ? .committed : .released))]
+        return [.ledger(try settle(run, round, as: isSpent ? .committed : .released))]
     }
 
     /// Drops what an attempt that was abandoned had made already.
@@ -434,7 +444,7 @@ extension Coordinator {
         else { return }
         // Nothing is published while the ledger's alarm stands; its end abandons the attempt, or lets this go on. Nor while the second
         // record is behind: a server that is restored would not know of it.
-        if let error = publishingHalt(run) { return stall(run: id, error) }
+        if let error = budgets.trust.publishingHalt(run.specification) { return stall(run: id, error) }
         guard !round.isEvaluation else { return startEvaluation(run: id) }
         if let known = outcomes[id], known.round == round.number, known.attempt == round.attempt {
             return finishAggregation(run: id, round: round.number, attempt: round.attempt, .success(known.outcome))
@@ -517,7 +527,7 @@ extension Coordinator {
                 return discardResult(run: id, round: number, attempt: attempt)
             }
             // The result is a file by now, and is published or dropped when the alarm has ended, or the second record is kept again.
-            if let error = publishingHalt(run) { return stall(run: id, error) }
+            if let error = budgets.trust.publishingHalt(run.specification) { return stall(run: id, error) }
             if run.record.state == .cancelled || run.record.state == .failed {
                 try abandon(run: id, reason: "the run was \(run.record.state)")
                 if case .success(let outcome) = result { blobs.discard(outcome.spoolPaths) }
@@ -527,7 +537,7 @@ extension Coordinator {
             case .failure(let error) where mayPass(error): stall(run: id, error)
             case .failure(let error):
                 logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-                try abandon(run: id, reason: "the aggregation failed: \(Self.sentence(of: error))")
+                try abandon(run: id, reason: "the aggregation failed: \(ErrorSentence.text(of: error))")
                 if let error = error as? CoordinationError, error.is(.noiseStateLost) {
                     try drive(run: id, .failed(code: error.code, cause: error.message))
                 }
@@ -556,13 +566,13 @@ extension Coordinator {
                 )
                 round.excluded = outcome.scores.count { !$0.counted }
                 if run.specification.privacy.mode == .none { round.note(outcome.cuts) }
-                let ledgerCount = ledger.rows.count
+                let ledgerCount = budgets.ledger.rows.count
                 var changes: [StoreChange] = [.modelVersion(version)]
                 for case .history(let state, let cause) in effects {
                     changes.append(history(id, round: number, attempt: attempt, state: state, cause: cause))
                 }
                 if run.specification.privacy.mode != .none {
-                    let row = try settle(run: id, round: round, state: .committed)
+                    let row = try settle(run, round, as: .committed)
                     round.epsilon = row.epsilonAfter
                     changes.append(.ledger(row))
                 } else if let metrics = rates(of: counted(run), run: id, version: number, source: "training") {

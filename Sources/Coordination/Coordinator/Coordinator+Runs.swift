@@ -145,8 +145,8 @@ extension Coordinator {
     /// Stores a run that was checked; what may have changed since is looked at again.
     private func insertRun(_ specification: RunSpecification, stored: StoredModel?) throws -> RunView {
         try checkRunCount()
-        let population = try populationRecord(specification.population)
-        try checkPrivacyMode(specification, population: population)
+        let population = try populations.record(specification.population)
+        try PrivacyBudgets.checkMode(of: specification, population)
         let document = try WireCoding.encode(specification)
         let record = RunRecord(
             id: Secrets.identifier("run"),
@@ -194,60 +194,16 @@ extension Coordinator {
         // Not where it is read: runs with older names are read too.
         if let problem = NameRule.problem(specification.name) { throw DocumentError("/name", problem) }
         var specification = try resolvingBase(specification)
-        let population = try populationRecord(specification.population)
-        try checkPrivacyMode(specification, population: population)
+        let population = try populations.record(specification.population)
+        try PrivacyBudgets.checkMode(of: specification, population)
         try checkMethod(specification)
-        if let delta = population.budgetDelta {
-            let account = ledger.account(population.id)
-            let charge = PrivacyCharge(of: specification, parameterCount: 1)
-            do {
-                let allowance = try account.failureAllowance(with: charge, of: "", delta: delta)
-                let given = specification
-                specification = try LossAllowance.limited { () throws(PrivacyError) in
-                    let resolved = try PrivacyCalibration.resolve(
-                        given,
-                        parameterCount: initialModel?.layout.parameterCount,
-                        delta: delta,
-                        failureDelta: allowance
-                    )
-                    // Each opening of a round asks for as much: what is refused here would hold up everybody there.
-                    try PrivacyCalibration.checkCost(
-                        of: resolved,
-                        parameterCount: initialModel?.layout.parameterCount,
-                        delta: delta
-                    )
-                    return resolved
-                }
-            } catch let error as PrivacyError where error.isTooCostly {
-                throw CoordinationError(
-                    .unprocessable,
-                    "privacy_too_costly",
-                    "what the run costs is not computed: \(error)"
-                )
-            } catch {
-                throw CoordinationError(.unprocessable, "privacy_invalid", "the target cannot be met: \(error)")
-            }
-        }
-        if let initialModel { try checkNoiseDimension(specification, layout: initialModel.layout) }
+        specification = try budgets.calibrating(
+            specification,
+            parameterCount: initialModel?.layout.parameterCount,
+            population
+        )
+        if let initialModel { try PrivacyBudgets.checkNoise(of: specification, layout: initialModel.layout) }
         return (specification, population)
-    }
-
-    private func checkPrivacyMode(_ specification: RunSpecification, population: PopulationRecord) throws {
-        let mode = specification.privacy.mode
-        guard mode == .none || population.budgetEpsilon != nil else {
-            throw CoordinationError(
-                .unprocessable,
-                "population_without_budget",
-                "mode \(mode) needs a population with a privacy budget; '\(population.name)' has none"
-            )
-        }
-        guard mode != .none || population.budgetEpsilon == nil else {
-            throw CoordinationError(
-                .unprocessable,
-                "budget_requires_privacy",
-                "'\(population.name)' has a privacy budget, and a run without privacy would void it: set privacy.mode"
-            )
-        }
     }
 
     /// Takes the initial weights of a run that has not started.
@@ -277,7 +233,7 @@ extension Coordinator {
             throw CoordinationError(.unprocessable, "tensor_mismatch", refusal)
         }
         try checkNames(state.specification, layout: file.layout)
-        try checkNoiseDimension(state.specification, layout: file.layout)
+        try PrivacyBudgets.checkNoise(of: state.specification, layout: file.layout)
         try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
         let bytes = file.header.dataOffset + file.layout.parameterCount * 4
         let version = ModelVersionRecord(runId: id, version: 0, sha256: sha256, bytes: bytes, createdAt: now)

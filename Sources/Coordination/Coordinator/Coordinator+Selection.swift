@@ -19,7 +19,7 @@ extension Coordinator {
 
     /// Whether the client may have a place in the run's open round, or why not.
     func refusal(of client: ClientRecord, run: RunState, exampleCount: Int? = nil) -> Refusal? {
-        guard let round = run.round, !isHalted(run) else { return .noSlot }
+        guard let round = run.round, !budgets.trust.isHalted(run.specification) else { return .noSlot }
         let terms = run.terms(of: round)
         if let refusal = participationRefusal(of: client, run: run, round: round) { return refusal }
         if let refusal = requirementRefusal(of: client, run: run, exampleCount: exampleCount) { return refusal }
@@ -66,7 +66,7 @@ extension Coordinator {
 
     private func requirementRefusal(of client: ClientRecord, run: RunState, exampleCount: Int?) -> Refusal? {
         guard run.requirements != nil || run.minimumVersion != nil else { return nil }
-        var profile = profile(of: client)
+        var profile = clients.profile(of: client)
         // With privacy a count of the client's examples decides nothing: it would be a release of its own.
         if let exampleCount, !run.specification.isPrivate { profile.exampleCount = exampleCount }
         return Self.requirementRefusal(of: profile, run.requirements, run.minimumVersion)
@@ -83,28 +83,6 @@ extension Coordinator {
         }
         guard requirements?.accepts(profile) ?? true else { return .requirements }
         return nil
-    }
-
-    /// What is known of a client, parsed once.
-    private func profile(of client: ClientRecord) -> EligibilityExpression.Subject {
-        if let known = profiles[client.id] { return known }
-        let profile = Self.profile(of: client)
-        // So many are kept: those that come are parsed again, those that do not come cost no memory.
-        if profiles.count >= Self.profileLimit { profiles.removeAll(keepingCapacity: true) }
-        profiles[client.id] = profile
-        return profile
-    }
-
-    private static let profileLimit = 50_000
-
-    static func profile(of client: ClientRecord) -> EligibilityExpression.Subject {
-        let labels = try? JSONDecoder().decode([String: String].self, from: Data(client.labels.utf8))
-        let capabilities = try? WireCoding.decode(ClientCapabilities.self, from: Data(client.capabilities.utf8))
-        return EligibilityExpression.Subject(
-            capabilities: capabilities ?? .init(),
-            labels: labels ?? [:],
-            name: client.name
-        )
     }
 
     private func isDrawn(_ client: ClientRecord, run: RunState, round: RoundRecord, policy: CohortPolicy) -> Bool {
@@ -187,7 +165,7 @@ extension Coordinator {
         runs[id]?.eligible = (run.eligible?.count ?? .max, now)
         inParts { record in
             record.populationId == population && record.state != .revoked
-                && Self.requirementRefusal(of: Self.profile(of: record), requirements, minimumVersion) == nil
+                && Self.requirementRefusal(of: ClientProfileCache.parse(record), requirements, minimumVersion) == nil
         } while: { coordinator in
             coordinator.runs[id]?.isOver == false
         } then: { coordinator, count in
@@ -421,7 +399,7 @@ extension Coordinator {
 
     /// When a client that a run has no work for should come again.
     func retryWindow(_ refusal: Refusal, run: RunState?, population: String) -> CheckInResponse.RetryWindow {
-        let seen = presence.count(population: population, at: now)
+        let seen = clients.presence.count(population: population, at: now)
         guard let run, let round = run.round else {
             return PaceSteering.window(secondsUntilWork: 5, population: seen, wanted: 0, jitter: 25)
         }

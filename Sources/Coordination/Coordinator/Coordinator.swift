@@ -72,17 +72,11 @@ package actor Coordinator {
     private let writer: any RunStore
     let executor = QueueExecutor(label: "martlet.coordinator")
 
-    var populations: [String: PopulationRecord] = [:]
-    /// Oldest first.
-    var populationOrder: [String] = []
-    var populationsByName: [String: String] = [:]
+    var populations = PopulationTable()
     var tokens = TokenTable()
-    /// By token id, since the server started; operators' tokens only.
-    var tokenLastUsed: [String: Date] = [:]
     /// When disk and database could last be written.
     private var storageCheck: (at: Date, answer: Task<Void, any Error>)?
     var clients = ClientTable()
-    var clientsByRegistration: [String: String] = [:]
     var runs: [String: RunState] = [:]
     /// Oldest first, so that runs share a population fairly by turn.
     var runOrder: [String] = []
@@ -101,24 +95,10 @@ package actor Coordinator {
     /// not stored, and measured again after a restart.
     var squaredNorms: [String: Double] = [:]
     var liveAssignmentByClient: [String: String] = [:]
-    var presence = Presence()
-    var ledger = PrivacyLedger()
-    /// Why the stored ledger contradicts its second record.
-    var ledgerAlarm: String?
-    /// Why the second record is behind the ledger, where it is.
-    var ledgerRecordTrouble: LedgerRecordTrouble?
-    /// Whether this process has read or written a second record, so that one that is gone is missed.
-    var hasLedgerRecord = false
-    /// Whether a second record that is there could not be read since the start: it may know of more than the ledger.
-    var isLedgerRecordUnread = false
-    /// Clients that stated a generation which this server has not given, since it started.
-    var clientsAhead: Set<String> = []
+    var budgets = PrivacyBudgets()
+    let ledgerRecord: LedgerRecordFile
     /// Whether exact sums of correlated noise wait to be deleted, because the disk refused it.
     var isNoiseLeft = false
-    /// Whether this directory was made of a backup, and what that means for its open rounds is not settled yet.
-    var isRestored = false
-    /// Whether an acknowledged record is still in the way.
-    var overrulesRecord = false
     /// Runs whose clock stands still, and since when.
     var holds: [String: Date] = [:]
     /// When missing and damaged model files were last looked at again.
@@ -127,32 +107,10 @@ package actor Coordinator {
     var lastTick: Date?
     /// When the file that says so was last touched.
     var aliveMarkedAt = Date.distantPast
-    /// Halted private runs whose open attempt lost accepted updates: its charge stays when the alarm ends.
-    var runsWithLostUpdates: Set<String> = []
-    /// Whether the alarm is that no second record says what was charged: then open attempts may have been published.
-    var isLedgerRecordMissing = false
     /// By run, the size of one update, and of one client's measurements.
     var plannedByteCounts: [String: Int] = [:]
-    /// What the second record had charged and the stored ledger has not.
-    var ledgerLost: [LedgerHead.Group] = []
-    /// Budgets as the second record has them, and the last row that it shares with the stored ledger, while they disagree.
-    var ledgerLostBudgets: [String: Double] = [:]
-    var ledgerCommonSequence = 0
-    /// Heads that the second record had and the stored ledger does not lead to.
-    var ledgerLostHeads: [PopulationLedgerHead] = []
-    /// Totals of populations, good as long as their ledger stands still.
-    var budgetStatuses: [String: (key: BudgetStatusKey, status: BudgetStatus)] = [:]
-    var epsilons: [EpsilonQuestion: Double] = [:]
-    /// How often the ledger was read again.
-    private var ledgerGeneration = 0
-    /// What was proven of beginnings of the ledger.
-    var claims: [ClaimKey: PrivacyClaim] = [:]
-    /// How many releases of a plan the budget admits in all, by loss distributions.
-    var plansThatFit: [PlanQuestion: Int] = [:]
     var journal = EventJournal()
     var waiters = WaitingClients()
-    /// Parsed labels and capabilities, until the client changes.
-    var profiles: [String: EligibilityExpression.Subject] = [:]
     /// Nothing waits any more: the server stops.
     var isStopping = false
     var nextRunTurn = 0
@@ -202,6 +160,7 @@ package actor Coordinator {
         self.metrics = metrics
         startedAt = configuration.now()
         storage = StorageHealth(logger: logger, metrics: metrics, now: configuration.now)
+        ledgerRecord = LedgerRecordFile(configuration: configuration, storage: storage, logger: logger)
         blobs = try BlobStore(dataDirectory: configuration.dataDirectory)
         try recover()
     }
@@ -236,14 +195,13 @@ package actor Coordinator {
         // The first transaction of an operator's request takes the request's audit row with it.
         let trail = AuditTrail.current
         let row = changes.isEmpty ? nil : trail?.take(at: now, refusal: nil)
-        let generation = ledgerGeneration
+        let generation = budgets.generation
         let start = ContinuousClock.now
         do {
             try write(changes + events.map(StoreChange.event) + (row.map { [.audit($0)] } ?? []))
         } catch {
             if row != nil { trail?.untake() }
-            // A ledger that was read again holds what is stored, and nothing of this transaction.
-            if let ledgerCount, generation == ledgerGeneration { ledger.truncate(to: ledgerCount) }
+            if let ledgerCount { budgets.takeBack(to: ledgerCount, generation: generation) }
             throw error
         }
         metrics.observe("martlet_store_commit_duration_seconds", (ContinuousClock.now - start) / .seconds(1))
@@ -252,7 +210,9 @@ package actor Coordinator {
             apply(change)
         }
         if changes.contains(where: { if case .deleteToken = $0 { true } else { false } }) { endStreamsWithoutToken() }
-        if changes.contains(where: { if case .ledger = $0 { true } else { false } }) { writeLedgerHead() }
+        if changes.contains(where: { if case .ledger = $0 { true } else { false } }) {
+            ledgerRecord.write(&budgets, at: now)
+        }
         told(events)
     }
 
@@ -335,13 +295,9 @@ package actor Coordinator {
     private func reload() throws {
         let state = try store.loadForStart()
         let ledger = try PrivacyLedger(verifying: state.ledger)
-        ledgerGeneration += 1
-        populations = [:]
-        populationsByName = [:]
-        populationOrder = []
-        tokens = TokenTable()
-        clients = ClientTable()
-        clientsByRegistration = [:]
+        populations = PopulationTable()
+        tokens.removeAll()
+        clients.removeAll()
         runs = [:]
         runOrder = []
         openRuns = []
@@ -352,16 +308,14 @@ package actor Coordinator {
         runsByBase = [:]
         assignments = [:]
         liveAssignmentByClient = [:]
-        profiles = [:]
         tallies = [:]
         drawsTold = [:]
         newcomerSearches = [:]
-        budgetStatuses = [:]
         _ = try take(state)
-        self.ledger = ledger
+        budgets.take(ledger)
         // Memory is what is stored: the runs may go on.
         doubt = .none
-        writeLedgerHead()
+        ledgerRecord.write(&budgets, at: now)
         forgetEnded(state)
         // Listeners missed the events of the transaction: they resume by the last one that they heard of.
         journal.close()
@@ -387,21 +341,11 @@ package actor Coordinator {
 
     private func apply(_ change: StoreChange) {
         switch change {
-        case .population(let record):
-            if let before = populations.updateValue(record, forKey: record.id) {
-                populationsByName[before.name] = nil
-            } else {
-                populationOrder.append(record.id)
-            }
-            populationsByName[record.name] = record.id
+        case .population(let record): populations.set(record)
         case .token(let record): tokens.set(record)
         case .deleteToken(let hash): tokens.remove(hash)
         case .client(let record):
-            let (wasWorker, isWorker) = (clients[record.id]?.kind == .worker, record.kind == .worker)
-            if wasWorker != isWorker { presence.setWorker(record.id, isWorker) }
             clients.set(record)
-            profiles[record.id] = nil
-            if let key = record.registrationKey { clientsByRegistration[key] = record.id }
             for run in newcomerSearches.keys { newcomerSearches[run]?.changed.insert(record.id) }
         case .run(let record):
             runs[record.id]?.record = record
@@ -436,7 +380,8 @@ package actor Coordinator {
     private func recover() throws {
         let state = try store.loadForStart()
         try removeTokens(try take(state))
-        try openLedger(state.ledger)
+        try budgets.open(state.ledger, populations)
+        try ledgerRecord.open(&budgets, at: now)
         try verifyFiles(state)
         for run in openRuns { checkSettings(run: run) }
         try endWithdrawnRuns()
@@ -454,7 +399,6 @@ package actor Coordinator {
         let unneeded = tokens.load(state.tokens, at: now)
         clients.reserve(state.clients.count)
         for record in state.clients { apply(.client(record)) }
-        presence.reserve(clients.count)
         for record in state.runs.sorted(by: { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }) {
             add(try RunState(record: record))
         }
@@ -515,9 +459,6 @@ package actor Coordinator {
             openRunsByPopulation[population, default: []].append(id)
         }
     }
-
-    /// Clients of each population by state.
-    var clientStateCounts: [String: [ClientStanding: Int]] { clients.stateCounts }
 
     /// Whether an assignment still matters: of the open attempt, or in mode `buffered` at work or waiting in the buffer.
     private func isOpen(_ record: AssignmentRecord) -> Bool {

@@ -20,6 +20,9 @@ package enum Secrets {
         SHA256.hash(data: bytes).hexadecimal
     }
 
+    /// SHA-256 of a token's text, by which tokens are kept and looked up.
+    static func hash(ofToken token: String) -> String { sha256(Array(token.utf8)) }
+
     private static func randomBytes(_ count: Int) -> [UInt8] {
         // The system generator draws from the kernel's cryptographic source on Linux.
         var generator = SystemRandomNumberGenerator()

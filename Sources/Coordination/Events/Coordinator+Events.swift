@@ -18,7 +18,7 @@ extension Coordinator {
                 "\(configuration.eventListenerLimit) streams of events are open already; close one or poll"
             )
         }
-        let tokenHash = token.map { Secrets.sha256(Array($0.utf8)) }
+        let tokenHash = token.map { Secrets.hash(ofToken: $0) }
         // A token that takes all streams would leave none for the dashboards of the others.
         let share = max(2, configuration.eventListenerLimit / 4)
         guard tokenHash == nil || journal.subscribers.values.count(where: { $0.tokenHash == tokenHash }) < share else {
@@ -102,10 +102,7 @@ extension Coordinator {
                 guard clients[record.id]?.state != record.state,
                     journal.mayTellClients(population: record.populationId, at: now)
                 else { continue }
-                var counts = clientStateCounts[record.populationId] ?? [:]
-                if let before = clients[record.id]?.state { counts[before, default: 0] -= 1 }
-                counts[record.state, default: 0] += 1
-                addClients(record.populationId, counts, to: &writer)
+                addClients(record.populationId, clients.stateCounts(with: record), to: &writer)
             case .modelMetrics(let record):
                 let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
                 let data = MetricsEventData(
@@ -131,7 +128,7 @@ extension Coordinator {
             writer.add("round", view(round, of: run), run: id, population: run.record.populationId)
         }
         for id in journal.clientsWaiting.sorted() where journal.mayTellClients(population: id, at: now) {
-            addClients(id, clientStateCounts[id] ?? [:], to: &writer)
+            addClients(id, clients.stateCounts[id] ?? [:], to: &writer)
         }
         var changes = writer.rows.map(StoreChange.event)
         let oldest = journal.lastID - configuration.eventRetention
@@ -159,7 +156,7 @@ extension Coordinator {
 
     /// Whoever lost the right to listen hears nothing more.
     func endStreamsWithoutToken() {
-        journal.endStreams { hash in tokens[hash].map { !isExpired($0) } ?? false }
+        journal.endStreams { hash in tokens.valid(hash, at: now) != nil }
     }
 
     private func addClients(_ population: String, _ counts: [ClientStanding: Int], to writer: inout EventWriter) {

@@ -51,8 +51,8 @@ extension Coordinator {
 
     private func measureState() {
         for name in ["martlet_clients", "martlet_runs"] { metrics.reset(name) }
-        for population in populations.values {
-            for (state, count) in clientStateCounts[population.id] ?? [:] where count > 0 {
+        for population in populations.all {
+            for (state, count) in clients.stateCounts[population.id] ?? [:] where count > 0 {
                 metrics.set("martlet_clients", Double(count), ["population": population.name, "state": state.rawValue])
             }
             guard let budget = try? self.population(population.id).budget else { continue }
@@ -67,8 +67,8 @@ extension Coordinator {
         for (state, count) in runStateCounts where count > 0 {
             metrics.set("martlet_runs", Double(count), ["state": state.rawValue])
         }
-        metrics.set("martlet_ledger_alarm", ledgerAlarm == nil ? 0 : 1)
-        metrics.set("martlet_ledger_record_behind", ledgerRecordTrouble == nil ? 0 : 1)
+        metrics.set("martlet_ledger_alarm", budgets.trust.alarm == nil ? 0 : 1)
+        metrics.set("martlet_ledger_record_behind", budgets.trust.trouble == nil ? 0 : 1)
         metrics.set("martlet_rounds_stalled", Double(stalls.count))
         metrics.set("martlet_assignments_open", Double(liveAssignmentByClient.count))
         metrics.set("martlet_long_polls", Double(waiters.count))

@@ -21,8 +21,8 @@ extension Coordinator {
                 metadata: ["run.id": "\(id)", "count": "\(records.count)"]
             )
             // What this directory lost another one may have: a backup leaves these files out. So a charge stays.
-            guard let run = runs[id], !isHalted(run) else {
-                runsWithLostUpdates.insert(id)
+            guard let run = runs[id], !budgets.trust.isHalted(run.specification) else {
+                budgets.trust.runsWithLostUpdates.insert(id)
                 continue
             }
             // How many there were of a secret draw is in the server's log alone.
@@ -50,18 +50,18 @@ extension Coordinator {
     /// update for it would release another one here, for one charge. While the ledger's alarm stands, nothing moves; its
     /// acknowledgement abandons them.
     private func abandonAfterRestore() throws {
-        isRestored = access(configuration.restoredNotePath, F_OK) == 0
-        guard isRestored, ledgerAlarm == nil else { return }
+        budgets.trust.isRestored = access(configuration.restoredNotePath, F_OK) == 0
+        guard budgets.trust.isRestored, budgets.trust.alarm == nil else { return }
         try abandonPrivateAttempts(reason: "the server was restored from a backup", cost: .apart)
         consumeRestoredNote()
     }
 
     /// Removes the note of a restore when all that it is for is stored: an alarm, and a record that cannot be read, still need it.
     func consumeRestoredNote() {
-        guard isRestored, ledgerAlarm == nil, ledgerRecordTrouble == nil else { return }
+        guard budgets.trust.isRestored, !budgets.trust.isInQuestion else { return }
         do {
             try BlobStore.removeDurably([configuration.restoredNotePath], in: configuration.dataDirectory)
-            isRestored = false
+            budgets.trust.isRestored = false
         } catch {
             // The next tick tries again; until then a start would abandon what has opened since.
             if let failure = StorageFailure(error) { storage.note(failure) }

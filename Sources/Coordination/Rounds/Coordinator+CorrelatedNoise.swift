@@ -93,7 +93,7 @@ extension Coordinator {
     /// The same for every run, and for what is left of runs that this database does not know; not while the ledger's alarm stands,
     /// when the newest database may still be put back.
     func dropUnneededNoise() {
-        let isWhole = ledgerAlarm == nil && ledgerRecordTrouble == nil
+        let isWhole = !budgets.trust.isInQuestion
         let isOver = { (id: String) in self.runs[id].map(\.isOver) ?? isWhole }
         let keys = noiseKeyFiles.runs().filter(isOver)
         deleteNoise(runs: keys) { run, version in

@@ -41,7 +41,7 @@ extension Coordinator {
         let failure = StorageFailure(error)
         stalls[id] = Stall(
             failure: failure,
-            reason: failure?.sentence ?? Self.sentence(of: error),
+            reason: failure?.sentence ?? ErrorSentence.text(of: error),
             since: known?.since ?? now,
             until: now.addingTimeInterval(pause),
             pause: pause
@@ -97,17 +97,5 @@ extension Coordinator {
         let key = configuration.drawNoiseKey(round.runId, round.number)
         noiseKeys[round.runId] = (round.number, round.attempt, key)
         return key
-    }
-
-    /// What went wrong, for people who do not read Swift; no path.
-    static func sentence(of error: any Error) -> String {
-        if let failure = StorageFailure(error) { return failure.sentence }
-        return switch error {
-        case let error as CoordinationError: error.message
-        case let error as AggregationError: error.description
-        case let error as SafetensorsError: error.description
-        case let error as PrivacyError: error.description
-        default: "an error inside the server; its log says more"
-        }
     }
 }

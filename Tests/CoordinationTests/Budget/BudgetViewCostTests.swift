@@ -78,7 +78,7 @@ struct BudgetViewCostTests {
             _ = try await bench.coordinator.createPopulation(
                 PopulationRequest(name: "q\(index)", budget: BudgetSpecification(epsilon: 1, delta: 1e-5))
             )
-            try await bench.coordinator.perform { $0.plansThatFit = [:] }
+            try await bench.coordinator.perform { $0.budgets.plansThatFit = [:] }
             #expect(try await view(bench.coordinator, standard: .max / 4).cells == 0)
         }
         _ = try await bench.coordinator.changeBudget(population: "p", .init(epsilon: 1))

@@ -93,7 +93,7 @@ struct DoubtfulAttemptTests {
         try self.doubt(bench, doubt)
         let restored = try await bench.restarted()
         if doubt == .lostUpdates {
-            try await restored.perform { _ = $0.runsWithLostUpdates.insert(run) }
+            try await restored.perform { _ = $0.budgets.trust.runsWithLostUpdates.insert(run) }
         } else {
             #expect(await restored.ledgerRecordState == (doubt == .unread ? "unread" : "alarm"))
         }
@@ -107,8 +107,8 @@ struct DoubtfulAttemptTests {
             "\(name)"
         )
         #expect(cap == 0 || rows.last?.round == 0, "\(name)")
-        let population = try #require(await restored.populationOrder.first)
-        #expect(await restored.ledger.account(population).count == 1, "\(name)")
+        let population = try #require(await restored.populations.order.first)
+        #expect(await restored.budgets.ledger.account(population).count == 1, "\(name)")
         // What was written holds for the next start and for an auditor.
         if doubt == .lostUpdates { _ = try await bench.restarted() }
         let audit = try LedgerAudit(WireCoding.encode(await restored.ledgerAudit(population: "p")))

@@ -154,8 +154,8 @@ struct LedgerHistoryTests {
     }
 
     private static func releases(_ coordinator: Coordinator) async throws -> Int {
-        let population = try #require(await coordinator.populationOrder.first)
-        return await coordinator.ledger.account(population).count
+        let population = try #require(await coordinator.populations.order.first)
+        return await coordinator.budgets.ledger.account(population).count
     }
 
     /// Restored without the second record, acknowledged, gone on; then the old record turns up.

@@ -83,7 +83,7 @@ struct LargePopulationTests {
         let (_, coordinator, run) = try await bench(
             #""policy": "all", "goal": 10, "minimum": 1, "max_participations": 0"#
         )
-        let present = await coordinator.presentCount(population: coordinator.populationOrder[0])
+        let present = await coordinator.presentCount(population: coordinator.populations.order[0])
         #expect(await coordinator.runs[run]?.round?.drawn == present && present > 2000)
     }
 
@@ -113,7 +113,7 @@ struct LargePopulationTests {
         var states: [String: Int] = [:]
         var tiers: [String: Int] = [:]
         let horizon = bench.clock.now.addingTimeInterval(-900)
-        let presence = await coordinator.presence
+        let presence = await coordinator.clients.presence
         for record in all {
             let seen = presence.lastSeen(record.id).map { $0 > horizon } ?? false
             let state: String =
@@ -124,14 +124,14 @@ struct LargePopulationTests {
                 case .worker: seen ? "active" : "offline"
                 }
             states[state, default: 0] += 1
-            if record.state != .revoked, let tier = Coordinator.profile(of: record).labels["tier"] {
+            if record.state != .revoked, let tier = ClientProfileCache.parse(record).labels["tier"] {
                 tiers[tier, default: 0] += 1
             }
         }
         #expect(counts.byState == states && counts.byTier == tiers)
         // Tiers of speed are cut as sorting everyone would, to the width of a bin.
         let seconds = all.filter { $0.state != .revoked }.compactMap(\.secondsPerAssignment).sorted(by: >)
-        let bounds = await coordinator.clients.speeds(population: coordinator.populationOrder[0]).bounds(tiers: 4)
+        let bounds = await coordinator.clients.speeds(population: coordinator.populations.order[0]).bounds(tiers: 4)
         #expect(bounds.count == 3)
         for (place, bound) in bounds.enumerated() {
             let exact = seconds[(place + 1) * seconds.count / 4]

@@ -25,3 +25,20 @@ package enum Principal: Equatable, Sendable {
     /// Everyone of a server without authentication.
     package static let open = Principal.staff(role: .admin, tokenID: "open")
 }
+
+extension Principal {
+    /// Whom a token speaks for; `nil` for a client that was revoked.
+    init?(_ record: TokenRecord, among clients: ClientTable) {
+        switch record.role {
+        case .enrollment:
+            guard let population = record.populationId else { return nil }
+            self = .enrollment(population: population, tokenHash: record.hash)
+        case .client:
+            guard let id = record.clientId, clients[id]?.state != .revoked else { return nil }
+            self = .client(id: id)
+        case .viewer, .operator, .admin:
+            guard let role = record.role.staffRole else { return nil }
+            self = .staff(role: role, tokenID: record.id)
+        }
+    }
+}

@@ -11,7 +11,7 @@ struct TokenTable: Sendable {
     /// Seconds for which an operator's or an enrollment token is still listed after it has expired.
     static let retention = 7.0 * 86_400
 
-    private var records: [String: TokenRecord] = [:]
+    private(set) var records: [String: TokenRecord] = [:]
     /// Hashes of operators' and enrollment tokens by id, oldest text first.
     private var byID: [String: [String]] = [:]
     /// Hashes of clients' tokens by client, oldest first.
@@ -23,11 +23,31 @@ struct TokenTable: Sendable {
     private var numbers: [String: Int] = [:]
     private var lastNumber = 0
     private var adminTextCount = 0
+    /// When each operator's token was last used since the server started, by id.
+    private var lastUses: [String: Date] = [:]
     /// By id, how many texts of an administrator's token do not expire.
     private var permanentAdmins: [String: Int] = [:]
 
     /// Texts that are known, expired ones among them.
     var count: Int { records.count }
+
+    /// When a token was last used since the server started; of operators' tokens only.
+    func lastUse(id: String) -> Date? { lastUses[id] }
+
+    /// Notes that an operator's token is used.
+    mutating func noteUse(id: String, at time: Date) { lastUses[id] = time }
+
+    /// Forgets when tokens were used that are gone.
+    mutating func forgetUses(ids: some Sequence<String>) {
+        for id in ids where byID[id] == nil { lastUses[id] = nil }
+    }
+
+    /// Forgets every token before the store is read again; when each was used is not stored, and stays.
+    mutating func removeAll() {
+        let uses = lastUses
+        self = TokenTable()
+        lastUses = uses
+    }
 
     /// Whether there is an administrator's token.
     var hasAdmin: Bool { adminTextCount > 0 }

@@ -48,6 +48,9 @@ struct Presence {
         countWorker(sightings[client], by: isWorker ? 1 : -1)
     }
 
+    /// Forgets who has had work; each counts again when ``setWorker(_:_:)`` says so.
+    mutating func forgetWorkers() { workers = [:] }
+
     /// How many clients that have had work were seen in the last quarter of an hour.
     func workerCount(at time: Date) -> Int {
         let oldest = Self.minute(of: time) - Self.minutes

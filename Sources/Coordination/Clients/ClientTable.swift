@@ -9,6 +9,13 @@ struct ClientTable: Sendable {
     enum Kind: Sendable { case registered, worker, quarantined, revoked }
 
     private var records: [String: ClientRecord] = [:]
+    /// Ids by the key of the registration that made them.
+    private var byRegistration: [String: String] = [:]
+    /// When clients were last seen.
+    private(set) var presence = Presence()
+    /// Clients that stated a generation which this server has not given, since it started.
+    private(set) var ahead: Set<String> = []
+    private let profiles = ClientProfileCache()
     /// Ids, those first that registered first; a client is never removed.
     private(set) var order: [String] = []
     /// Clients of each population by state.
@@ -29,7 +36,23 @@ struct ClientTable: Sendable {
     mutating func reserve(_ clientCount: Int) {
         records.reserveCapacity(clientCount)
         order.reserveCapacity(clientCount)
+        presence.reserve(clientCount)
     }
+
+    /// Forgets every client before the store is read again; what is not stored, such as when each was seen, stays.
+    mutating func removeAll() {
+        var (seen, known) = (presence, ahead)
+        seen.forgetWorkers()
+        self = ClientTable()
+        swap(&presence, &seen)
+        swap(&ahead, &known)
+    }
+
+    /// The client that a registration made.
+    func id(registration key: String) -> String? { byRegistration[key] }
+
+    /// What is known of a client, parsed once.
+    func profile(of client: ClientRecord) -> EligibilityExpression.Subject { profiles.profile(of: client) }
 
     /// How many clients are of a kind.
     func count(of kind: Kind) -> Int { kindCounts[kind] ?? 0 }
@@ -52,13 +75,27 @@ struct ClientTable: Sendable {
 
     /// Adds a client, or replaces what was known of it.
     mutating func set(_ record: ClientRecord) {
-        if let before = records.updateValue(record, forKey: record.id) {
-            count(before, by: -1)
-        } else {
-            order.append(record.id)
-        }
+        let before = records.updateValue(record, forKey: record.id)
+        if let before { count(before, by: -1) } else { order.append(record.id) }
         count(record, by: 1)
+        if let key = record.registrationKey { byRegistration[key] = record.id }
+        let isWorker = record.kind == .worker
+        if isWorker != (before?.kind == .worker) { presence.setWorker(record.id, isWorker) }
     }
+
+    /// Notes that a client is there now.
+    mutating func noteSeen(_ id: String, at time: Date) {
+        guard let client = records[id] else { return }
+        presence.note(id, population: client.populationId, isWorker: client.kind == .worker, at: time)
+    }
+
+    /// Notes that a client knows of more assignments than this server has given it.
+    ///
+    /// - Returns: Whether it is the first such client since the server started.
+    mutating func noteAhead(_ id: String) -> Bool { ahead.insert(id).inserted && ahead.count == 1 }
+
+    /// Notes that a client has acted on its last assignment, so that it has it.
+    mutating func acknowledgeGeneration(of id: String) { records[id]?.generation?.acknowledge() }
 
     private mutating func count(_ record: ClientRecord, by change: Int) {
         stateCounts[record.populationId, default: [:]][record.state, default: 0] += change

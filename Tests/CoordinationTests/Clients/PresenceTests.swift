@@ -40,9 +40,9 @@ struct PresenceTests {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(try Bench.specification(), clients: 200)
         let restarted = try await bench.restarted()
-        let capacity = await restarted.presence.capacity
+        let capacity = await restarted.clients.presence.capacity
         #expect(capacity >= 200)
         for client in clients { _ = try await restarted.checkIn(client: client, CheckInRequest(), wait: .zero) }
-        #expect(await restarted.presence.capacity == capacity)
+        #expect(await restarted.clients.presence.capacity == capacity)
     }
 }
