@@ -5,7 +5,7 @@ import WireFormat
 
 /// Who calls, and whether they may.
 extension CoordinatorAPI {
-    static let forbidden = CoordinationError(.forbidden, "forbidden", "this token may not do that")
+    static let forbidden = refusal("this token may not do that")
 
     /// The bearer token as it was sent.
     static func bearer(_ request: ServerRequest) throws -> String? {
@@ -16,7 +16,7 @@ extension CoordinatorAPI {
         return header.dropFirst(7).trimmingPrefix { $0 == " " }.description
     }
 
-    func principal(_ request: ServerRequest) async throws -> Principal {
+    private func principal(_ request: ServerRequest) async throws -> Principal {
         guard let token = try Self.bearer(request) else {
             if isOpen {
                 try Self.requireOwnPage(request)
@@ -50,40 +50,53 @@ extension CoordinatorAPI {
         }
     }
 
-    /// May read everything but tokens.
-    func requireViewer(_ request: ServerRequest) async throws { _ = try await require(.viewer, request) }
+    /// Finds out who calls an endpoint, and turns away callers whom its rule does not let in; nothing else looks at a role.
+    ///
+    /// - Returns: The caller; `nil` where everybody is let in.
+    /// - Throws: ``CoordinationError`` `unauthorized` or `forbidden`; ``RateLimitError``.
+    func authorize(_ request: ServerRequest, _ endpoint: EndpointRow) async throws -> Principal? {
+        guard endpoint.access != .anybody else { return nil }
+        let caller = try await principal(request)
+        switch (endpoint.access, caller) {
+        case (.anybody, _), (.client, .client), (.enrollment, .enrollment), (.modelReader, .staff),
+            (.populationReader, .staff), (.populationReader, .client):
+            break
+        case (.client, _): throw Self.refusal("this takes a client's own token")
+        case (.enrollment, _): throw Self.refusal("registering takes an enrollment token")
+        case (.staff(let role), _): try Self.require(role, caller)
+        case (.modelReader, .client(let id)):
+            let run = try endpoint.parameter(RunReference.self, in: request.pathSegments)
+            guard await coordinator.mayReadModels(client: id, run: run.text) else { throw Self.forbidden }
+        case (.modelReader, .enrollment), (.populationReader, .enrollment): throw Self.forbidden
+        case (.clientItself(let role), _):
+            let client = try endpoint.parameter(ClientReference.self, in: request.pathSegments)
+            if caller != .client(id: client.text) { try Self.require(role, caller) }
+        case (.tokenItself, _):
+            let token = try endpoint.parameter(TokenReference.self, in: request.pathSegments)
+            if token != .current { try Self.require(.admin, caller) }
+        }
+        return caller
+    }
 
-    /// May also create and steer runs, and revoke clients.
-    func requireOperator(_ request: ServerRequest) async throws { _ = try await require(.operator, request) }
-
-    /// May everything.
-    func requireAdmin(_ request: ServerRequest) async throws { _ = try await require(.admin, request) }
-
-    /// The id of the token that was used, when its role is `role` or more.
-    func require(_ role: StaffRole, _ request: ServerRequest) async throws -> String {
-        guard case .staff(let held, let id) = try await principal(request) else { throw Self.forbidden }
+    private static func require(_ role: StaffRole, _ caller: Principal) throws {
+        guard let held = caller.staffRole else { throw forbidden }
         guard held >= role else {
-            throw CoordinationError(
-                .forbidden,
-                "forbidden",
-                "this takes the role \(role.rawValue); the token's is \(held.rawValue)"
-            )
+            throw refusal("this takes the role \(role.rawValue); the token's is \(held.rawValue)")
         }
-        return id
     }
 
-    func requireClient(_ request: ServerRequest) async throws -> String {
-        guard case .client(let id) = try await principal(request) else {
-            throw CoordinationError(.forbidden, "forbidden", "this takes a client's own token")
-        }
-        return id
+    private static func refusal(_ reason: String) -> CoordinationError {
+        CoordinationError(.forbidden, "forbidden", reason)
     }
+
+    /// What clients do for a round is in its history; they are no operators, and they are many.
+    private static let participationTemplates = Set(
+        Endpoints.all.filter { $0.access == .client }.map(\.template)
+    )
 
     /// Serves a request so that every action of an operator leaves its row in the audit log.
     @Sendable func audited(_ request: ServerRequest, _ handler: Router.Handler) async throws -> ServerResponse {
-        // What clients do for a round is in its history; they are no operators, and they are many.
-        let isParticipation = request.route == "/v1/checkins" || request.route.hasPrefix("/v1/assignments/")
-        guard !isParticipation && !["GET", "HEAD"].contains(request.method) else {
+        guard !Self.participationTemplates.contains(request.route) && !["GET", "HEAD"].contains(request.method) else {
             do { return try await handler(request) } catch {
                 noteFailure(error, request)
                 throw error

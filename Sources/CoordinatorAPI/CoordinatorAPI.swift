@@ -75,126 +75,24 @@ package struct CoordinatorAPI: Sendable {
         router.inFlight = { [metrics = coordinator.metrics] in
             metrics.add("martlet_http_requests_in_flight", Double($0))
         }
-        addStatusRoutes(to: &router)
-        addPopulationRoutes(to: &router)
-        addPrivacyRoutes(to: &router)
-        addRunRoutes(to: &router)
-        addTokenizerRoutes(to: &router)
-        addModelRoutes(to: &router)
-        addDownloadRoutes(to: &router)
-        addArchiveRoute(to: &router)
-        addParticipationRoutes(to: &router)
-        addUploadRoutes(to: &router)
-        addOverviewRoutes(to: &router)
-        Self.addPageRoutes(to: &router)
-        addTokenRoutes(to: &router)
-        addEventRoutes(to: &router)
-        addRobustnessRoutes(to: &router)
-        addAnalyticsRoutes(to: &router)
-        return router
-    }
-
-    private func addStatusRoutes(to router: inout Router) {
-        let healthy = ServerResponse(
-            status: 200,
-            headers: [.contentType: "application/json"],
-            body: .bytes(Array(#"{"status":"ok"}"#.utf8) + [10])
-        )
-        router.add("GET", "/healthz", immediately: { Self.takesJSON($0) ? healthy : nil }, otherwise: { _ in healthy })
-        router.add("GET", "/readyz") { _ in
-            try await coordinator.checkStorage()
-            return try Self.json(["status": "ready", "ledger_record": await coordinator.ledgerRecordState])
-        }
-        router.add("GET", "/metrics") { request in
-            try await requireViewer(request)
-            return ServerResponse(
-                status: 200,
-                headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
-                body: .bytes(Array(await coordinator.metricsExposition().utf8))
-            )
-        }
-    }
-
-    private func addPopulationRoutes(to router: inout Router) {
-        router.add("POST", "/v1/populations") { request in
-            try await requireAdmin(request)
-            let body = try PopulationRequest.read(await Self.document(request))
-            let population = try await coordinator.createPopulation(body)
-            return try Self.created(population, at: "/v1/populations/\(population.id)")
-        }
-        router.add("GET", "/v1/populations") { request in
-            try await requireViewer(request)
-            let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listPopulations(from: cursor ?? 0, limit: limit))
-        }
-        router.add("GET", "/v1/populations/{population}") { request in
-            try await requireViewer(request)
-            return try Self.tagged(await coordinator.population(request.parameters["population"] ?? ""), request)
-        }
-        router.add("GET", "/v1/populations/{population}/ledger") { request in
-            try await requireViewer(request)
-            let population = request.parameters["population"] ?? ""
-            switch try request.choice("format", default: LedgerFormat.json) {
-            case .audit: return try Self.json(await coordinator.ledgerAudit(population: population))
-            case .json:
-                let (limit, cursor) = try request.page()
-                let rows = try await coordinator.ledgerRows(population: population, from: cursor ?? 0, limit: limit)
-                return try Self.list(Listing(items: rows.map(LedgerRowView.init), next: rows.next))
-            case .jsonl: break
-            }
-            let first = try await coordinator.ledgerRows(population: population, limit: 1000)
-            return ServerResponse(
-                status: 200,
-                headers: [.contentType: "application/jsonl"],
-                body: .stream { send in
-                    var part = first
-                    while true {
-                        for row in part { try await send(Array(try WireCoding.encode(LedgerRowView(row))) + [10]) }
-                        guard let next = part.next else { return }
-                        part = try await coordinator.ledgerRows(population: population, from: next, limit: 1000)
-                    }
-                }
-            )
-        }
-        router.add("POST", "/v1/populations/{population}/enrollment-tokens") { request in
-            let creator = try await require(.admin, request)
-            let body = try EnrollmentTokenRequest.read(await Self.document(request))
-            let issued = try await coordinator.issueEnrollmentToken(
-                population: request.parameters["population"] ?? "",
-                body,
-                by: creator
-            )
-            return try Self.created(issued, at: "/v1/tokens/\(issued.id)")
-        }
-        router.add("GET", "/v1/clients") { request in
-            try await requireViewer(request)
-            let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listClients(from: cursor ?? 0, limit: limit))
-        }
-        router.add("GET", "/v1/clients/{client}") { request in
-            let id = request.parameters["client"] ?? ""
-            let caller = try await principal(request)
-            guard caller.staffRole != nil || caller == .client(id: id) else { throw Self.forbidden }
-            return try Self.tagged(await coordinator.clientView(id), request)
-        }
-        router.add("PATCH", "/v1/clients/{client}") { request in
-            let id = request.parameters["client"] ?? ""
-            if try await principal(request) == .client(id: id) {
-                try noteRenewal("client " + id)
-            } else {
-                try await requireOperator(request)
-            }
-            let body = try ClientChange.read(await Self.clientDocument(request))
-            return try Self.json(
-                await change(request, of: { try $0.client(id) }) { try $0.changeClient(id, body) }
-            )
-        }
-        router.add("DELETE", "/v1/clients/{client}") { request in
-            try await requireOperator(request)
-            let id = request.parameters["client"] ?? ""
-            try await change(request, of: { try $0.client(id) }) { try $0.revokeClient(id) }
-            return ServerResponse(status: 204)
-        }
+        var routes = EndpointRoutes(api: self, router: router)
+        addServerRoutes(to: &routes)
+        Self.addPageRoutes(to: &routes.router)
+        addTokenRoutes(to: &routes)
+        addAuditRoutes(to: &routes)
+        addEventRoutes(to: &routes)
+        addPopulationRoutes(to: &routes)
+        addLedgerRoutes(to: &routes)
+        addClientRoutes(to: &routes)
+        addRunRoutes(to: &routes)
+        addRoundRoutes(to: &routes)
+        addModelRoutes(to: &routes)
+        addDownloadRoutes(to: &routes)
+        addArchiveRoutes(to: &routes)
+        addWordRoutes(to: &routes)
+        addParticipationRoutes(to: &routes)
+        addUploadRoutes(to: &routes)
+        return routes.router
     }
 
     // MARK: - Bodies
@@ -238,9 +136,12 @@ package struct CoordinatorAPI: Sendable {
     }
 
     /// What a POST made, and where it is from now on.
-    static func created(_ value: some Encodable, at path: String) throws -> ServerResponse {
+    static func created<Body, Answer>(
+        _ value: some Encodable,
+        at target: RequestTarget<Body, Answer>
+    ) throws -> ServerResponse {
         var response = try json(value, status: 201)
-        response.headers[.location] = path
+        response.headers[.location] = target.path
         return response
     }
 
@@ -251,58 +152,12 @@ package struct CoordinatorAPI: Sendable {
     }
 
     /// A page that was cut out where the list is.
-    static func list<Item: Encodable>(_ page: Listing<Item>) throws -> ServerResponse {
+    static func list<Item: Encodable & Sendable>(_ page: Listing<Item>) throws -> ServerResponse {
         try json(Page(items: page.items, nextCursor: page.next.map(String.init)))
-    }
-}
-
-/// A charge as it is shown; with `created_at` in milliseconds an outsider can compute the chain of hashes again.
-private struct LedgerRowView: Encodable, Sendable {
-    var sequence: Int
-    var populationId: String
-    var runId: String
-    var round: Int
-    var attempt: Int
-    var state: String
-    var event: String
-    var epsilonAfter: Double
-    var createdAt: String
-    var previousHash: String
-    var rowHash: String
-    var format: Int
-    var populationNumber: Int?
-    var populationPreviousHash: String?
-
-    init(_ row: LedgerRow) {
-        format = row.format
-        populationNumber = row.populationNumber
-        populationPreviousHash = row.populationPreviousHash
-        sequence = row.sequence
-        populationId = row.populationId
-        runId = row.runId
-        round = row.round
-        attempt = row.attempt
-        state = row.state.rawValue
-        event = row.event
-        epsilonAfter = row.epsilonAfter
-        createdAt = row.createdAt.wireTimestamp
-        previousHash = row.previousHash
-        rowHash = row.rowHash
     }
 }
 
 /// A body that is compressed, or coded in another way.
 struct ContentCodingError: Error {
     var coding: String
-}
-
-/// How a population's ledger is shown.
-private enum LedgerFormat: String, CaseIterable {
-    case json, jsonl, audit
-}
-
-/// One page of a list.
-private struct Page<Item: Encodable>: Encodable {
-    var items: [Item]
-    var nextCursor: String?
 }

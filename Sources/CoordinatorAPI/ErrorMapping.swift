@@ -106,6 +106,7 @@ enum ErrorMapping {
                 detail: "the connection ended before the request did",
                 code: "connection_lost"
             )
+        case let error as PathParameterError: return document(of: ParseFailure(status: 404, detail: error.detail))
         case let failure as ParseFailure:
             return ProblemDocument(
                 title: ReasonPhrase.of(failure.status),

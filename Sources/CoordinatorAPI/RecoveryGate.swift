@@ -1,6 +1,7 @@
 package import HTTPServing
 import HTTPTypes
 import Synchronization
+import WireFormat
 
 /// Stands before the routes while the server recovers: the process answers, the pages say that it is starting, and
 /// everything else is told to come again.
@@ -13,7 +14,9 @@ package final class RecoveryGate: Sendable {
     package init() {
         var waiting = Router { _, request in Self.refusal(request) }
         CoordinatorAPI.addPageRoutes(to: &waiting)
-        waiting.addImmediate("GET", "/healthz") { _ in try CoordinatorAPI.json(["status": "recovering"]) }
+        waiting.addImmediate(Endpoints.health.row.method.rawValue, Endpoints.health.template) { _ in
+            try CoordinatorAPI.json(HealthView(status: "recovering"))
+        }
         self.waiting = waiting
     }
 

@@ -3,6 +3,7 @@ import HTTPServing
 import HTTPTypes
 package import Logging
 import Synchronization
+import WireFormat
 
 /// Where requests are logged, and from which time on they count as slow.
 package struct RequestLog: Sendable {
@@ -49,7 +50,7 @@ extension CoordinatorAPI {
         if response.status == 401 { metrics.add("martlet_authentication_failures_total") }
         // Long polls are slow because they were asked to be.
         let waits = request.headers.contains { $0.name.canonicalName == "prefer" && $0.value.contains("wait=") }
-        let isSlow = duration >= requestLog.slowerThan && !waits && request.route != "/v1/events"
+        let isSlow = duration >= requestLog.slowerThan && !waits && request.route != Endpoints.events.template
         guard isSlow || requestLog.logger.logLevel <= .info else { return }
         var metadata: Logger.Metadata = [
             "request.id": "\(request.requestID)", "http.method": "\(request.method)", "http.route": "\(route)",

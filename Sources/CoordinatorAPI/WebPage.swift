@@ -2,23 +2,6 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 
-extension CoordinatorAPI {
-    /// The pages for people; they hold no data, so they need no token, and are there while the server recovers.
-    static func addPageRoutes(to router: inout Router) {
-        router.add("GET", "/") { request in
-            WebPage.dashboard(language: WebPage.language(request.headers[.acceptLanguage]))
-        }
-        router.add("GET", "/docs") { _ in WebPage.reference() }
-        router.add("GET", "/openapi.yaml") { _ in
-            ServerResponse(
-                status: 200,
-                headers: [.contentType: "application/yaml; charset=utf-8", .cacheControl: "no-cache"],
-                body: .bytes(Array(EmbeddedText.openapiYaml.utf8))
-            )
-        }
-    }
-}
-
 /// Self-contained pages: nothing outside this server is asked for, and no script runs that this server did not write.
 enum WebPage {
     /// The dashboard, in the language that the browser asks for.

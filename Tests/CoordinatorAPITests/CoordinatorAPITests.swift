@@ -13,21 +13,6 @@ import Yams
 
 @Suite(.timeLimit(.minutes(1)))
 struct CoordinatorAPITests {
-    @Test func theDescriptionAndTheRoutesAreTheSame() async throws {
-        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/../../openapi.yaml"
-        let text = try String(contentsOfFile: path, encoding: .utf8)
-        let document = try #require(try Yams.load(yaml: text) as? [String: Any])
-        let paths = try #require(document["paths"] as? [String: [String: Any]])
-        var described: Set<String> = []
-        for (path, operations) in paths {
-            for method in operations.keys where method != "parameters" {
-                described.insert(method.uppercased() + " " + path)
-            }
-        }
-        let served = Set(try await Service().router.routes.map { "\($0.method) \($0.template)" })
-        #expect(described == served, "\(described.symmetricDifference(served))")
-    }
-
     /// A document of wrong fields only has an answer that is no longer than it is.
     @Test func noMoreThanAHundredWrongFieldsAreNamed() async throws {
         let service = try await Service()
@@ -295,27 +280,10 @@ struct CoordinatorAPITests {
         #expect((populations.json["items"] as? [Any])?.isEmpty == true)
     }
 
-    @Test func rolesAreKeptApart() async throws {
+    @Test func aClientSeesItsOwnWorkOnly() async throws {
         let service = try await Service()
-        let (run, token, assignment) = try await service.assigned()
+        let (run, _, assignment) = try await service.assigned()
         let id = try #require(assignment["id"] as? String)
-        let open: Set = ["/", "/docs", "/openapi.yaml", "/healthz", "/readyz"]
-        for (method, target) in service.router.routes where !open.contains(target) {
-            let path = target.replacing("{run}", with: run).replacing("{assignment}", with: id).replacing(
-                "{population}",
-                with: "p"
-            )
-            .replacing("{round}", with: "1").replacing("{version}", with: "0").replacing("{client}", with: "clt_x")
-            #expect(try await service.call(method, path, token: nil).status == 401, "\(method) \(target)")
-            let clientMay =
-                target.contains("assignments") || target.contains("checkins")
-                || (target.contains("models/{version}") && method == "GET" && !target.hasSuffix("/optimizer")
-                    && !target.hasSuffix("/words"))
-                || target.hasSuffix("/tokenizer") || target.hasSuffix("/ledger/links")
-                || target.hasSuffix("/ledger/acknowledgements")
-            let status = try await service.call(method, path, token: token).status
-            #expect((status == 403) != clientMay, "\(method) \(target): \(status)")
-        }
         let enrollment = try #require(
             try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String
         )

@@ -3,6 +3,7 @@ import Foundation
 import Tensors
 import TestSupport
 import Testing
+import WireFormat
 
 /// First models as people have them: what is refused is named, with what to do.
 @Suite(.timeLimit(.minutes(1)))

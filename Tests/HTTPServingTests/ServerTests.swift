@@ -37,7 +37,7 @@ private struct Probe {
             return ServerResponse(status: failure?.status ?? 500, body: .bytes(Array((failure?.detail ?? "").utf8)))
         })
         router.add("GET", "/hello/{name}") { request in
-            ServerResponse(status: 200, body: .bytes(Array("hello \(request.parameters["name"] ?? "")".utf8)))
+            ServerResponse(status: 200, body: .bytes(Array("hello \(request.pathSegments[1])".utf8)))
         }
         router.add("POST", "/count") { request in
             var count = 0

@@ -2,45 +2,7 @@ package import DifferentialPrivacy
 import Foundation
 package import WireFormat
 
-/// What a run will cost if all its rounds are published.
-package struct PrivacyProjection: Codable, Equatable, Sendable {
-    package var mode: PrivacyMode
-    package var mechanism: MechanismWord
-    package var noiseMultiplier: Double
-    package var rounds: Int
-    /// Rounds that one client is in at most.
-    package var participations: Int
-    /// Of votes: from which noised count on a prefix is published.
-    package var threshold: Double?
-    /// q, where the cost counts on secret Poisson samples.
-    package var samplingRate: Double?
-    package var delta: Double
-    package var accountant: String
-    /// What would be proven of everything together, with the relation and the amplification that are charged.
-    package var claim: PrivacyClaim
-    /// Which part of the budget ends before the run does: `epsilon` or `delta`; `null` where neither does.
-    package var endingPart: BudgetPart?
-    /// ε of this run alone.
-    package var epsilon: Double
-    /// The same by Rényi divergences at the best order, which most other libraries give.
-    package var epsilonRdp: Double
-    /// ε after each tenth of the rounds.
-    package var epsilonByRound: [RoundCost]
-    /// ε of the population with this run, where it is known.
-    package var populationEpsilon: Double?
-    package var budgetEpsilon: Double?
-    /// Rounds that the budget admits, `rounds` at most.
-    package var roundsThatFit: Int
-    /// Standard deviation of the noise on one coordinate of the mean update, in parameter units.
-    package var noiseOfMean: Double
-    /// `z·C·√d/(M·C)`: noise over signal when every update has the clipping norm and all agree.
-    package var noiseToSignal: Double?
-
-    package struct RoundCost: Codable, Equatable, Sendable {
-        package var round: Int
-        package var epsilon: Double
-    }
-
+extension PrivacyProjection {
     /// Projects a specification.
     ///
     /// - Parameters:
@@ -93,20 +55,13 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         }
         let z = specification.privacy.noiseMultiplier
         let cap = specification.cohort.maxParticipations
-        mode = specification.privacy.mode
-        mechanism = specification.privacy.mechanism.name
-        noiseMultiplier = z
-        rounds = specification.rounds
-        participations = cap > 0 ? min(cap, rounds) : rounds
-        threshold = specification.privacy.threshold
-        samplingRate = charge.kind == .poissonGaussian ? charge.samplingRate : nil
-        self.delta = delta
-        let all = earlier + (try releases(rounds))
+        let mode = specification.privacy.mode
+        let all = earlier + (try releases(specification.rounds))
         let enforcing = rule(all)
-        accountant = enforcing.accountant.rawValue
-        epsilon = try cost(rounds, alone: true)
+        let rounds = specification.rounds
+        let epsilon = try cost(rounds, alone: true)
         let evaluation = PrivacyCharge.evaluation(of: specification)
-        claim = PrivacyClaim(
+        let claim = PrivacyClaim(
             charges: earlierCharges + [charge]
                 + (specification.evaluationCount(rounds: rounds) > 0 ? evaluation.map { [$0] } ?? [] : []),
             releases: all,
@@ -114,8 +69,8 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
             delta: delta,
             rule: enforcing
         )
-        epsilonRdp = try cost(rounds, alone: true, .rdp)
-        epsilonByRound = []
+        let epsilonRdp = try cost(rounds, alone: true, .rdp)
+        var epsilonByRound: [RoundCost] = []
         var last = 0
         for tenth in 1...10 {
             let round = rounds * tenth / 10
@@ -125,9 +80,8 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
             let epsilon = round == rounds ? epsilon : try cost(round, alone: true, grid: .coarse)
             epsilonByRound.append(.init(round: round, epsilon: epsilon))
         }
-        populationEpsilon = earlier.isEmpty ? nil : claim.epsilon
-        budgetEpsilon = budget
-        roundsThatFit = rounds
+        var roundsThatFit = rounds
+        var endingPart: BudgetPart?
         if let budget {
             let good = try PlanSearch.rounds(upTo: rounds) { rounds, grid throws(PrivacyError) in
                 try cost(rounds, alone: false, grid: grid) <= budget
@@ -141,12 +95,31 @@ package struct PrivacyProjection: Codable, Equatable, Sendable {
         }
         let goal = Double(specification.cohort.goal)
         let sensitivity = (mode == .local ? 2 : 1) * specification.privacy.clipping.norm
-        noiseOfMean = z * sensitivity / (mode == .local ? goal.squareRoot() : goal)
-        noiseToSignal = parameterCount.map {
-            let norm = specification.privacy.clipping.norm
-            return z * sensitivity * Double($0).squareRoot()
-                / ((specification.privacy.mode == .local ? goal.squareRoot() : goal) * norm)
-        }
+        self.init(
+            mode: mode,
+            mechanism: specification.privacy.mechanism.name,
+            noiseMultiplier: z,
+            rounds: rounds,
+            participations: cap > 0 ? min(cap, rounds) : rounds,
+            threshold: specification.privacy.threshold,
+            samplingRate: charge.kind == .poissonGaussian ? charge.samplingRate : nil,
+            delta: delta,
+            accountant: enforcing.accountant.rawValue,
+            claim: claim,
+            endingPart: endingPart,
+            epsilon: epsilon,
+            epsilonRdp: epsilonRdp,
+            epsilonByRound: epsilonByRound,
+            populationEpsilon: earlier.isEmpty ? nil : claim.epsilon,
+            budgetEpsilon: budget,
+            roundsThatFit: roundsThatFit,
+            noiseOfMean: z * sensitivity / (mode == .local ? goal.squareRoot() : goal),
+            noiseToSignal: parameterCount.map {
+                let norm = specification.privacy.clipping.norm
+                return z * sensitivity * Double($0).squareRoot()
+                    / ((mode == .local ? goal.squareRoot() : goal) * norm)
+            }
+        )
     }
 }
 

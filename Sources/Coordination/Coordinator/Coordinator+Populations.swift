@@ -1,53 +1,6 @@
 import Foundation
 package import WireFormat
 
-/// What a population has of its budget.
-package struct BudgetStatus: Codable, Equatable, Sendable {
-    package var epsilon: Double
-    package var delta: Double
-    package var unit = "client"
-    /// Of everything that was charged; several are joined by commas.
-    package var relation = "zero_out"
-    /// What is proven of everything that was charged; `null` before the first charge.
-    package var claim: PrivacyClaim?
-    /// Who enforces: `gaussian`, `pld`, `rdp` or `filter`.
-    package var accountant = "gaussian"
-    /// Whether a plan began after another run had published, so that only filters may enforce.
-    package var isAdaptive = false
-    package var spentEpsilon: Double
-    package var reservedEpsilon: Double
-    package var remainingEpsilon: Double
-    /// For each run that has not ended: how many more rounds the budget admits, `null` where the number has no bound.
-    package var roundsThatFit: [String: Int?]
-}
-
-/// A population as it is shown.
-package struct PopulationView: Codable, Equatable, Sendable {
-    package var id: String
-    package var name: String
-    package var clients: [String: Int]
-    package var budget: BudgetStatus?
-    package var createdAt: String
-}
-
-/// A client as it is shown.
-package struct ClientView: Codable, Equatable, Sendable {
-    package var id: String
-    package var population: String
-    package var name: String?
-    package var state: ClientStanding
-    package var registeredAt: String
-    package var lastSeenAt: String?
-    package var participations: [String: Int]
-    package var labels: [String: String]
-    package var capabilities: ClientCapabilities
-    /// From its assignments to its updates, smoothed.
-    package var secondsPerAssignment: Double?
-    /// Why the client gets no work any more.
-    package var quarantineReason: String?
-    package var quarantinedAt: String?
-}
-
 extension Coordinator {
     package func createPopulation(_ request: PopulationRequest) throws -> PopulationView {
         guard !populations.hasName(request.name) else {

@@ -1,33 +1,22 @@
 import Foundation
 import Logging
-import WireFormat
+package import WireFormat
 
-/// How far one update stood out, as it is shown.
-package struct UpdateScoreView: Codable, Equatable, Sendable {
-    package var run: String
-    package var round: Int
-    package var attempt: Int
-    package var assignment: String
-    package var client: String
-    package var numExamples: Int
-    package var norm: Double
-    package var normRatio: Double
-    package var cosine: Double?
-    package var counted: Bool
-    package var reason: String?
-
+extension UpdateScoreView {
     init(_ record: UpdateScoreRecord) {
-        run = record.runId
-        round = record.round
-        attempt = record.attempt
-        assignment = record.assignmentId
-        client = record.clientId
-        numExamples = record.exampleCount
-        norm = record.norm
-        normRatio = record.normRatio
-        cosine = record.cosine
-        counted = record.counted
-        reason = record.reason
+        self.init(
+            run: record.runId,
+            round: record.round,
+            attempt: record.attempt,
+            assignment: record.assignmentId,
+            client: record.clientId,
+            numExamples: record.exampleCount,
+            norm: record.norm,
+            normRatio: record.normRatio,
+            cosine: record.cosine,
+            counted: record.counted,
+            reason: record.reason
+        )
     }
 }
 

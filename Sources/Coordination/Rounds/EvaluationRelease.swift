@@ -128,7 +128,7 @@ extension PrivacyCharge {
     }
 
     /// ``release`` of evaluations.
-    package static let evaluationRelease = "evaluation"
+    package static let evaluationRelease = ReleaseWord.evaluation.rawValue
 
     /// Everything that the first `rounds` rounds of a run release, its evaluations among them.
     ///

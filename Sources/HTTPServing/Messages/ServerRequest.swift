@@ -9,8 +9,6 @@ package struct ServerRequest: Sendable {
     package var pathSegments: [String]
     package var query: [String: String]
     package var headers: HTTPFields
-    /// The route's `{name}` segments.
-    package var parameters: [String: String] = [:]
     package var body: any RequestBody
     package var requestID: String
     /// The network address the request came from, without the port; empty without a socket.

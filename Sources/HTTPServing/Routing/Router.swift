@@ -37,7 +37,7 @@ package struct Router: Sendable {
         self.errorHandler = errorHandler
     }
 
-    /// Adds a route; a segment in braces matches anything and becomes a parameter.
+    /// Adds a route; a segment in braces matches anything.
     package mutating func add(_ method: String, _ template: String, _ handler: @escaping Handler) {
         table.append(
             Route(
@@ -147,12 +147,11 @@ package struct Router: Sendable {
         }
         var allowed: Set<String> = []
         for route in table {
-            guard let parameters = match(route.segments, request.pathSegments) else { continue }
+            guard Self.matches(route.segments, request.pathSegments) else { continue }
             allowed.insert(route.method)
             guard route.method == request.method || (request.method == "HEAD" && route.method == "GET") else {
                 continue
             }
-            request.parameters = parameters
             request.route = route.template
             guard let around else { return try await route.handler(request) }
             return try await around(request, route.handler)
@@ -170,16 +169,7 @@ package struct Router: Sendable {
         return response
     }
 
-    private func match(_ template: [String], _ path: [String]) -> [String: String]? {
-        guard template.count == path.count else { return nil }
-        var parameters: [String: String] = [:]
-        for (expected, actual) in zip(template, path) {
-            if expected.hasPrefix("{") {
-                parameters[String(expected.dropFirst().dropLast())] = actual
-            } else if expected != actual {
-                return nil
-            }
-        }
-        return parameters
+    private static func matches(_ template: [String], _ path: [String]) -> Bool {
+        template.count == path.count && zip(template, path).allSatisfy { $0.hasPrefix("{") || $0 == $1 }
     }
 }

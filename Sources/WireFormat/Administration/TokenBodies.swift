@@ -80,13 +80,19 @@ package struct TokenView: Codable, Equatable, Sendable {
 }
 
 /// A new token: its text is shown this once.
-package struct IssuedToken: Codable, Equatable, Sendable {
-    package var id: String
-    package var token: String
-    package var role: TokenRole
-    package var name: String?
-    package var createdAt: String
-    package var expiresAt: String?
+public struct IssuedToken: Codable, Equatable, Sendable {
+    /// Its id; it stays when the text is renewed.
+    public var id: String
+    /// The text, which proves who asks.
+    public var token: String
+    /// What it is for.
+    public var role: TokenRole
+    /// What its maker calls it.
+    public var name: String?
+    /// RFC 3339 in UTC.
+    public var createdAt: String
+    /// RFC 3339 in UTC; `nil` where it does not expire.
+    public var expiresAt: String?
 
     package init(token: String, view: TokenView) {
         self.token = token

@@ -1,5 +1,5 @@
 /// What a token is for.
-package enum TokenRole: String, ClosedWord {
+public enum TokenRole: String, ClosedWord {
     case viewer
     case `operator`
     case admin
@@ -20,7 +20,7 @@ package enum TokenRole: String, ClosedWord {
 }
 
 /// What a person or program that operates the server may do; each role may all that the one before it may.
-package enum StaffRole: String, ClosedWord, Comparable {
+public enum StaffRole: String, ClosedWord, Comparable {
     /// Reads everything but tokens.
     case viewer
     /// Also creates and steers runs, and revokes clients.
@@ -28,7 +28,8 @@ package enum StaffRole: String, ClosedWord, Comparable {
     /// Also populations, budgets, enrollment and other tokens.
     case admin
 
-    package static func < (left: StaffRole, right: StaffRole) -> Bool { left.rank < right.rank }
+    /// Whether the right one may more.
+    public static func < (left: StaffRole, right: StaffRole) -> Bool { left.rank < right.rank }
 
     private var rank: Int {
         switch self {

@@ -1,11 +1,12 @@
 /// A word of a closed set, as documents, tables and ledgers spell it.
 ///
 /// It prints as it is spelled. A new word is a list of compiler errors: nothing that decides by such a word has a `default`.
-package protocol ClosedWord: RawRepresentable, CaseIterable, Codable, Hashable, Sendable, CustomStringConvertible
+public protocol ClosedWord: RawRepresentable, CaseIterable, Codable, Hashable, Sendable, CustomStringConvertible
 where RawValue == String {}
 
 extension ClosedWord {
-    package var description: String { rawValue }
+    /// The word as it is spelled.
+    public var description: String { rawValue }
 }
 
 /// A word that a peer has said: one of a set that this program knows, or another one, which a later version may have added.

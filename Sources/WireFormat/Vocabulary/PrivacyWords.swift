@@ -48,6 +48,12 @@ package enum ChargeState: String, ClosedWord {
     case reserved, committed, released
 }
 
+/// What a charge is for that is no round of training.
+package enum ReleaseWord: String, ClosedWord {
+    /// What clients measured of a version.
+    case evaluation
+}
+
 /// What a row of the ledger is about that is no charge.
 package enum LedgerNoteKind: String, ClosedWord {
     /// A budget was set.

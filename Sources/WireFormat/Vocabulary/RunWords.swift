@@ -4,7 +4,7 @@ package enum RunKind: String, ClosedWord {
 }
 
 /// Where a run stands.
-package enum RunPhase: String, ClosedWord {
+public enum RunPhase: String, ClosedWord {
     case created, running, paused, completed, cancelled, failed
 
     /// Whether it may still open rounds.
@@ -14,7 +14,7 @@ package enum RunPhase: String, ClosedWord {
 }
 
 /// What a round makes.
-package enum RoundKind: String, ClosedWord {
+public enum RoundKind: String, ClosedWord {
     case training, analytics, evaluation
 
     package init(of kind: RunKind) {
@@ -26,7 +26,7 @@ package enum RoundKind: String, ClosedWord {
 }
 
 /// The phase of a round attempt.
-package enum RoundPhase: String, ClosedWord {
+public enum RoundPhase: String, ClosedWord {
     case selecting, reporting, aggregating, committed, abandoned
 
     /// Whether clients may still deliver.

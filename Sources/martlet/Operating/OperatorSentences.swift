@@ -1,4 +1,3 @@
-import Coordination
 import WireFormat
 
 /// Answers of the server as lines for people; `--json` prints the answers themselves.

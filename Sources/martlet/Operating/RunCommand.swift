@@ -1,6 +1,4 @@
 import ArgumentParser
-import Coordination
-import CoordinatorAPI
 import Foundation
 import StrictJSON
 import WireFormat

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Coordination
 import Foundation
 import WireFormat
 
@@ -80,7 +79,7 @@ extension RunCommand {
                 let page = try WireCoding.decode(Page.self, from: await access.call("GET", path))
                 for row in page.items where row.runId == curves.run.id {
                     let event = try? JSONDecoder().decode(Row.Event.self, from: Data(row.event.utf8))
-                    let isEvaluation = event?.release == PrivacyCharge.evaluationRelease
+                    let isEvaluation = event?.release == ReleaseWord.evaluation.rawValue
                     endings[.init(number: row.round, attempt: row.attempt, isEvaluation: isEvaluation)] = ChargeState(
                         rawValue: row.state
                     )

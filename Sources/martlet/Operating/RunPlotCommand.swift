@@ -1,6 +1,6 @@
 import ArgumentParser
-import Coordination
 import Foundation
+import WireFormat
 
 extension RunCommand {
     struct Plot: AsyncParsableCommand {

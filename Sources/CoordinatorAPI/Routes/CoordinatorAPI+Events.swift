@@ -5,9 +5,9 @@ import StrictJSON
 import WireFormat
 
 extension CoordinatorAPI {
-    func addEventRoutes(to router: inout Router) {
-        router.add("GET", "/v1/events") { request in
-            try await requireViewer(request)
+    /// What happens, as a stream or in pages.
+    func addEventRoutes(to routes: inout EndpointRoutes) {
+        routes.add(Endpoints.events) { request in
             let after = try Self.lastEventID(request)
             let run = request.query["run"]
             _ = try request.page()
@@ -34,7 +34,7 @@ extension CoordinatorAPI {
         let start = position ?? after
         let rows = try await coordinator.events(after: start, limit: limit, run: run)
         let cursor = rows.count == limit ? rows.last.map { String($0.id) } : nil
-        return try Self.json(EventPage(items: rows.map(EventView.init), nextCursor: cursor))
+        return try Self.json(Page(items: rows.map(StoredEvent.init), nextCursor: cursor))
     }
 
     /// Stored events after the one that the caller has, then new ones as they happen.
@@ -88,26 +88,15 @@ extension CoordinatorAPI {
     }
 }
 
-private struct EventPage: Encodable {
-    var items: [EventView]
-    var nextCursor: String?
-}
-
-/// An event in a page; `data` is an object, as in the stream.
-private struct EventView: Encodable {
-    var id: Int
-    var at: String
-    var type: String
-    var run: String?
-    var population: String?
-    var data: JSONValue
-
-    init(_ row: EventRow) {
-        id = row.id
-        at = row.at.wireTimestamp
-        type = row.type
-        run = row.runId
-        population = row.populationId
-        data = (try? JSONValue.parse(Array(row.data.utf8))) ?? .null
+extension StoredEvent {
+    fileprivate init(_ row: EventRow) {
+        self.init(
+            id: row.id,
+            at: row.at.wireTimestamp,
+            type: row.type,
+            run: row.runId,
+            population: row.populationId,
+            data: (try? JSONValue.parse(Array(row.data.utf8))) ?? .null
+        )
     }
 }

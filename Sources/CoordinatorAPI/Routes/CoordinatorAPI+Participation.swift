@@ -8,50 +8,25 @@ import UpdateCompression
 import WireFormat
 
 extension CoordinatorAPI {
-    func addParticipationRoutes(to router: inout Router) {
-        router.add("POST", "/v1/clients") { request in
-            guard case .enrollment(_, let hash) = try await principal(request) else {
-                throw CoordinationError(.forbidden, "forbidden", "registering takes an enrollment token")
-            }
-            let key = HTTPField.Name("Idempotency-Key").flatMap { request.headers[$0] }
-            guard (key?.utf8.count ?? 1) <= 200 else {
-                throw ParseFailure(status: 400, detail: "Idempotency-Key may have at most 200 bytes")
-            }
-            if let key { try noteRenewal("registration " + hash + key) }
-            let body = try RegistrationRequest.read(await Self.clientDocument(request))
-            let registered = try await coordinator.register(
-                enrollmentTokenHash: hash,
-                body,
-                idempotencyKey: key,
-                certificateKey: request.peerKey
-            )
-            return try Self.created(registered, at: "/v1/clients/\(registered.clientId)")
+    /// Clients' work: asking for it, and telling how it goes.
+    func addParticipationRoutes(to routes: inout EndpointRoutes) {
+        routes.addKnowingCaller(
+            Endpoints.checkIn,
+            immediately: { try checkInAtOnce($0) },
+            otherwise: { try await checkIn($0, client: $1) }
+        )
+        routes.addKnowingCaller(Endpoints.assignment) { _, client, assignment in
+            try Self.json(await namingVariant(coordinator.assignment(assignment.text, client: client)))
         }
-        router.add("POST", "/v1/checkins", immediately: { try checkInAtOnce($0) }, otherwise: { try await checkIn($0) })
-        router.add("GET", "/v1/assignments/{assignment}") { request in
-            let client = try await requireClient(request)
-            let id = request.parameters["assignment"] ?? ""
-            return try Self.json(await namingVariant(coordinator.assignment(id, client: client)))
-        }
-        router.add("POST", "/v1/assignments/{assignment}/heartbeat") { request in
-            let client = try await requireClient(request)
+        routes.addKnowingCaller(Endpoints.heartbeat) { request, client, assignment in
             let body = try HeartbeatRequest.read(await Self.clientDocument(request))
             return try Self.json(
-                await coordinator.heartbeat(
-                    assignment: request.parameters["assignment"] ?? "",
-                    client: client,
-                    body
-                )
+                await coordinator.heartbeat(assignment: assignment.text, client: client, body)
             )
         }
-        router.add("POST", "/v1/assignments/{assignment}/failure") { request in
-            let client = try await requireClient(request)
+        routes.addKnowingCaller(Endpoints.failure) { request, client, assignment in
             let report = try FailureReport.read(await Self.clientDocument(request))
-            try await coordinator.reportFailure(
-                assignment: request.parameters["assignment"] ?? "",
-                client: client,
-                report
-            )
+            try await coordinator.reportFailure(assignment: assignment.text, client: client, report)
             return ServerResponse(status: 204)
         }
     }
@@ -68,8 +43,7 @@ extension CoordinatorAPI {
         return answer.map(away)
     }
 
-    private func checkIn(_ request: ServerRequest) async throws -> ServerResponse {
-        let client = try await requireClient(request)
+    private func checkIn(_ request: ServerRequest, client: String) async throws -> ServerResponse {
         let body = try CheckInRequest.read(await Self.clientDocument(request))
         let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request)) {
             try noteRenewal("client " + client)
@@ -104,10 +78,11 @@ extension CoordinatorAPI {
 
     /// Apart from the wait, which would keep space for what this needs.
     @inline(never) private func assigned(_ given: CheckInResponse) async throws -> ServerResponse {
+        guard let assignment = given.assignment else { return away(given) }
         var answer = given
-        if let assignment = given.assignment { answer.assignment = await namingVariant(assignment) }
+        answer.assignment = await namingVariant(assignment)
         coordinator.metrics.add("martlet_checkins_total", 1, ["outcome": "assigned"])
-        return try Self.created(answer, at: "/v1/assignments/\(answer.assignment?.id ?? "")")
+        return try Self.created(answer, at: Endpoints.assignment(AssignmentReference(assignment.id)))
     }
 
     private func away(_ answer: CheckInResponse) -> ServerResponse {

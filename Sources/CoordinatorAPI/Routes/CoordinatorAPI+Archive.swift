@@ -5,10 +5,10 @@ import HTTPTypes
 import WireFormat
 
 extension CoordinatorAPI {
-    func addArchiveRoute(to router: inout Router) {
-        router.add("GET", "/v1/runs/{run}/models/{version}/archive") { request in
-            try await requireReader(request)
-            let version = try await model(request)
+    /// A version with all that it takes to use it elsewhere.
+    func addArchiveRoutes(to routes: inout EndpointRoutes) {
+        routes.add(Endpoints.archive) { _, run, version in
+            let version = try await coordinator.model(run: run.text, version: version.text)
             let run = try await coordinator.run(version.run)
             let card = ModelCard(
                 run: run,

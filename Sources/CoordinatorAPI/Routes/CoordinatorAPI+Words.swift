@@ -1,18 +1,19 @@
 import Coordination
 import HTTPServing
 import HTTPTypes
+import WireFormat
 
 extension CoordinatorAPI {
-    func addAnalyticsRoutes(to router: inout Router) {
-        router.add("GET", "/v1/runs/{run}/models/{version}/words") { request in
-            try await requireViewer(request)
+    /// What runs of kind analytics have found.
+    func addWordRoutes(to routes: inout EndpointRoutes) {
+        routes.add(Endpoints.words) { request, run, version in
             let minimum = try request.query["minimum_count"].map { text -> Double in
                 guard let value = Double(text), value.isFinite else {
                     throw ParseFailure(status: 400, detail: "minimum_count must be a number")
                 }
                 return value
             }
-            let version = try await model(request)
+            let version = try await coordinator.model(run: run.text, version: version.text)
             try await verify(version)
             let source = try await coordinator.vocabularySource(run: version.run, version: String(version.version))
             var view = try await DiskQueue.run { try source.vocabulary(minimumCount: minimum) }

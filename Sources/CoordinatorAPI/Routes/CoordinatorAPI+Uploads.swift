@@ -8,13 +8,20 @@ import WireFormat
 
 /// How updates come in: whole by `PUT`, or by `PATCH` in as many parts as the network makes of them.
 extension CoordinatorAPI {
-    func addUploadRoutes(to router: inout Router) {
-        router.add("PUT", "/v1/assignments/{assignment}/update") { request in
-            try await whileUploading(request) { try await putUpdate(request) }
+    /// Updates on their way in.
+    func addUploadRoutes(to routes: inout EndpointRoutes) {
+        routes.addKnowingCaller(Endpoints.putUpdate) { request, client, assignment in
+            try await whileUploading(assignment, client: client) {
+                try await putUpdate(request, assignment, client: client)
+            }
         }
-        router.add("HEAD", "/v1/assignments/{assignment}/update") { try await uploadState($0) }
-        router.add("PATCH", "/v1/assignments/{assignment}/update") { request in
-            try await whileUploading(request) { try await appendToUpdate(request) }
+        routes.addKnowingCaller(Endpoints.updateState) { _, client, assignment in
+            try await uploadState(assignment, client: client)
+        }
+        routes.addKnowingCaller(Endpoints.appendToUpdate) { request, client, assignment in
+            try await whileUploading(assignment, client: client) {
+                try await appendToUpdate(request, assignment, client: client)
+            }
         }
     }
 
@@ -23,11 +30,11 @@ extension CoordinatorAPI {
     /// The connection itself is held to the least rate, so a client that vanishes in the middle costs its place no longer than
     /// one that vanishes elsewhere.
     private func whileUploading(
-        _ request: ServerRequest,
+        _ assignment: AssignmentReference,
+        client: String,
         _ body: () async throws -> ServerResponse
     ) async throws -> ServerResponse {
-        let id = Self.assignment(request)
-        let client = try await requireClient(request)
+        let id = assignment.text
         let isOpen = await coordinator.beginUploadRequest(assignment: id, client: client)
         do {
             let response = try await body()
@@ -42,10 +49,13 @@ extension CoordinatorAPI {
     // MARK: - In one request
 
     /// Spool and hash, check, sync, then one transaction; refused uploads leave no trace but the count of refusals.
-    private func putUpdate(_ request: ServerRequest) async throws -> ServerResponse {
-        let client = try await requireClient(request)
+    private func putUpdate(
+        _ request: ServerRequest,
+        _ assignment: AssignmentReference,
+        client: String
+    ) async throws -> ServerResponse {
         let terms = try await coordinator.beginUpdate(
-            assignment: Self.assignment(request),
+            assignment: assignment.text,
             client: client,
             digest: ContentDigest.contentDigest(of: request)
         )
@@ -196,10 +206,9 @@ extension CoordinatorAPI {
     /// How much of an upload has arrived.
     ///
     /// Whoever asks has given up an earlier request, which writes no more afterwards.
-    private func uploadState(_ request: ServerRequest) async throws -> ServerResponse {
-        let client = try await requireClient(request)
+    private func uploadState(_ assignment: AssignmentReference, client: String) async throws -> ServerResponse {
         let terms = try await coordinator.beginUpdate(
-            assignment: Self.assignment(request),
+            assignment: assignment.text,
             client: client,
             isReceiving: false
         )
@@ -219,15 +228,18 @@ extension CoordinatorAPI {
     }
 
     /// Takes the next bytes of an upload; with `Upload-Complete: ?1` they are the last, and the update is judged.
-    private func appendToUpdate(_ request: ServerRequest) async throws -> ServerResponse {
-        let client = try await requireClient(request)
+    private func appendToUpdate(
+        _ request: ServerRequest,
+        _ assignment: AssignmentReference,
+        client: String
+    ) async throws -> ServerResponse {
         let start = try Self.uploadOffset(request)
         let isLast = try Self.isComplete(request)
         let part = try ContentDigest.contentDigest(of: request)
         let whole = try ContentDigest.representationDigest(of: request)
         try Self.requirePartType(request)
         let terms = try await coordinator.beginUpdate(
-            assignment: Self.assignment(request),
+            assignment: assignment.text,
             client: client,
             digest: whole
         )
@@ -311,8 +323,6 @@ extension CoordinatorAPI {
     }
 
     // MARK: - Fields
-
-    private static func assignment(_ request: ServerRequest) -> String { request.parameters["assignment"] ?? "" }
 
     private static var updateDiffers: CoordinationError {
         CoordinationError(.conflict, "update_differs", "another update was accepted for this assignment already")

@@ -1,4 +1,5 @@
 import Coordination
+import Foundation
 import HTTPServing
 import HTTPTypes
 import UpdateCompression
@@ -6,19 +7,46 @@ import WireFormat
 
 /// Models' files on their way out.
 extension CoordinatorAPI {
-    func addDownloadRoutes(to router: inout Router) {
-        router.add("GET", "/v1/runs/{run}/models/{version}/weights") { try await weights($0) }
+    /// The files of a version: its weights, and what belongs to it beside them.
+    func addDownloadRoutes(to routes: inout EndpointRoutes) {
+        routes.add(Endpoints.weights) { try await weights($0, $1, $2) }
+        routes.add(Endpoints.optimizerState) { request, run, version in
+            let version = try await coordinator.model(run: run.text, version: version.text)
+            return try await companion(
+                version.optimizerSha256,
+                "the optimizer remembers nothing after this version",
+                request
+            )
+        }
+        routes.add(Endpoints.controlVariate) { request, run, version in
+            let version = try await coordinator.model(run: run.text, version: version.text)
+            return try await companion(version.controlSha256, "this version has no control variate", request)
+        }
     }
 
-    private func weights(_ request: ServerRequest) async throws -> ServerResponse {
-        try await requireReader(request)
+    private func companion(
+        _ sha256: String?,
+        _ absence: String,
+        _ request: ServerRequest
+    ) async throws -> ServerResponse {
+        guard let sha256 else { throw CoordinationError(.notFound, "not_found", absence) }
+        try await verify(sha256, "a file that belongs to the version")
+        let attributes = try FileManager.default.attributesOfItem(atPath: coordinator.blobs.path(sha256: sha256))
+        return try bulk(sha256: sha256, byteCount: attributes[.size] as? Int ?? 0, request)
+    }
+
+    private func weights(
+        _ request: ServerRequest,
+        _ run: RunReference,
+        _ named: VersionReference
+    ) async throws -> ServerResponse {
         let encoding = try request.choice(
             "encoding",
             among: [.f32] + ModelVariant.encodings,
             default: UpdateEncoding.f32
         )
-        let version = try await model(request)
-        guard request.parameters["version"] != Coordinator.latestVersion else {
+        let version = try await coordinator.model(run: run.text, version: named.text)
+        guard named != .latest else {
             let query = encoding == .f32 ? "" : "?encoding=\(encoding.rawValue)"
             return ServerResponse(status: 307, headers: [.location: version.url + query])
         }
