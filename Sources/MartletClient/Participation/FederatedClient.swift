@@ -59,15 +59,24 @@ public actor FederatedClient {
     /// Bytes of updates that were accepted.
     public internal(set) var bytesUp = 0
     /// Why the last assignment ended that was not accepted, in a sentence for the device's owner; it is sent to nobody.
-    public internal(set) var lastReason: String?
+    public internal(set) var lastReason: String? {
+        // Errors of trainers and readers quote what a server sent.
+        didSet { lastReason = lastReason.map { PrintableText.escaped($0) } }
+    }
     /// Why the policy or the ledger of the device forbade the last assignment that ended with `privacy_refused`.
-    public internal(set) var lastRefusal: String?
+    public internal(set) var lastRefusal: String? {
+        didSet { lastRefusal = lastRefusal.map { PrintableText.escaped($0) } }
+    }
     /// What the device's owner has to know of the server's privacy ledger: that it is another one than before, or was restored.
-    public internal(set) var ledgerNotice: String?
+    public internal(set) var ledgerNotice: String? {
+        didSet { ledgerNotice = ledgerNotice.map { PrintableText.escaped($0) } }
+    }
     /// Why the data gave nothing to the last private assignment: the server has got zeros, and is not told.
     ///
     /// For the device's owner alone.
-    public internal(set) var lastShortfall: String?
+    public internal(set) var lastShortfall: String? {
+        didSet { lastShortfall = lastShortfall.map { PrintableText.escaped($0) } }
+    }
 
     /// Creates a client.
     ///

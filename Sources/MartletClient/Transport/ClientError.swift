@@ -32,9 +32,14 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     }
 
     /// Creates an error.
+    ///
+    /// - Parameters:
+    ///   - code: As ``code`` lists them.
+    ///   - message: May quote a server or a file: what acts on a terminal is escaped.
+    ///   - status: Of the answer, if there was one.
     public init(code: String, message: String, status: Int? = nil) {
         self.code = code
-        self.message = message
+        self.message = PrintableText.escaped(message)
         self.status = status
     }
 
