@@ -256,7 +256,8 @@ class HostileServer:
         if action < 8:
             try:
                 body = json.dumps(change(json.loads(body), chance, self.values)).encode()
-            except ValueError:
+            except (ValueError, RecursionError):
+                # Not JSON any more, or nested by both changes more deeply than Python goes.
                 body = damage(body, chance)
             self.send(link, status, body, extra)
         elif action < 10:

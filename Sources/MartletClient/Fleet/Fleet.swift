@@ -45,7 +45,8 @@ public struct Fleet: Sendable {
     ///   - transport: Shared by all of them.
     ///   - options: With `stopsWithoutWork` a client leaves when it has taken part as often as the open runs allow, and the
     ///     fleet ends with its last client.
-    ///   - notify: Receives what there is to say: a server that is away and comes back, a client's state that was mended.
+    ///   - notify: Receives what there is to say: a server that is away and comes back, a client's state that was mended, why
+    ///     assignments end.
     ///   - makeTrainer: The trainer of a client by its number, made when it first has its turn.
     public init(
         server: String,
@@ -144,6 +145,10 @@ public struct Fleet: Sendable {
             retry.watch?.failed(ClientError(unexpected: error))
             return await turns.putBack(index, { min(300, retry.backoff($0 + 3) + 1) })
         }
+        if case .ended(let reason) = outcome, await turns.isNew(reason) {
+            let sentence = await mine?.lastReason.map { ": " + $0 } ?? ""
+            notify(.init(kind: .ended, message: "client-\(index): \(reason.code)\(sentence)"))
+        }
         let bytesDown = await models.bytesDown
         let progress = await turns.note(
             outcome,
@@ -199,6 +204,8 @@ private actor FleetTurns {
     private var later: [Int: (until: ContinuousClock.Instant, count: Int)] = [:]
     private var skipped = 0
     private var asideCount = 0
+    /// Codes of endings that were told since an update was accepted.
+    private var told: Set<String> = []
     private let clientCount: Int
 
     init(clients: [Int]) {
@@ -247,6 +254,9 @@ private actor FleetTurns {
         if asideCount == clientCount { throw error }
     }
 
+    /// Whether assignments have not ended for this reason since an update was accepted; afterwards they have.
+    func isNew(_ reason: EndingReason) -> Bool { told.insert(reason.code).inserted }
+
     /// Gives a client its turn again after a while.
     func putBack(_ index: Int, _ seconds: (_ failures: Int) -> Double) {
         busy -= 1
@@ -272,6 +282,7 @@ private actor FleetTurns {
         case .accepted:
             progress.accepted += 1
             later[index] = nil
+            told = []
         case .finished: progress.finished += 1
         case .ended:
             progress.ended += 1

@@ -11,6 +11,8 @@ public struct ClientNotice: Sendable, Equatable {
         case outageEnded = "outage_ended"
         /// Something about the state directory.
         case state
+        /// In a fleet: the first assignment since an update was accepted that came to nothing for this reason.
+        case ended
     }
     /// What it is about.
     public var kind: Kind

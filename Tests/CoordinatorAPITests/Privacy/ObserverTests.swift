@@ -328,8 +328,9 @@ struct ObserverTests {
 
     /// Worlds that differ in who was drawn, and in nothing that is released: all updates are zeros, and the divisor is planned.
     ///
+    /// What staff asks for by round or by client says it; what pages, overviews and documents are made of does not.
     /// No false alarms; of 12 clients at a rate of 1/2 all three worlds draw the same with a chance of 2^-24.
-    @Test func whatViewersAreAnsweredDoesNotTellWhoWasDrawn() async throws {
+    @Test func whatPagesAndDocumentsAreMadeOfDoesNotTellWhoWasDrawn() async throws {
         var worlds: [[String]] = []
         for _ in 0..<3 {
             let bench = try await Self.makeBench([.init(name: "a", shape: [2, 2])])
@@ -343,7 +344,8 @@ struct ObserverTests {
             let viewer = try #require(made as? String)
             var answers: [String] = []
             func look(_ moment: String, versions: Int) async throws {
-                for path in Self.paths(bench.run, versions) {
+                let ofStaff = ["/rounds", "/clients", "/metrics"]
+                for path in Self.paths(bench.run, versions) where !ofStaff.contains(where: path.contains) {
                     let answer = try await bench.exchange("GET", path, token: viewer)
                     let body =
                         path.contains("/links")

@@ -25,7 +25,7 @@ struct ClientErrorTests {
         var reasons: [String] = []
         for _ in 0..<3 {
             _ = try? await client.participateOnce(waitSeconds: 0)
-            if let reason = await client.lastReason { reasons.append(reason) }
+            reasons += [await client.lastReason, await client.lastShortfall].compactMap(\.self)
         }
         #expect(reasons.contains { $0.contains("is not one of char, word") }, "\(reasons)")
         #expect(!reasons.contains { $0.unicodeScalars.contains(where: PrintableText.isUnsafe) })
