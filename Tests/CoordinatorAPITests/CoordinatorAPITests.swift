@@ -11,7 +11,7 @@ import Testing
 import WireFormat
 import Yams
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct CoordinatorAPITests {
     @Test func theDescriptionAndTheRoutesAreTheSame() async throws {
         let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/../../openapi.yaml"

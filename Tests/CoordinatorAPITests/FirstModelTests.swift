@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// First models as people have them: what is refused is named, with what to do.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct FirstModelTests {
     struct Given: Sendable, CustomTestStringConvertible {
         var name: String
