@@ -16,8 +16,9 @@ trap finish EXIT
 
 start_server() {
     "$martlet" serve --data-dir "$work/server" --listen 127.0.0.1:0 >"$work/server.log" 2>&1 &
-    for _ in $(seq 300); do
+    for _ in $(seq 6000); do
         [ -s "$work/server/address" ] && [ -s "$work/server/admin-token" ] && break
+        kill -0 $! 2>/dev/null || { cat "$work/server.log" >&2; return 1; }
         sleep 0.1
     done
     MARTLET_URL=$(cat "$work/server/address")

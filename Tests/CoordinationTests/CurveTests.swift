@@ -5,7 +5,7 @@ import WireFormat
 
 @testable import Coordination
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct CurveTests {
     @Test(arguments: [0, 1, 3, 4, 5, 99, 100, 101, 1000, 4096])
     func thinnedCurvesKeepTheirEndsAndExtremes(_ count: Int) throws {

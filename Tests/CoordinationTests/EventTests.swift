@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct EventTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func everyChangeOfPhaseIsAnEventInItsTransactionAndSurvivesARestart(_ kind: Bench.StoreKind) async throws {

@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Optimiser state, robust rules and quarantine, through whole rounds on either store.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct OptimizerAndRobustnessTests {
     /// Runs one round in which client `i` submits `values[i]`, and waits for its end.
     private func round(

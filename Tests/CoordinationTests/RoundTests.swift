@@ -175,7 +175,7 @@ func refusal<Result>(_ body: () async throws -> Result) async -> CoordinationErr
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct RoundTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func aWholeRoundGivesTheWeightedMeanInAnyOrder(_ kind: Bench.StoreKind) async throws {

@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct AccessTests {
     private func issue(
         _ service: Service,

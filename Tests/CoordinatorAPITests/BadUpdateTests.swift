@@ -7,7 +7,7 @@ import UpdateCompression
 
 /// Updates that are wrong or hostile: each is refused by its code, and the round's model is the same to the bit as if it had
 /// never been sent.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct BadUpdateTests {
     /// More values than one block of the check, so that the last block is not the first.
     private static let layout = ParameterLayout([

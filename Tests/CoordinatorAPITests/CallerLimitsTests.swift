@@ -7,7 +7,7 @@ import Logging
 import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct CallerLimitsTests {
     /// A frozen clock: nothing is refilled while a test runs.
     private func limiter(_ burst: Double) -> RateLimiter {

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ClientDocumentTests {
     /// What clients say again and again is short; what they send beyond is not read.
     @Test func documentsOfClientsAreShort() async throws {

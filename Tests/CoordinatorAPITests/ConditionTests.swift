@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Conditional requests and negotiation: RFC 9110 sections 12 and 13.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ConditionTests {
     private func tag(_ service: Service, _ target: String) async throws -> String {
         let answer = try await service.call("GET", target, token: service.admin)

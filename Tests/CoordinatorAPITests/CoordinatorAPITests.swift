@@ -11,7 +11,7 @@ import Testing
 import WireFormat
 import Yams
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct CoordinatorAPITests {
     /// A document of wrong fields only has an answer that is no longer than it is.
     @Test func noMoreThanAHundredWrongFieldsAreNamed() async throws {

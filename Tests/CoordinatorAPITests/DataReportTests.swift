@@ -30,7 +30,7 @@ private final class RecordingTransport: Transport {
 }
 
 /// What cleaning finds is for the device's owner: neither counts by rule nor texts are in anything that is sent.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct DataReportTests {
     @Test func whatCleaningFindsStaysOnTheDevice() async throws {
         let sizes = CIFGLSTMConfiguration(vocabularySize: 52, embeddingDimension: 4, hiddenDimension: 8)

@@ -10,7 +10,7 @@ import UpdateCompression
 
 @testable import CoordinatorAPI
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct DownloadTests {
     /// 300 values in two tensors, the second with a block of zeros, and one value too large for a half.
     private static let layout = ParameterLayout([.init(name: "a", shape: [3, 50]), .init(name: "b", shape: [150])])

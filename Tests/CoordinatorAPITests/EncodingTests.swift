@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import UpdateCompression
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct EncodingTests {
     @Test(arguments: UpdateEncoding.allCases)
     func anEncodedUpdateMakesTheModel(_ encoding: UpdateEncoding) async throws {

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// First models as people have them: what is refused is named, with what to do.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct FirstModelTests {
     struct Given: Sendable, CustomTestStringConvertible {
         var name: String

@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// A histogram in mode `local`, from a device's texts to the server's counts: the noise is the device's own.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LocalHistogramTests {
     /// Words of four consonants, so that cleaning finds nothing wrong with them.
     private static let words: [String] = {

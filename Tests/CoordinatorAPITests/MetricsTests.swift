@@ -8,7 +8,7 @@ import Synchronization
 import Tensors
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct MetricsTests {
     @Test func histogramsCountCumulatively() {
         let registry = MetricsRegistry([

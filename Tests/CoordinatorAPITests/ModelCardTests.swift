@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// What a model's card says of the models that it builds on.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ModelCardTests {
     private static let layout = ParameterLayout([.init(name: "a", shape: [2, 2])])
 

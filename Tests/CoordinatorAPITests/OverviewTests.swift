@@ -4,7 +4,7 @@ import HTTPTypes
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct OverviewTests {
     @Test func theOverviewShowsClientsRunsProblemsAndEvents() async throws {
         let service = try await Service()

@@ -11,7 +11,7 @@ import TestSupport
 import Testing
 
 /// The SDK's resumable download against the server, over sockets that break.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ResumableDownloadTests {
     private static let layout = ParameterLayout([.init(name: "w", shape: [700_000])])
 

@@ -3,7 +3,7 @@ import Tensors
 import Testing
 
 /// Copies of one device's state, as the server meets them.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct StateGenerationTests {
     @Test func aCopyOfAStateThatHasGoneOnIsRefusedAlsoByARestartedServer() async throws {
         let service = try await Service()

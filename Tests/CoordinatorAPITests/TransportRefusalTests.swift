@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 
 /// What is refused because of how it travels is refused before the body, and costs nobody's assignment.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct TransportRefusalTests {
     @Test func aCompressedBodyIsRefusedOnEveryRouteBeforeItIsRead() async throws {
         let service = try await Service()

@@ -59,7 +59,7 @@ private struct HeldBody: RequestBody {
     func waitUntilRead() async { for await _ in began.stream { return } }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct UploadTests {
     private static let file = Service.update([1, 2, 3, 4], ["num_examples": "3"])
     private static func digest(_ bytes: [UInt8]) -> String {

@@ -2,7 +2,7 @@ import FuzzTargets
 import Testing
 
 /// A short run of every target; `swift run -c release Fuzz` runs them for as long as one likes.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct FuzzTests {
     @Test(arguments: FuzzRunner.targets.map { $0.name })
     func noCaseFindsAnything(_ name: String) async throws {

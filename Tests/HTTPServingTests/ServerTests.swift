@@ -11,6 +11,7 @@ private struct Probe {
     /// Holds the loop that has taken `GET /hold` while it is closed; knows how often `GET /now` was answered.
     final class Gate: Sendable {
         let isClosed = Mutex(true)
+        let isReached = Mutex(false)
         let nowCount = Mutex(0)
     }
 
@@ -82,7 +83,8 @@ private struct Probe {
         router.add("POST", "/refuse") { _ in ServerResponse(status: 403) }
         router.addImmediate("GET", "/hold") { [gate] _ in
             // Whatever comes meanwhile comes to the loop at once.
-            for _ in 0..<10_000 where gate.isClosed.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.001) }
+            gate.isReached.withLock { $0 = true }
+            for _ in 0..<600_000 where gate.isClosed.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.001) }
             return ServerResponse(status: 204)
         }
         router.addImmediate("GET", "/so-far") { [gate] _ in
@@ -93,6 +95,12 @@ private struct Probe {
             return ServerResponse(status: 200, body: .bytes(Array("now".utf8)))
         }
         var configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
+        // Nothing ends by a time that its test does not set: how fast the machine is decides over no answer.
+        configuration.firstByteTimeout = .seconds(3600)
+        configuration.headTimeout = .seconds(3600)
+        configuration.transferTimeout = .seconds(3600)
+        configuration.idleTimeout = .seconds(3600)
+        configuration.lingerTimeout = .seconds(3600)
         change(&configuration)
         server = HTTPServer(configuration: configuration, router: router, logger: Logger(label: "test"))
         port = try await server.start()
@@ -129,12 +137,12 @@ private struct Probe {
         }
     }
 
-    /// How many bytes, one every 20 ms and 500 at most, go out before the server ends the connection.
+    /// How many bytes, one every 20 ms and ``trickleLimit`` at most, go out before the server ends the connection.
     static func trickle(_ socket: LoopbackSocket) async -> Int {
         await withCheckedContinuation { continuation in
             Thread {
                 var count = 0
-                while count < 500, socket.write([120]) {
+                while count < trickleLimit, socket.write([120]) {
                     count += 1
                     Thread.sleep(forTimeInterval: 0.02)
                 }
@@ -142,6 +150,9 @@ private struct Probe {
             }.start()
         }
     }
+
+    /// Ten minutes of trickling: no server is that late.
+    static let trickleLimit = 30_000
 
     /// Sends the same bytes again and again on a thread of its own, until the peer goes or `isEnough` says so.
     static func flood(_ socket: LoopbackSocket, _ bytes: [UInt8], until isEnough: @escaping @Sendable (Int) -> Bool) {
@@ -160,7 +171,7 @@ private struct Probe {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ServerTests {
     @Test func pipelinedRequestsAreAnsweredInOrder() async throws {
         let probe = try await Probe()
@@ -237,7 +248,7 @@ struct ServerTests {
         let holder = try LoopbackSocket(port: probe.port)
         try await Probe.ask(holder)
         holder.write(Array("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n".utf8))
-        try await Task.sleep(for: .milliseconds(100))
+        try await wait(for: "the loop to be held") { probe.gate.isReached.withLock { $0 } }
         return holder
     }
 
@@ -369,19 +380,22 @@ struct ServerTests {
 
     /// Slowloris: a byte now and then earns no more time for a head.
     @Test func aHeadThatTricklesEnds() async throws {
-        let probe = try await Probe { $0.headTimeout = .milliseconds(300) }
+        let probe = try await Probe {
+            $0.headTimeout = .milliseconds(300)
+            $0.lingerTimeout = .milliseconds(300)
+        }
         let socket = try LoopbackSocket(port: probe.port)
         socket.write(Array("GET / HTTP/1.1\r\nA: ".utf8))
-        #expect(await Probe.trickle(socket) < 500)
+        #expect(await Probe.trickle(socket) < Probe.trickleLimit)
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
     /// Whoever was refused is not listened to without end.
     @Test func aRefusedPeerThatTricklesOnLosesTheConnection() async throws {
-        let probe = try await Probe()
+        let probe = try await Probe { $0.lingerTimeout = .milliseconds(300) }
         let socket = try LoopbackSocket(port: probe.port)
         socket.write(Array("GARBAGE\r\n\r\n".utf8))
-        #expect(await Probe.trickle(socket) < 500)
+        #expect(await Probe.trickle(socket) < Probe.trickleLimit)
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
@@ -395,6 +409,7 @@ struct ServerTests {
     @Test func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
         let probe = try await Probe {
             $0.transferTimeout = .milliseconds(300)
+            $0.lingerTimeout = .milliseconds(300)
             $0.leastBytesPerSecond = 1_000_000
         }
         let head = "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"
@@ -403,7 +418,7 @@ struct ServerTests {
         for path in ["/count", "/sink"] {
             let socket = try LoopbackSocket(port: probe.port)
             socket.write(Array(head.replacing("/count", with: path).utf8))
-            #expect(await Probe.trickle(socket) < 500, "\(path)")
+            #expect(await Probe.trickle(socket) < Probe.trickleLimit, "\(path)")
         }
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }

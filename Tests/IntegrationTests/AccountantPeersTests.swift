@@ -3,7 +3,7 @@ import Testing
 
 /// The accountants beside dp-accounting and Opacus on 200 random cases; the script says what is expected of each.
 @Suite(
-    .timeLimit(.minutes(5)),
+    .timeLimit(.minutes(30)),
     .enabled(
         if: AccountantPeers.isAnyInstalled,
         "neither dp-accounting nor opacus is installed for MARTLET_TEST_PYTHON: pip install dp-accounting opacus"

@@ -42,10 +42,10 @@ struct ServerProcess {
     /// Sends a signal and waits for the end; a server that does not stop is killed, and fails its test instead of holding it up.
     func stop(_ signal: Int32) {
         kill(process.processIdentifier, signal)
-        let end = ContinuousClock.now + .seconds(45)
+        let end = ContinuousClock.now + .seconds(600)
         while process.isRunning, ContinuousClock.now < end { usleep(5000) }
         if process.isRunning {
-            Issue.record("the server did not stop within 45 s of signal \(signal)")
+            Issue.record("the server did not stop within 600 s of signal \(signal)")
             kill(process.processIdentifier, SIGKILL)
         }
         process.waitUntilExit()
@@ -91,7 +91,7 @@ struct ServerProcess {
     }
 }
 
-@Suite(.timeLimit(.minutes(5)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct BinaryTests {
     @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
     func aWholeRoundWithCurlAndPythonsSafetensors() throws {
@@ -181,7 +181,7 @@ struct BinaryTests {
         try fleet.run()
         // The fleet waits for further runs until it is told to stop.
         defer { fleet.terminate() }
-        var patience = Patience("the fleet to complete the run", seconds: 300)
+        var patience = Patience("the fleet to complete the run")
         while fleet.isRunning, try !server.martlet("run", "list").output.contains("completed") {
             try patience.pauseThread()
         }

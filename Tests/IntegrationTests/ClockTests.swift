@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// A device whose wall clock jumps while it works: deadlines and budgets count elapsed time, so nothing happens.
-@Suite(.timeLimit(.minutes(2)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct ClockTests {
     /// A library that moves the wall clock of the process that loads it, from its second second on.
     private static let shim = """

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// Settings from flags, environment and file, as a user gives them.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(30)))
 struct ConfigurationTests {
     private func check(
         _ arguments: [String],

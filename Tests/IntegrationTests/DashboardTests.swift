@@ -2,7 +2,7 @@ import Testing
 
 /// The pages in a real browser, against a real server; each scenario says in its script what it expects.
 @Suite(
-    .timeLimit(.minutes(3)),
+    .timeLimit(.minutes(30)),
     .serialized,
     .enabled(if: PythonScript.chromium != nil, "no Chromium here: install it to test the pages")
 )

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// `martlet client` as a process: killed at each step, beside a second one, and with no space left.
-@Suite(.timeLimit(.minutes(10)), .serialized)
+@Suite(.timeLimit(.minutes(60)), .serialized)
 struct DeviceProcessTests {
     private let directory: TemporaryDirectory
     private let server: ServerProcess
@@ -67,7 +67,7 @@ struct DeviceProcessTests {
             kills += result.status == SIGKILL ? 1 : 0
         }
         #expect(kills >= 30 / every, "\(kills)")
-        var patience = Patience("the end of the run")
+        var patience = Patience("the end of the run", seconds: 1500)
         while try !server.martlet("run", "list").output.contains("completed") {
             let result = try server.run(ServerProcess.binary, arguments + ["--once"])
             #expect(result.status == 0, "\(result.output)")
@@ -229,7 +229,7 @@ struct DeviceProcessTests {
         try start(rounds: 1)
         let here = directory.path
         let command =
-            "trap '' TERM; (setsid sh -c 'echo $$ > \(here)/far; exec sleep 600' &); echo $$ > \(here)/near; sleep 600; sleep 600"
+            "trap '' TERM; (setsid sh -c 'echo $$ > \(here)/far; exec sleep 3600' &); echo $$ > \(here)/near; sleep 3600; sleep 3600"
         let trainer = arguments + ["--made-up-data", here + "/text", "--trainer-command"]
         let client = Process()
         client.executableURL = URL(fileURLWithPath: ServerProcess.binary)

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// Every example runs as it stands, in fewer rounds.
-@Suite(.timeLimit(.minutes(4)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct ExamplesTests {
     private func run(
         _ example: String,
@@ -16,11 +16,9 @@ struct ExamplesTests {
         var environment = ProcessInfo.processInfo.environment
         environment["MARTLET"] = ServerProcess.binary
         environment["ROUNDS"] = String(rounds)
-        environment["PATIENCE"] = "40"
-        if let python {
-            environment["PYTHON"] = python
-            environment["PATIENCE"] = "120"
-        }
+        // What no machine needs: a run that hangs is seen as such, and a slow machine's is waited for.
+        environment["PATIENCE"] = "1500"
+        if let python { environment["PYTHON"] = python }
         process.environment = environment
         let output = Pipe()
         process.standardOutput = output

@@ -5,7 +5,7 @@ import Testing
 /// A private run whose disk fails, beside the same run undisturbed: same models to the bit, nothing acknowledged lost, ledger right.
 ///
 /// Every twentieth call fails here; `scripts/check-disk` tries them all.
-@Suite(.timeLimit(.minutes(10)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct FailingDiskTests {
     private struct Report: Decodable {
         var calls: [String: Int]

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// A job whose server is killed and whose clients are on a bad line, beside the same job undisturbed; each job ends by itself
-/// after four minutes.
+/// after twenty minutes.
 @Suite(.timeLimit(.minutes(60)), .serialized)
 struct FaultTests {
     private struct Result: Decodable {

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// What other people's words do in a terminal: nothing, whichever command shows them.
-@Suite(.timeLimit(.minutes(5)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct HostileWordsTests {
     /// Every command, with a server whose words act; the script lists the commands that the binary has.
     @Test func noCommandPrintsWhatActs() throws { try PythonScript.expectSuccess("hostile_words.py", []) }

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// `martlet clean`, `suggest`, `export` and `personalize`, as a user runs them on a machine without a server.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(30)))
 struct ModelCommandsTests {
     private static let sentences = [
         "i love you so much", "i love coffee in the morning", "i love you and you know it", "you are the best friend",

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// `martlet privacy …` and a device's policy, as they are typed.
-@Suite(.timeLimit(.minutes(2)), .serialized)
+@Suite(.timeLimit(.minutes(30)), .serialized)
 struct PrivacyCommandTests {
     private static func privacy(_ arguments: String) throws -> (status: Int32, output: String) {
         try ServerProcess.capture(ServerProcess.binary, ["privacy"] + arguments.split(separator: " ").map(String.init))

@@ -118,7 +118,7 @@ private final class CountingTrainer: LocalTrainer {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct FederatedClientTests {
     private let directory: TemporaryDirectory
     private let model = ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [4])]))

@@ -10,7 +10,7 @@ import Testing
 import WireFormat
 
 /// The attacks of a server on a device, each as it was first tried.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct HostileServerTests {
     private let directory: TemporaryDirectory
     private let model = Data(

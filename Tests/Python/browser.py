@@ -36,7 +36,7 @@ class Page:
     def send(self, method, **parameters):
         return self.browser.send(method, parameters, self.session)
 
-    def run(self, expression, timeout=15):
+    def run(self, expression, timeout=600):
         """The value of a JavaScript expression; promises are waited for."""
         answer = self.browser.send(
             "Runtime.evaluate",
@@ -49,13 +49,13 @@ class Page:
             raise AssertionError(details.get("exception", {}).get("description") or details["text"])
         return answer["result"].get("value")
 
-    def until(self, expression, timeout=15, what=None):
+    def until(self, expression, timeout=600, what=None):
         """Waits until an expression is true, asked again every 50 ms."""
         end = time.monotonic() + timeout
         last = None
         while time.monotonic() < end:
             try:
-                last = self.run(f"(value => value instanceof Node ? true : value)({expression})", timeout=10)
+                last = self.run(f"(value => value instanceof Node ? true : value)({expression})", timeout=60)
             except AssertionError as error:
                 last = f"{error}"
             else:
@@ -144,11 +144,11 @@ class Browser:
 
     def __exit__(self, *_):
         try:
-            self.send("Browser.close", {}, timeout=5)
+            self.send("Browser.close", {}, timeout=60)
         except Exception:
             pass
         try:
-            self.process.wait(5)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -165,7 +165,7 @@ class Browser:
             page.send("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
         return page
 
-    def send(self, method, parameters, session=None, timeout=30):
+    def send(self, method, parameters, session=None, timeout=600):
         self.number += 1
         number = self.number
         self.waiting[number] = queue.Queue()

@@ -102,7 +102,7 @@ def run(path, binary):
         }
         answer = subprocess.run(
             ["bash", "-c", PROLOGUE + script], cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=240,
+            stderr=subprocess.STDOUT, text=True, timeout=1500,
         )
         assert answer.returncode == 0, f"{path.name}: status {answer.returncode}\n{answer.stdout[-4000:]}"
         # The operator guide revokes a client of a fleet that may still be at work and then says so.

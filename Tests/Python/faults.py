@@ -10,7 +10,7 @@ Usage: faults.py MARTLET DIRECTORY ROUNDS SEED CALM|FAULTY none|central   one jo
 import json, os, random, shutil, signal, socket, struct, subprocess, sys, threading, time
 import http.client
 
-from service import held_port
+from service import PATIENCE, held_port
 
 
 def safetensors(values, examples, base="", size=0):
@@ -73,7 +73,7 @@ class Job:
     # Requests
 
     def raw(self, method, path, token, body, kind, counted=False):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request(method, path, body=body, headers={"Authorization": "Bearer " + token, "Content-Type": kind})
         answer = connection.getresponse()
         data = answer.read()
@@ -185,8 +185,9 @@ class Job:
         def get(path):
             return json.loads(self.call("GET", path, admin, idempotent=False)[1])
 
-        end = time.time() + 240
-        while time.time() < end:
+        # A job takes seconds; one that hangs is told as such.
+        end = time.monotonic() + 2 * PATIENCE
+        while time.monotonic() < end:
             view = get(f"/v1/runs/{run}")
             if view["state"] in ("completed", "failed"):
                 break

@@ -12,7 +12,7 @@ import base64, copy, hashlib, json, os, random, re, shutil, socket, struct, subp
 
 MODEL_LIMIT = 1 << 20
 MEMORY_LIMIT = 400 << 20  # The binary itself has some 60 MiB, in debug builds more; strace little.
-TIME_LIMIT = 90
+TIME_LIMIT = 600  # Of hangs; none takes more than seconds.
 # What lies in the two sockets' buffers is sent, though nobody has taken it.
 BUFFERED = 8 << 20
 ALPHABET = "abcdefgh "
@@ -164,7 +164,7 @@ class HostileServer:
         link.close()
 
     def take(self, link):
-        link.settimeout(30)
+        link.settimeout(TIME_LIMIT)
         try:
             while self.serve(link):
                 pass
@@ -335,6 +335,9 @@ def judge(line, base, state, port):
     return None
 
 
+PLANTED = "/tmp/martlet-pwn"
+
+
 def run(martlet, seed, number):
     base = tempfile.mkdtemp(prefix="martlet-hostile-")
     state = base + "/state"
@@ -346,6 +349,7 @@ def run(martlet, seed, number):
                f"http://127.0.0.1:{server.port}", "--enrollment-token", "mlt_enroll", "--data", base + "/data.txt", "--state-dir",
                state, "--max-model-bytes", str(MODEL_LIMIT), "--once"]
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and not name.startswith("MARTLET_")}
+    was_there = os.path.lexists(PLANTED)
     start = time.time()
     with open(base + "/out", "wb") as out:
         process = subprocess.Popen(command, cwd=base, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
@@ -380,7 +384,7 @@ def run(martlet, seed, number):
             for folder, _, names in os.walk(state) for name in names]
     if sum(size for _, size in kept) > 4 * MODEL_LIMIT or len(kept) > 40:
         problems.append(f"keeps {kept}")
-    if sorted(os.listdir(base)) != ["data.txt", "out", "state", "trace"] or os.path.exists("/tmp/martlet-pwn"):
+    if sorted(os.listdir(base)) != ["data.txt", "out", "state", "trace"] or os.path.lexists(PLANTED) and not was_there:
         problems.append(f"left {os.listdir(base)}")
     if problems:
         raise SystemExit(f"case {number} of seed {seed} ({base}):\n" + "\n".join(problems[:10]) + f"\nit printed {output[-1500:]!r}")

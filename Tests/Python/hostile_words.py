@@ -19,12 +19,13 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
 import unicodedata
 
-from service import Service
+from service import PATIENCE, Service
 from terminal import trained
 
 WORDS = "\x1b]0;PWNED\x07\x1b[2J\x1b[31m\u202e\u2066\u200b\u009b31m\x00\x08\r\nfake: a line\n"
@@ -48,7 +49,7 @@ class Relay:
 
             def pass_on(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                link = http.client.HTTPConnection(service.address.split("//")[1], timeout=20)
+                link = http.client.HTTPConnection(service.address.split("//")[1], timeout=PATIENCE)
                 fields = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
                 link.request(self.command, self.path, body, fields)
                 answer = link.getresponse()
@@ -165,8 +166,8 @@ def main():
                        'privacy: {mode: central, noise_multiplier: 200}\n"b\\e[2J\\nfake: a line": 1\n')
         with open("text.txt", "w") as file:
             file.write("some words\n")
-        _, ledger = piped([binary, "population", "ledger", "keyboards", "--json"],
-                          dict(os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin))
+        ledger = subprocess.run([binary, "population", "ledger", "keyboards", "--json"], check=True, stdout=subprocess.PIPE, text=True,
+                                env=dict(os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin)).stdout
         relay.kind = "words"
         with open("ledger.json", "w") as file:
             file.writelines(json.dumps(relay.poisoned(json.loads(line)), ensure_ascii=False) + "\n" for line in ledger.splitlines())
@@ -211,12 +212,11 @@ def main():
 def logged(binary):
     """The server's log as text and as JSON: what callers make up is in it, and acts on nothing."""
     for form in ("text", "json"):
-        path = f"/tmp/martlet-words-{os.getpid()}.log"
-        with open(path, "w") as log:
+        with tempfile.TemporaryFile("w+") as log:
             with Service(binary, arguments=["--log-format", form, "--log-level", "debug"], log=log) as service:
                 port = int(service.address.rsplit(":")[-1])
                 for target in ("/v1/runs/%1b%5b2J%e2%80%ae", "/v1/\x1b[2J\xe2\x80\xae", "/v1/clients?limit=%1b[2J"):
-                    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                    link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
                     link.putrequest("GET", "/", skip_host=True)
                     link._buffer[0] = f"GET {target} HTTP/1.1".encode("latin-1")
                     for name, value in [("Host", "x\x1b[2J"), ("User-Agent", "\x1b[2J\xe2\x80\xae"), ("X-Request-Id", "\x1b[31m")]:
@@ -227,8 +227,8 @@ def logged(binary):
                     except (OSError, http.client.HTTPException):
                         pass
                     link.close()
-        text = open(path).read()
-        os.unlink(path)
+            log.seek(0)
+            text = log.read()
         assert text and not faults(text, False), f"{form}: {faults(text, False)[:5]} in {text[:2000]!r}"
 
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from urllib.parse import urlparse
 
-from service import Refused, Service, safetensors
+from service import PATIENCE, Refused, Service, safetensors, wait_until
 
 # What stays as it is while a server runs: these must have a value that can be true.
 CONSTANT = {"process_max_fds", "process_start_time_seconds", "martlet_disk_size_bytes", "martlet_build_info",
@@ -69,16 +69,9 @@ class Meter:
         return sum(self.last.get(name, {}).values())
 
 
-def wait_until(claim, condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, claim
-        time.sleep(0.01)
-
-
 def connect(service, source="127.0.0.1"):
     address = urlparse(service.address)
-    return socket.create_connection((address.hostname, address.port), timeout=20, source_address=(source, 0))
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE, source_address=(source, 0))
 
 
 def answer(link, request):
@@ -115,7 +108,7 @@ def a_private_run(service, meter):
     assert meter.value("martlet_assignments_open") == 2 and meter.value("martlet_privacy_epsilon_reserved") > 0, meter.last
     # The third waits for work that does not come.
     poll = connect(service)
-    poll.sendall(head("POST", "/v1/checkins", clients[2], "Prefer: wait=20\r\nContent-Length: 2\r\n") + b"{}")
+    poll.sendall(head("POST", "/v1/checkins", clients[2], "Prefer: wait=60\r\nContent-Length: 2\r\n") + b"{}")
     wait_until("a long poll is counted", lambda: meter.take() and meter.value("martlet_long_polls") == 1)
     poll.close()
     wait_until("a long poll that hung up is not", lambda: meter.take() and meter.value("martlet_long_polls") == 0)
@@ -160,22 +153,28 @@ def a_client_that_is_held(service, meter):
 
 
 def a_long_aggregation(service, meter):
-    """A million numbers with noise take long enough to be met at work."""
+    """A million numbers with noise take long enough to be met at work, if not in one round then in another."""
     model = safetensors([0.0] * 1_000_000, shape=(1_000_000,))
     service.population("elaborate")
     run = service.call("POST", "/v1/runs", {
-        "population": "elaborate", "rounds": 1, "model": {"architecture": "external"},
-        "cohort": {"goal": 1, "minimum": 1, "over_selection": 1.0, "report_timeout_s": 600},
-        "privacy": {"mode": "central", "noise_multiplier": 20},
+        "population": "elaborate", "rounds": 20, "model": {"architecture": "external"},
+        "cohort": {"goal": 1, "minimum": 1, "over_selection": 1.0, "report_timeout_s": 600, "max_participations": 20},
+        "privacy": {"mode": "central", "noise_multiplier": 200},
     })["id"]
     service.call("PUT", f"/v1/runs/{run}/model", model, kind="application/vnd.safetensors")
     service.call("POST", f"/v1/runs/{run}/start", {})
     [client] = service.clients(1, "elaborate")
-    work = service.assignment(client)
-    update = safetensors([0.0] * 1_000_000, {"base": work["model"]["sha256"]}, shape=(1_000_000,), size=work["update_bytes"])
-    service.call("PUT", work["update_url"], update, token=client, kind="application/vnd.safetensors")
-    wait_until("an aggregation is met at work", lambda: meter.take() and meter.value("martlet_aggregations_running") == 1)
+    is_met, committed = False, 0
+    while not is_met:
+        work = service.assignment(client)
+        update = safetensors([0.0] * 1_000_000, {"base": work["model"]["sha256"]}, shape=(1_000_000,), size=work["update_bytes"])
+        service.call("PUT", work["update_url"], update, token=client, kind="application/vnd.safetensors")
+        committed += 1
+        assert committed <= 20, "no aggregation was met at work"
+        while not is_met and service.call("GET", f"/v1/runs/{run}")["committed_rounds"] < committed:
+            is_met = bool(meter.take()) and meter.value("martlet_aggregations_running") == 1
     wait_until("an aggregation ends", lambda: meter.take() and meter.value("martlet_aggregations_running") == 0)
+    service.call("POST", f"/v1/runs/{run}/cancel", {})
 
 
 def hostile_callers(service, meter):
@@ -254,7 +253,7 @@ class SlowUpload:
 
     def __init__(self, binary):
         # With a shorter time-out the upload would be ended for its silence alone.
-        settings = ("limits.upload_bytes=1KiB", "rate.exempt=127.0.0.1", "limits.transfer_timeout_s=120")
+        settings = ("limits.upload_bytes=1KiB", "rate.exempt=127.0.0.1", "limits.transfer_timeout_s=3600")
         self.service = Service(binary, arguments=[word for setting in settings for word in ("--set", setting)])
         self.service.tensor = LONG
         self.service.population("keyboards")
@@ -286,7 +285,7 @@ class SlowUpload:
         return False
 
     def give_way(self):
-        wait_until("the slow upload gives way", self.another_comes, seconds=60)
+        wait_until("the slow upload gives way", self.another_comes)
         self.meter.take()
         assert self.meter.value("martlet_uploads_given_way_total") == 1
         return self.meter

@@ -84,7 +84,7 @@ class Prometheus:
     def get(self, path, **parameters):
         query = urllib.parse.urlencode(parameters)
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=20) as answer:
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=600) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{path} {parameters}: {error.read().decode()}") from None
@@ -99,12 +99,12 @@ class Prometheus:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(600)
         self.log.close()
         self.held.close()
 
 
-def wait_until(claim, condition, seconds=40):
+def wait_until(claim, condition, seconds=600):
     end = time.monotonic() + seconds
     while True:
         try:

@@ -23,6 +23,20 @@ def safetensors(values, metadata=None, name="w", shape=(2, 2), size=0):
     return struct.pack("<Q", len(text)) + text + struct.pack(f"<{len(values)}f", *values)
 
 
+# How long anything may take that is waited for, in seconds: far beyond what any machine needs, so it decides nothing but how a
+# failure looks.
+PATIENCE = 600
+
+
+def wait_until(claim, condition, pause=0.01):
+    """Asks until a condition holds, and gives its value."""
+    end = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"after {PATIENCE} s not: {claim}"
+        time.sleep(pause)
+    return value
+
+
 def held_port():
     """A socket that keeps a free port of 127.0.0.1 from everybody but servers of ours, which may stop and come back: it is bound but
     does not listen, and they, too, set SO_REUSEADDR."""
@@ -61,7 +75,7 @@ class Service:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -93,7 +107,7 @@ class Service:
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise Refused(error.code, error.read().decode()) from None
@@ -133,7 +147,9 @@ class Service:
     # As a client
 
     def assignment(self, client):
-        return self.call("POST", "/v1/checkins", {}, token=client, headers={"Prefer": "wait=5"})["assignment"]
+        """Work, which may have to be waited for."""
+        return wait_until("work for a client", lambda: self.call(
+            "POST", "/v1/checkins", {}, token=client, headers={"Prefer": "wait=5"}).get("assignment"), pause=0.2)
 
     def deliver(self, client, assignment, values=(0.1, 0.1, 0.1, 0.1), metadata=None):
         return self.call(
@@ -149,10 +165,7 @@ class Service:
         for client, assignment in work:
             self.deliver(client, assignment)
         path = f"/v1/runs/{work[0][1]['run']}/rounds/{work[0][1]['round']}"
-        end = time.monotonic() + 10
-        while self.call("GET", path)["state"] != "committed":
-            assert time.monotonic() < end, "the round was not committed within 10 s"
-            time.sleep(0.02)
+        wait_until("the round is committed", lambda: self.call("GET", path)["state"] == "committed", pause=0.02)
         return work[0][1]["round"]
 
     # What every operation can be asked about

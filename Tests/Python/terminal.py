@@ -20,7 +20,7 @@ import time
 import xml.etree.ElementTree
 
 from filled import fill
-from service import Service
+from service import PATIENCE, Refused, Service, wait_until
 
 
 class Shell:
@@ -28,11 +28,12 @@ class Shell:
         self.binary = service.binary
         self.directory = service.directory
         self.environment = dict(os.environ, MARTLET_URL=service.address, MARTLET_TOKEN=service.admin, TERM="xterm-256color")
-        self.environment.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):
+            self.environment.pop(name, None)
 
     def piped(self, *arguments, status=0):
         """Standard output of a command whose output is not a terminal."""
-        answer = subprocess.run([self.binary, *arguments], env=self.environment, capture_output=True, text=True, timeout=60)
+        answer = subprocess.run([self.binary, *arguments], env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
         assert answer.returncode == status, f"{arguments}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
         return answer.stdout if status == 0 else answer.stderr
 
@@ -45,7 +46,7 @@ class Shell:
         )
         os.close(side)
         output = b""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             ready, _, _ = select.select([main], [], [], 0.1)
             if ready:
@@ -60,7 +61,7 @@ class Shell:
                     while_running(output.decode(errors="replace"))
             elif process.poll() is not None:
                 break
-        assert process.wait(10) == 0, output.decode(errors="replace")
+        assert process.wait(PATIENCE) == 0, output.decode(errors="replace")
         os.close(main)
         return output.decode()
 
@@ -68,23 +69,34 @@ class Shell:
 def trained(service):
     """A finished run of three rounds, the second attempt of the second one."""
     service.population()
-    run = service.run(cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000,
-                              "selection_timeout_s": 2, "report_timeout_s": 2})
     clients = service.clients(3)
+    # A round is given up by its time-out; where the others did not end within theirs, they get a longer one.
+    for timeout in (2, 20, 200):
+        run = service.run(cohort={"goal": 2, "minimum": 2, "over_selection": 1.0, "max_participations": 1000,
+                                  "selection_timeout_s": timeout, "report_timeout_s": timeout})
+        try:
+            three_rounds(service, run, clients)
+        except Refused as refused:
+            print(f"once more: {refused}")
+        attempts = [(item["number"], item["attempt"]) for item in service.call("GET", f"/v1/runs/{run}/rounds")["items"]]
+        if attempts == [(1, 1), (2, 1), (2, 2), (3, 1)] and service.call("GET", f"/v1/runs/{run}")["state"] == "completed":
+            return run
+        service.call("POST", f"/v1/runs/{run}/cancel", {})
+    raise AssertionError(f"a run of two clients has the attempts {attempts}")
+
+
+def three_rounds(service, run, clients):
     service.measure(run, 0, accuracy=0.1, loss=3)
     service.round(clients[:2])
     service.measure(run, 1, accuracy=0.25, loss=2)
     work = service.assignment(clients[2])
     service.call("POST", f"/v1/assignments/{work['id']}/failure", {"code": "out_of_memory"}, token=clients[2])
-    end = time.monotonic() + 15
-    while service.call("GET", f"/v1/runs/{run}/rounds")["items"][-1]["attempt"] < 2:
-        assert time.monotonic() < end, "the second round was not given up"
-        time.sleep(0.05)
+    wait_until("the second round is given up",
+               lambda: service.call("GET", f"/v1/runs/{run}/rounds")["items"][-1]["attempt"] >= 2, pause=0.05)
     service.round(clients[:2])
     service.measure(run, 2, accuracy=0.25, loss=1.5)
     service.round(clients[:2])
     service.measure(run, 3, accuracy=0.5, loss=1.25)
-    return run
 
 
 def watching(service):
@@ -197,8 +209,8 @@ def explain(shell, run):
     assert "attempt 1  abandoned: " in one and "attempt 2  committed: " in one and "Round 1" not in one
     assert "has no round 9 yet" in shell.piped("run", "explain", run, "--round", "9", status=1)
     table = shell.piped("run", "list").splitlines()
-    assert table[0].split() == ["RUN", "STATE", "ROUNDS", "EPSILON", "NAME"] and run in table[1]
-    assert table[1].index("keyboard-en") == table[0].index("NAME"), table
+    assert table[0].split() == ["RUN", "STATE", "ROUNDS", "EPSILON", "NAME"] and any(run in row for row in table[1:])
+    assert all(row.index("keyboard-en") == table[0].index("NAME") for row in table[1:]), table
     assert "\x1b" not in "".join(table)
     populations = shell.piped("population", "show").splitlines()
     assert populations[1].split()[1] == "3" and populations[1].endswith("keyboards"), populations
@@ -232,9 +244,9 @@ def typed(shell, setup, keys, wanted, environment):
         os.execvpe(shell[0], [*shell, "-i"], dict(environment, TERM="dumb"))
     shown = ""
 
-    def until(text, seconds):
+    def until(text):
         nonlocal shown
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while text not in shown and time.monotonic() < end:
             if select.select([descriptor], [], [], 0.1)[0]:
                 try:
@@ -245,10 +257,10 @@ def typed(shell, setup, keys, wanted, environment):
 
     try:
         os.write(descriptor, (setup + "; echo rea''dy\n").encode())
-        assert until("ready", 30), f"{shell[0]} did not get ready: {shown}"
+        assert until("ready"), f"{shell[0]} did not get ready: {shown}"
         shown = ""
         os.write(descriptor, keys.encode())
-        assert until(wanted, 30), f"{shell[0]} shows {shown!r}"
+        assert until(wanted), f"{shell[0]} shows {shown!r}"
         return True
     finally:
         os.kill(process, signal.SIGKILL)
@@ -264,7 +276,7 @@ def first_mistakes(service):
     def says(*arguments, status=1, words=(), **changes):
         environment = {**shell.environment, **changes}
         environment = {name: value for name, value in environment.items() if value is not None}
-        answer = subprocess.run([shell.binary, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        answer = subprocess.run([shell.binary, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
         text = answer.stdout + answer.stderr
         assert answer.returncode == status, f"{arguments}: status {answer.returncode}, not {status}: {text}"
         for word in words:
@@ -349,13 +361,13 @@ def first_mistakes(service):
     environment = {name: value for name, value in shell.environment.items() if not name.startswith("MARTLET_")}
     answer = subprocess.run(
         ["bash", "-c", f'eval "$({shell.binary} env --data-dir {service.directory})"; {shell.binary} run list'],
-        env=environment, capture_output=True, text=True, timeout=30,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )
     assert answer.returncode == 0 and "first" in answer.stdout, answer.stderr
     if shutil.which("fish"):
         answer = subprocess.run(
             ["fish", "--no-config", "-c", f"{shell.binary} env --data-dir {service.directory} --fish | source; echo $MARTLET_URL"],
-            env=environment, capture_output=True, text=True, timeout=30,
+            env=environment, capture_output=True, text=True, timeout=PATIENCE,
         )
         assert answer.stdout.strip() == service.address, answer
     port.close()
@@ -372,7 +384,7 @@ def completing(service):
     environment = dict(shell.environment, PATH=os.path.dirname(shell.binary) + ":" + os.environ["PATH"])
 
     def run(*command):
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert answer.returncode == 0, f"{command}: {answer.stderr}"
         return answer.stdout
 

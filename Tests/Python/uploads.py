@@ -3,17 +3,17 @@
 Usage: uploads.py MARTLET
 """
 
-import base64, hashlib, http.client, json, os, random, socket, sys, time
+import base64, hashlib, http.client, json, os, random, socket, sys
 from urllib.parse import urlparse
 
-from service import Service, safetensors
+from service import PATIENCE, Service, safetensors, wait_until
 
 chance = random.Random(5)
 
 
 def request(service, method, path, token, headers=None, body=None):
     address = urlparse(service.address)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
     connection.request(method, path, body=body, headers={"Authorization": "Bearer " + token, **(headers or {})})
     answer = connection.getresponse()
     data = answer.read()
@@ -24,7 +24,7 @@ def request(service, method, path, token, headers=None, body=None):
 def begin(service, path, token, offset, body, sent):
     """Announces the rest of the update and sends only `sent` bytes of it; the connection stays open."""
     address = urlparse(service.address)
-    link = socket.create_connection((address.hostname, address.port), timeout=20)
+    link = socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
     link.sendall((f"PATCH {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nUpload-Offset: {offset}\r\n"
                   f"Upload-Complete: ?1\r\nContent-Type: application/partial-upload\r\n"
                   f"Content-Length: {len(body) - offset}\r\n\r\n").encode() + body[offset:offset + sent])
@@ -33,12 +33,7 @@ def begin(service, path, token, offset, body, sent):
 
 def wait_for(path, size):
     """Until the server has written so many bytes."""
-    end = time.time() + 20
-    while time.time() < end:
-        if (os.path.getsize(path) if os.path.exists(path) else 0) == size:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"{path} never had {size} bytes")
+    wait_until(f"{path} has {size} bytes", lambda: os.path.exists(path) and os.path.getsize(path) == size)
 
 
 def main():

@@ -5,7 +5,7 @@ import SQLiteStorage
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LockTests {
     private static let change = StoreChange.deleteEvents(through: 0)
 

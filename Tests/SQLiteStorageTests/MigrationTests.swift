@@ -8,7 +8,7 @@ import Testing
 import WireFormat
 
 /// The database that the first version wrote: a private run in its second round, three clients, four charges.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct MigrationTests {
     private static let adminToken = "mlt_WBfpmwMLyQpJAFyDkj2TtDQ5Ye4wYAWNnF7Ov_UuWKY"
 

@@ -11,7 +11,7 @@ import Glibc
 #endif
 
 /// Each error of SQLite is called by its name, wherever it comes from.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct StoreFailureTests {
     private struct Case: Sendable {
         var code: ResultCode

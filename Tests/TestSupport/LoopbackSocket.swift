@@ -13,9 +13,9 @@ package final class LoopbackSocket: Sendable {
     /// - Parameters:
     ///   - port: The server's.
     ///   - source: Where the server sees the caller: any address that begins with 127.
-    ///   - timeout: The seconds after which waiting for the peer ends.
+    ///   - timeout: The seconds after which waiting for the peer ends: a wait in vain, since no answer takes so long.
     /// - Throws: `POSIXError` where nothing listens there.
-    package init(port: Int, from source: String = "127.0.0.1", timeout: Int = 20) throws {
+    package init(port: Int, from source: String = "127.0.0.1", timeout: Int = 600) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         let size = socklen_t(MemoryLayout<sockaddr_in>.size)
         guard Self.withAddress(source, 0, { bind(descriptor, $0, size) }) == 0,
@@ -54,6 +54,8 @@ package final class LoopbackSocket: Sendable {
             let moved = bytes[sent...].withUnsafeBytes {
                 send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
             }
+            // A machine that has stood still interrupts who waited.
+            if moved < 0 && errno == EINTR { continue }
             guard moved > 0 else { return false }
             sent += moved
         }
@@ -79,6 +81,7 @@ package final class LoopbackSocket: Sendable {
         var block = [UInt8](repeating: 0, count: 4096)
         while !isEnough(received) {
             let moved = recv(descriptor, &block, block.count, 0)
+            if moved < 0 && errno == EINTR { continue }
             guard moved > 0 else { break }
             received += block[0..<moved]
         }

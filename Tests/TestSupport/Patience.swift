@@ -2,8 +2,8 @@ import Foundation
 
 /// How long a test waits for something before it fails with the name of what did not come: no test hangs for ever.
 ///
-/// The bound is far beyond what any machine needs, so it decides nothing but how a failure looks. A test's time limit ends a
-/// wait as well, since waiting notices cancellation.
+/// The bound is far beyond what any machine needs, also one that is five times slower or stands still for a while, so it decides
+/// nothing but how a failure looks. A test's time limit ends a wait as well, since waiting notices cancellation.
 package struct Patience {
     /// A wait in vain.
     package struct Exhausted: Error, CustomStringConvertible {
@@ -17,7 +17,7 @@ package struct Patience {
     private var turns = 0
 
     /// `what` names what is waited for, as in "the run to complete"; after `seconds` it gives up.
-    package init(_ what: String, seconds: Double = 60, file: String = #fileID, line: Int = #line) {
+    package init(_ what: String, seconds: Double = 600, file: String = #fileID, line: Int = #line) {
         self.what = what
         place = "\(file):\(line)"
         self.seconds = seconds
@@ -53,7 +53,7 @@ package struct Patience {
 /// Throws ``Patience/Exhausted``, which names what was waited for, when it does not come; and whatever the condition throws.
 package func wait(
     for what: String,
-    seconds: Double = 60,
+    seconds: Double = 600,
     file: String = #fileID,
     line: Int = #line,
     isolation: isolated (any Actor)? = #isolation,

@@ -10,7 +10,7 @@ import Testing
 import WireFormat
 
 /// Runs of kind `analytics` from specification to words: devices with texts, the coordinator, the ledger.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct AnalyticsTests {
     /// Devices that answer as the client library does, with a coordinator in between.
     private struct Field {
@@ -151,11 +151,11 @@ struct AnalyticsTests {
         let shown = Set(found.items.map(\.word))
         #expect(frequent.count > 10)
         #expect(frequent.count { !shown.contains($0) } < 3)
-        // Counts are off by the noise alone: 7 standard deviations are exceeded by one of a thousand with 3e-9.
+        // Counts are off by the noise alone: 8 standard deviations are exceeded by one of a thousand with 2e-12.
         let all = try await field.words(minimumCount: -1e9)
         #expect(all.items.count == candidates.count)
         for item in all.items {
-            #expect(abs((item.count ?? 0) - Double(holders[item.word] ?? 0)) < 7 * error, "\(item.word)")
+            #expect(abs((item.count ?? 0) - Double(holders[item.word] ?? 0)) < 8 * error, "\(item.word)")
         }
         let mean = all.items.filter { $0.word.hasPrefix("unclaimed") }.reduce(0) { $0 + ($1.count ?? 0) } / 500
         #expect(abs(mean) < 7 * error / 500.0.squareRoot())
@@ -269,13 +269,13 @@ struct AnalyticsTests {
 
     /// A client that is alone with its word is published as often as is charged for it, and no more often.
     ///
-    /// 40,000 releases of 1 vote at a threshold with δ_τ = 1 %: 400 ± 20; six standard deviations are exceeded with 2e-9.
+    /// 40,000 releases of 1 vote at a threshold with δ_τ = 1 %: 400 ± 20; seven standard deviations are exceeded with 1e-10.
     @Test func aSingleVoteIsPublishedAsOftenAsIsCharged() throws {
         let threshold = try GaussianSparseHistogram.threshold(noiseMultiplier: 3, failureDelta: 0.01)
         let histogram = try GaussianSparseHistogram(noiseMultiplier: 3, threshold: threshold)
         let counts = [Int](repeating: 1, count: 40_000) + [Int](repeating: 0, count: 1000)
         let published = try histogram.release(counts)
-        #expect(abs(published.count { $0 != nil } - 400) < 120 && published.suffix(1000).allSatisfy { $0 == nil })
+        #expect(abs(published.count { $0 != nil } - 400) < 140 && published.suffix(1000).allSatisfy { $0 == nil })
         #expect(published.compactMap { $0 }.allSatisfy { histogram.votes($0) >= threshold * (1 - 1e-6) })
     }
 

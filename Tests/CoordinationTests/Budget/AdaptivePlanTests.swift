@@ -75,7 +75,7 @@ struct AdaptivePlanTests {
     }
 
     /// A run that stops by its measurements takes its first charge with the whole δ, and stays within what that admits.
-    @Test(.timeLimit(.minutes(1)))
+    @Test(.timeLimit(.minutes(10)))
     func aPrivateRunWithARuleToStopEndsByItsBudgetOrByItsRule() async throws {
         func text(_ rule: String) -> String {
             """

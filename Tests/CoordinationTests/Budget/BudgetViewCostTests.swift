@@ -8,7 +8,7 @@ import WireFormat
 @testable import Coordination
 
 /// Looking at a population takes a bounded amount of arithmetic, whatever runs were made in it.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct BudgetViewCostTests {
     private static func specification(_ privacy: String, cohort: String, rounds: Int) throws -> RunSpecification {
         let text = """

@@ -11,7 +11,7 @@ import WireFormat
 
 /// What an open attempt costs where another server may have gone on with it: this database may be older than what was published, and
 /// knows nothing of who took part there.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct DoubtfulAttemptTests {
     /// A run in mode `amplified` has no cap: each client may be drawn in every round.
     private static func specification(

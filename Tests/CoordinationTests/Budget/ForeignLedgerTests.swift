@@ -8,7 +8,7 @@ import WireFormat
 
 /// Ledgers that somebody else wrote, with numbers that no version makes: refused by name, never a trap and never memory that such a
 /// number names.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ForeignLedgerTests {
     private static let gaussian =
         #""kind":"gaussian","mode":"central","relation":"zero_out","noiseMultiplier":4,"parameterCount":4,"participationCap":0"#

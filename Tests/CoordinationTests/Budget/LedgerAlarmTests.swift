@@ -8,7 +8,7 @@ import WireFormat
 @testable import Coordination
 
 /// While the ledger may have forgotten charges, nothing of a private run moves; and what an attempt costs when it ends.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerAlarmTests {
     private static func specification(_ privacy: String, goal: Int = 2) throws -> RunSpecification {
         let text = """

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// Heads of one population's ledger: what an auditor can refuse with them, and what not without.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerHeadTests {
     /// A population with several rows of its own, another one between, the document, and the head after each own row.
     private func played() async throws -> (bench: Bench, document: LedgerAuditDocument, heads: [PopulationLedgerHead]) {

@@ -7,7 +7,7 @@ import WireFormat
 @testable import Coordination
 
 /// A database that was rolled back and has gone on, held to the record of the history that was lost: every release of either counts.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerHistoryTests {
     private static let charge = PrivacyCharge(
         mode: .central,

@@ -8,7 +8,7 @@ import WireFormat
 @testable import Coordination
 
 /// What a budget refuses, and what it gives back.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerRefusalTests {
     private static func specification(_ privacy: String, cohort: String) throws -> RunSpecification {
         let text = """

@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerTests {
     private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
 

@@ -9,7 +9,7 @@ import WireFormat
 @testable import DifferentialPrivacy
 
 /// Populations whose mechanisms are mixed by decisions made on the way, and ledgers that other accountants judged before.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct MixedPopulationTests {
     private static func specification(_ mechanism: String, z: Double, rounds: Int) throws -> RunSpecification {
         let text = """

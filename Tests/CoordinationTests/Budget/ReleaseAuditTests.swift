@@ -14,7 +14,7 @@ import WireFormat
 /// Audits of the real combination of updates, from files to the noised mean, and of wrong ones in its place.
 ///
 /// Keys are fixed, so every outcome is always the same; false-alarm chances are for random keys.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct ReleaseAuditTests {
     private static let z = 2.0
 

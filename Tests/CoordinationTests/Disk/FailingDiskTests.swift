@@ -9,7 +9,7 @@ import Testing
 import WireFormat
 
 /// What a disk refuses delays a round, and costs nobody anything.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct FailingDiskTests {
     private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
 

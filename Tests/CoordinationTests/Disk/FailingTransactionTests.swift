@@ -11,7 +11,7 @@ import WireFormat
 /// A private run of which every transaction fails once, beside the same run undisturbed: same models, same charges, whole chain.
 ///
 /// A transaction that failed is stored or is not, and the store says which at once or only when it is asked again.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct FailingTransactionTests {
     private static let roundCount = 2
     private static let clientCount = 2
@@ -98,7 +98,7 @@ struct FailingTransactionTests {
         var turn = 0
         while try await coordinator.run(run).state != .completed {
             turn += 1
-            if turn == 2000 {
+            if turn == 200_000 {
                 let view = try await coordinator.run(run)
                 Issue.record("the run does not end after a failure at \(number): \(view.state), \(view.waitingFor)")
                 break

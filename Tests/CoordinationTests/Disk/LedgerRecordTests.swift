@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// The ledger's second record fails closed.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerRecordTests {
     private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
 

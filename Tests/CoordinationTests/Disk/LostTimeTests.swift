@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// Deadlines that pass while nobody could deliver cost nothing.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LostTimeTests {
     private func coordinator(_ bench: Bench) async throws -> Coordinator {
         try await bench.restarted { $0.awayAfterSeconds = 5 }

@@ -6,7 +6,7 @@ import WireFormat
 @testable import Coordination
 
 /// No model file is believed before it was looked at.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ModelFileTests {
     private func problems(_ coordinator: Coordinator) async throws -> [String] {
         try await coordinator.overview(role: .viewer).problems.map(\.code)
@@ -70,7 +70,7 @@ struct ModelFileTests {
         try await wait(for: "the damage to be found") { try await problems(restarted).contains("model_damaged") }
         #expect(try await restarted.models(run: run).count == 1)
         try bytes.write(to: URL(fileURLWithPath: path))
-        try await wait(for: "the run to go on", seconds: 30) {
+        try await wait(for: "the run to go on") {
             bench.clock.advance(by: 1)
             try await restarted.tick()
             for client in clients {

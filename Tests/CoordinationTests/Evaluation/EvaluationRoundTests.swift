@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// Which versions are measured by how many, and what follows from it; without privacy.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct EvaluationRoundTests {
     private func start(
         _ sections: String,

@@ -9,7 +9,7 @@ import Testing
 import WireFormat
 
 /// Evaluation of runs with central privacy: charged like rounds, noised once, and ended by the budget with its reason.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct PrivateEvaluationTests {
     /// So many that the noise leaves their number far from 0: 1 is more than eight standard deviations away in every test.
     private static let clientCount = 16
@@ -239,10 +239,11 @@ struct PrivateEvaluationTests {
         _ = try await coordinator.startRun(run)
         try await turn(coordinator, clients, run)
         try await turn(coordinator, clients, run, settling: false)
-        for _ in 0..<10_000 where store.attempts.count < 3 {
+        try await wait(for: "three attempts") {
+            if store.attempts.count >= 3 { return true }
             clock.advance(by: 6)
             try await coordinator.tick()
-            try await Task.sleep(for: .milliseconds(1))
+            return false
         }
         try await settle(coordinator, run)
         #expect(try await coordinator.evaluations(run: run).last?.state == .committed)
@@ -302,7 +303,7 @@ struct PrivateEvaluationTests {
         for _ in 0..<400 where try bench.store.load().runs.first?.state == .running {
             _ = try? await turn(coordinator, clients, run, settling: false)
             // The arithmetic ends, or its process dies on the way.
-            for _ in 0..<2000 where !store.isDead {
+            for _ in 0..<600_000 where !store.isDead {
                 let rounds = try await coordinator.rounds(run: run).items + coordinator.evaluations(run: run).items
                 if rounds.allSatisfy({ $0.state != .aggregating }) { break }
                 try await Task.sleep(for: .milliseconds(1))

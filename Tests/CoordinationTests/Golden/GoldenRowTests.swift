@@ -45,7 +45,7 @@ private final class RecordingStore: ForwardingRunStore {
 }
 
 /// Rows of a server's life: one script, whose ids and hashes are replaced by numbers in the order in which they come.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct GoldenRowTests {
     private struct Place {
         let directory: TemporaryDirectory

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import WireFormat
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct RecoveryTests {
     /// A run with two of three updates accepted, and the store closed.
     private func halfARound(_ bench: Bench) async throws -> (run: String, clients: [String], ids: [String]) {

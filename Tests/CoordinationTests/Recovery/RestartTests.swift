@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// What lives in memory only, after a restart in the middle of a round: it begins anew, and nobody is worse off.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct RestartTests {
     private func specification(_ cohort: String, rounds: Int = 2) throws -> RunSpecification {
         let text = """

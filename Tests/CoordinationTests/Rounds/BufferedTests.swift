@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Mode `buffered` beyond the weights: what is in the buffer or on its way outlives restarts, measurements and the run's end.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct BufferedTests {
     private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
         let text = """

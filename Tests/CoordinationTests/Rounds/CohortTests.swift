@@ -7,7 +7,7 @@ import WireFormat
 @testable import Coordination
 
 /// Who gets a place, and who is told to come again when, where `SchedulingTests` do not say it.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct CohortTests {
     private func checkIn(_ bench: Bench, _ client: String) async throws -> CheckInResponse {
         try await bench.coordinator.checkIn(client: client, CheckInRequest(), wait: .zero)

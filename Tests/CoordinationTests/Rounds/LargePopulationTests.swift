@@ -7,7 +7,7 @@ import WireFormat
 @testable import Coordination
 
 /// What is counted in parts, beside the requests, where there are more clients than are looked at in one go.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LargePopulationTests {
     private static let count = 2500
 

@@ -8,7 +8,7 @@ import WireFormat
 @testable import Coordination
 
 /// One client that says what it likes is not the model, and neither ends nor steers a run.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct OneClientTests {
     private struct Sent {
         var values: [Float]

@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Selection, leases, evaluation and asynchronous rounds through the coordinator.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct SchedulingTests {
     private func specification(
         cohort: String,
@@ -647,7 +647,7 @@ struct SchedulingTests {
 }
 
 /// What one administrator's mistake may cost everybody's check-ins.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct OpenRunTests {
     @Test func aRunBeyondTheLimitIsRefusedUntilAnotherHasEnded() async throws {
         let bench = try await Bench(.memory)

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// In which order a client is given the work of several runs tells nothing of a draw that is secret.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct SecretDrawOrderTests {
     private static func specification(_ name: String, isSecret: Bool) throws -> RunSpecification {
         let cohort =

@@ -192,7 +192,7 @@ private struct Simulation {
     }
 }
 
-@Suite(.timeLimit(.minutes(20)))
+@Suite(.timeLimit(.minutes(60)))
 struct StateMachineSimulationTests {
     /// `MARTLET_SIMULATION_SEQUENCES=100000` runs the full number; a fiftieth of it keeps CI fast.
     static let count = ProcessInfo.processInfo.environment["MARTLET_SIMULATION_SEQUENCES"].flatMap { Int($0) } ?? 2000

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// Further turns of a client whose work in an attempt ended without an accepted update.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct TurnTests {
     private static let cohort = #""goal": 3, "minimum": 3"#
 

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// `waiting_for` says the true reason in every state, and what a pause holds up.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct WaitingForTests {
     private func said(_ bench: Bench, _ run: String) async throws -> String {
         try await bench.coordinator.run(run).waitingFor

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// One assignment from its beginning to its end: signs of life, uploads, budgets, and what is said twice.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct WorkTests {
     /// While a body arrives its client can give no sign of life: the upload itself is one, until the deadline.
     @Test func anUploadKeepsItsLease() async throws {

@@ -8,7 +8,7 @@ import Testing
 import WireFormat
 
 /// The row of an operator's action is durable with the action, or neither is.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct AuditTransactionTests {
     @Test func anActionAndItsRowAreOneTransaction() async throws {
         let directory = try TemporaryDirectory()

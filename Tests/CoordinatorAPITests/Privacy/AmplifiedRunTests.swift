@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Runs whose cost counts on secret Poisson samples.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct AmplifiedRunTests {
     private static let privacy = #"{"mode": "central", "noise_multiplier": 1, "amplification": "poisson"}"#
     private static let cohort = #"{"goal": 6, "policy": "poisson", "sampling_rate": 0.5, "report_timeout_s": 100}"#

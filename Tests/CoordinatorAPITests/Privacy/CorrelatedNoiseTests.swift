@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Runs with the banded matrix mechanism, through the routes and through restarts.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct CorrelatedNoiseTests {
     private static let privacy = #"{"mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 1}"#
     private static let cohort = """

@@ -15,7 +15,7 @@ import WireFormat
 /// played once for each world, and the server's own admission takes what the client sends in all of them.
 ///
 /// An update that is refused for what data did to it would tell of them as much as one that is missing.
-@Suite(.timeLimit(.minutes(5)))
+@Suite(.timeLimit(.minutes(30)))
 struct EveryWorldIsAdmittedTests {
     /// One request and the status of its answer, as an observer of everything but contents sees them.
     private struct Seen: Equatable, Sendable, CustomStringConvertible {

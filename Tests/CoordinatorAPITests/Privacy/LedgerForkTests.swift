@@ -13,7 +13,7 @@ import Testing
 import WireFormat
 
 /// A device and the heads of the privacy ledger that it is told: extended, forked, restored by an operator.
-@Suite(.timeLimit(.minutes(5)))
+@Suite(.timeLimit(.minutes(30)))
 struct LedgerForkTests {
     /// The device's way to whichever server answers at the moment.
     private final class Routed: Transport {

@@ -15,7 +15,7 @@ import WireFormat
 ///
 /// Where the released values are the same, since the client's data differ in what clipping and caps take away, every answer is the
 /// same to the last character, but for random names and what the process measures of itself.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct ObserverTests {
     /// What the client in question sends: its data, data that differ where nothing is released, other data, or the zeros of data
     /// that gave nothing.
@@ -289,8 +289,8 @@ struct ObserverTests {
         Case(
             name: "poisson",
             privacy: #"{"mode": "central", "noise_multiplier": 1, "amplification": "poisson"}"#,
-            // Everybody is drawn, but for a chance of 1e-8.
-            cohort: #"{"goal": 6, "policy": "poisson", "sampling_rate": 0.999999999, "report_timeout_s": 900}"#,
+            // Everybody is drawn, but for a chance of 1e-10 in all.
+            cohort: #"{"goal": 6, "policy": "poisson", "sampling_rate": 0.999999999999, "report_timeout_s": 900}"#,
             isDrawn: true
         ),
         Case(

@@ -11,7 +11,7 @@ import WireFormat
 
 /// In a private run everybody's update has one length: the server names it, its own client keeps to it, and any other is refused
 /// whatever is in it.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct PlannedLengthTests {
     private static let cohort = #"{"goal": 3, "minimum": 1, "over_selection": 1, "max_participations": 9}"#
     private static let central = #"{"mode": "central", "noise_multiplier": 4}"#

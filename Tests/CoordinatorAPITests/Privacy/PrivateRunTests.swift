@@ -9,7 +9,7 @@ import WireFormat
 /// Private runs of every mechanism, through the routes: what is published, what is charged, what is refused.
 ///
 /// Noise is real, so bounds are eight standard deviations of what is measured: a false alarm in 1e-15 of all runs each.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct PrivateRunTests {
     private static let layers = [
         TensorSpecification(name: "a", shape: [100, 50]), TensorSpecification(name: "b", shape: [100, 50]),
@@ -110,8 +110,8 @@ struct PrivateRunTests {
         let second = try await norm(1)
         #expect(abs(log(second / 2) - 0.2 * 0.475) < 8 * 0.2 * 0.05)
         #expect(second != 2)
-        // The count is noised: without its noise this would be exactly the rule's norm.
-        #expect(abs(log(second / 2) - 0.2 * 0.475) > 1e-9)
+        // The count is noised: without its noise this would be exactly the rule's norm. So near it comes by chance with 8e-11.
+        #expect(abs(log(second / 2) - 0.2 * 0.475) > 1e-12)
         try await bench.restart()
         let assignment = try #require(try await bench.checkIn(0)["assignment"] as? [String: Any])
         let clipping = try #require((assignment["privacy"] as? [String: Any])?["clipping"] as? [String: Any])

@@ -6,7 +6,7 @@ import Testing
 import WireFormat
 
 /// What is known about an update of a private run: its file's receipt, and nothing once its round has ended.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ReceiptTests {
     private static let privacy = #"{"mode": "central", "noise_multiplier": 2}"#
     private static let cohort = #"{"goal": 2, "minimum": 1, "over_selection": 1, "max_participations": 3}"#

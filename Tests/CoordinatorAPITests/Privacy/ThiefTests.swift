@@ -40,7 +40,7 @@ extension Data {
 /// candidates for them with the truth among it, learns nothing that tells the truth from the others.
 ///
 /// The same thief has to find the truth in what a run without privacy leaves.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct ThiefTests {
     /// Every byte of the data directory, and of a backup made of it, once the removals that were asked for are done.
     private func loot(_ bench: PrivateBench) throws -> [(name: String, bytes: Data)] {

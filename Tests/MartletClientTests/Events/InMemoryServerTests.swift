@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// The public test double plays a server's side as strictly as a server does.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct InMemoryServerTests {
     private let directory: TemporaryDirectory
     private static let model = ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [2])]))

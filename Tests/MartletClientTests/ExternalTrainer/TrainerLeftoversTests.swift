@@ -12,7 +12,7 @@ import Glibc
 #endif
 
 /// One command at a time on one state, nothing left of one whose client was killed, and a full disk that is called so.
-@Suite(.timeLimit(.minutes(2)), .serialized)
+@Suite(.timeLimit(.minutes(10)), .serialized)
 struct TrainerLeftoversTests {
     private static let model = ParameterVector(
         layout: ParameterLayout([.init(name: "weight", shape: [1])]),
@@ -29,6 +29,7 @@ struct TrainerLeftoversTests {
     private func trainer(
         _ command: String,
         work: String = "/work",
+        grace: Double = 2,
         report: @escaping @Sendable (ExternalTrainer.Event) -> Void = { _ in }
     ) -> ExternalTrainer {
         ExternalTrainer(
@@ -36,8 +37,8 @@ struct TrainerLeftoversTests {
                 command: command,
                 data: directory.path + "/mine.csv",
                 workDirectory: directory.path + work,
-                timeLimitSeconds: 30,
-                gracePeriodSeconds: 2
+                timeLimitSeconds: 600,
+                gracePeriodSeconds: grace
             ),
             report: report
         )
@@ -72,7 +73,11 @@ struct TrainerLeftoversTests {
         let state = directory.path + "/device"
         try FileManager.default.createDirectory(atPath: state + "/trainer", withIntermediateDirectories: true)
         let mark = directory.path + "/begun"
-        let trainer = trainer("touch \(mark); sleep 2; exit 40", work: "/device/trainer")
+        let goOn = directory.path + "/go-on"
+        let trainer = trainer(
+            "touch \(mark); while ! test -e \(goOn); do sleep 0.05; done; exit 40",
+            work: "/device/trainer"
+        )
         let ended = Counter()
         let thread = Thread {
             do { _ = try trainer.train(model: Self.model, instructions: Self.instructions) } catch {
@@ -83,6 +88,7 @@ struct TrainerLeftoversTests {
         var patience = Patience("the command")
         while !FileManager.default.fileExists(atPath: mark) { try patience.pauseThread() }
         _ = try ClientState(directory: state)
+        try Data().write(to: URL(fileURLWithPath: goOn))
         while ended.value == 0 { try patience.pauseThread() }
         #expect(ended.value == 1)
     }
@@ -91,7 +97,12 @@ struct TrainerLeftoversTests {
     @Test func twoCommandsNeverShareAState() throws {
         let log = directory.path + "/order"
         let mark = directory.path + "/begun"
-        let stubborn = trainer("trap '' TERM; echo first >> \(log); touch \(mark); sleep 60; sleep 60")
+        let goOn = directory.path + "/go-on"
+        // It ignores SIGTERM, and ends when the next one has said that it waits.
+        let stubborn = trainer(
+            "trap '' TERM; echo first >> \(log); touch \(mark); while ! test -e \(goOn); do sleep 0.05; done",
+            grace: 600
+        )
         let cancellation = TrainingCancellation()
         var cancelled = Self.instructions
         cancelled.cancellation = cancellation
@@ -107,7 +118,11 @@ struct TrainerLeftoversTests {
         cancellation.cancel()
         let words = Mutex<[String]>([])
         let second = trainer("echo second >> \(log); exit 40") { event in
-            if case .log(_, let message) = event { words.withLock { $0.append(message) } }
+            guard case .log(_, let message) = event else { return }
+            words.withLock { $0.append(message) }
+            if message.contains("another command still runs") {
+                _ = FileManager.default.createFile(atPath: goOn, contents: nil)
+            }
         }
         let error = #expect(throws: ExternalTrainerError.self) {
             try second.train(model: Self.model, instructions: Self.instructions)

@@ -10,7 +10,7 @@ import Glibc
 #endif
 
 /// The state directory: one process, whole files, and errors that name the device and not the network.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct DeviceStateTests {
     @Test func aSecondHolderIsToldWhoHasTheDirectory() throws {
         let directory = try TemporaryDirectory()

@@ -8,7 +8,7 @@ import Testing
 import WireFormat
 
 /// A fleet goes on whatever happens to one of its clients, and waits out what will pass.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct FleetTroubleTests {
     private let directory: TemporaryDirectory
     init() throws { directory = try TemporaryDirectory() }

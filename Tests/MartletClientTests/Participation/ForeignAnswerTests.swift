@@ -8,7 +8,7 @@ import Testing
 import WireFormat
 
 /// Whatever answers in the server's place costs time, and no assignment.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct ForeignAnswerTests {
     private static let all = Interference.allCases.filter { ![.answerLost, .repeated].contains($0) }
 

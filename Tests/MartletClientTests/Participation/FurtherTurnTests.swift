@@ -11,7 +11,7 @@ import Glibc
 #endif
 
 /// Mode `local`: noise is drawn once for each run and base version, in however many turns and attempts its report is sent.
-@Suite(.timeLimit(.minutes(10)))
+@Suite(.timeLimit(.minutes(30)))
 struct FurtherTurnTests {
     /// What must hold at any time: one version of the bytes of each round, and one event that pays for it.
     private func check(_ server: RehearsalServer, _ device: RehearsalDevice, _ context: String) throws {

@@ -8,7 +8,7 @@ import Testing
 import WireFormat
 
 /// A look at the server's ledger ends, whatever the server does, and accuses nobody of what somebody else has answered.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct LedgerCheckTests {
     /// Shows a ledger as a test wants it, and notes what it is asked for.
     private final class Ledger: Transport {

@@ -15,7 +15,7 @@ import WireFormat
 /// vote and the bit: requests, their order and number, their sizes, codes and header fields.
 ///
 /// The real client and the built-in trainers run against a scripted server, once for each world.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct NonInterferenceTests {
     /// One request as an observer of everything but contents sees it.
     struct Seen: Equatable, Sendable, CustomStringConvertible {
@@ -35,16 +35,17 @@ struct NonInterferenceTests {
         private let count = Mutex(0)
         private let requests = Mutex<[Seen]>([])
         private let uploads = Mutex<[Data]>([])
-        /// How long models and updates take.
-        private let delay: Duration
+        /// Whether a model takes until two signs of life have come meanwhile.
+        private let waitsForSigns: Bool
 
-        init(_ work: AssignmentBody, model: Data, delay: Duration = .zero) throws {
-            self.delay = delay
+        init(_ work: AssignmentBody, model: Data, waitsForSigns: Bool = false) throws {
+            self.waitsForSigns = waitsForSigns
             self.work = work
             self.model = model
         }
 
         var transcript: [Seen] { requests.withLock { $0 } }
+        var signCount: Int { transcript.count { $0.path.hasSuffix("/heartbeat") } }
         var sent: [Data] { uploads.withLock { $0 } }
 
         func send(_ request: TransportRequest) async throws -> TransportResponse {
@@ -69,7 +70,10 @@ struct NonInterferenceTests {
                 body: isUpload ? nil : String(decoding: body, as: UTF8.self)
             )
             requests.withLock { $0.append(seen) }
-            if delay > .zero, isUpload || path == "/model" { try await Task.sleep(for: delay) }
+            if waitsForSigns, path == "/model" {
+                let before = signCount
+                try await wait(for: "signs of life") { signCount >= before + 2 }
+            }
             if isUpload { uploads.withLock { $0.append(body) } }
             switch "\(request.method) \(path)" {
             case "POST /v1/clients":
@@ -490,14 +494,18 @@ struct NonInterferenceTests {
         #expect(2 * TrainingInstructions.privateShare < 1)
     }
 
-    /// Signs of life come while a model or an update is on its way and while there is work, and with privacy they are all alike.
+    /// Signs of life come while a model is on its way and while there is work, and with privacy they are all alike.
     @Test(arguments: [true, false])
     func signsOfLifeNameNoPhaseInPrivateRuns(isPrivate: Bool) async throws {
         struct Slow: LocalTrainer {
             let trainer: DeviceTrainer
             var canRehearse: Bool { true }
+            let server: Server
             func train(model: ParameterVector, instructions: TrainingInstructions) throws -> TrainingResult {
-                Thread.sleep(forTimeInterval: 1.2)
+                let before = server.signCount
+                var patience = Patience("signs of life")
+                // The first may have been on its way when the work began.
+                while server.signCount < before + 2 { try patience.pauseThread() }
                 return try trainer.train(model: model, instructions: instructions)
             }
         }
@@ -505,12 +513,12 @@ struct NonInterferenceTests {
         var (body, model) = try Self.assignment(Self.tabular("t", isPrivate ? Self.central : #"{"mode": "none"}"#))
         // A sign each half a second.
         body.leaseS = 1
-        let server = try Server(body, model: SafetensorsWriter.encode(model), delay: .seconds(1.2))
+        let server = try Server(body, model: SafetensorsWriter.encode(model), waitsForSigns: true)
         let client = FederatedClient(
             server: "http://server",
             enrollmentToken: "enroll",
             state: try ClientState(directory: directory.path),
-            trainer: Slow(trainer: DeviceTrainer(data: try Self.table(20))),
+            trainer: Slow(trainer: DeviceTrainer(data: try Self.table(20)), server: server),
             transport: server,
             models: try ModelCache(directory: directory.path + "/models")
         )

