@@ -9,7 +9,7 @@ import WireFormat
 struct PrivacyVerifyLedger: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify-ledger",
-        abstract: "Check an exported ledger without the server: hash chain, states, and epsilon by two accountants.",
+        abstract: "Check an exported ledger without the server: hash chain, states, and epsilon by every accountant.",
         discussion: """
             The source is a file (GET /v1/populations/NAME/ledger?format=audit, or ?format=jsonl), - for standard input, a
             server's URL with --population, or the URL of a ledger. Exit status 1 when anything does not hold.
