@@ -157,14 +157,24 @@ let package = Package(
             ],
             swiftSettings: features
         ),
+        .target(name: "BenchmarkHarness", dependencies: ["StrictJSON"], swiftSettings: features),
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
-                "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
-                "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "Aggregation", "BenchmarkHarness", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining",
+                "MartletClient", "SQLiteStorage", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
+            ],
+            swiftSettings: features
+        ),
+        .executableTarget(
+            name: "Experiments",
+            dependencies: [
+                "Aggregation", "BenchmarkHarness", "Coordination", "DifferentialPrivacy", "LocalTraining",
+                "MartletClient", "StrictJSON", "Tensors", "WireFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
