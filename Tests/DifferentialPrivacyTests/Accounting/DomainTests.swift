@@ -69,13 +69,13 @@ struct DomainTests {
         let far = #expect(throws: PrivacyError.self) {
             try NoiseCalibration.noiseMultiplier(
                 epsilon: 1e-12,
-                delta: 1e-5,
+                delta: 1e-9,
                 samplingRate: 0.5,
                 steps: 1000,
                 accountant: .rdp
             )
         }
-        #expect(far == .unreachableTarget(epsilon: 1e-12, delta: 1e-5, limit: 1e6))
+        #expect(far == .unreachableTarget(epsilon: 1e-12, delta: 1e-9, limit: 1e6))
     }
 
     /// Loss distributions are slow without optimisation: they have a hundredth of the cases, and small transforms.
