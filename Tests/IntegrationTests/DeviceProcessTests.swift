@@ -132,10 +132,10 @@ struct DeviceProcessTests {
             fleet.terminate()
             fleet.waitUntilExit()
         }
-        func text() throws -> String { try String(contentsOfFile: log, encoding: .utf8) }
+        func text() -> String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
         var full = Patience("the fleet to say that the disk is full")
-        while try !text().contains("no space") {
-            try #require(fleet.isRunning, "\(try text())")
+        while !text().contains("no space") {
+            try #require(fleet.isRunning, "\(text())")
             try full.pauseThread()
         }
         let lifted = try ServerProcess.capture(
@@ -145,10 +145,10 @@ struct DeviceProcessTests {
         #expect(lifted.status == 0, "\(lifted.output)")
         var patience = Patience("the end of the run", seconds: 240)
         while try !server.martlet("run", "list").output.contains("completed") {
-            try #require(fleet.isRunning, "\(try text())")
+            try #require(fleet.isRunning, "\(text())")
             try patience.pauseThread()
         }
-        #expect(try !text().contains("left out"), "\(try text())")
+        #expect(!text().contains("left out"), "\(text())")
     }
 
     @Test func aDamagedNoteDoesNotHoldUpTheDevice() throws {
