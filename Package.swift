@@ -69,6 +69,11 @@ let package = Package(
             swiftSettings: features
         ),
         .target(
+            name: "PrivacyVectors",
+            dependencies: ["DifferentialPrivacy", "StrictJSON"],
+            swiftSettings: features
+        ),
+        .target(
             name: "SecureAggregation",
             dependencies: [
                 "DifferentialPrivacy", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
@@ -89,6 +94,7 @@ let package = Package(
             name: "SQLiteStorage",
             dependencies: [
                 "Coordination", "WireFormat", .product(name: "GRDB", package: "GRDB.swift", condition: server),
+                .product(name: "GRDBSQLite", package: "GRDB.swift", condition: server),
             ],
             swiftSettings: features
         ),
@@ -145,20 +151,30 @@ let package = Package(
             dependencies: [
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient",
-                "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
+                "PrivacyVectors", "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
+        .target(name: "BenchmarkHarness", dependencies: ["StrictJSON"], swiftSettings: features),
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
-                "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
-                "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "Aggregation", "BenchmarkHarness", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining",
+                "MartletClient", "SQLiteStorage", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
+            ],
+            swiftSettings: features
+        ),
+        .executableTarget(
+            name: "Experiments",
+            dependencies: [
+                "Aggregation", "BenchmarkHarness", "Coordination", "DifferentialPrivacy", "LocalTraining",
+                "MartletClient", "StrictJSON", "Tensors", "WireFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -208,7 +224,7 @@ let package = Package(
         .testTarget(
             name: "SQLiteStorageTests",
             dependencies: [
-                "Coordination", "SQLiteStorage", "TestSupport", "WireFormat",
+                "Coordination", "SQLiteStorage", "Tensors", "TestSupport", "WireFormat",
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -278,7 +294,9 @@ let package = Package(
         ),
         .testTarget(
             name: "DifferentialPrivacyTests",
-            dependencies: ["DifferentialPrivacy", "Tensors", .product(name: "Crypto", package: "swift-crypto")],
+            dependencies: [
+                "DifferentialPrivacy", "PrivacyVectors", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+            ],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),

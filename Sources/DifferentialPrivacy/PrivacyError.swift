@@ -10,8 +10,8 @@ public enum PrivacyError: Error, Equatable, Sendable {
     case randomSourceFailed
     /// The accountant has no sound rule for this event.
     case unsupportedEvent(event: String, accountant: String)
-    /// No noise in the searched range meets the target.
-    case unreachableTarget(epsilon: Double, delta: Double)
+    /// No noise multiplier up to `limit`, where the search ends, meets the target.
+    case unreachableTarget(epsilon: Double, delta: Double, limit: Double)
     /// The answer needs more arithmetic than the limit of ``LossAllowance``.
     case tooCostly(cells: Int, limit: Int)
 }
@@ -32,8 +32,8 @@ extension PrivacyError: CustomStringConvertible {
         case .randomSourceFailed: "the system's random source failed"
         case .unsupportedEvent(let event, let accountant):
             "the \(accountant) accountant has no sound rule for the event \(event)"
-        case .unreachableTarget(let epsilon, let delta):
-            "no noise multiplier up to 1e6 meets epsilon \(epsilon) at delta \(delta)"
+        case .unreachableTarget(let epsilon, let delta, let limit):
+            "no noise multiplier up to \(Int(limit)) meets epsilon \(epsilon) at delta \(delta)"
         case .tooCostly(let cells, let limit):
             "it takes too much arithmetic by loss distributions, \(Self.millions(cells)) million cells where \(Self.millions(limit)) "
                 + "million are allowed: give the noise multiplier in place of a target, fewer rounds, or another accountant"

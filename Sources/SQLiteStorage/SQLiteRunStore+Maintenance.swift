@@ -35,12 +35,16 @@ package struct SQLiteInspection {
                     )
                 }
             }
+            // Table and row only: the row's columns can hold data of people.
             let orphans = try Row.fetchAll(database, sql: "PRAGMA foreign_key_check")
-            findings += orphans.prefix(20).map {
-                Finding(
+            findings += orphans.prefix(20).map { orphan in
+                // A table without row numbers has none here either.
+                let row = (orphan["rowid"] as Int64?).map { "row \($0)" } ?? "a row"
+                let (table, parent): (String, String) = (orphan["table"], orphan["parent"])
+                return Finding(
                     .error,
                     "row_orphaned",
-                    "a row refers to another one that does not exist: \($0)",
+                    "\(row) of table \(table) refers to a row of \(parent) that does not exist",
                     remedy: "restore a backup"
                 )
             }

@@ -4,6 +4,7 @@ package struct SecureAggregationError: Error, Equatable, Sendable, CustomStringC
         case invalidDocument = "invalid_document"
         case invalidGrant = "grant_invalid"
         case invalidList = "invalid_list"
+        case invalidWords = "invalid_words"
         case duplicatePseudonym = "duplicate_pseudonym"
         case cohortTooSmall = "cohort_too_small"
         case cohortTooLarge = "cohort_too_large"

@@ -110,6 +110,32 @@ struct HeldClientTests {
         }
     }
 
+    @Test func aValueOutOfRangeIsNamedByItsPlace() throws {
+        let directory = NSTemporaryDirectory() + "held-\(UUID().uuidString)/"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        for (place, value) in [(0, 70), (900, -65), (2303, .nan), (1, .infinity)] as [(Int, Float)] {
+            var values = [Float](repeating: 1, count: Self.layout.parameterCount)
+            values[place] = value
+            var residual: [Float] = []
+            let update = UpdateEncoder.encode(
+                ParameterVector(layout: Self.layout, values: values),
+                as: .f32,
+                metadata: [:],
+                seed: 1,
+                residual: &residual
+            )
+            try update.write(to: URL(fileURLWithPath: directory + "u"))
+            #expect(throws: AggregationError.valueOutOfRange(index: place, bound: 64)) {
+                try UpdateNorms.squared(
+                    of: [SpooledUpdate(path: directory + "u", weight: 1)],
+                    layout: Self.layout,
+                    valueBound: 64
+                )
+            }
+        }
+    }
+
     @Test func theLowerMedianIsAMembersValue() {
         #expect(CohortMedian.lower([Int]()) == nil)
         #expect(CohortMedian.lower([7]) == 7 && CohortMedian.lower([9, 1]) == 1 && CohortMedian.lower([9, 1, 4]) == 4)

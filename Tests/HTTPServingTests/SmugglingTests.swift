@@ -103,6 +103,35 @@ struct SmugglingTests {
         }
     }
 
+    /// The answer names what is wrong, and not what stands beside it.
+    @Test(arguments: [
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0 has no Transfer-Encoding"),
+        (post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), "Transfer-Encoding and Content-Length together"),
+    ])
+    func refusedFramingsSayWhy(head: String, detail: String) {
+        let error = #expect(throws: ParseFailure.self) {
+            try HeadParser.parse(Array(head.utf8)[...], fieldLimit: 100)
+        }
+        #expect(error?.detail.hasPrefix(detail) == true, "\(error?.detail ?? "")")
+    }
+
+    @Test(arguments: [
+        ("5\nhello\r\n", "a chunk line does not end with CR LF"),
+        ("5;" + String(repeating: "a", count: 2000), "a chunk line is over 1024 bytes"),
+        ("0\r\nA: bc\n\r\n", "a trailer line does not end with CR LF"),
+        ("0\r\nA: " + String(repeating: "b", count: 2000), "a trailer line is over 1024 bytes"),
+        ("0\r\nGET / HTTP/1.1\r\n\r\n", "a trailer line is malformed"),
+        ("0\r\n" + String(repeating: "A: b\r\n", count: 3000), "the trailers are over 8192 bytes"),
+    ])
+    func refusedBodiesSayWhichLineIsWrong(text: String, detail: String) {
+        let error = #expect(throws: ParseFailure.self) {
+            var decoder = BodyDecoder(.chunked)
+            var buffer = Array(text.utf8)
+            while !(try decoder.take(from: &buffer, limit: 100).isEmpty) {}
+        }
+        #expect(error?.detail == detail)
+    }
+
     @Test func targetsInAllFormsAreRead() throws {
         func path(_ target: String) throws(ParseFailure) -> String {
             try ServerRequest(method: "GET", rawTarget: target, headers: [:], body: MemoryBody([]), requestID: "r").path

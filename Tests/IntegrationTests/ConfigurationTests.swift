@@ -119,9 +119,10 @@ struct ConfigurationTests {
         var page = """
             # Settings
 
-            Every setting of `martlet serve`, made by `ConfigurationTests` of what `martlet config check --explain` says. As a flag: `--set
-            limits.head_bytes=32KiB`, some by a name of their own (`martlet serve --help`); in the environment:
-            `MARTLET_LIMITS_HEAD_BYTES`; in the file: `limits: {head_bytes: 32KiB}`. Flags come first, then the environment, then the file.
+            Every setting of `martlet serve`, for operators. `ConfigurationTests` makes this page from `martlet config check --explain`.
+            A setting is given as a flag (`--set limits.head_bytes=32KiB`; some have a flag of their own, see `martlet serve --help`),
+            in the environment (`MARTLET_LIMITS_HEAD_BYTES`) or in the file (`limits: {head_bytes: 32KiB}`). Flags take precedence
+            over the environment, and the environment over the file.
 
             | setting | default | meaning |
             |---|---|---|
@@ -137,10 +138,20 @@ struct ConfigurationTests {
         }
         page += """
 
-            Some bounds have no setting: a chunk's size line has 1 KiB at most, a body's trailer 8 KiB; of a body that nobody wants 64 KiB are
-            thrown away before the connection ends; `/metrics` keeps 2,000 series of one name; a listener of events that is 512 behind
-            loses its stream and resumes by id; `variants/` holds 32 files; `Prefer: wait` waits for 60 seconds at most; an `Idempotency-Key`
-            has 200 bytes at most; of wrong fields 100 are named; a connection has 64 answers before others have their turn.
+            Some limits have no setting:
+
+            | limit | value |
+            |---|---|
+            | line of a chunk's size | 1 KiB |
+            | trailers of a body | 8 KiB |
+            | bytes of an unwanted body that are read before the connection ends | 64 KiB |
+            | series that `/metrics` keeps under one name | 2,000 |
+            | events that a listener may be behind; beyond, its stream ends and it resumes by id | 512 |
+            | files in `variants/` | 32 |
+            | wait of `Prefer: wait` | 60 s |
+            | length of an `Idempotency-Key` | 200 bytes |
+            | wrong fields that one answer names | 100 |
+            | answers of one connection before others have their turn | 64 |
 
             """
         let path = ServerProcess.repository + "/docs/settings.md"
@@ -149,7 +160,7 @@ struct ConfigurationTests {
         }
         #expect(
             try String(contentsOfFile: path, encoding: .utf8) == page,
-            "MARTLET_UPDATE_DOCS=1 swift test --filter ConfigurationTests writes docs/settings.md anew"
+            "MARTLET_UPDATE_DOCS=1 swift test --filter ConfigurationTests writes docs/settings.md again"
         )
     }
 

@@ -48,6 +48,17 @@ struct PrivacyCommandTests {
         #expect(result.status != 0 && result.output.contains(expected), "\(result)")
     }
 
+    /// A head whose number stands twice is none: two readers would take different ones.
+    @Test func aHeadThatCanBeReadInTwoWaysIsNotTaken() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/heads.json"
+        let hash = String(repeating: "0", count: 64)
+        try #"{"population": "pop_x", "number": 1, "number": 2, "hash": "\#(hash)"}"#
+            .write(toFile: path, atomically: true, encoding: .utf8)
+        let result = try Self.privacy("verify-ledger \(#filePath) --head \(path)")
+        #expect(result.status != 0 && result.output.contains("holds no head"), "\(result)")
+    }
+
     /// Run files name the architectures of this program, of which only the module knows that has them.
     @Test(arguments: [
         ("gpt", "'gpt' is not one of cifg-lstm, decoder, tabular, tabular-statistics, external"),

@@ -366,6 +366,33 @@ def package_modules(text):
     return modules
 
 
+def imports_unlisted(root):
+    """A target imports a module of the package, or a product that the package names, only if Package.swift lists it for the target."""
+    text = re.sub(r"^\s*//.*$", "", (root / "Package.swift").read_text(), flags=re.M)
+    start = re.search(r"\n    targets: \[", text)
+    targets = {}
+    for target in entries(balanced(text, start.end() - 1)):
+        body = balanced(target, target.index("("))
+        name = re.match(r"\s*name: \"([^\"]+)\"", body)[1]
+        path = re.search(r"\bpath: \"([^\"]+)\"", body)
+        folder = path[1] if path else ("Tests/" if target.startswith(".testTarget") else "Sources/") + name
+        place = re.search(r"\bdependencies: \[", body)
+        listed = entries(balanced(body, place.end() - 1)) if place else []
+        targets[name] = (folder, {re.search(r'"([^"]+)"', entry)[1] for entry in listed})
+    known = set(targets).union(*(listed for _, listed in targets.values()))
+    pattern = re.compile(r"^(?:@\w+ )*(?:(?:package|public|internal|private) )?import (?:(?:class|enum|func|protocol|struct) )?(\w+)", re.M)
+    found = []
+    for name, (folder, listed) in targets.items():
+        for path in sorted((root / folder).rglob("*.swift")):
+            source = path.read_text()
+            for match in pattern.finditer(source):
+                if match[1] in known - listed - {name}:
+                    found.append(Finding(str(path.relative_to(root)), source.count("\n", 0, match.start()) + 1,
+                                         f"{name} imports {match[1]}, which Package.swift does not list for it",
+                                         "List it, or do without it: what is not listed is linked by chance."))
+    return found
+
+
 def module_rows(text):
     """(line number, name, purpose, dependencies) of the table between the markers."""
     rows, inside = [], False
@@ -413,7 +440,7 @@ def write_modules(root):
     path.write_text(text[:begin] + table + text[end:])
 
 
-RULES = [modules_differ, long_sentences, long_architecture, broken_links, unlisted_documents, missing_files,
+RULES = [modules_differ, imports_unlisted, long_sentences, long_architecture, broken_links, unlisted_documents, missing_files,
          decisions_out_of_form, glossary_without_code, changelog_out_of_form]
 
 
@@ -486,7 +513,10 @@ BROKEN = [
 ]
 # A second decision with a gap cannot be made by replacing a text.
 ADDED = [(decisions_out_of_form, "docs/decisions/0003-third.md", SOUND["docs/decisions/0001-first.md"].replace("# 1.", "# 3.")),
-         (decisions_out_of_form, "docs/decisions/second.md", "# Second\n")]
+         (decisions_out_of_form, "docs/decisions/second.md", "# Second\n"),
+         (imports_unlisted, "Sources/CCurl/Second.swift", "import Foundation\npackage import A\n"),
+         (imports_unlisted, "Tests/ATests/ATests.swift", "@testable import A\nimport T\n"),
+         (imports_unlisted, "Tests/T/T.swift", "import Log\n")]
 
 
 def write(root, files):

@@ -127,6 +127,32 @@ struct StoreFailureTests {
         }
     }
 
+    /// The finding is for operators and their tickets: it names the place, and nothing that the row holds.
+    @Test func aRowWithoutItsParentIsNamedByTableAndNumberOnly() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/martlet.sqlite"
+        _ = try SQLiteRunStore(path: path)
+        var configuration = Configuration()
+        configuration.foreignKeysEnabled = false
+        try DatabaseQueue(path: path, configuration: configuration).write { database in
+            try database.execute(sql: "CREATE TABLE parent (name TEXT PRIMARY KEY)")
+            try database.execute(sql: "CREATE TABLE child (name TEXT REFERENCES parent (name))")
+            try database.execute(
+                sql: "CREATE TABLE other (name TEXT PRIMARY KEY REFERENCES parent (name)) WITHOUT ROWID"
+            )
+            for table in ["child", "other"] {
+                try database.execute(sql: "INSERT INTO \(table) VALUES ('a secret')")
+            }
+        }
+        let found = try SQLiteInspection(path: path).findings().filter { $0.code == "row_orphaned" }.map(\.message)
+        #expect(
+            found.sorted() == [
+                "a row of table other refers to a row of parent that does not exist",
+                "row 1 of table child refers to a row of parent that does not exist",
+            ]
+        )
+    }
+
     /// The pages are torn while the server runs: the reader says so, and not that it may be tried again.
     @Test func damageThatComesWhileItIsOpenIsCalledSoByEveryReader() throws {
         let directory = try TemporaryDirectory()

@@ -63,7 +63,7 @@ struct SumTests {
                 // A dropped client's update is uploaded, and named by nobody.
                 guard generator.next() % 4 > 0 else { continue }
                 masks.append(stream)
-                masked.withUnsafeBytes { Unmasking.add($0, to: &sum) }
+                try masked.withUnsafeBytes { try Unmasking.add($0, to: &sum) }
                 for index in plain.indices { plain[index] += values[index] }
             }
             let noise = (0..<coordinates).map { _ in Int64(bitPattern: generator.next()) % max(1, reach / 4) }
@@ -73,7 +73,7 @@ struct SumTests {
                 to: { helper += $0 }
             )
             #expect(helper.count == coordinates * MemoryLayout<Word>.size)
-            let found = helper.withUnsafeBytes { Unmasking.finish(sum, helper: $0) }
+            let found = try helper.withUnsafeBytes { try Unmasking.finish(sum, helper: $0) }
             #expect(found == zip(plain, noise).map { $0 + $1 })
         }
     }
@@ -196,6 +196,7 @@ struct SumTests {
         document.coordinateBound = SessionDocument.largestCoordinateBound(
             width: width,
             norm: document.norm,
+            noise: document.noise,
             noiseDeviation: document.noiseDeviation,
             maximum: document.maximum
         )
@@ -205,6 +206,65 @@ struct SumTests {
         #expect((0.16..<0.17).contains(Double(document.coordinateBound) / Double(document.norm)))
         document.maximum += 1
         #expect(throws: SecureAggregationError.self) { try document.validate() }
+    }
+
+    /// Laplace noise has longer tails: its margin is 25Σ*, so that it fails as seldom as 8Σ* of Gaussian noise.
+    @Test func theMarginOfLaplaceNoiseIsWider() throws {
+        let scale = 0x1p32
+        var document = document(try SessionKey(), maximum: 1000)
+        document.measure = .l1
+        document.noise = .laplace
+        document.noiseDeviation = 2.0.squareRoot() * scale
+        document.norm = (1 << 62) - 1
+        document.coordinateBound = SessionDocument.largestCoordinateBound(
+            width: .bits64,
+            norm: document.norm,
+            noise: .laplace,
+            noiseDeviation: document.noiseDeviation,
+            maximum: 1000
+        )
+        try document.validate()
+        let room = UInt64(1) << 63 - 1 - document.coordinateBound * 1000
+        // The chance that a coordinate of Laplace noise of this scale is beyond the room.
+        #expect(exp(-Double(room) / scale) <= 1.3e-15, "\(room)")
+        document.coordinateBound += 1
+        #expect(throws: SecureAggregationError.self) { try document.validate() }
+    }
+
+    /// The largest bound is one that a session admits, also where doubles cannot hold it.
+    @Test(arguments: RingWidth.allCases, [1, 2, 3, 4, 1000, .max] as [UInt32])
+    func theLargestCoordinateBoundIsAdmitted(_ width: RingWidth, _ maximum: UInt32) throws {
+        var document = document(try SessionKey(), width: width, minimum: 1, maximum: maximum)
+        document.norm = (1 << 62) - 1
+        document.coordinateBound = SessionDocument.largestCoordinateBound(
+            width: width,
+            norm: document.norm,
+            noise: .none,
+            noiseDeviation: 0,
+            maximum: maximum
+        )
+        guard document.coordinateBound > 0 else { return #expect(UInt64(maximum) > width.reach) }
+        try document.validate()
+        #expect(
+            document.coordinateBound == document.norm
+                || (document.coordinateBound + 1).multipliedReportingOverflow(by: UInt64(maximum)).partialValue
+                    > width.reach
+        )
+    }
+
+    /// A peer's bytes are summed only if there are as many words as coordinates.
+    @Test func anotherNumberOfWordsIsRefused() throws {
+        for count in [0, 4, 11, 13, 16] {
+            let bytes = [UInt8](repeating: 1, count: count)
+            var sum = [UInt32](repeating: 0, count: 3)
+            let added = #expect(throws: SecureAggregationError.self) {
+                try bytes.withUnsafeBytes { try Unmasking.add($0, to: &sum) }
+            }
+            let finished = #expect(throws: SecureAggregationError.self) {
+                try bytes.withUnsafeBytes { try Unmasking.finish(sum, helper: $0) }
+            }
+            #expect(added?.code == .invalidWords && finished?.code == .invalidWords && sum == [0, 0, 0])
+        }
     }
 
     /// Bounds are exact in integers whatever is contributed.

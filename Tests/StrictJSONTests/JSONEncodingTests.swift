@@ -137,14 +137,15 @@ struct JSONEncodingTests {
 struct OneWriterTests {
     @Test func noOtherWriterOfJSONIsInTheSources() throws {
         let others = ["JSONEncoder(", "JSONSerialization.data(", "JSONSerialization.writeJSONObject("]
+        let measuring = ["Sources/BenchmarkHarness/", "Sources/Benchmarks/", "Sources/Experiments/"]
         var found: [String] = []
         var count = 0
         for (path, text) in try Repository.sources("Sources") {
             count += 1
             for (number, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
                 if others.contains(where: line.contains) { found.append("\(path):\(number + 1): \(line)") }
-                // Text that begins an object and lets something in. Benchmarks ask servers as anybody may.
-                guard !path.hasPrefix("Sources/Benchmarks/") else { continue }
+                // Text that begins an object and lets something in. Benchmarks and experiments ask servers as anybody may.
+                guard !measuring.contains(where: path.hasPrefix) else { continue }
                 if line.contains(#"{\""#), line.contains(#"\("#) { found.append("\(path):\(number + 1): \(line)") }
                 if line.contains(##"#"{""##), line.contains(##"\#("##) {
                     found.append("\(path):\(number + 1): \(line)")

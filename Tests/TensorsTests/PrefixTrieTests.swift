@@ -43,6 +43,23 @@ struct PrefixTrieTests {
         }
     }
 
+    /// A trie has one form: nodes sorted and distinct, free rows behind them and empty.
+    @Test func anotherFormOfATrieIsNotRead() {
+        let third = (parents: 6, scalars: 18)
+        let d = Float(UnicodeScalar("d").value)
+        let forms: [(String, [(Int, Float)])] = [
+            ("a node twice", [(third.scalars, d)]),
+            ("two nodes exchanged", [(third.scalars, d), (third.scalars + 1, Float(UnicodeScalar("a").value))]),
+            ("a free row between nodes", [(third.parents + 1, -1), (third.scalars + 1, 0)]),
+            ("a scalar in a free row", [(13, 0x61)]),
+        ]
+        for (name, changes) in forms {
+            var vector = trie.vector
+            for (index, value) in changes { vector.values[index] = value }
+            #expect(PrefixTrie(vector) == nil, "\(name)")
+        }
+    }
+
     @Test func aLevelKeepsWhatTheTensorsHold() {
         var small = PrefixTrie(levelCount: 1, nodeLimit: 2)
         small.setLevel(1, (0x61...0x65).map { .init(parent: 0, scalar: $0) })

@@ -62,6 +62,54 @@ struct UpdateFileTests {
         )
     }
 
+    /// A file of holes with 2²⁸ values has 8 MB of scales, of which the first is wrong.
+    @Test func scalesAreReadInPieces() throws {
+        let count = 1 << 28
+        let scales = count / 128
+        let header =
+            #"{"__metadata__":{"encoding":"int8"},"w":{"dtype":"I8","shape":[\#(count)],"data_offsets":[0,\#(count)]},"#
+            + #""w.scale":{"dtype":"F32","shape":[\#(scales)],"data_offsets":[\#(count),\#(count + 4 * scales)]}}"#
+        let path = try scratch.write(Data())
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+        let length = withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) }
+        try file.write(contentsOf: length + Data(header.utf8))
+        try file.truncate(atOffset: UInt64(8 + header.utf8.count + count + 4 * scales))
+        try file.close()
+        let update = try UpdateFile(path: path, layout: ParameterLayout([.init(name: "w", shape: [count])]))
+        // Bytes that this thread has read from files.
+        func bytesRead() throws -> Int {
+            let text = try String(contentsOfFile: "/proc/thread-self/io", encoding: .utf8)
+            let line = text.split(separator: "\n").first { $0.hasPrefix("rchar: ") }
+            return try #require(line.flatMap { Int($0.dropFirst("rchar: ".count)) })
+        }
+        let before = try bytesRead()
+        let error = #expect(throws: UpdateFormatError.self) { try update.check(bound: 64) }
+        #expect(error?.code == "scale_invalid")
+        #expect(try bytesRead() - before < 1 << 20)
+    }
+
+    @Test func aBadScaleBehindTheFirstPieceIsFound() throws {
+        let count = 40_000 * 128
+        let layout = ParameterLayout([.init(name: "w", shape: [count])])
+        var scales = [Float](repeating: 1, count: 40_000)
+        for (place, code) in [(39_999, "scale_invalid"), (32_768, "scale_invalid"), (-1, "")] {
+            if place >= 0 { scales[place] = .nan }
+            let tensors = [
+                Raw("w", .int8, [count], [Int8](repeating: 3, count: count)),
+                Raw("w.scale", .float32, [40_000], scales),
+            ]
+            let path = try scratch.write(SafetensorsWriter.encode(tensors, metadata: ["encoding": "int8"]))
+            let file = try UpdateFile(path: path, layout: layout)
+            if code.isEmpty {
+                #expect(try file.check(bound: 64) == 9 * Double(count))
+            } else {
+                let error = #expect(throws: UpdateFormatError.self) { try file.check(bound: 64) }
+                #expect(error?.code == code)
+            }
+            if place >= 0 { scales[place] = 1 }
+        }
+    }
+
     @Test func aNaNInTheLastBlockIsFound() throws {
         var values = [Float](repeating: 1, count: 256)
         values[255] = .nan

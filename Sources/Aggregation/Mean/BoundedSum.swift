@@ -66,6 +66,10 @@ public enum BoundedSum {
 
     /// Sums updates.
     ///
+    /// The additions cannot overflow for a grid of the privacy mechanisms: the bound caps a coordinate at K ≤ 2³²/0.1, so that 64 bits
+    /// hold 2·10⁸ updates, and a cohort has 10⁶ at most. For a grid of other makers `count · K` must be under 2⁶³; the process traps
+    /// beyond.
+    ///
     /// - Parameters:
     ///   - updates: Files for the model's layout; a weight above `weightCap` counts as `weightCap`.
     ///   - layout: The model's layout.

@@ -25,11 +25,10 @@ package enum UpdateNorms {
                 let file = try BlockFold.open(updates[index], layout: layout)
                 do {
                     return try file.check(bound: valueBound)
-                } catch let error as UpdateFormatError where error.code != UpdateFormatError.valueOutOfRange {
-                    throw .unreadable(path: updates[index].path, reason: error.description)
-                } catch is UpdateFormatError {
-                    throw .valueOutOfRange(index: 0, bound: valueBound)
                 } catch {
+                    if let place = (error as? UpdateFormatError)?.index {
+                        throw .valueOutOfRange(index: place, bound: valueBound)
+                    }
                     throw .init(reading: updates[index].path, error)
                 }
             }

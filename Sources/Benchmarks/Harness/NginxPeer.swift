@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import Foundation
 
 /// nginx beside us, as the limit that a file server reaches on this machine: sendfile, one worker a core, no access log.

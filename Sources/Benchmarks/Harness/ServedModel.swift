@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import Crypto
 import Foundation
 import Tensors

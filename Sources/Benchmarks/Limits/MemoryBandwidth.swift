@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import CKernels
 import Foundation
 import Tensors
@@ -12,7 +13,7 @@ enum MemoryBandwidth {
     static func read(_ buffers: [UnsafeRawBufferPointer]) -> Double {
         let pieces = Self.pieces(buffers.map(\.count))
         let sources = Sources(buffers)
-        return Clock.seconds {
+        return Stopwatch.seconds {
             Parallel.forEach(count: pieces.count) { index in
                 let (buffer, range) = pieces[index]
                 guard let base = sources.buffers[buffer].baseAddress else { return }
@@ -28,7 +29,7 @@ enum MemoryBandwidth {
         defer { for descriptor in descriptors { close(descriptor) } }
         let sizes = descriptors.map { Int(lseek($0, 0, SEEK_END)) }
         let pieces = Self.pieces(sizes)
-        return Clock.seconds {
+        return Stopwatch.seconds {
             Parallel.forEach(count: pieces.count) { index in
                 let (file, range) = pieces[index]
                 withUnsafeTemporaryAllocation(byteCount: 1 << 16, alignment: 64) { space in

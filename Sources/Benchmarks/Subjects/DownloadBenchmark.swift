@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 
 /// A model's file from the page cache to several clients, against nginx with sendfile.
@@ -14,7 +15,7 @@ struct DownloadBenchmark: ParsableCommand {
     @Option(help: "Repeats.") var repeats = 5
 
     func run() throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let nginx = try NginxPeer(workspace: workspace.path, port: NginxPeer.freePort())
         let model = try ServedModel(workspace: workspace.path, parameterCount: parameters, clientCount: 0)
         try FileManager.default.copyItem(atPath: model.file, toPath: nginx.files + "/model")
@@ -32,10 +33,10 @@ struct DownloadBenchmark: ParsableCommand {
             }
         }
         let size = "\(model.fileByteCount / 1_000_000) MB, \(connections) connections"
-        let limit = Measurement(benchmark: "download", name: "nginx sendfile, \(size)", unit: "bytes/s", values: peer)
+        let limit = MeasuredCase(benchmark: "download", name: "nginx sendfile, \(size)", unit: "bytes/s", values: peer)
         limit.report()
         for encoding in encodings {
-            Measurement(
+            MeasuredCase(
                 benchmark: "download",
                 name: "GET weights \(encoding), model of \(size)",
                 unit: "bytes/s",

@@ -1,5 +1,6 @@
 import Aggregation
 import ArgumentParser
+import BenchmarkHarness
 import CKernels
 import Foundation
 import Tensors
@@ -19,7 +20,7 @@ struct FoldBenchmark: ParsableCommand {
     @Option(help: "A Python with numpy.") var python = "python3"
 
     func run() throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let layout = ParameterLayout([.init(name: "w", shape: [parameters])])
         var generator = Xoshiro256StarStar(seed: 1)
         let pattern = (0..<65_536).map { _ in generator.nextUniform() - 0.5 }
@@ -57,7 +58,7 @@ struct FoldBenchmark: ParsableCommand {
         for _ in 0..<repeats {
             limits.append(bytes / MemoryBandwidth.read(buffers.map { UnsafeRawBufferPointer($0) }))
             // As a round does it: the blocks of the mean take their step into the next model.
-            let seconds = try Clock.seconds {
+            let seconds = try Stopwatch.seconds {
                 try optimizer.stepping(&next, state: &state) { receiver throws(AggregationError) in
                     try FixedPointMean.means(of: inputs, count: parameters, valueBound: 64, to: receiver)
                 }
@@ -66,8 +67,8 @@ struct FoldBenchmark: ParsableCommand {
             precondition(abs(next[1] - base[1] - values[1]) <= 0x1p-20, "the mean of equal updates is the update")
             for index in next.indices { next[index] = base[index] }
         }
-        let limit = Measurement(benchmark: "fold", name: "memory", unit: "bytes/s", values: limits).median
-        Measurement(
+        let limit = MeasuredCase(benchmark: "fold", name: "memory", unit: "bytes/s", values: limits).median
+        MeasuredCase(
             benchmark: "fold",
             name: "f32 k=\(updates) n=\(parameters) in memory",
             unit: "bytes/s",
@@ -95,7 +96,7 @@ struct FoldBenchmark: ParsableCommand {
         guard let output = try? Command.run([python, "-c", script]).output,
             let peer = Double(output.trimmingCharacters(in: .whitespacesAndNewlines))
         else { return }
-        Measurement(
+        MeasuredCase(
             benchmark: "fold",
             name: "speed over numpy.average k=\(updates) n=\(parameters)",
             unit: "times",
@@ -110,7 +111,7 @@ struct FoldBenchmark: ParsableCommand {
     private func measureFiles(
         _ update: ParameterVector,
         _ encoding: UpdateEncoding,
-        _ workspace: Workspace,
+        _ workspace: ScratchDirectory,
         repeats: Int
     )
         throws
@@ -132,19 +133,19 @@ struct FoldBenchmark: ParsableCommand {
             limits.append(bytes / (try MemoryBandwidth.pread(paths)))
             results.append(
                 bytes
-                    / (try Clock.seconds {
+                    / (try Stopwatch.seconds {
                         try optimizer.stepping(&next, state: &state) { receiver throws(AggregationError) in
                             try FixedPointMean.means(of: spooled, layout: update.layout, valueBound: 64, to: receiver)
                         }
                     })
             )
         }
-        Measurement(
+        MeasuredCase(
             benchmark: "fold",
             name: "\(encoding.rawValue) k=\(updates) n=\(parameters) from cached files",
             unit: "bytes/s",
             values: results,
-            limit: Measurement(benchmark: "", name: "", unit: "", values: limits).median,
+            limit: MeasuredCase(benchmark: "", name: "", unit: "", values: limits).median,
             limitName: "pread of the same files, all cores",
             required: encoding == .f32 ? 0.7 : nil,
             extra: ["values_per_second": Double(updates * parameters) * results.sorted()[results.count / 2] / bytes]

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 
 /// Updates from the socket to the disk: hashed, judged, synced and counted, against nginx's `PUT`, which only writes.
@@ -14,7 +15,7 @@ struct IntakeBenchmark: ParsableCommand {
     @Option(help: "Repeats.") var repeats = 5
 
     func run() throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let nginx = try NginxPeer(workspace: workspace.path, port: NginxPeer.freePort())
         let model = try ServedModel(
             workspace: workspace.path,
@@ -42,15 +43,15 @@ struct IntakeBenchmark: ParsableCommand {
             processor.append(model.server.processorSeconds - before)
         }
         let size = "\(model.fileByteCount / 1_000_000) MB, \(connections) connections"
-        var limit = Measurement(benchmark: "intake", name: "nginx PUT, \(size)", unit: "bytes/s", values: peer)
+        var limit = MeasuredCase(benchmark: "intake", name: "nginx PUT, \(size)", unit: "bytes/s", values: peer)
         limit.report()
-        Measurement(
+        MeasuredCase(
             benchmark: "intake",
             name: "the file written and synced by \(connections) threads, \(size)",
             unit: "bytes/s",
             values: disk
         ).report()
-        limit = Measurement(benchmark: "intake", name: "PUT update, durable, \(size)", unit: "bytes/s", values: ours)
+        limit = MeasuredCase(benchmark: "intake", name: "PUT update, durable, \(size)", unit: "bytes/s", values: ours)
         limit.limit = peer.sorted()[peer.count / 2]
         limit.limitName = "nginx PUT to a file, neither hashed nor synced"
         limit.required = 2
@@ -97,7 +98,7 @@ struct IntakeBenchmark: ParsableCommand {
         defer {
             for index in 0..<(connections * uploads) { unlink(path + "-\(index)") }
         }
-        return Clock.seconds {
+        return Stopwatch.seconds {
             DispatchQueue.concurrentPerform(iterations: connections) { index in
                 for upload in 0..<uploads {
                     let descriptor = open(path + "-\(index * uploads + upload)", O_WRONLY | O_CREAT | O_TRUNC, 0o600)

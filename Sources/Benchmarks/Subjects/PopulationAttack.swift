@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import Coordination
 import Foundation
 import Glibc
@@ -103,7 +104,7 @@ struct PopulationAttack {
     }
 
     private func report(_ name: String, _ times: [Double], _ limit: Double, _ extra: [String: any Sendable]) {
-        var line = Measurement(
+        var line = MeasuredCase(
             benchmark: "population-attack",
             name: name,
             unit: "s",
@@ -150,7 +151,7 @@ struct PopulationAttack {
         let attacked = try honest.dropFirst(3).map { try upload($0) }
         group.stop()
         report("honest check-in p99, 22 uploads drip", times, limit, [:])
-        var line = Measurement(
+        var line = MeasuredCase(
             benchmark: "population-attack",
             name: "honest upload of \(update.count) bytes, 22 uploads drip",
             unit: "s",

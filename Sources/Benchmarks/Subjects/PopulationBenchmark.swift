@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Coordination
 import Foundation
 import Glibc
@@ -27,7 +28,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
         guard sysconf(Int32(_SC_OPEN_MAX)) > polls + 256 else {
             throw BenchmarkError("\(polls) connections need more open files: ulimit -n \(polls + 1000)")
         }
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let data = workspace.path + "/data"
         let model = SafetensorsWriter.encode(ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [1000])])))
         try model.write(to: URL(fileURLWithPath: workspace.path + "/model"))
@@ -57,7 +58,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
         }
         let name = "\(clients) registered, \(polls) long polls"
         for (label, share) in [("p50", 0.5), ("p99", 0.99)] {
-            var line = Measurement(
+            var line = MeasuredCase(
                 benchmark: "population",
                 name: "check-in \(label), \(name)",
                 unit: "s",
@@ -89,7 +90,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
     }
 
     private func runAttacks() async throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let data = workspace.path + "/data"
         try SafetensorsWriter.encode(ParameterVector(zeros: ParameterLayout([.init(name: "w", shape: [1000])])))
             .write(to: URL(fileURLWithPath: workspace.path + "/model"))
@@ -143,7 +144,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
     // MARK: -
 
     /// Two runs that are ready to start, by a server that ends again.
-    private func prepare(_ data: String, _ workspace: Workspace) throws -> (waiting: String, busy: String) {
+    private func prepare(_ data: String, _ workspace: ScratchDirectory) throws -> (waiting: String, busy: String) {
         let server = try ServedProcess(dataDirectory: data, arguments: ["--log-level", "error"])
         try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
         func make(_ goal: Int, _ rounds: Int) throws -> String {
@@ -205,7 +206,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
             else { continue }
             gaps.append(max(0, (first - last) / .seconds(1)))
         }
-        var line = Measurement(
+        var line = MeasuredCase(
             benchmark: "population",
             name: "from a round's last update to the next one's first assignment",
             unit: "s",
@@ -248,12 +249,12 @@ struct PopulationBenchmark: AsyncParsableCommand {
             for index in names.indices { steps[index].append(times[index + 1].timeIntervalSince(times[index])) }
         }
         for (name, values) in zip(names, steps) {
-            Measurement(benchmark: "population", name: "of the gap: " + name, unit: "s", values: values).report()
+            MeasuredCase(benchmark: "population", name: "of the gap: " + name, unit: "s", values: values).report()
         }
     }
 
     private func report(_ name: String, _ unit: String, _ values: [Double], extra: [String: any Sendable] = [:]) {
-        Measurement(benchmark: "population", name: name, unit: unit, values: values, extra: extra).report()
+        MeasuredCase(benchmark: "population", name: name, unit: unit, values: values, extra: extra).report()
     }
 
     private static func mean(_ values: some Collection<Double>) -> Double {

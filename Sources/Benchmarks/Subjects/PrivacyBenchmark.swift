@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Coordination
 import Crypto
 import CryptoExtras
@@ -43,7 +44,7 @@ struct PrivacyBenchmark: ParsableCommand {
             times.append(time)
             rates.append(Double(parameters) / time)
         }
-        Measurement(
+        MeasuredCase(
             benchmark: "privacy",
             name: "gaussian noise n=\(parameters)",
             unit: "samples/s",
@@ -67,7 +68,7 @@ struct PrivacyBenchmark: ParsableCommand {
                     }
                 )
             }
-            Measurement(
+            MeasuredCase(
                 benchmark: "privacy",
                 name: "pld epsilon q=0.01 z=1 steps=\(steps)",
                 unit: "s",
@@ -113,7 +114,7 @@ struct PrivacyBenchmark: ParsableCommand {
                 }
             )
         }
-        Measurement(
+        MeasuredCase(
             benchmark: "privacy",
             name: "ledger admission charges=10000",
             unit: "s",
@@ -123,7 +124,7 @@ struct PrivacyBenchmark: ParsableCommand {
         ).report()
         let rows = ledger.rows
         let start = try seconds { _ = try PrivacyLedger(verifying: rows) }
-        Measurement(benchmark: "privacy", name: "ledger verification rows=\(rows.count)", unit: "s", values: [start])
+        MeasuredCase(benchmark: "privacy", name: "ledger verification rows=\(rows.count)", unit: "s", values: [start])
             .report()
     }
 }

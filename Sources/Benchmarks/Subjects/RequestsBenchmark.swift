@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 
 /// Small requests: `GET /healthz` and a check-in that is answered "no work", against nginx's static file of 1 kB.
@@ -13,7 +14,7 @@ struct RequestsBenchmark: AsyncParsableCommand {
     @Option(help: "Repeats.") var repeats = 5
 
     func run() async throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let nginx = try NginxPeer(workspace: workspace.path, port: NginxPeer.freePort())
         try Data(repeating: 97, count: 1024).write(to: URL(fileURLWithPath: nginx.files + "/1k"))
         let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
@@ -38,11 +39,11 @@ struct RequestsBenchmark: AsyncParsableCommand {
             health.append(try load(server.url + "/healthz", seconds: seconds))
             checkin.append(try load(server.url + "/v1/checkins", seconds: seconds, script: script))
         }
-        var limit = Measurement(benchmark: "requests", name: "nginx static 1 kB", unit: "requests/s", values: static1k)
+        var limit = MeasuredCase(benchmark: "requests", name: "nginx static 1 kB", unit: "requests/s", values: static1k)
         limit.extra = ["connections": connections]
         limit.report()
         for (name, values) in [("GET /healthz", health), ("POST /v1/checkins, no work, token checked", checkin)] {
-            Measurement(
+            MeasuredCase(
                 benchmark: "requests",
                 name: name,
                 unit: "requests/s",

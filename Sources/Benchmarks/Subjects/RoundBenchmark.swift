@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Crypto
 import Foundation
 import LocalTraining
@@ -51,7 +52,7 @@ struct RoundBenchmark: AsyncParsableCommand {
     // MARK: - One case
 
     private func measure(_ size: Case) async throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
         let model = Self.model(parameters: size.parameters)
         try SafetensorsWriter.encode(model, metadata: [:]).write(to: URL(fileURLWithPath: workspace.path + "/model"))
@@ -89,7 +90,7 @@ struct RoundBenchmark: AsyncParsableCommand {
 
     /// What the default bounds cost: runs of three rounds with and without them, by turns, so that both see the same machine.
     private func measureBounds(_ size: Case) async throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
         let model = Self.model(parameters: size.parameters)
         try SafetensorsWriter.encode(model, metadata: [:]).write(to: URL(fileURLWithPath: workspace.path + "/model"))
@@ -124,7 +125,7 @@ struct RoundBenchmark: AsyncParsableCommand {
         }
         for (name, values) in [("open to committed", seconds), ("first to last upload", intake)] {
             let (with, without) = (values["with"] ?? [], values["without"] ?? [])
-            Measurement(
+            MeasuredCase(
                 benchmark: "round",
                 name: "\(size.name): \(name), with the default bounds on one client",
                 unit: "times",
@@ -147,7 +148,7 @@ struct RoundBenchmark: AsyncParsableCommand {
     ) {
         let measured = Array(fleet.dropFirst())
         let modelBytes = Double(4 * size.parameters)
-        let intake = Measurement(
+        let intake = MeasuredCase(
             benchmark: "round",
             name: "\(size.name): clients that only upload",
             unit: "bytes/s",
@@ -163,7 +164,7 @@ struct RoundBenchmark: AsyncParsableCommand {
             ("SDK clients", measured), ("clients that only upload", Array(bare.dropFirst())),
         ]
         for (clients, rounds) in cases {
-            Measurement(
+            MeasuredCase(
                 benchmark: "round",
                 name: "\(size.name): open to committed, \(clients)",
                 unit: "s",
@@ -175,7 +176,7 @@ struct RoundBenchmark: AsyncParsableCommand {
                     "selecting_s": median(rounds.map(\.selecting)), "reporting_s": median(rounds.map(\.reporting)),
                 ]
             ).report()
-            Measurement(
+            MeasuredCase(
                 benchmark: "round",
                 name: "\(size.name): last upload to committed, \(clients)",
                 unit: "s",
@@ -184,13 +185,13 @@ struct RoundBenchmark: AsyncParsableCommand {
                 limitName: isSmall ? "asked for, at most" : nil
             ).report()
         }
-        Measurement(
+        MeasuredCase(
             benchmark: "round",
             name: "\(size.name): server's processor time in a round of SDK clients",
             unit: "s",
             values: [processorSeconds / Double(fleet.count)]
         ).report()
-        Measurement(
+        MeasuredCase(
             benchmark: "round",
             name: "\(size.name): server's peak memory above idle",
             unit: "bytes",
@@ -218,7 +219,7 @@ struct RoundBenchmark: AsyncParsableCommand {
         _ size: Case,
         count: Int,
         _ server: ServedProcess,
-        _ workspace: Workspace,
+        _ workspace: ScratchDirectory,
         name: String,
         aggregation: String = "{}",
         _ takePart: @escaping @Sendable (_ enrollmentToken: String) async throws -> Void

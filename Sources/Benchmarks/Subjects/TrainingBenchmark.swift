@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 import LocalTraining
 import Tensors
@@ -37,7 +38,7 @@ struct TrainingBenchmark: ParsableCommand {
         for item in [characters, keyboard] where model == nil || item.name == model {
             let rate = try measure(item)
             let products = (0..<repeats).map { _ in Double(clients) * productRate(item) }
-            Measurement(
+            MeasuredCase(
                 benchmark: "training",
                 name: "\(item.name) batch=\(item.batch) clients=\(clients)",
                 unit: "tokens/s",
@@ -74,7 +75,7 @@ struct TrainingBenchmark: ParsableCommand {
                 continue
             }
             guard BLASCore.use(core) == core else { continue }
-            Measurement(
+            MeasuredCase(
                 benchmark: "training",
                 name: "\(item.name) core=\(core)\(core == chosen ? " (chosen)" : "") clients=\(clients)",
                 unit: "tokens/s",
@@ -219,7 +220,7 @@ struct TrainingBenchmark: ParsableCommand {
                 environment: ["OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"]
             ).output
             let values = output.split(whereSeparator: \.isNewline).compactMap { Double($0) }
-            Measurement(
+            MeasuredCase(
                 benchmark: "training",
                 name: "pytorch \(kind == "cifg" ? item.name : "nn.LSTM(proj_size) of the same sizes as " + item.name) "
                     + "batch=\(item.batch) processes=\(clients)",

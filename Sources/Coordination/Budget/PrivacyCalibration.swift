@@ -82,14 +82,17 @@ package enum PrivacyCalibration {
             return try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule, grid: grid)
         }
         // A coarse grid's ε is an upper bound too, and quick; the one on which charges are computed has the last word.
-        var found = try NoiseCalibration.search(target.epsilon, width: 1e-4, from: 1, in: 0.1...10_000) {
+        let range = 0.1...10_000
+        var found = try NoiseCalibration.search(target.epsilon, delta: delta, width: 1e-4, from: 1, in: range) {
             z throws(PrivacyError) in try epsilon(z, .coarse)
         }
         var stride = 1.0002
         while try epsilon(found, .standard) > target.epsilon {
             found *= stride
             stride *= stride
-            guard found <= 10_000 else { throw .unreachableTarget(epsilon: target.epsilon, delta: delta) }
+            guard found <= range.upperBound else {
+                throw .unreachableTarget(epsilon: target.epsilon, delta: delta, limit: range.upperBound)
+            }
         }
         // Where the coarse grid saw much more than there is, some steps back towards less noise.
         var (low, steps) = (max(0.1, found / 1.25), 0)

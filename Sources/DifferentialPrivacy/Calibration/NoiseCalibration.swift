@@ -25,23 +25,26 @@ public enum NoiseCalibration {
         if q == 1 && (accountant == .gaussian || accountant == .pld) {
             return try GaussianAccountant.noiseMultiplier(epsilon: target, delta: delta) * Double(steps).squareRoot()
         }
+        let range = 1e-3...1e6
         if accountant == .pld {
             // The coarse grid's ε is an upper bound too. The default grid verifies the result.
-            var found = try search(target, width: 2e-4) { z throws(PrivacyError) in
+            var found = try search(target, delta: delta, width: 2e-4, in: range) { z throws(PrivacyError) in
                 try Self.epsilon(q, z, steps, delta, LossDistributionAccountant(grid: .coarse))
             }
             var stride = 1.0002
             while try Self.epsilon(q, found, steps, delta, LossDistributionAccountant()) > target {
                 found *= stride
                 stride *= stride
-                guard found <= 1e6 else { throw .unreachableTarget(epsilon: target, delta: delta) }
+                guard found <= range.upperBound else {
+                    throw .unreachableTarget(epsilon: target, delta: delta, limit: range.upperBound)
+                }
             }
             return found
         }
         // ε by an outsider's dp-accounting must be within the target too.
         let fresh: any PrivacyAccountant =
             accountant == .rdp ? RenyiAccountant(usesUnsignedSeries: true) : accountant.make()
-        return try search(target, width: 1e-6) { z throws(PrivacyError) in
+        return try search(target, delta: delta, width: 1e-6, in: range) { z throws(PrivacyError) in
             try Self.epsilon(q, z, steps, delta, fresh)
         }
     }
@@ -157,17 +160,19 @@ public enum NoiseCalibration {
     ///
     /// - Parameters:
     ///   - target: The largest ε that is allowed.
+    ///   - delta: The δ for which `epsilon` computes ε; the error names it.
     ///   - width: The width of the final bracket, as a difference of logarithms.
     ///   - start: Where the search begins.
-    ///   - range: The values that are searched.
-    ///   - epsilon: Computes ε at a value.
-    /// - Returns: A value for which `epsilon` has returned at most the target.
-    /// - Throws: ``PrivacyError/unreachableTarget(epsilon:delta:)`` if the range's upper end does not meet the target.
+    ///   - range: The noise multipliers that are searched.
+    ///   - epsilon: Computes ε at a noise multiplier.
+    /// - Returns: A noise multiplier for which `epsilon` has returned at most the target.
+    /// - Throws: ``PrivacyError/unreachableTarget(epsilon:delta:limit:)`` if the range's upper end does not meet the target.
     package static func search(
         _ target: Double,
+        delta: Double,
         width: Double,
         from start: Double = 0.3,
-        in range: ClosedRange<Double> = 1e-3...1e6,
+        in range: ClosedRange<Double>,
         _ epsilon: (Double) throws(PrivacyError) -> Double
     ) throws(PrivacyError) -> Double {
         var (upper, lower) = (start, start)
@@ -175,7 +180,9 @@ public enum NoiseCalibration {
         var atLower = atUpper
         if atUpper > target {
             repeat {
-                guard upper < range.upperBound else { throw .unreachableTarget(epsilon: target, delta: 0) }
+                guard upper < range.upperBound else {
+                    throw .unreachableTarget(epsilon: target, delta: delta, limit: range.upperBound)
+                }
                 (lower, atLower) = (upper, atUpper)
                 upper = min(range.upperBound, 2 * upper)
                 atUpper = try epsilon(upper)

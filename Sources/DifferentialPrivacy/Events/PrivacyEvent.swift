@@ -41,7 +41,7 @@ public enum PrivacyEvent: Hashable, Sendable {
     /// 1/z² of the one Gaussian mechanism that this event equals, or `nil` if it equals none.
     ///
     /// Matrix mechanisms are one Gaussian by Denisov et al. 2022, arXiv:2202.08312, Theorem 2.1 (also under adaptivity).
-    var gaussianInverseSquare: Double? {
+    package var gaussianInverseSquare: Double? {
         switch self {
         case .gaussian(let z): 1 / (z * z)
         case .poissonGaussian(let q, let z) where q == 1: 1 / (z * z)

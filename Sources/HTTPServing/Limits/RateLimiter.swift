@@ -4,10 +4,14 @@ import Synchronization
 package final class RateLimiter: Sendable {
     /// How fast a bucket fills, and how much it holds.
     package struct Rate: Sendable, Equatable {
-        package var perSecond: Double
-        package var burst: Double
+        package let perSecond: Double
+        package let burst: Double
 
+        /// - Parameters:
+        ///   - perSecond: Tokens that a bucket gains in a second, more than 0.
+        ///   - burst: Tokens that a full bucket holds, at least 1: a smaller bucket would never hold what a request costs.
         package init(perSecond: Double, burst: Double) {
+            precondition(perSecond > 0 && burst >= 1, "no bucket of this rate ever holds a token")
             self.perSecond = perSecond
             self.burst = burst
         }
@@ -23,12 +27,13 @@ package final class RateLimiter: Sendable {
     private let now: @Sendable () -> ContinuousClock.Instant
     private struct Table {
         var buckets: [String: Bucket] = [:]
+        /// The bucket that keys share for which the table has no room.
+        var overflow: Bucket?
         /// When the table may be searched for full buckets again.
         var nextSweep: ContinuousClock.Instant?
     }
 
     private let table = Mutex(Table())
-    private static let overflowKey = ""
 
     /// Creates a limiter whose table holds `capacity` keys; further keys share one bucket until there is room.
     package init(
@@ -44,22 +49,25 @@ package final class RateLimiter: Sendable {
     /// How many keys are remembered.
     package var count: Int { table.withLock { $0.buckets.count } }
 
-    /// Takes `cost` tokens from the bucket of a key.
+    /// Takes one token from the bucket of a key.
     ///
-    /// - Returns: `nil` if there were enough, or the seconds until there are.
-    package func take(_ key: String, cost: Double = 1) -> Double? {
+    /// - Returns: `nil` if there was one, or the seconds until there is.
+    package func take(_ key: String) -> Double? {
         let time = now()
         return table.withLock { table in
-            var key = key
             if table.buckets[key] == nil && table.buckets.count >= capacity {
                 makeRoom(&table, at: time)
-                if table.buckets.count >= capacity { key = Self.overflowKey }
+                if table.buckets.count >= capacity { return take(from: &table.overflow, at: time) }
             }
-            let current = table.buckets[key].map { level($0, at: time) } ?? rate.burst
-            guard current >= cost else { return (cost - current) / rate.perSecond }
-            table.buckets[key] = Bucket(tokens: current - cost, filledAt: time)
-            return nil
+            return take(from: &table.buckets[key], at: time)
         }
+    }
+
+    private func take(from bucket: inout Bucket?, at time: ContinuousClock.Instant) -> Double? {
+        let current = bucket.map { level($0, at: time) } ?? rate.burst
+        guard current >= 1 else { return (1 - current) / rate.perSecond }
+        bucket = Bucket(tokens: current - 1, filledAt: time)
+        return nil
     }
 
     /// Drops the keys of buckets that are full again, which are the same as new ones.

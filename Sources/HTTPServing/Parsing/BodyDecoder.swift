@@ -89,33 +89,39 @@ package struct BodyDecoder: Sendable {
             place += 2
             state = .chunkSize
         case .chunkSize:
-            guard let line = try Self.line(buffer, &place) else { return false }
+            guard let line = try Self.line(buffer, &place, "a chunk line") else { return false }
             let size = try Self.chunkSize(line)
             state = size == 0 ? .trailers(0) : .chunkData(size)
         case .trailers(let seen):
-            guard let line = try Self.line(buffer, &place) else { return false }
+            guard let line = try Self.line(buffer, &place, "a trailer line") else { return false }
             guard !line.isEmpty else {
                 state = .done
                 return false
             }
-            guard seen + line.count <= Self.trailerLimit else { throw Self.bad("the trailers are too long") }
+            guard seen + line.count <= Self.trailerLimit else {
+                throw Self.bad("the trailers are over \(Self.trailerLimit) bytes")
+            }
             guard let colon = line.firstIndex(of: 58), colon > line.startIndex,
                 line[..<colon].allSatisfy(HeadParser.isTokenByte),
                 line.allSatisfy({ $0 == 9 || ($0 >= 32 && $0 != 127) })
-            else { throw Self.bad("a trailer is malformed") }
+            else { throw Self.bad("a trailer line is malformed") }
             state = .trailers(seen + line.count)
         }
         return true
     }
 
     /// The next line without its end; `nil` while it is incomplete.
-    private static func line(_ buffer: [UInt8], _ place: inout Int) throws(ParseFailure) -> ArraySlice<UInt8>? {
+    private static func line(
+        _ buffer: [UInt8],
+        _ place: inout Int,
+        _ name: String
+    ) throws(ParseFailure) -> ArraySlice<UInt8>? {
         let window = buffer[place..<min(buffer.count, place + lineLimit + 1)]
         guard let end = window.firstIndex(of: 10) else {
-            guard buffer.count - place <= lineLimit else { throw bad("a chunk line is too long") }
+            guard buffer.count - place <= lineLimit else { throw bad("\(name) is over \(lineLimit) bytes") }
             return nil
         }
-        guard end > place, buffer[end - 1] == 13 else { throw bad("a chunk line is malformed") }
+        guard end > place, buffer[end - 1] == 13 else { throw bad("\(name) does not end with CR LF") }
         defer { place = end + 1 }
         return buffer[place..<end - 1]
     }

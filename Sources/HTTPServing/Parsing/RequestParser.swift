@@ -174,7 +174,8 @@ package enum HeadParser {
         minor: Int
     ) throws(ParseFailure) -> RequestHead.Framing {
         if !codings.isEmpty {
-            guard lengths.isEmpty, minor == 1 else { throw bad("Transfer-Encoding and Content-Length together") }
+            guard lengths.isEmpty else { throw bad("Transfer-Encoding and Content-Length together") }
+            guard minor == 1 else { throw bad("HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1 or Content-Length") }
             guard codings.count == 1, codings[0].lowercased() == "chunked" else {
                 throw ParseFailure(status: 501, detail: "the only transfer coding known is chunked")
             }

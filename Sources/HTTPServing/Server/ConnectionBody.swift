@@ -27,6 +27,7 @@ extension HTTPConnection {
     }
 
     func readBody(_ continuation: CheckedContinuation<[UInt8]?, any Error>) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         guard case .handling = state, bodyWaiter == nil, !isLent else {
             return continuation.resume(throwing: ConnectionError.closedByPeer)
         }
@@ -91,6 +92,7 @@ extension HTTPConnection {
     // MARK: - Bulk
 
     func receiveBody(into sink: any BodySink, _ continuation: CheckedContinuation<Void, any Error>) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         guard case .handling = state, bodyWaiter == nil, !isLent else {
             return continuation.resume(throwing: ConnectionError.closedByPeer)
         }

@@ -15,6 +15,7 @@ extension HTTPConnection {
         inChunks: Bool,
         done: @escaping () -> Void
     ) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         state = .answering(keepAlive: keepAlive)
         var response = response
         var transfer: FileTransfer?
@@ -77,6 +78,7 @@ extension HTTPConnection {
 
     /// Writes as much as the system takes now; the rest waits in `output`.
     func write(_ bytes: [UInt8], moreFollows: Bool = false, then: @escaping (ConnectionError?) -> Void) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         var sent = 0
         if output.isEmpty {
             while sent < bytes.count {

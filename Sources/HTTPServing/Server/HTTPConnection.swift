@@ -15,7 +15,8 @@ package enum ConnectionError: Error {
 /// A state machine on its loop's queue: ``advance()`` does what can be done now and returns. Handlers that must wait run as tasks and
 /// come back through ``EventLoop/submit(_:)``.
 final class HTTPConnection: @unchecked Sendable {
-    // SAFETY: touched on `loop.queue` only; while `isLent` the channel alone belongs to a thread of a bulk transfer.
+    // SAFETY: touched on `loop.queue` only, which the entries check; while `isLent` the channel alone belongs to a thread of a bulk
+    // transfer.
     enum State {
         /// Between requests, or in the middle of a request's head.
         case head
@@ -95,6 +96,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Records what the descriptor is ready for, and goes on.
     func ready(isReadable: Bool, isWritable: Bool, isHalfClosed: Bool, isHangUp: Bool) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         if isReadable { canRead = true }
         if isWritable { canWrite = true }
         if isHalfClosed { peerHasClosed = true }
@@ -113,6 +115,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Ends waits whose deadline has passed.
     func sweep(now: Int) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         guard deadline <= now, !isLent else { return }
         deadline = .max
         let timedOut = configuration.events.timedOut
@@ -140,6 +143,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Ends the connection after the request in progress, or at once with `force`.
     func stop(force: Bool) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         isStopping = true
         if force { return fail(.shutDown) }
         if case .head = state { fail(.shutDown) }
@@ -147,6 +151,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Ends the connection with everything that waits for it.
     func fail(_ error: ConnectionError) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         hangUp = hangUp ?? error
         guard !isLent else { return }
         if let waiter = bodyWaiter {
@@ -166,6 +171,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Closes the descriptor.
     func end() {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         if case .ended = state { return }
         state = .ended
         handler?.cancel()
@@ -183,6 +189,7 @@ final class HTTPConnection: @unchecked Sendable {
     ///
     /// A client that pipelines requests gets at most ``turnLength`` of them answered before other connections run.
     func advance() {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         var turn = 0
         while true {
             switch state {

@@ -1,3 +1,4 @@
+import Dispatch
 import Foundation
 package import Logging
 import Synchronization
@@ -129,6 +130,7 @@ private final class Acceptor: @unchecked Sendable {
     }
 
     func take(_ socket: Int32) {
+        dispatchPrecondition(condition: .onQueue(loops[0].queue))
         let address = SocketAddress.ofPeer(socket)
         let parsed = NetworkAddress(address)
         let party = parsed?.party ?? address
@@ -150,6 +152,7 @@ private final class Acceptor: @unchecked Sendable {
     }
 
     private func begin(_ socket: Int32, on loop: EventLoop, _ address: String, _ party: String) {
+        dispatchPrecondition(condition: .onQueue(loop.queue))
         let (table, events) = (table, configuration.events)
         guard let channel = configuration.makeChannel(socket) else {
             close(socket)

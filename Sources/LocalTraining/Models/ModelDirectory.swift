@@ -23,35 +23,39 @@ package struct ModelDirectory: Sendable {
     ///   `SafetensorsError`.
     package init(reading directory: String) throws {
         func contents(_ name: String) -> Data? { FileManager.default.contents(atPath: directory + "/" + name) }
-        guard let configData = contents("config.json"),
-            var config = try? JSONSerialization.jsonObject(with: configData) as? [String: Any]
-        else { throw LocalTrainingError.modelMismatch(reason: "\(directory) has no config.json that is a JSON object") }
-        var architecture = config["model_type"] as? String ?? ""
+        guard let configData = contents("config.json") else {
+            throw LocalTrainingError.modelMismatch(reason: "\(directory) has no config.json")
+        }
+        var config = try Self.object(configData, "\(directory)/config.json")
+        var architecture = config["model_type"]?.stringValue ?? ""
         if ["llama", "qwen2"].contains(architecture) { architecture = DecoderArchitecture.name }
         if let tokenizer = contents("tokenizer.json") {
-            config["tokenizer"] = ["type": "bpe", "tokenizer": String(decoding: tokenizer, as: UTF8.self)]
+            config["tokenizer"] = .object([
+                "type": .string("bpe"), "tokenizer": .string(String(decoding: tokenizer, as: UTF8.self)),
+            ])
         } else if let vocabulary = contents("vocab.txt") {
             let tokens = try VocabularyFile.decode(String(decoding: vocabulary, as: UTF8.self))
-            let isCharacters =
-                ((config["tokenizer"] as? [String: Any])?["type"] ?? config["tokenizer"]) as? String == "char"
-            config["tokenizer"] =
+            let tokenizer = config["tokenizer"]
+            let isCharacters = (tokenizer?.field("type") ?? tokenizer)?.stringValue == "char"
+            config["tokenizer"] = .object(
                 isCharacters
-                ? ["type": "char", "alphabet": tokens.joined()] as [String: Any]
-                : ["type": "word", "vocabulary": tokens]
+                    ? ["type": .string("char"), "alphabet": .string(tokens.joined())]
+                    : ["type": .string("word"), "vocabulary": .array(tokens.map { .string($0) })]
+            )
         }
         let hasAdapters = FileManager.default.fileExists(atPath: directory + "/adapter_model.safetensors")
         if hasAdapters {
             guard let data = contents("adapter_config.json"),
-                let peft = try? JSONSerialization.jsonObject(with: data) as? [String: Any],
-                peft["peft_type"] as? String == "LORA"
+                case let peft = try Self.object(data, "\(directory)/adapter_config.json"),
+                peft["peft_type"]?.stringValue == "LORA"
             else {
                 throw LocalTrainingError.modelMismatch(reason: "\(directory)/adapter_config.json is not one of LoRA")
             }
-            var lora: [String: Any] = ["train": "both"]
+            var lora: [String: JSONValue] = ["train": .string("both")]
             for name in ["r", "lora_alpha", "target_modules"] { lora[name] = peft[name] }
-            config["lora"] = lora
+            config["lora"] = .object(lora)
         }
-        description = ModelDescription(architecture: architecture, config: try Self.text(config))
+        description = ModelDescription(architecture: architecture, config: JSONValue.object(config).prettyText)
         if hasAdapters {
             base = try WeightsFile.read(directory + "/model.safetensors")
             model = try WeightsFile.read(directory + "/adapter_model.safetensors")
@@ -66,21 +70,19 @@ package struct ModelDirectory: Sendable {
     /// The files without weights, by name: configuration and vocabulary.
     package static func documents(_ description: ModelDescription) throws -> [(name: String, content: Data)] {
         let architecture = try ModelArchitectures.make(description)
-        guard
-            var config = try JSONSerialization.jsonObject(with: Data(description.config.utf8)) as? [String: Any]
-        else { throw ModelConfigurationError("", "must be a JSON object") }
-        config["model_type"] = description.architecture
+        var config = try object(Data(description.config.utf8), "the configuration")
+        config["model_type"] = .string(description.architecture)
         for name in ["alphabet", "tokenizer", "lora"] { config[name] = nil }
         var files: [(name: String, content: Data)] = []
         if let language = architecture as? any LanguageArchitecture {
-            config["vocab_size"] = language.tokenizer.vocabularySize
+            config["vocab_size"] = .integer(language.tokenizer.vocabularySize)
             switch language.tokenizer {
             case let tokenizer as CharacterTokenizer:
-                config["tokenizer"] = "char"
+                config["tokenizer"] = .string("char")
                 let characters = tokenizer.alphabet.unicodeScalars.map { String($0) }
                 files.append(("vocab.txt", Data(VocabularyFile.encode(characters).utf8)))
             case let tokenizer as WordTokenizer:
-                config["tokenizer"] = "word"
+                config["tokenizer"] = .string("word")
                 files.append(("vocab.txt", Data(VocabularyFile.encode(tokenizer.vocabulary).utf8)))
             case let tokenizer as ByteLevelBPE: files.append(("tokenizer.json", tokenizer.huggingFaceJSON()))
             default: break
@@ -92,10 +94,10 @@ package struct ModelDirectory: Sendable {
         if let decoder = architecture as? DecoderArchitecture {
             config.merge(decoder.huggingFaceConfig) { _, new in new }
             if let adapters = decoder.adapters {
-                files.append(("adapter_config.json", Data((try text(adapters.peftConfig)).utf8)))
+                files.append(("adapter_config.json", Data(JSONValue.object(adapters.peftConfig).prettyText.utf8)))
             }
         }
-        files.append(("config.json", Data((try text(config) + "\n").utf8)))
+        files.append(("config.json", Data((JSONValue.object(config).prettyText + "\n").utf8)))
         return files.sorted { $0.name < $1.name }
     }
 
@@ -145,49 +147,60 @@ package struct ModelDirectory: Sendable {
     /// - Throws: `LocalTrainingError.modelMismatch(reason:)` for a model without adapters.
     package func merged() throws -> ModelDirectory {
         guard let decoder = try ModelArchitectures.make(description) as? DecoderArchitecture,
-            let adapters = decoder.adapters, let base,
-            var config = try JSONSerialization.jsonObject(with: Data(description.config.utf8)) as? [String: Any]
+            let adapters = decoder.adapters, let base
         else { throw LocalTrainingError.modelMismatch(reason: "the model has no adapters to merge") }
+        var config = try Self.object(Data(description.config.utf8), "the configuration")
         config["lora"] = nil
         return ModelDirectory(
-            description: ModelDescription(architecture: description.architecture, config: try Self.text(config)),
+            description: ModelDescription(
+                architecture: description.architecture,
+                config: JSONValue.object(config).prettyText
+            ),
             model: adapters.merged(model, into: base, decoder.configuration)
         )
     }
 
-    private static func text(_ object: [String: Any]) throws -> String {
-        guard let tree = JSONValue(foundation: object) else {
-            throw LocalTrainingError.modelMismatch(reason: "the configuration holds a value that JSON cannot express")
+    private static func object(_ data: Data, _ name: String) throws -> [String: JSONValue] {
+        do {
+            if let fields = try JSONValue(parsing: Array(data)).objectValue { return fields }
+        } catch {
+            throw LocalTrainingError.modelMismatch(reason: "\(name) is not valid JSON: \(error)")
         }
-        return tree.prettyText
+        throw LocalTrainingError.modelMismatch(reason: "\(name) is not a JSON object")
     }
 }
 
 extension DecoderArchitecture {
     /// The sizes under the names of `LlamaConfig`.
-    var huggingFaceConfig: [String: Any] {
-        [
-            "vocab_size": configuration.vocabularySize, "hidden_size": configuration.hiddenSize,
-            "intermediate_size": configuration.intermediateSize, "num_hidden_layers": configuration.layerCount,
-            "num_attention_heads": configuration.headCount, "num_key_value_heads": configuration.keyValueHeadCount,
-            "head_dim": configuration.headDimension, "max_position_embeddings": configuration.positionLimit,
-            "rms_norm_eps": configuration.normEpsilon, "rope_theta": configuration.rotaryBase,
-            "tie_word_embeddings": configuration.tiesEmbedding, "hidden_act": "silu",
-            "attention_bias": configuration.attentionBias == .all,
-            "model_type": configuration.attentionBias == .inputs ? "qwen2" : "llama",
-            "architectures": [configuration.attentionBias == .inputs ? "Qwen2ForCausalLM" : "LlamaForCausalLM"],
-            "bos_token_id": tokenizer.specials.begin, "eos_token_id": tokenizer.specials.end,
-            "pad_token_id": tokenizer.specials.pad,
+    var huggingFaceConfig: [String: JSONValue] {
+        let isQwen = configuration.attentionBias == .inputs
+        return [
+            "vocab_size": .integer(configuration.vocabularySize), "hidden_size": .integer(configuration.hiddenSize),
+            "intermediate_size": .integer(configuration.intermediateSize),
+            "num_hidden_layers": .integer(configuration.layerCount),
+            "num_attention_heads": .integer(configuration.headCount),
+            "num_key_value_heads": .integer(configuration.keyValueHeadCount),
+            "head_dim": .integer(configuration.headDimension),
+            "max_position_embeddings": .integer(configuration.positionLimit),
+            "rms_norm_eps": JSONValue(configuration.normEpsilon), "rope_theta": JSONValue(configuration.rotaryBase),
+            "tie_word_embeddings": .boolean(configuration.tiesEmbedding), "hidden_act": .string("silu"),
+            "attention_bias": .boolean(configuration.attentionBias == .all),
+            "model_type": .string(isQwen ? "qwen2" : "llama"),
+            "architectures": .array([.string(isQwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM")]),
+            "bos_token_id": .integer(tokenizer.specials.begin), "eos_token_id": .integer(tokenizer.specials.end),
+            "pad_token_id": .integer(tokenizer.specials.pad),
         ]
     }
 }
 
 extension LowRankAdapters {
     /// `adapter_config.json`.
-    var peftConfig: [String: Any] {
+    var peftConfig: [String: JSONValue] {
         [
-            "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, "bias": "none",
-            "base_model_name_or_path": ".", "lora_dropout": 0, "task_type": "CAUSAL_LM", "inference_mode": true,
+            "peft_type": .string("LORA"), "r": .integer(rank), "lora_alpha": JSONValue(alpha),
+            "target_modules": .array(targets.map { .string($0) }), "bias": .string("none"),
+            "base_model_name_or_path": .string("."), "lora_dropout": .integer(0), "task_type": .string("CAUSAL_LM"),
+            "inference_mode": .boolean(true),
         ]
     }
 }

@@ -58,11 +58,7 @@ package struct TrainingLoop {
         let start = model.parameters
         var generator = Xoshiro256StarStar(seed: instructions.seed)
         var optimizer = LocalOptimizer(instructions.optimizer, parameterCount: start.count)
-        var examples = Array(0..<model.exampleCount)
-        if examples.count > instructions.maxExamples {
-            generator.shuffle(&examples)
-            examples = Array(examples[..<max(1, instructions.maxExamples)])
-        }
+        let examples = chosenExamples(of: model.exampleCount, using: &generator)
         var metrics = TrainingMetrics()
         var (stepCount, trainedCount, isPartial) = (0, 0, false)
         training: for _ in 0..<max(1, instructions.epochs) {
@@ -96,14 +92,17 @@ package struct TrainingLoop {
         )
     }
 
-    /// The gradient of the mean loss over all examples, summed batch by batch, in place of trained parameters (FedSGD).
+    /// The gradient of the mean loss, summed batch by batch, in place of trained parameters (FedSGD).
+    ///
+    /// The mean is over all examples, or over `maxExamples` of them chosen at random.
     ///
     /// - Returns: `delta` is the gradient itself, with its sign: the server's rule is `w - η Σ n_k/n g_k`.
     package func gradient(_ model: some TrainableModel, layout: ParameterLayout) throws -> TrainingResult {
         guard model.exampleCount > 0 else { throw LocalTrainingError.noData }
         var sum = [Double](repeating: 0, count: model.parameters.count)
         var metrics = TrainingMetrics()
-        let examples = Array(0..<min(model.exampleCount, max(1, instructions.maxExamples)))
+        var generator = Xoshiro256StarStar(seed: instructions.seed)
+        let examples = chosenExamples(of: model.exampleCount, using: &generator)
         for start in stride(from: 0, to: examples.count, by: 32) {
             try instructions.cancellation?.check()
             let measure = model.differentiate(examples[start..<min(examples.count, start + 32)])
@@ -124,6 +123,14 @@ package struct TrainingLoop {
     }
 
     // MARK: -
+
+    /// All examples, or `maxExamples` of them chosen at random: the first ones of a device need not be like the others.
+    private func chosenExamples(of count: Int, using generator: inout Xoshiro256StarStar) -> [Int] {
+        var examples = Array(0..<count)
+        guard count > instructions.maxExamples else { return examples }
+        generator.shuffle(&examples)
+        return Array(examples[..<max(1, instructions.maxExamples)])
+    }
 
     private func correct(_ gradient: inout [Float], at parameters: [Float], from start: [Float]) {
         let mu = Float(instructions.proximalMu)

@@ -15,43 +15,45 @@ extension ByteLevelBPE {
     ///
     /// - Throws: ``TokenizerError`` with the part that a byte-level BPE does not have.
     public init(huggingFace data: Data) throws {
-        guard let root = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
-            throw TokenizerError("tokenizer.json is not a JSON object")
+        let root: JSONValue
+        do { root = try JSONValue(parsing: Array(data)) } catch {
+            throw TokenizerError("tokenizer.json is not valid JSON: \(error)")
         }
-        guard let model = root["model"] as? [String: Any], let vocabulary = model["vocab"] as? [String: Int],
-            let rawMerges = model["merges"] as? [Any]
+        guard root.objectValue != nil else { throw TokenizerError("tokenizer.json is not a JSON object") }
+        guard let model = root.field("model"), let ids = model.field("vocab")?.objectValue,
+            case let vocabulary = ids.compactMapValues(\.integerValue), vocabulary.count == ids.count,
+            let rawMerges = model.field("merges")?.arrayValue
         else { throw TokenizerError("tokenizer.json: /model must have a vocab and merges") }
         // Some files have no type; a vocabulary and merges together are a BPE.
-        if let type = model["type"] as? String, type != "BPE" {
+        if let type = model.field("type")?.stringValue, type != "BPE" {
             throw TokenizerError("tokenizer.json: /model/type is \(type), only BPE is known")
         }
+        let unset: [JSONValue?] = [nil, .string(""), .integer(0), .boolean(false)]
         for name in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
-            if let value = model[name], !(value is NSNull), value as? String != "",
-                (value as? NSNumber)?.doubleValue != 0
-            {
+            guard unset.contains(model.field(name)) else {
                 throw TokenizerError("tokenizer.json: /model/\(name) is set, and is not supported")
             }
         }
-        guard model["byte_fallback"] as? Bool != true else {
+        guard model.field("byte_fallback") != .boolean(true) else {
             throw TokenizerError("tokenizer.json: /model/byte_fallback is in use: not a byte-level BPE")
         }
-        guard root["normalizer"] == nil || root["normalizer"] is NSNull else {
+        guard root.field("normalizer") == nil else {
             throw TokenizerError("tokenizer.json: a normalizer is set, and none is supported")
         }
-        guard let pre = root["pre_tokenizer"] as? [String: Any], pre["type"] as? String == "ByteLevel",
-            pre["use_regex"] as? Bool != false
+        guard let pre = root.field("pre_tokenizer"), pre.field("type") == .string("ByteLevel"),
+            pre.field("use_regex") != .boolean(false)
         else { throw TokenizerError("tokenizer.json: /pre_tokenizer must be ByteLevel with use_regex") }
-        let added = try Self.readAdded(root["added_tokens"] as? [[String: Any]] ?? [])
-        let unknown = (model["unk_token"] as? String).flatMap { vocabulary[$0] }
+        let added = try Self.readAdded(root.field("added_tokens")?.arrayValue ?? [])
+        let unknown = model.field("unk_token")?.stringValue.flatMap { vocabulary[$0] }
         let tokens = try Self.readTokens(vocabulary, added: added)
         self.init(
             tokens: tokens,
             merges: try Self.readMerges(rawMerges, vocabulary: vocabulary),
             added: added,
             specials: try Self.specials(added, unknown: unknown, count: tokens.count),
-            addsPrefixSpace: pre["add_prefix_space"] as? Bool ?? true,
-            ignoresMerges: model["ignore_merges"] as? Bool ?? false,
-            postProcessor: try Self.postProcessor(root["post_processor"])
+            addsPrefixSpace: pre.field("add_prefix_space")?.booleanValue ?? true,
+            ignoresMerges: model.field("ignore_merges")?.booleanValue ?? false,
+            postProcessor: root.field("post_processor").flatMap { $0.objectValue == nil ? nil : $0 } ?? .null
         )
     }
 
@@ -114,28 +116,19 @@ extension ByteLevelBPE {
 
     // MARK: - Reading
 
-    private static func postProcessor(_ value: Any?) throws -> JSONValue {
-        guard let object = value as? [String: Any] else { return .null }
-        guard let tree = JSONValue(foundation: object) else {
-            throw TokenizerError("tokenizer.json: /post_processor holds a value that JSON cannot express")
-        }
-        return tree
-    }
-
-    private static func readAdded(_ items: [[String: Any]]) throws -> [AddedToken] {
+    private static func readAdded(_ items: [JSONValue]) throws -> [AddedToken] {
         try items.map { item in
-            guard let id = item["id"] as? Int, let content = item["content"] as? String, id >= 0 else {
-                throw TokenizerError("tokenizer.json: an added token needs an id and a content")
-            }
-            for name in ["lstrip", "rstrip", "single_word"] where item[name] as? Bool == true {
+            guard let id = item.field("id")?.integerValue, let content = item.field("content")?.stringValue, id >= 0
+            else { throw TokenizerError("tokenizer.json: an added token needs an id and a content") }
+            for name in ["lstrip", "rstrip", "single_word"] where item.field(name) == .boolean(true) {
                 throw TokenizerError("tokenizer.json: added token '\(content)' uses \(name), which is not supported")
             }
-            let isSpecial = item["special"] as? Bool ?? false
+            let isSpecial = item.field("special")?.booleanValue ?? false
             return AddedToken(
                 id: id,
                 content: content,
                 isSpecial: isSpecial,
-                isNormalized: item["normalized"] as? Bool ?? !isSpecial
+                isNormalized: item.field("normalized")?.booleanValue ?? !isSpecial
             )
         }
     }
@@ -162,9 +155,11 @@ extension ByteLevelBPE {
         return tokens
     }
 
-    private static func readMerges(_ items: [Any], vocabulary: [String: Int]) throws -> [Merge] {
+    private static func readMerges(_ items: [JSONValue], vocabulary: [String: Int]) throws -> [Merge] {
         try items.enumerated().map { index, item in
-            let parts = (item as? [String]) ?? (item as? String)?.split(separator: " ").map(String.init) ?? []
+            let parts =
+                item.stringValue?.split(separator: " ").map(String.init)
+                ?? item.arrayValue?.compactMap(\.stringValue) ?? []
             guard parts.count == 2, let left = vocabulary[parts[0]], let right = vocabulary[parts[1]],
                 let result = vocabulary[parts[0] + parts[1]]
             else { throw TokenizerError("tokenizer.json: /model/merges/\(index) is not two tokens whose union is one") }

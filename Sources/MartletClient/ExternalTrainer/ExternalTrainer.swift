@@ -1,5 +1,6 @@
 import CLibrary
 public import Foundation
+import StrictJSON
 import Synchronization
 public import Tensors
 public import TrainerInterface
@@ -74,21 +75,22 @@ public struct ExternalTrainer: LocalTrainer {
         case output(String)
 
         init(_ line: String) {
-            guard line.hasPrefix("{"), let data = line.data(using: .utf8),
-                let fields = (try? JSONSerialization.jsonObject(with: data)) as? [String: Any]
-            else {
+            guard line.hasPrefix("{"), let event = try? JSONValue(parsing: Array(line.utf8)) else {
                 self = .output(line)
                 return
             }
-            switch fields["event"] as? String {
+            switch event.field("event")?.stringValue {
             case "progress":
                 self = .progress(
-                    step: fields["step"] as? Int ?? 0,
-                    steps: fields["steps"] as? Int ?? 0,
-                    loss: fields["loss"] as? Double
+                    step: event.field("step")?.integerValue ?? 0,
+                    steps: event.field("steps")?.integerValue ?? 0,
+                    loss: event.field("loss")?.numberValue
                 )
             case "log":
-                self = .log(level: fields["level"] as? String ?? "info", message: fields["message"] as? String ?? "")
+                self = .log(
+                    level: event.field("level")?.stringValue ?? "info",
+                    message: event.field("message")?.stringValue ?? ""
+                )
             default: self = .output(line)
             }
         }

@@ -44,23 +44,21 @@ public struct TrainerReport: Equatable, Sendable {
                         ? "; JSON has no NaN and no Infinity: leave such a number out, or end with exit code 11" : "")
             )
         }
-        guard let fields = (try? JSONSerialization.jsonObject(with: data)) as? [String: Any] else {
+        guard document.objectValue != nil else {
             throw ExternalTrainerError(.metrics, "update/metrics.json is not a JSON object")
         }
-        guard fields["schema"] as? Int == 1 else {
+        guard document.field("schema")?.integerValue == 1 else {
             throw ExternalTrainerError(.metrics, "update/metrics.json must have \"schema\": 1")
         }
         func count(_ name: String) throws -> Int? {
-            guard let value = fields[name], !(value is NSNull) else { return nil }
-            guard let number = value as? Double, number >= 0, number <= Double(UpdateMetadata.countLimit),
-                number == number.rounded()
-            else {
+            guard let value = document.field(name) else { return nil }
+            guard let number = value.integerValue, (0...UpdateMetadata.countLimit).contains(number) else {
                 throw ExternalTrainerError(
                     .metrics,
                     "update/metrics.json: \(name) must be a whole number from 0 to 10^12"
                 )
             }
-            return Int(number)
+            return number
         }
         examples = try count("examples") ?? 0
         lossTokens = try count("loss_tokens")
@@ -69,16 +67,14 @@ public struct TrainerReport: Equatable, Sendable {
         hit3 = try count("hit3")
         // Where a trainer does not say how many targets there were, there were as many as it counted of any kind.
         tokens = try count("tokens") ?? [examples, lossTokens ?? 0, hit1 ?? 0, hit3 ?? 0].max() ?? 0
-        if let value = fields["nll"], !(value is NSNull) {
-            guard let number = value as? Double, number.isFinite else {
+        if let value = document.field("nll") {
+            guard let number = value.numberValue else {
                 throw ExternalTrainerError(.metrics, "update/metrics.json: nll must be a finite number")
             }
             nll = number
         }
-        partial = fields["partial"] as? Bool ?? false
-        if case .object(let parts) = document, let own = parts["metrics"], own != .null {
-            custom = try Self.custom(own)
-        }
+        partial = document.field("partial")?.booleanValue ?? false
+        if let own = document.field("metrics") { custom = try Self.custom(own) }
         guard examples > 0 || tokens > 0 else {
             throw ExternalTrainerError(.metrics, "update/metrics.json must count examples or tokens, more than 0")
         }
@@ -88,20 +84,17 @@ public struct TrainerReport: Equatable, Sendable {
         func fault(_ words: String) -> ExternalTrainerError {
             ExternalTrainerError(.metrics, "update/metrics.json: metrics " + words)
         }
-        guard case .object(let fields) = document else { throw fault("must be an object of names and sums") }
+        guard let fields = document.objectValue else { throw fault("must be an object of names and sums") }
         guard fields.count <= MetricSums.customLimit else {
             throw fault("has more than \(MetricSums.customLimit) names")
         }
         var sums: [String: Double] = [:]
-        for (name, value) in fields {
+        // Sorted, so that the same file has the same error each time.
+        for (name, value) in fields.sorted(by: { $0.key < $1.key }) {
             let shown = PrintableText.escaped(name, limit: 80)
-            let number: Double? =
-                switch value {
-                case .integer(let value): Double(value)
-                case .number(let value): value
-                default: nil
-                }
-            guard let number, MetricSums.admits(name, number) else { throw fault("'\(shown)' \(MetricSums.rule)") }
+            guard let number = value.numberValue, MetricSums.admits(name, number) else {
+                throw fault("'\(shown)' \(MetricSums.rule)")
+            }
             guard MetricSums.mayBeCustom(name) else {
                 throw fault("has '\(shown)', which the protocol uses itself: give it another name")
             }

@@ -76,17 +76,41 @@ package enum Unmasking {
     /// Adds the words of one masked update to a block of the sum.
     ///
     /// - Parameters:
-    ///   - bytes: At least as many little-endian words as the block has.
+    ///   - bytes: As many little-endian words as the block has.
     ///   - sum: The block.
-    package static func add<Word: RingWord>(_ bytes: UnsafeRawBufferPointer, to sum: inout [Word]) {
+    /// - Throws: ``SecureAggregationError`` `invalid_words` for another number of bytes.
+    package static func add<Word: RingWord>(
+        _ bytes: UnsafeRawBufferPointer,
+        to sum: inout [Word]
+    ) throws(SecureAggregationError) {
+        try requireWords(bytes, sum)
         for index in sum.indices { sum[index] = sum[index] &+ word(bytes, index) }
     }
 
     /// Subtracts the helper's words from the sum.
     ///
     /// - Returns: The sum of the updates with the helper's noise, grid units.
-    package static func finish<Word: RingWord>(_ sum: [Word], helper bytes: UnsafeRawBufferPointer) -> [Int64] {
-        sum.indices.map { (sum[$0] &- word(bytes, $0)).centred }
+    /// - Throws: ``SecureAggregationError`` `invalid_words` if the helper sent another number of bytes.
+    package static func finish<Word: RingWord>(
+        _ sum: [Word],
+        helper bytes: UnsafeRawBufferPointer
+    ) throws(SecureAggregationError) -> [Int64] {
+        try requireWords(bytes, sum)
+        return sum.indices.map { (sum[$0] &- word(bytes, $0)).centred }
+    }
+
+    /// The bytes are a peer's, and are read without further checks.
+    private static func requireWords<Word: RingWord>(
+        _ bytes: UnsafeRawBufferPointer,
+        _ sum: [Word]
+    ) throws(SecureAggregationError) {
+        let expected = sum.count * MemoryLayout<Word>.size
+        guard bytes.count == expected else {
+            throw SecureAggregationError(
+                .invalidWords,
+                "a sum of \(sum.count) coordinates takes \(expected) bytes, and \(bytes.count) came"
+            )
+        }
     }
 
     @inline(__always)

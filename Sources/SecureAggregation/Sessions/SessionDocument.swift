@@ -25,6 +25,18 @@ package struct SessionDocument: Equatable, Sendable {
         case none = 0
         case gaussian = 1
         case laplace = 2
+
+        /// The part of the ring that is kept free for noise, in standard deviations.
+        ///
+        /// A coordinate exceeds it with a probability of at most 1.3·10⁻¹⁵: erfc(8/√2) for Gaussian noise, and at most
+        /// 2/(1 + e^(−1/t)) · e^(−25Σ*/t) for discrete Laplace noise of a scale t from 2 on, whose deviation is 1.39·t or more.
+        var marginDeviations: Double {
+            switch self {
+            case .none: 0
+            case .gaussian: 8
+            case .laplace: 25
+            }
+        }
     }
 
     private static let magic = Array("martlet-helper/1".utf8)
@@ -184,8 +196,8 @@ package struct SessionDocument: Equatable, Sendable {
 
     /// Checks ranges, and that no sum of `maximum` contributions with noise leaves the ring.
     ///
-    /// A coordinate of Gaussian noise exceeds 8Σ* with a probability of at most 1.3·10⁻¹⁵, one of Laplace noise with 1.3·10⁻⁵. A sum
-    /// that wraps costs utility and no privacy.
+    /// A coordinate of noise exceeds its margin (8Σ* for Gaussian noise, 25Σ* for Laplace noise) with a probability of at most
+    /// 1.3·10⁻¹⁵. A sum that wraps costs utility and no privacy.
     ///
     /// - Throws: ``SecureAggregationError`` `invalid_document` with the first rule that is broken.
     package func validate() throws(SecureAggregationError) {
@@ -203,7 +215,7 @@ package struct SessionDocument: Equatable, Sendable {
         try require(noise != .gaussian || measure == .l2, "Gaussian noise goes with an L2 bound")
         try require(minimum >= 1 && minimum <= maximum, "the minimum is between 1 and n_max")
         try require(maxParticipations >= 1, "max_participations is at least 1")
-        let most = UInt128(maximum) * UInt128(coordinateBound) + UInt128((8 * noiseDeviation).rounded(.up))
+        let most = UInt128(maximum) * UInt128(coordinateBound) + Self.margin(noise, noiseDeviation)
         try require(
             most <= UInt128(width.reach),
             "\(maximum) contributions of \(coordinateBound) with noise could leave a ring of \(width.rawValue) bits"
@@ -214,11 +226,18 @@ package struct SessionDocument: Equatable, Sendable {
     package static func largestCoordinateBound(
         width: RingWidth,
         norm: UInt64,
+        noise: Noise,
         noiseDeviation: Double,
         maximum: UInt32
     ) -> UInt64 {
-        let room = Double(width.reach) - 8 * noiseDeviation
-        guard room >= 1, maximum > 0 else { return 0 }
-        return min(norm, UInt64(room) / UInt64(maximum))
+        guard maximum > 0, (0..<0x1p60).contains(noiseDeviation) else { return 0 }
+        let (reach, margin) = (UInt128(width.reach), Self.margin(noise, noiseDeviation))
+        guard margin < reach else { return 0 }
+        return min(norm, UInt64((reach - margin) / UInt128(maximum)))
+    }
+
+    /// The part of the ring that is kept free for noise, in grid units.
+    private static func margin(_ noise: Noise, _ deviation: Double) -> UInt128 {
+        UInt128((noise.marginDeviations * deviation).rounded(.up))
     }
 }

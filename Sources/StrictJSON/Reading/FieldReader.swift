@@ -9,7 +9,7 @@ package final class FieldReader {
         private(set) var problems: [DocumentError.Problem] = []
         /// Answers of a newer server may have fields that this program does not know.
         let ignoresUnknownFields: Bool
-        /// Other programs write null for what they do not set, and 16.0 for 16.
+        /// Other programs write null for what they do not set.
         let isConfiguration: Bool
         /// Whether further problems are dropped, because the answer would not name them.
         var isFull: Bool { problems.count > DocumentError.countLimit }
@@ -64,8 +64,7 @@ package final class FieldReader {
         return result
     }
 
-    /// Reads a model's configuration, which another program may have written: null stands for a missing field, and a whole
-    /// number may be written with a fraction of zero.
+    /// Reads a model's configuration, which another program may have written: null stands for a missing field.
     ///
     /// - Throws: ``DocumentError`` with every field that is wrong, missing or unknown.
     package static func readConfiguration<Result>(
@@ -216,15 +215,10 @@ package final class FieldReader {
         synonyms: KeyValuePairs<String, Word> = [:],
         default fallback: Word
     ) -> Word where Word.RawValue == String {
-        guard has(name) else {
-            known.insert(name)
-            return fallback
-        }
-        let text = string(name)
+        guard let text = word(name) else { return fallback }
         if let word = allowed.first(where: { $0.rawValue == text }) { return word }
         if let word = synonyms.first(where: { $0.key == text })?.value { return word }
-        let words = allowed.map(\.rawValue) + synonyms.map(\.key)
-        report(name, "'\(text)' is not one of \(words.joined(separator: ", "))")
+        reportWord(name, text, allowed.map(\.rawValue) + synonyms.map(\.key))
         return fallback
     }
 
@@ -232,13 +226,28 @@ package final class FieldReader {
     ///
     /// Another name is reported.
     package func choice(_ name: String, of names: some Sequence<String>) -> String? {
-        guard let text = optionalString(name) else { return nil }
+        guard let text = word(name) else { return nil }
         let names = Array(names)
         guard names.contains(text) else {
-            report(name, "'\(text)' is not one of \(names.joined(separator: ", "))")
+            reportWord(name, text, names)
             return nil
         }
         return text
+    }
+
+    /// The text of a field that must be a word; `nil` if it is absent, or reported because it is no string.
+    private func word(_ name: String) -> String? {
+        switch take(name) {
+        case nil: return nil
+        case .string(let text)?: return text
+        case let other?:
+            report(name, "must be a string, not \(other.kindName)")
+            return nil
+        }
+    }
+
+    private func reportWord(_ name: String, _ text: String, _ words: [String]) {
+        report(name, "'\(text.prefix(200))' is not one of \(words.joined(separator: ", "))")
     }
 
     /// Says which of several alternatives the object is.
@@ -253,17 +262,22 @@ package final class FieldReader {
     }
 
     /// A whole number inside a range.
+    ///
+    /// From 2⁵³ on a number in JSON is read as the nearest double, so that its last digits are lost; it is refused in every range.
     package func integer(_ name: String, default fallback: Int? = nil, in range: ClosedRange<Int>) -> Int {
         switch take(name) {
         case nil: return fallback ?? missing(name, range.lowerBound)
         case .integer(let value)? where range.contains(value): return value
         case .integer(let value)?:
             report(name, "\(value) is outside \(range.lowerBound) to \(range.upperBound)")
-        case .number(let value)? where findings.isConfiguration && Int(exactly: value).map(range.contains) == true:
-            return Int(value)
         case .number(let value)? where value == value.rounded():
-            // A number beyond 9·10¹⁵ is read as a real one.
-            report(name, "\(value) is outside \(range.lowerBound) to \(range.upperBound)")
+            // The parser reads a number from 9·10¹⁵ on as a real one.
+            guard let whole = Int(exactly: value), range.contains(whole) else {
+                report(name, "\(value) is outside \(range.lowerBound) to \(range.upperBound)")
+                return range.lowerBound
+            }
+            if whole.magnitude < 1 << 53 { return whole }
+            report(name, "\(value) is too large: whole numbers are exact below 9007199254740992 only")
         case .number(let value)?: report(name, "must be a whole number, not \(value)")
         case let other?: report(name, "must be a whole number, not \(other.kindName)")
         }
@@ -292,15 +306,6 @@ package final class FieldReader {
             return range.upperBound
         }
         return value
-    }
-
-    /// A number that may be absent.
-    package func optionalNumber(_ name: String, in range: ClosedRange<Double>) -> Double? {
-        guard has(name) else {
-            known.insert(name)
-            return nil
-        }
-        return number(name, in: range)
     }
 
     /// A whole number that may be absent.
@@ -341,7 +346,8 @@ package final class FieldReader {
             return [:]
         }
         var result: [String: String] = [:]
-        for (key, item) in pairs {
+        // Sorted, so that the same document has the same answer each time.
+        for (key, item) in pairs.sorted(by: { $0.key < $1.key }) {
             guard case .string(let text) = item, text.unicodeScalars.count <= 200, key.unicodeScalars.count <= 100
             else {
                 report(name, "'\(key.prefix(40))' must be a string of at most 200 characters")
@@ -359,11 +365,9 @@ package final class FieldReader {
             report(name, "must be an array of at most \(countLimit) strings")
             return nil
         }
-        return items.compactMap { item in
-            if case .string(let text) = item { return text }
-            report(name, "must hold strings only")
-            return nil
-        }
+        let texts = items.compactMap(\.stringValue)
+        if texts.count < items.count { report(name, "must hold strings only") }
+        return texts
     }
 
     /// An array of objects, each read by `body`.
@@ -388,20 +392,23 @@ package final class FieldReader {
 
     /// An array of whole numbers.
     package func integers(_ name: String, countLimit: Int, in range: ClosedRange<Int>) -> [Int] {
-        guard case .array(let items)? = take(name), items.count <= countLimit else {
+        guard let value = take(name) else { return missing(name, []) }
+        guard case .array(let items) = value, items.count <= countLimit else {
             report(name, "must be an array of at most \(countLimit) whole numbers")
             return []
         }
-        return items.compactMap { item in
-            if case .integer(let value) = item, range.contains(value) { return value }
-            if findings.isConfiguration, case .number(let value) = item, let whole = Int(exactly: value),
-                range.contains(whole)
-            {
-                return whole
+        let numbers = items.compactMap { item -> Int? in
+            switch item {
+            case .integer(let value): return range.contains(value) ? value : nil
+            case .number(let value):
+                return Int(exactly: value).flatMap { range.contains($0) && $0.magnitude < 1 << 53 ? $0 : nil }
+            default: return nil
             }
-            report(name, "must hold whole numbers from \(range.lowerBound) to \(range.upperBound)")
-            return nil
         }
+        if numbers.count < items.count {
+            report(name, "must hold whole numbers from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return numbers
     }
 
     // MARK: -

@@ -42,7 +42,9 @@ package struct PrefixTrie: Equatable, Sendable {
         levels = Array(repeating: [], count: levelCount)
     }
 
-    /// Reads a trie's tensors; `nil` if they are no trie.
+    /// Reads a trie's tensors; `nil` if they are no trie in its one form.
+    ///
+    /// A device reads a server's trie: with a node twice, or out of order, votes of one prefix would name different places.
     package init?(_ vector: ParameterVector) {
         guard vector.layout.tensors.count == 2, let shape = vector.layout.tensors.first?.shape, shape.count == 2,
             vector.layout == Self.layout(levelCount: shape[0], nodeLimit: shape[1])
@@ -50,14 +52,18 @@ package struct PrefixTrie: Equatable, Sendable {
         self.init(levelCount: shape[0], nodeLimit: shape[1])
         let scalarOffset = vector.layout.offsets[1]
         for level in 0..<levelCount {
+            var isFree = false
             for row in 0..<nodeLimit {
                 let (parent, scalar) = (
                     vector.values[level * nodeLimit + row], vector.values[scalarOffset + level * nodeLimit + row]
                 )
-                if parent == -1 { break }
-                guard let node = Self.node(parent: parent, scalar: scalar), isPossible(node, level: level + 1) else {
-                    return nil
+                if parent == -1 && scalar == 0 {
+                    isFree = true
+                    continue
                 }
+                guard !isFree, let node = Self.node(parent: parent, scalar: scalar),
+                    isPossible(node, level: level + 1), levels[level].last.map({ $0 < node }) ?? true
+                else { return nil }
                 levels[level].append(node)
             }
         }

@@ -83,14 +83,17 @@ public struct UpdateFormatError: Error, Equatable, Sendable, CustomStringConvert
     public var code: String
     /// What is wrong, and in which tensor.
     public var description: String
+    /// The position in the flat vector of the value that the error is about; `nil` if it is about no single value.
+    package var index: Int?
 
     /// The code of a value that is larger than the run allows.
     package static let valueOutOfRange = "value_out_of_range"
     /// The code of a value that is NaN or infinite.
     package static let notFinite = "not_finite"
 
-    package init(_ code: String, _ description: String) {
+    package init(_ code: String, _ description: String, index: Int? = nil) {
         self.code = code
         self.description = description
+        self.index = index
     }
 }

@@ -5,8 +5,8 @@ public import Tensors
 
 /// An open update in any encoding, whose values are read or summed range by range.
 ///
-/// Memory is one block, whatever the size of the file; `check` also reads all scales of one tensor at a time. Every call says what
-/// to read (`pread`), so any number of threads may use one file at the same time.
+/// Memory is one block, whatever the size of the file. Every call says what to read (`pread`), so any number of threads may use one
+/// file at the same time.
 public final class UpdateFile: Sendable {
     /// The layout of the decoded values.
     public let layout: ParameterLayout
@@ -97,8 +97,8 @@ public final class UpdateFile: Sendable {
     /// - Returns: The squared L2 norm of the decoded values, in parameter units squared.
     /// - Throws: ``UpdateFormatError`` with code `not_finite`, `value_out_of_range`, `indices_invalid` or `scale_invalid`.
     package func check(bound: Double, blockElementCount: Int = 1 << 16) throws -> Double {
-        try checkScales()
         let scratch = UpdateScratch()
+        try checkScales(scratch)
         let values = UnsafeMutablePointer<Float>.allocate(capacity: min(blockElementCount, layout.parameterCount))
         defer { values.deallocate() }
         var squares = 0.0
@@ -118,29 +118,39 @@ public final class UpdateFile: Sendable {
 
     private func reportBadValue(_ values: UnsafeBufferPointer<Float>, _ range: Range<Int>, _ bound: Double) throws {
         guard let index = values.firstIndex(where: { !(Double(abs($0)) <= bound) }) else { return }
-        let tensor = layout.tensors.indices.last { layout.offsets[$0] <= range.lowerBound + index } ?? 0
-        let place =
-            "tensor '\(layout.tensors[tensor].name)', element \(range.lowerBound + index - layout.offsets[tensor])"
+        let position = range.lowerBound + index
+        let tensor = layout.tensors.indices.last { layout.offsets[$0] <= position } ?? 0
+        let place = "tensor '\(layout.tensors[tensor].name)', element \(position - layout.offsets[tensor])"
         guard values[index].isFinite else {
-            throw UpdateFormatError("not_finite", "the update holds a NaN or an infinity: \(place)")
+            throw UpdateFormatError(
+                UpdateFormatError.notFinite,
+                "the update holds a NaN or an infinity: \(place)",
+                index: position
+            )
         }
         throw UpdateFormatError(
-            "value_out_of_range",
-            "a value of the update is beyond the run's value_bound of \(bound): \(place)"
+            UpdateFormatError.valueOutOfRange,
+            "a value of the update is beyond the run's value_bound of \(bound): \(place)",
+            index: position
         )
     }
 
-    private func checkScales() throws {
+    private func checkScales(_ scratch: UpdateScratch) throws {
         let isRotated = encoding.rotatedBits != nil
         guard encoding == .int8 || encoding == .int4 || isRotated else { return }
         for (index, part) in parts.enumerated() {
-            let scales = try floats(part.second, 0, part.second.count / 4)
-            // A block of zeros has scale 0 after a rotation; with integers it has a positive scale and integers of 0.
-            guard scales.allSatisfy({ $0.isFinite && ($0 > 0 || (isRotated && $0 == 0)) }) else {
-                throw UpdateFormatError(
-                    "scale_invalid",
-                    "tensor '\(layout.tensors[index].name)' has a scale that is zero, negative or not finite"
-                )
+            let count = part.second.count / 4
+            for start in stride(from: 0, to: count, by: 1 << 15) {
+                let take = min(1 << 15, count - start)
+                let raw = try bytes(part.second, start * 4, take * 4, 0, scratch)
+                let scales = UnsafeBufferPointer(start: raw.bindMemory(to: Float.self, capacity: take), count: take)
+                // A block of zeros has scale 0 after a rotation; with integers it has a positive scale and integers of 0.
+                guard scales.allSatisfy({ $0.isFinite && ($0 > 0 || (isRotated && $0 == 0)) }) else {
+                    throw UpdateFormatError(
+                        "scale_invalid",
+                        "tensor '\(layout.tensors[index].name)' has a scale that is zero, negative or not finite"
+                    )
+                }
             }
         }
     }

@@ -10,7 +10,13 @@ package enum WireCoding {
     }
 
     /// Decodes a body from a peer whose newer fields may be ignored.
+    ///
+    /// Foundation's decoder also takes what is no JSON: trailing commas, UTF-16, and of a name that comes twice either value. The strict
+    /// parser refuses those first.
+    ///
+    /// - Throws: `JSONError` for what is not strict JSON, `DecodingError` for another document than `type`.
     package static func decode<Value: Decodable>(_ type: Value.Type, from data: Data) throws -> Value {
+        _ = try JSONValue(parsing: Array(data))
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(

@@ -12,7 +12,7 @@ struct BackupCommand: ParsableCommand {
         discussion: """
             The database is copied by SQLite's online backup; model files and the updates of open rounds are linked where
             target and source are one file system, and copied elsewhere. The target appears whole or not at all.
-            Updates of private runs are left out: they are not noised yet, and a backup would keep them after their round. A
+            Updates of private runs are left out: a backup would keep them after their round, in mode central without noise. A
             server that is restored in the middle of a private round abandons its attempt, and the charge stays.
             Tokens are in it as hashes only; keep it as safe as the data directory all the same.
             """

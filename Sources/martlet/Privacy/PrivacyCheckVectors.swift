@@ -1,6 +1,6 @@
 import ArgumentParser
-import DifferentialPrivacy
 import Foundation
+import PrivacyVectors
 
 struct PrivacyCheckVectors: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -9,7 +9,7 @@ import WireFormat
 struct PrivacyVerifyLedger: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify-ledger",
-        abstract: "Check an exported ledger without the server: hash chain, states, and epsilon by two accountants.",
+        abstract: "Check an exported ledger without the server: hash chain, states, and epsilon by every accountant.",
         discussion: """
             The source is a file (GET /v1/populations/NAME/ledger?format=audit, or ?format=jsonl), - for standard input, a
             server's URL with --population, or the URL of a ledger. Exit status 1 when anything does not hold.
@@ -49,27 +49,26 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
         guard let data = FileManager.default.contents(atPath: text) else {
             throw ValidationError("'\(text)' is neither POPULATION:NUMBER:HASH nor a file")
         }
-        let lines = data.split(separator: UInt8(ascii: "\n"))
         let documents =
-            (try? JSONSerialization.jsonObject(with: data, options: [.fragmentsAllowed])).map { [$0] }
-            ?? lines.compactMap { try? JSONSerialization.jsonObject(with: Data($0), options: [.fragmentsAllowed]) }
+            (try? JSONValue(parsing: Array(data))).map { [$0] }
+            ?? data.split(separator: UInt8(ascii: "\n")).compactMap { try? JSONValue(parsing: Array($0)) }
         let found = documents.flatMap(heads(in:))
         guard !found.isEmpty else { throw ValidationError("\(text) holds no head") }
         return found
     }
 
-    private static func heads(in value: Any) -> [PopulationLedgerHead] {
+    private static func heads(in value: JSONValue) -> [PopulationLedgerHead] {
         switch value {
-        case let text as String: return PopulationLedgerHead(text: text).map { [$0] } ?? []
-        case let items as [Any]: return items.flatMap(heads(in:))
-        case let fields as [String: Any]:
-            if let population = fields["population"] as? String, let number = fields["number"] as? Int,
-                let hash = fields["hash"] as? String
+        case .string(let text): return PopulationLedgerHead(text: text).map { [$0] } ?? []
+        case .array(let items): return items.flatMap(heads(in:))
+        case .object(let fields):
+            if let population = fields["population"]?.stringValue, let number = fields["number"]?.integerValue,
+                let hash = fields["hash"]?.stringValue
             {
                 let head = PopulationLedgerHead(population: population, number: number, hash: hash)
                 return head.isWellFormed ? [head] : []
             }
-            return fields.values.flatMap(heads(in:))
+            return fields.sorted { $0.key < $1.key }.flatMap { heads(in: $0.value) }
         default: return []
         }
     }

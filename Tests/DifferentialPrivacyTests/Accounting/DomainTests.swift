@@ -59,6 +59,25 @@ struct DomainTests {
         }
     }
 
+    /// The error of a search names its own end and its own delta.
+    @Test func aTargetOutOfReachIsNamedWithTheSearchsLimits() throws {
+        let error = #expect(throws: PrivacyError.self) {
+            try NoiseCalibration.search(0.5, delta: 1e-7, width: 1e-4, from: 1, in: 0.1...10_000) { _ in 1 }
+        }
+        #expect(error == .unreachableTarget(epsilon: 0.5, delta: 1e-7, limit: 10_000))
+        #expect(error?.description == "no noise multiplier up to 10000 meets epsilon 0.5 at delta 1e-07")
+        let far = #expect(throws: PrivacyError.self) {
+            try NoiseCalibration.noiseMultiplier(
+                epsilon: 1e-12,
+                delta: 1e-9,
+                samplingRate: 0.5,
+                steps: 1000,
+                accountant: .rdp
+            )
+        }
+        #expect(far == .unreachableTarget(epsilon: 1e-12, delta: 1e-9, limit: 1e6))
+    }
+
     /// Loss distributions are slow without optimisation: they have a hundredth of the cases, and small transforms.
     @Test func everyQuestionHasAnAnswerOrARefusal() {
         var generator = Xoshiro256StarStar(seed: 1129)

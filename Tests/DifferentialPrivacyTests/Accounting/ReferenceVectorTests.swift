@@ -1,5 +1,5 @@
-import DifferentialPrivacy
 import Foundation
+import PrivacyVectors
 import Testing
 
 /// Reference values made by independent tools: 40-digit arithmetic, dp-accounting 0.6.0, prv-accountant and scipy; each

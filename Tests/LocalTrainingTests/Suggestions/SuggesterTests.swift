@@ -258,6 +258,14 @@ struct SuggesterTests {
         #expect(after.accuracy > before.accuracy - 0.02)
         let size = try FileManager.default.attributesOfItem(atPath: folder + "/model.safetensors")[.size] as? Int ?? 0
         #expect(size < model.values.count * 4 / 2)
+        // A configuration that two programs could read differently is none.
+        let configuration = try String(contentsOfFile: folder + "/config.json", encoding: .utf8)
+        try (#"{"model_type": "decoder", "# + configuration.dropFirst())
+            .write(toFile: folder + "/config.json", atomically: true, encoding: .utf8)
+        let error = #expect(throws: LocalTrainingError.self) { try ModelDirectory(reading: folder) }
+        let sentence = error?.ownerSentence ?? ""
+        #expect(sentence.contains("config.json is not valid JSON: "), "\(sentence)")
+        try configuration.write(toFile: folder + "/config.json", atomically: true, encoding: .utf8)
         // Cut and changed files are refused, not read.
         let data = try #require(FileManager.default.contents(atPath: folder + "/model.safetensors"))
         for length in [0, 7, 20, 200, data.count - 1] {

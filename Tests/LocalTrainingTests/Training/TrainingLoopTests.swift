@@ -142,6 +142,40 @@ struct TrainingLoopTests {
         #expect(result.delta.values == [-3, 7])
         #expect(result.exampleCount == 4)
     }
+
+    /// The gradient of one example is its number.
+    private final class Numbers: TrainableModel {
+        var parameters: [Float] = [0]
+        var gradient: [Float] = [0]
+        var exampleCount = 1000
+
+        func differentiate(_ examples: ArraySlice<Int>) -> TrainingMetrics {
+            gradient = [examples.reduce(Float(0)) { $0 + Float($1) } / Float(examples.count)]
+            var metrics = TrainingMetrics()
+            metrics.lossTokens = examples.count
+            return metrics
+        }
+    }
+
+    /// The mean of 100 of the numbers 0 to 999, drawn without replacement, has a standard deviation of 27 about 499.5.
+    @Test func aLimitedGradientIsOfExamplesChosenAtRandom() throws {
+        let layout = ParameterLayout([.init(name: "w", shape: [1])])
+        var limited = instructions(.init(learningRate: 1))
+        limited.maxExamples = 100
+        var seen: Set<Float> = []
+        for seed in 0..<5 {
+            limited.seed = UInt64(seed)
+            let result = try TrainingLoop(limited).gradient(Numbers(), layout: layout)
+            #expect(result.exampleCount == 100)
+            // Seven standard deviations; the first hundred would give 49.5.
+            #expect(abs(result.delta.values[0] - 499.5) < 190, "\(result.delta.values[0])")
+            #expect(try TrainingLoop(limited).gradient(Numbers(), layout: layout).delta == result.delta)
+            seen.insert(result.delta.values[0])
+        }
+        #expect(seen.count == 5, "another seed chooses others")
+        limited.maxExamples = 1000
+        #expect(try TrainingLoop(limited).gradient(Numbers(), layout: layout).delta.values == [499.5])
+    }
 }
 
 struct DeviceTrainerTests {

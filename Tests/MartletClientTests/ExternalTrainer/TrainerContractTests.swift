@@ -71,6 +71,15 @@ struct TrainerContractTests {
         #expect(try evaluation(#"{"schema": 1, "examples": 2, "loss_tokens": 9}"#).tokens == 9)
     }
 
+    /// A count is a number: `true` is none, and a fraction is none.
+    @Test(arguments: ["true", "1.5", "-1", "\"3\"", "1e13"])
+    func whatIsNoCountIsRefused(value: String) {
+        let error = #expect(throws: ExternalTrainerError.self) {
+            try evaluation(#"{"schema": 1, "tokens": \#(value)}"#)
+        }
+        #expect(error?.detail.contains("tokens must be a whole number") == true, "\(error?.detail ?? "")")
+    }
+
     @Test func notANumberIsNamed() {
         let error = #expect(throws: ExternalTrainerError.self) {
             try evaluation(#"{"schema": 1, "examples": 5, "nll": NaN}"#)

@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import Coordination
 import Foundation
 import Logging

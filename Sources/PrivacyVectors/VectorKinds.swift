@@ -1,3 +1,4 @@
+import DifferentialPrivacy
 import Foundation
 
 /// One computation for each kind of reference case.

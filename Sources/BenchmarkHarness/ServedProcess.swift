@@ -1,13 +1,13 @@
 import Foundation
 
 /// A Martlet server as users run it: the executable beside this one, in a data directory of its own.
-final class ServedProcess {
-    let url: String
-    let adminToken: String
+package final class ServedProcess {
+    package let url: String
+    package let adminToken: String
     private let command: Command
 
     /// Starts the server and waits until it listens.
-    init(dataDirectory: String, arguments: [String] = []) throws {
+    package init(dataDirectory: String, arguments: [String] = []) throws {
         let binary = Self.binary
         guard FileManager.default.isExecutableFile(atPath: binary) else {
             throw BenchmarkError("build it first: swift build -c release --product martlet (looked for \(binary))")
@@ -33,15 +33,15 @@ final class ServedProcess {
     deinit { stop() }
 
     /// Asks the server to end and waits for it.
-    func stop() { command.stop() }
+    package func stop() { command.stop() }
 
     /// The most memory that was resident, in bytes.
-    var peakResidentBytes: Double { statusField("VmHWM") }
+    package var peakResidentBytes: Double { statusField("VmHWM") }
     /// The memory that is resident now, in bytes.
-    var residentBytes: Double { statusField("VmRSS") }
+    package var residentBytes: Double { statusField("VmRSS") }
 
     /// User and system time so far, in seconds.
-    var processorSeconds: Double {
+    package var processorSeconds: Double {
         let text = (try? String(contentsOfFile: "/proc/\(command.processID)/stat", encoding: .utf8)) ?? ""
         guard let end = text.lastIndex(of: ")") else { return 0 }
         let fields = text[end...].split(separator: " ")
@@ -58,7 +58,12 @@ final class ServedProcess {
 
     /// Calls the API as the administrator and gives the answer's JSON.
     @discardableResult
-    func call(_ method: String, _ path: String, _ json: String? = nil, token: String? = nil) throws -> [String: Any] {
+    package func call(
+        _ method: String,
+        _ path: String,
+        _ json: String? = nil,
+        token: String? = nil
+    ) throws -> [String: Any] {
         var arguments = [
             "curl", "--silent", "--show-error", "--fail-with-body", "-X", method, "-H",
             "Authorization: Bearer \(token ?? adminToken)",
@@ -69,7 +74,7 @@ final class ServedProcess {
     }
 
     /// Sends a file.
-    func upload(_ file: String, to path: String) throws {
+    package func upload(_ file: String, to path: String) throws {
         _ = try Command.run([
             "curl", "--silent", "--show-error", "--fail-with-body", "-H", "Authorization: Bearer \(adminToken)", "-H",
             "Content-Type: application/vnd.safetensors", "-T", file, url + path,
@@ -77,7 +82,7 @@ final class ServedProcess {
     }
 
     /// The `martlet` of the same build.
-    static let binary: String = {
+    package static let binary: String = {
         let path = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return (path as NSString).deletingLastPathComponent + "/martlet"
     }()

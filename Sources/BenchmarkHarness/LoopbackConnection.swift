@@ -1,4 +1,4 @@
-import Foundation
+package import Foundation
 
 #if canImport(Glibc)
 import Glibc
@@ -6,11 +6,11 @@ import Glibc
 
 /// A kept connection to a server on this machine that costs the machine as little as it can: files go out by `sendfile`,
 /// and the kernel throws answers away, so that what is measured is the server.
-final class LoopbackConnection {
+package final class LoopbackConnection {
     private let descriptor: Int32
     private var buffer = [UInt8](repeating: 0, count: 1 << 16)
 
-    init(port: Int) throws {
+    package init(port: Int) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -29,7 +29,7 @@ final class LoopbackConnection {
     deinit { close(descriptor) }
 
     /// Sends a file as a request's body and waits for the answer.
-    func put(_ file: String, to path: String, headers: [String: String] = [:]) throws {
+    package func put(_ file: String, to path: String, headers: [String: String] = [:]) throws {
         let source = open(file, O_RDONLY | O_CLOEXEC)
         defer { close(source) }
         let count = Int(lseek(source, 0, SEEK_END))
@@ -48,7 +48,7 @@ final class LoopbackConnection {
     /// Fetches a resource and throws it away.
     ///
     /// - Returns: Its size in bytes.
-    func get(_ path: String, headers: [String: String] = [:]) throws -> Int {
+    package func get(_ path: String, headers: [String: String] = [:]) throws -> Int {
         try send("GET \(path) HTTP/1.1\r\n", headers)
         let (status, length) = try head()
         guard status == 200 else { throw BenchmarkError("GET \(path) was answered \(status)") }
@@ -57,7 +57,7 @@ final class LoopbackConnection {
     }
 
     /// Sends a request's head, and its body where that is in memory.
-    func send(_ start: String, _ headers: [String: String], body: Data = Data()) throws {
+    package func send(_ start: String, _ headers: [String: String], body: Data = Data()) throws {
         let fields = headers.map { "\($0): \($1)\r\n" }.joined()
         let bytes = Array((start + "Host: 127.0.0.1\r\n" + fields + "\r\n").utf8) + body
         var sent = 0
@@ -71,7 +71,7 @@ final class LoopbackConnection {
     }
 
     /// Reads the head of an answer and not a byte more.
-    func head() throws -> (status: Int, length: Int) {
+    package func head() throws -> (status: Int, length: Int) {
         while true {
             let count = recv(descriptor, &buffer, buffer.count, Int32(MSG_PEEK))
             guard count > 0 else { throw BenchmarkError("the server hung up before its answer") }
@@ -87,7 +87,7 @@ final class LoopbackConnection {
     }
 
     /// Reads so many bytes of an answer.
-    func read(_ count: Int) throws -> Data {
+    package func read(_ count: Int) throws -> Data {
         var result = Data(capacity: count)
         while result.count < count {
             let received = recv(descriptor, &buffer, min(buffer.count, count - result.count), 0)
@@ -111,11 +111,11 @@ final class LoopbackConnection {
 }
 
 /// Several connections at the same time, each on a thread of its own.
-enum Connections {
+package enum Connections {
     /// Runs the body once for each connection.
     ///
     /// - Returns: Seconds from the first beginning to the last end.
-    static func together(
+    package static func together(
         _ count: Int,
         port: Int,
         _ body: @escaping @Sendable (_ index: Int, _ connection: LoopbackConnection) throws -> Void
@@ -124,7 +124,7 @@ enum Connections {
         nonisolated(unsafe) var problem: (any Error)?
         let connections = try (0..<count).map { _ in try LoopbackConnection(port: port) }
         nonisolated(unsafe) let kept = connections
-        let seconds = Clock.seconds {
+        let seconds = Stopwatch.seconds {
             let group = DispatchGroup()
             for index in 0..<count {
                 group.enter()

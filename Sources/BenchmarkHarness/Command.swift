@@ -2,11 +2,11 @@ import Foundation
 import Synchronization
 
 /// Another program: a peer that is measured beside us, or a load generator.
-struct Command {
+package struct Command {
     /// What a finished program gave.
-    struct Result {
-        var status: Int32
-        var output: String
+    package struct Result {
+        package let status: Int32
+        package let output: String
     }
 
     private let process: Process
@@ -14,7 +14,7 @@ struct Command {
     /// Runs a program to its end.
     ///
     /// - Throws: ``BenchmarkError`` when it does not exist or ends with another status than 0.
-    static func run(_ arguments: [String], environment: [String: String] = [:]) throws -> Result {
+    package static func run(_ arguments: [String], environment: [String: String] = [:]) throws -> Result {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: try find(arguments[0]))
         process.arguments = Array(arguments.dropFirst())
@@ -32,7 +32,7 @@ struct Command {
     }
 
     /// Starts a program that runs until ``stop()``.
-    init(start arguments: [String]) throws {
+    package init(start arguments: [String]) throws {
         process = Process()
         process.executableURL = URL(fileURLWithPath: try Self.find(arguments[0]))
         process.arguments = Array(arguments.dropFirst())
@@ -42,16 +42,16 @@ struct Command {
     }
 
     /// The system's number of the process.
-    var processID: Int32 { process.processIdentifier }
+    package var processID: Int32 { process.processIdentifier }
 
     /// Asks the program to end and waits for it.
-    func stop() {
+    package func stop() {
         if process.isRunning { process.terminate() }
         process.waitUntilExit()
     }
 
     /// Whether a program of this name can be run here.
-    static func exists(_ name: String) -> Bool { (try? find(name)) != nil }
+    package static func exists(_ name: String) -> Bool { (try? find(name)) != nil }
 
     private static func find(_ name: String) throws -> String {
         if name.contains("/") { return name }
@@ -65,16 +65,16 @@ struct Command {
 }
 
 /// Why a benchmark could not be run.
-struct BenchmarkError: Error, CustomStringConvertible {
-    var description: String
-    init(_ description: String) { self.description = description }
+package struct BenchmarkError: Error, CustomStringConvertible {
+    package var description: String
+    package init(_ description: String) { self.description = description }
 }
 
 /// A directory that goes with the benchmark.
-final class Workspace {
-    let path: String
+package final class ScratchDirectory {
+    package let path: String
 
-    init() throws {
+    package init() throws {
         path = NSTemporaryDirectory() + "martlet-benchmark-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         // nginx's workers are another user.

@@ -1,5 +1,6 @@
 import Aggregation
 import ArgumentParser
+import BenchmarkHarness
 import Coordination
 import DifferentialPrivacy
 import Foundation
@@ -12,7 +13,7 @@ import WireFormat
 ///
 /// Each simulated client holds some lines of a play, drawn at random, and votes in every round. Votes, noise, threshold, its choice and
 /// the trie are the library's own; the server and its network are left out.
-struct VocabularyBenchmark: AsyncParsableCommand {
+struct VocabularyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "vocabulary",
         abstract: "Recall of words found by votes on real text, by the number of clients."
@@ -57,7 +58,7 @@ struct VocabularyBenchmark: AsyncParsableCommand {
                 }
             }
             for (place, rank) in Self.ranks.enumerated() {
-                var line = Measurement(
+                var line = MeasuredCase(
                     benchmark: "vocabulary",
                     name: "votes clients=\(count), \(rank) most used words",
                     unit: "recall",

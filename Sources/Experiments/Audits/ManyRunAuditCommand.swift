@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import DifferentialPrivacy
 import Foundation
 import Tensors
@@ -8,7 +9,7 @@ import Tensors
 /// The difference of means over the noise says which noise multiplier the server really has, with decoding, clipping, weights
 /// and the divisor in it. A server is started for each part of the releases, and parts add up in a file, so that the audit can
 /// be as long as it needs to be and be interrupted.
-struct ManyRunAuditBenchmark: ParsableCommand {
+struct ManyRunAuditCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "many-runs",
         abstract: "The noise multiplier and epsilon that many releases show."
@@ -31,7 +32,7 @@ struct ManyRunAuditBenchmark: ParsableCommand {
     }
 
     func run() throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         var record = try ReleaseRecord(
             path: samples ?? workspace.path + "/samples",
             terms: "z=\(noiseMultiplier) dimension=\(Self.dimension)"
@@ -99,7 +100,7 @@ struct ManyRunAuditBenchmark: ParsableCommand {
             }
             try read(each)
             results.set(lane, found)
-            let claim = GaussianAccountant.epsilon(delta: AuditBenchmark.delta, noiseMultiplier: z)
+            let claim = GaussianAccountant.epsilon(delta: AuditCommand.delta, noiseMultiplier: z)
             let spent = try run.spentEpsilon(connection)
             guard abs(spent - claim) < 1e-3 * claim else {
                 throw BenchmarkError("the ledger charged epsilon \(spent) for one release of \(claim)")
@@ -120,7 +121,7 @@ struct ManyRunAuditBenchmark: ParsableCommand {
         let tolerance = 5 * (1 + z) * (2 / Double(min(without.count, with.count))).squareRoot()
         let error = abs(z / noise.value - 1)
         let name = "R=\(without.count)+\(with.count)"
-        Measurement(
+        MeasuredCase(
             benchmark: "audit",
             name: "many runs: noise multiplier, \(name)",
             unit: "z",
@@ -132,10 +133,10 @@ struct ManyRunAuditBenchmark: ParsableCommand {
                 "noise_over_configured_error": 1.96 / (2 * count).squareRoot(), "error": error, "tolerance": tolerance,
             ]
         ).report()
-        let claim = GaussianAccountant.epsilon(delta: AuditBenchmark.delta, noiseMultiplier: z)
-        let epsilon = audit.epsilon(delta: AuditBenchmark.delta)
-        let bound = audit.epsilonLowerBound(delta: AuditBenchmark.delta)
-        Measurement(
+        let claim = GaussianAccountant.epsilon(delta: AuditCommand.delta, noiseMultiplier: z)
+        let epsilon = audit.epsilon(delta: AuditCommand.delta)
+        let bound = audit.epsilonLowerBound(delta: AuditCommand.delta)
+        MeasuredCase(
             benchmark: "audit",
             name: "many runs: epsilon at delta 1e-5, \(name)",
             unit: "epsilon",

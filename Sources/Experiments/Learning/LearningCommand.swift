@@ -1,16 +1,17 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 
 /// What models learn: experiments through a real server and a fleet of clients, one JSON line for each measured version.
 ///
 /// Finished pairs of case and seed are left out, so that an interrupted command goes on where it stopped.
-struct LearningBenchmark: AsyncParsableCommand {
+struct LearningCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "learning",
         abstract: "Run the experiments of docs/results.md.",
         discussion: """
-                Benchmarks learning --list
-                Benchmarks learning shakespeare-characters --data DIR
+                Experiments learning --list
+                Experiments learning shakespeare-characters --data DIR
             """
     )
 
@@ -126,7 +127,7 @@ struct LearningBenchmark: AsyncParsableCommand {
 
     private func report(_ experiment: String, _ points: [LearningPoint]) {
         guard let last = points.last else { return }
-        Measurement(
+        MeasuredCase(
             benchmark: "learning",
             name: "\(experiment): \(last.case), seed \(last.seed), round \(last.round)",
             unit: "top-1",

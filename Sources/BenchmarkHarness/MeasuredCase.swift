@@ -5,25 +5,45 @@ import StrictJSON
 ///
 /// Printed as one JSON line with the keys benchmark, case, value, unit, limit, limit_name, ratio (value over limit),
 /// required, repeats, min and max, with the machine and the commit, and with further figures of the case.
-struct Measurement {
+package struct MeasuredCase {
     /// The subject, such as `fold`.
-    var benchmark: String
+    package var benchmark: String
     /// The case, such as `f32 k=32 n=25000000 memory`.
-    var name: String
+    package var name: String
     /// The unit of the values, such as bytes/s.
-    var unit: String
+    package var unit: String
     /// One value for each repeat.
-    var values: [Double]
+    package var values: [Double]
     /// What the hardware, or the peer, does in the same run; same unit.
-    var limit: Double?
+    package var limit: Double?
     /// What the limit is, such as `read bandwidth, 2 threads`.
-    var limitName: String?
+    package var limitName: String?
     /// The least ratio asked for, where the project asks for one.
-    var required: Double?
+    package var required: Double?
     /// More figures of this case: numbers and strings.
-    var extra: [String: any Sendable] = [:]
+    package var extra: [String: any Sendable] = [:]
 
-    var median: Double {
+    package init(
+        benchmark: String,
+        name: String,
+        unit: String,
+        values: [Double],
+        limit: Double? = nil,
+        limitName: String? = nil,
+        required: Double? = nil,
+        extra: [String: any Sendable] = [:]
+    ) {
+        self.benchmark = benchmark
+        self.name = name
+        self.unit = unit
+        self.values = values
+        self.limit = limit
+        self.limitName = limitName
+        self.required = required
+        self.extra = extra
+    }
+
+    package var median: Double {
         let sorted = values.sorted()
         guard !sorted.isEmpty else { return .nan }
         let middle = sorted.count / 2
@@ -31,7 +51,7 @@ struct Measurement {
     }
 
     /// Prints the line.
-    func report() {
+    package func report() {
         var line: [String: Any] = [
             "benchmark": benchmark, "case": name, "value": rounded(median), "unit": unit, "repeats": values.count,
             "min": rounded(values.min() ?? .nan), "max": rounded(values.max() ?? .nan),
@@ -61,9 +81,9 @@ struct Measurement {
 }
 
 /// What the figures were measured on.
-enum Machine {
+package enum Machine {
     /// The processor's model name.
-    static let processor: String = {
+    package static let processor: String = {
         let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
         return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
@@ -71,7 +91,7 @@ enum Machine {
 
     /// The commit of the checkout that this executable was built in, with `-dirty` where tracked files differ from it, or
     /// `unknown`.
-    static let commit: String = {
+    package static let commit: String = {
         let folder = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
             .deletingLastPathComponent()
         func git(_ arguments: String...) -> String? {
@@ -90,9 +110,9 @@ enum Machine {
 }
 
 /// Repeats a piece of work.
-enum Clock {
+package enum Stopwatch {
     /// Seconds that the body takes.
-    static func seconds(_ body: () throws -> Void) rethrows -> Double {
+    package static func seconds(_ body: () throws -> Void) rethrows -> Double {
         let start = ContinuousClock.now
         try body()
         return (ContinuousClock.now - start) / .seconds(1)
@@ -101,7 +121,7 @@ enum Clock {
     /// Warms up once, then measures.
     ///
     /// - Returns: Seconds of each repeat.
-    static func repeated(_ count: Int, _ body: () throws -> Void) rethrows -> [Double] {
+    package static func repeated(_ count: Int, _ body: () throws -> Void) rethrows -> [Double] {
         try body()
         return try (0..<count).map { _ in try seconds(body) }
     }

@@ -5,11 +5,11 @@ import ArgumentParser
 ///
 /// A lower bound over the claim is a fault of the mechanism, and ends the audit with status 1. One under it proves nothing by
 /// itself: the figures say how near the attack came.
-struct AuditBenchmark: ParsableCommand {
+struct AuditCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "audit",
         abstract: "Empirical lower bounds on epsilon beside what is claimed, through a running server.",
-        subcommands: [ManyRunAuditBenchmark.self, OneRunAuditBenchmark.self]
+        subcommands: [ManyRunAuditCommand.self, OneRunAuditCommand.self]
     )
     /// δ of every claim.
     static let delta = 1e-5

@@ -1,25 +1,25 @@
-public import Foundation
+package import Foundation
 import StrictJSON
 
-/// Compares this module with reference values of the schema `fl-privacy-vectors/1`.
-public enum ReferenceVectors {
+/// Compares `DifferentialPrivacy` with reference values of the schema `fl-privacy-vectors/1`.
+package enum ReferenceVectors {
     /// The outcome of one case.
-    public struct Outcome: Sendable {
+    package struct Outcome: Sendable {
         /// `pass`, `fail` or `unsupported`.
-        public enum Status: String, Sendable { case pass, fail, unsupported }
+        package enum Status: String, Sendable { case pass, fail, unsupported }
         /// The case's id.
-        public let id: String
+        package let id: String
         /// Its kind.
-        public let kind: String
+        package let kind: String
         /// Whether all judged values are within their tolerances.
-        public let status: Status
+        package let status: Status
         /// One sentence for each value outside its tolerance.
-        public let failures: [String]
+        package let failures: [String]
         /// The computed values, with the keys of `expect`.
         let computed: [String: any Sendable]
 
         /// `{"id":…,"computed":{…},"kind":…,"status":…}` on one line.
-        public var line: String {
+        package var line: String {
             var object: [String: Any] = ["id": id, "kind": kind, "status": status.rawValue, "computed": computed]
             if !failures.isEmpty { object["failures"] = failures }
             return JSONValue(foundation: object)?.text ?? "{}"
@@ -27,16 +27,19 @@ public enum ReferenceVectors {
     }
 
     /// A file that is not of the schema.
-    public struct FormatError: Error, CustomStringConvertible {
+    package struct FormatError: Error, CustomStringConvertible {
         /// What is wrong.
-        public let description: String
+        package let description: String
     }
 
     /// Computes every case of a file.
     ///
     /// - Throws: ``FormatError`` unless the data are JSON of the schema with cases that have `id`, `kind`, `params` and
     ///   `expect`.
-    public static func evaluate(_ data: Data) throws -> [Outcome] {
+    package static func evaluate(_ data: Data) throws -> [Outcome] {
+        do { _ = try JSONValue(parsing: Array(data)) } catch {
+            throw FormatError(description: "is not valid JSON: \(error)")
+        }
         guard let file = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
             throw FormatError(description: "is not a JSON object")
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BenchmarkHarness
 import DifferentialPrivacy
 import Foundation
 import Tensors
@@ -6,7 +7,7 @@ import Tensors
 /// A thousand canaries in one round, each in by a fair coin; every round is an audit of its own.
 ///
 /// Canaries are fixed random directions of norm C, so that nothing about them depends on coordinates.
-struct OneRunAuditBenchmark: ParsableCommand {
+struct OneRunAuditCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "one-run",
         abstract: "The epsilon that guesses about a thousand canaries refute, for claims of 0.5, 2 and 8."
@@ -29,7 +30,7 @@ struct OneRunAuditBenchmark: ParsableCommand {
         for (z, claim) in [(7.03, 0.5), (1.99, 2.0), (0.6, 8.0)] {
             let bounds = try audit(z, directions)
             let over = bounds.count { $0 > claim }
-            Measurement(
+            MeasuredCase(
                 benchmark: "audit",
                 name: "one run: lower bound on epsilon, z=\(z) d=\(dimension) m=\(canaries) r=\(guesses)",
                 unit: "epsilon",
@@ -45,7 +46,7 @@ struct OneRunAuditBenchmark: ParsableCommand {
 
     private func audit(_ z: Double, _ directions: Directions) throws -> [Double] {
         let lanes = 4
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         let server = try AuditedServer(directory: workspace.path + "/data")
         let run = try AuditedRun(
             try LoopbackConnection(port: server.port),
@@ -79,7 +80,7 @@ struct OneRunAuditBenchmark: ParsableCommand {
             }
             bounds.append(
                 OneRunAudit(scores: scores, included: coins, guessCount: guesses)
-                    .epsilonLowerBound(delta: AuditBenchmark.delta)
+                    .epsilonLowerBound(delta: AuditCommand.delta)
             )
         }
         return bounds

@@ -1,10 +1,11 @@
 import ArgumentParser
+import BenchmarkHarness
 import Foundation
 
 /// Synchronous against asynchronous rounds where three of ten clients are ten times slower: simulated time to the same accuracy.
 ///
 /// The coordinator is the real one, the clock is not: the figures are the same on every machine.
-struct AsynchronyBenchmark: AsyncParsableCommand {
+struct AsynchronyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "asynchrony",
         abstract: "Time to the same accuracy with slow clients, by way of aggregating (simulated clock)."
@@ -30,7 +31,7 @@ struct AsynchronyBenchmark: AsyncParsableCommand {
     ]
 
     func run() async throws {
-        let workspace = try Workspace()
+        let workspace = try ScratchDirectory()
         for (number, way) in Self.ways.enumerated() {
             var times: [Double] = []
             var shares: [Double] = []
@@ -64,7 +65,7 @@ struct AsynchronyBenchmark: AsyncParsableCommand {
                 versions += outcome.curve.count
                 refused += outcome.refused
             }
-            var line = Measurement(benchmark: "asynchrony", name: way.name, unit: "simulated s", values: times)
+            var line = MeasuredCase(benchmark: "asynchrony", name: way.name, unit: "simulated s", values: times)
             line.extra = [
                 "accuracy": accuracy, "clients": clients, "slow_share": slowShare, "slowness": slowness,
                 "slow_updates_share": shares.reduce(0, +) / Double(shares.count),

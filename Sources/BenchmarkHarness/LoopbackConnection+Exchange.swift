@@ -1,11 +1,11 @@
-import Foundation
+package import Foundation
 
 extension LoopbackConnection {
     /// Sends a request with a body in memory and reads the whole answer.
     ///
     /// - Returns: The answer's body.
     /// - Throws: ``BenchmarkError`` with the answer's text for any status but 2xx.
-    func exchange(
+    package func exchange(
         _ method: String,
         _ path: String,
         token: String,
@@ -27,7 +27,7 @@ extension LoopbackConnection {
     }
 
     /// The same with a JSON object for an answer.
-    func json(
+    package func json(
         _ method: String,
         _ path: String,
         token: String,

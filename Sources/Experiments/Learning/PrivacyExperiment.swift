@@ -1,3 +1,4 @@
+import BenchmarkHarness
 import DifferentialPrivacy
 import Foundation
 import LocalTraining
