@@ -12,14 +12,34 @@ package final class TestClock: Sendable {
     package func advance(by seconds: Double) { time.withLock { $0 += seconds } }
 }
 
-/// A directory that is gone when the test is over.
+/// A directory of a test.
+///
+/// It outlives its last use: a test that goes on with what works in it may have no use for the directory itself any more, and Swift
+/// releases a value after its last use. The latest that were released are kept, and all are gone when the process exits.
 package final class TemporaryDirectory: Sendable {
     package let path: String
 
+    /// Paths that were released, the oldest first.
+    private static let released = Mutex<[String]>([])
+    /// More than any test has at a time.
+    private static let keptCount = 64
+    private static let removesAtExit: Void = {
+        atexit {
+            for path in TemporaryDirectory.released.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: path) }
+        }
+    }()
+
     package init() throws {
+        _ = Self.removesAtExit
         path = NSTemporaryDirectory() + "martlet-test-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
-    deinit { try? FileManager.default.removeItem(atPath: path) }
+    deinit {
+        let oldest = Self.released.withLock { released in
+            released.append(path)
+            return released.count > Self.keptCount ? released.removeFirst() : nil
+        }
+        if let oldest { try? FileManager.default.removeItem(atPath: oldest) }
+    }
 }
