@@ -21,6 +21,7 @@ let package = Package(
         .executable(name: "martlet", targets: ["martlet"]),
         .library(name: "MartletClient", targets: ["MartletClient"]),
         .library(name: "MartletURLSession", targets: ["MartletURLSession"]),
+        .library(name: "MartletOperator", targets: ["MartletOperator"]),
         .library(name: "MartletTesting", targets: ["MartletTesting"]),
     ],
     traits: [
@@ -122,20 +123,32 @@ let package = Package(
             swiftSettings: features
         ),
         .target(
+            name: "MartletTransport",
+            dependencies: [
+                .target(name: "CCurl", condition: curl), "CLibrary", "StrictJSON", "Tensors", "WireFormat",
+            ],
+            swiftSettings: features
+        ),
+        .target(
+            name: "MartletOperator",
+            dependencies: ["MartletTransport", "StrictJSON", "WireFormat"],
+            swiftSettings: features
+        ),
+        .target(
             name: "MartletClient",
             dependencies: [
-                .target(name: "CCurl", condition: curl), "CKernels", "CLibrary", "DifferentialPrivacy",
-                .target(name: "LocalTraining", condition: builtInModels), "StrictJSON", "Tensors", "TrainerInterface",
-                "UpdateCompression", "WireFormat",
+                "CKernels", "CLibrary", "DifferentialPrivacy",
+                .target(name: "LocalTraining", condition: builtInModels), "MartletTransport", "StrictJSON", "Tensors",
+                "TrainerInterface", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
-        .target(name: "MartletURLSession", dependencies: ["MartletClient"], swiftSettings: features),
+        .target(name: "MartletURLSession", dependencies: ["MartletTransport"], swiftSettings: features),
         .target(
             name: "MartletTesting",
             dependencies: [
-                "MartletClient", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "MartletClient", "MartletTransport", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
@@ -144,7 +157,7 @@ let package = Package(
             name: "martlet",
             dependencies: [
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
-                "MartletClient",
+                "MartletClient", "MartletOperator", "MartletTransport",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
@@ -155,7 +168,8 @@ let package = Package(
             name: "Benchmarks",
             dependencies: [
                 "Aggregation", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining", "MartletClient",
-                "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "MartletOperator", "MartletTransport", "SQLiteStorage", "StrictJSON", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -180,7 +194,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SnippetTests",
-            dependencies: ["MartletClient", "MartletTesting", "MartletURLSession"],
+            dependencies: ["MartletClient", "MartletOperator", "MartletTesting", "MartletURLSession"],
             swiftSettings: features
         ),
         .testTarget(
@@ -229,6 +243,11 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(
+            name: "MartletTransportTests",
+            dependencies: ["MartletTransport", "MartletURLSession", "TestSupport"],
+            swiftSettings: features
+        ),
+        .testTarget(
             name: "MartletClientTests",
             dependencies: [
                 "DifferentialPrivacy", "LocalTraining", "MartletClient", "MartletTesting", "MartletURLSession",
@@ -268,7 +287,7 @@ let package = Package(
             name: "CoordinatorAPITests",
             dependencies: [
                 "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
-                "MartletClient",
+                "MartletClient", "MartletOperator", "MartletTransport",
                 "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

@@ -1,5 +1,6 @@
 import CLibrary
 public import Foundation
+import MartletTransport
 import Synchronization
 public import Tensors
 public import TrainerInterface
