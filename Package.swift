@@ -21,6 +21,7 @@ let package = Package(
         .executable(name: "martlet", targets: ["martlet"]),
         .library(name: "MartletClient", targets: ["MartletClient"]),
         .library(name: "MartletURLSession", targets: ["MartletURLSession"]),
+        .library(name: "MartletOperator", targets: ["MartletOperator"]),
         .library(name: "MartletTesting", targets: ["MartletTesting"]),
     ],
     traits: [
@@ -128,20 +129,32 @@ let package = Package(
             swiftSettings: features
         ),
         .target(
+            name: "MartletTransport",
+            dependencies: [
+                .target(name: "CCurl", condition: curl), "CLibrary", "StrictJSON", "Tensors", "WireFormat",
+            ],
+            swiftSettings: features
+        ),
+        .target(
+            name: "MartletOperator",
+            dependencies: ["MartletTransport", "StrictJSON", "WireFormat"],
+            swiftSettings: features
+        ),
+        .target(
             name: "MartletClient",
             dependencies: [
-                .target(name: "CCurl", condition: curl), "CKernels", "CLibrary", "DifferentialPrivacy",
-                .target(name: "LocalTraining", condition: builtInModels), "StrictJSON", "Tensors", "TrainerInterface",
-                "UpdateCompression", "WireFormat",
+                "CKernels", "CLibrary", "DifferentialPrivacy",
+                .target(name: "LocalTraining", condition: builtInModels), "MartletTransport", "StrictJSON", "Tensors",
+                "TrainerInterface", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
-        .target(name: "MartletURLSession", dependencies: ["MartletClient"], swiftSettings: features),
+        .target(name: "MartletURLSession", dependencies: ["MartletTransport"], swiftSettings: features),
         .target(
             name: "MartletTesting",
             dependencies: [
-                "MartletClient", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "MartletClient", "MartletTransport", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
@@ -150,19 +163,20 @@ let package = Package(
             name: "martlet",
             dependencies: [
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
-                "MartletClient",
-                "PrivacyVectors", "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
+                "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
+                "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
-        .target(name: "BenchmarkHarness", dependencies: ["StrictJSON"], swiftSettings: features),
+        .target(name: "BenchmarkHarness", dependencies: ["StrictJSON", "WireFormat"], swiftSettings: features),
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
                 "Aggregation", "BenchmarkHarness", "CKernels", "Coordination", "DifferentialPrivacy", "LocalTraining",
-                "MartletClient", "SQLiteStorage", "Tensors", "UpdateCompression", "WireFormat",
+                "MartletClient", "MartletOperator", "MartletTransport", "SQLiteStorage", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -173,7 +187,7 @@ let package = Package(
             name: "Experiments",
             dependencies: [
                 "Aggregation", "BenchmarkHarness", "Coordination", "DifferentialPrivacy", "LocalTraining",
-                "MartletClient", "StrictJSON", "Tensors", "WireFormat",
+                "MartletClient", "MartletOperator", "MartletTransport", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -196,7 +210,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SnippetTests",
-            dependencies: ["MartletClient", "MartletTesting", "MartletURLSession"],
+            dependencies: ["MartletClient", "MartletOperator", "MartletTesting", "MartletURLSession"],
             swiftSettings: features
         ),
         .testTarget(
@@ -245,6 +259,11 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(
+            name: "MartletTransportTests",
+            dependencies: ["MartletTransport", "MartletURLSession", "TestSupport"],
+            swiftSettings: features
+        ),
+        .testTarget(
             name: "MartletClientTests",
             dependencies: [
                 "DifferentialPrivacy", "LocalTraining", "MartletClient", "MartletTesting", "MartletURLSession",
@@ -284,7 +303,7 @@ let package = Package(
             name: "CoordinatorAPITests",
             dependencies: [
                 "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
-                "MartletClient",
+                "MartletClient", "MartletOperator", "MartletTransport",
                 "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

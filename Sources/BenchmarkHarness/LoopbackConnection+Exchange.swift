@@ -1,4 +1,5 @@
 package import Foundation
+package import WireFormat
 
 extension LoopbackConnection {
     /// Sends a request with a body in memory and reads the whole answer.
@@ -26,15 +27,32 @@ extension LoopbackConnection {
         return answer
     }
 
+    /// The same by the table of endpoints.
+    package func exchange<Body, Answer>(
+        _ target: RequestTarget<Body, Answer>,
+        token: String,
+        contentType: String = "application/json",
+        wait seconds: Int? = nil,
+        body: Data = Data()
+    ) throws -> Data {
+        try exchange(
+            target.method.rawValue,
+            target.target,
+            token: token,
+            contentType: contentType,
+            wait: seconds,
+            body: body
+        )
+    }
+
     /// The same with a JSON object for an answer.
-    package func json(
-        _ method: String,
-        _ path: String,
+    package func json<Body, Answer>(
+        _ target: RequestTarget<Body, Answer>,
         token: String,
         wait seconds: Int? = nil,
         _ body: String = "{}"
     ) throws -> [String: Any] {
-        let answer = try exchange(method, path, token: token, wait: seconds, body: Data(body.utf8))
+        let answer = try exchange(target, token: token, wait: seconds, body: Data(body.utf8))
         return (try? JSONSerialization.jsonObject(with: answer)) as? [String: Any] ?? [:]
     }
 }

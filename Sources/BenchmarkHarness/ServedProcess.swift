@@ -1,4 +1,5 @@
 import Foundation
+package import WireFormat
 
 /// A Martlet server as users run it: the executable beside this one, in a data directory of its own.
 package final class ServedProcess {
@@ -58,26 +59,25 @@ package final class ServedProcess {
 
     /// Calls the API as the administrator and gives the answer's JSON.
     @discardableResult
-    package func call(
-        _ method: String,
-        _ path: String,
+    package func call<Body, Answer>(
+        _ target: RequestTarget<Body, Answer>,
         _ json: String? = nil,
         token: String? = nil
     ) throws -> [String: Any] {
         var arguments = [
-            "curl", "--silent", "--show-error", "--fail-with-body", "-X", method, "-H",
+            "curl", "--silent", "--show-error", "--fail-with-body", "-X", target.method.rawValue, "-H",
             "Authorization: Bearer \(token ?? adminToken)",
         ]
         if let json { arguments += ["-H", "Content-Type: application/json", "-d", json] }
-        let output = try Command.run(arguments + [url + path]).output
+        let output = try Command.run(arguments + [url + target.target]).output
         return (try? JSONSerialization.jsonObject(with: Data(output.utf8))) as? [String: Any] ?? [:]
     }
 
     /// Sends a file.
-    package func upload(_ file: String, to path: String) throws {
+    package func upload<Answer>(_ file: String, to target: RequestTarget<Octets, Answer>) throws {
         _ = try Command.run([
             "curl", "--silent", "--show-error", "--fail-with-body", "-H", "Authorization: Bearer \(adminToken)", "-H",
-            "Content-Type: application/vnd.safetensors", "-T", file, url + path,
+            "Content-Type: application/vnd.safetensors", "-T", file, url + target.target,
         ])
     }
 

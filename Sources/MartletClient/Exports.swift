@@ -1,4 +1,5 @@
 // An app imports this module and has all that its interface speaks of.
+@_exported public import MartletTransport
 @_exported public import Tensors
 @_exported public import TrainerInterface
 

@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import MartletClient
+import MartletTransport
 import StrictJSON
 import Synchronization
 import UpdateCompression
@@ -8,20 +9,19 @@ import WireFormat
 
 extension InMemoryServer {
     func answer(_ request: TransportRequest, _ path: [String], _ body: Data) throws -> TransportResponse {
-        guard path.first == "v1", path.count >= 2 else { return Self.refusal(404, "not_found") }
-        if (request.method, path[1]) == ("POST", "clients"), path.count == 2 { return try register(request, body) }
+        func isFor(_ row: EndpointRow) -> Bool { row.matches(path) && row.method.rawValue == request.method }
+        if isFor(Endpoints.register.row) { return try register(request, body) }
         guard let client = client(of: request) else { return Self.refusal(401, "unauthorized") }
-        switch (request.method, path[1], path.count) {
-        case ("POST", "checkins", 2): return try checkIn(client, body)
-        case ("GET", "model", 3): return model(path[2])
-        case ("GET", "assignments", 3): return try Self.json(200, view(path[2], of: client))
-        case (_, "assignments", 4):
-            guard let assignment = state.withLock({ $0.assignments[path[2]] }), assignment.client == client else {
-                return Self.refusal(404, "not_found")
-            }
-            return try work(request, path[3], assignment, body)
-        default: return Self.refusal(404, "not_found")
+        if isFor(Endpoints.checkIn.row) { return try checkIn(client, body) }
+        if isFor(Endpoints.weights.row) { return model(try Endpoints.weights.parameters(in: path).1) }
+        if isFor(Endpoints.assignment.row) {
+            return try Self.json(200, view(try Endpoints.assignment.parameters(in: path).text, of: client))
         }
+        guard let row = Endpoints.all.first(where: { $0.access == .client && isFor($0) }),
+            let id = try? row.parameter(AssignmentReference.self, in: path).text,
+            let assignment = state.withLock({ $0.assignments[id] }), assignment.client == client
+        else { return Self.refusal(404, "not_found") }
+        return try work(request, row, assignment, body)
     }
 
     static func refusal(_ status: Int, _ code: String, _ detail: String? = nil) -> TransportResponse {
@@ -125,7 +125,7 @@ extension InMemoryServer {
             state: assignment.state,
             model: .init(
                 version: version,
-                url: "/v1/model/\(version)",
+                url: Endpoints.weights("run_1", VersionReference(version)).path,
                 sha256: Self.hexadecimal(of: file),
                 bytes: file.count
             ),
@@ -134,16 +134,18 @@ extension InMemoryServer {
             privacy: specification.privacy,
             maxParticipations: run.maxParticipations,
             tensors: model.layout,
-            updateUrl: "/v1/assignments/\(assignment.id)/update",
+            updateUrl: Endpoints.putUpdate(AssignmentReference(assignment.id)).path,
             seed: String(assignment.round),
             deadline: "2030-01-01T00:00:00Z",
             deadlineInS: 3600
         )
     }
 
-    private func model(_ version: String) -> TransportResponse {
+    private func model(_ version: VersionReference) -> TransportResponse {
         let models = state.withLock { $0.models }
-        guard let number = Int(version), models.indices.contains(number) else { return Self.refusal(404, "not_found") }
+        guard let number = Int(version.text), models.indices.contains(number) else {
+            return Self.refusal(404, "not_found")
+        }
         let file = SafetensorsWriter.encode(models[number])
         return TransportResponse(
             status: 200,
@@ -158,15 +160,15 @@ extension InMemoryServer {
 
     private func work(
         _ request: TransportRequest,
-        _ what: String,
+        _ endpoint: EndpointRow,
         _ assignment: Assignment,
         _ body: Data
     ) throws -> TransportResponse {
-        switch (request.method, what) {
-        case ("POST", "heartbeat"):
+        switch endpoint {
+        case Endpoints.heartbeat.row:
             guard assignment.state == .assigned else { return Self.refusal(410, "assignment_ended") }
             return try Self.json(200, HeartbeatResponse(state: .training, leaseS: 60, deadlineInS: 3600))
-        case ("POST", "failure"):
+        case Endpoints.failure.row:
             let report: FailureReport
             switch Self.read(body, { value throws(DocumentError) in try FailureReport.read(value) }) {
             case .success(let value): report = value
@@ -178,9 +180,9 @@ extension InMemoryServer {
                 state.failures.append(.init(round: assignment.round, code: report.code.rawValue, detail: report.detail))
             }
             return TransportResponse(status: 204)
-        case ("PUT", "update"): return try take(body, request, assignment)
+        case Endpoints.putUpdate.row: return try take(body, request, assignment)
         // Parts of uploads are not known here: the client sends the file whole.
-        case ("PATCH", "update"), ("HEAD", "update"): return Self.refusal(405, "method_not_allowed")
+        case Endpoints.appendToUpdate.row, Endpoints.updateState.row: return Self.refusal(405, "method_not_allowed")
         default: return Self.refusal(404, "not_found")
         }
     }

@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 public import MartletClient
+public import MartletTransport
 import StrictJSON
 import Synchronization
 import UpdateCompression

@@ -1,5 +1,5 @@
 import Foundation
-import MartletClient
+import MartletTransport
 
 #if canImport(FoundationNetworking)
 import FoundationNetworking

@@ -1,4 +1,4 @@
-public import MartletClient
+public import MartletTransport
 
 #if canImport(FoundationNetworking)
 import Foundation

@@ -16,7 +16,8 @@ struct PackageTests {
         return data
     }
 
-    @Test func theClientLibraryLinksNeitherSQLiteNorTheServer() throws {
+    /// The targets and packages that a target brings.
+    private func everything(neededBy target: String) throws -> Set<String> {
         // A scratch path of its own: the one in use is locked by the command that runs this test.
         let scratch = try TemporaryDirectory()
         let json = try output([
@@ -31,13 +32,40 @@ struct PackageTests {
             needs[target["name"] as? String ?? ""] = dependencies.compactMap { $0.values.first?.first as? String }
         }
         var closure: Set<String> = []
-        var pending = ["MartletClient"]
+        var pending = [target]
         while let name = pending.popLast() {
             if closure.insert(name).inserted { pending += needs[name] ?? [] }
         }
+        return closure
+    }
+
+    private static let server: Set = [
+        "GRDB", "SQLiteStorage", "HTTPServing", "Coordination", "CoordinatorAPI", "Yams",
+    ]
+
+    @Test func theClientLibraryLinksNeitherSQLiteNorTheServer() throws {
+        let closure = try everything(neededBy: "MartletClient")
         #expect(closure.contains("LocalTraining") && closure.contains("CCurl"))
-        let forbidden: Set = ["GRDB", "SQLiteStorage", "HTTPServing", "Coordination", "CoordinatorAPI", "Yams"]
-        #expect(closure.isDisjoint(with: forbidden), "\(closure)")
+        #expect(closure.isDisjoint(with: Self.server), "\(closure)")
+    }
+
+    @Test func theOperatorsLibraryLinksNoTrainerEither() throws {
+        let closure = try everything(neededBy: "MartletOperator")
+        #expect(closure.contains("WireFormat") && closure.contains("CCurl"))
+        let device: Set = ["LocalTraining", "TrainerInterface", "DifferentialPrivacy", "MartletClient", "Crypto"]
+        #expect(closure.isDisjoint(with: Self.server.union(device)), "\(closure)")
+    }
+
+    /// What prints a server's answers knows them by their types, not by the coordinator that made them.
+    @Test(arguments: ["Operating", "Demo", "Plotting", "Terminal"])
+    func commandsThatAskAServerImportNoCoordinator(_ folder: String) throws {
+        let path = ServerProcess.repository + "/Sources/martlet/" + folder
+        let files = try FileManager.default.contentsOfDirectory(atPath: path).filter { $0.hasSuffix(".swift") }
+        #expect(!files.isEmpty)
+        for file in files {
+            let lines = try String(contentsOfFile: path + "/" + file, encoding: .utf8).split(separator: "\n")
+            #expect(!lines.contains("import Coordination"), "\(file)")
+        }
     }
 
     @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))

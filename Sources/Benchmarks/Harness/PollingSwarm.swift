@@ -1,6 +1,7 @@
 import BenchmarkHarness
 import Foundation
 import Glibc
+import WireFormat
 
 /// Many clients on one thread, each with a connection of its own: they ask for work with long polls, and deliver an update at
 /// once where there is some.
@@ -89,7 +90,7 @@ final class PollingSwarm: @unchecked Sendable {
     static func checkIn(token: String, waitSeconds: Int, runs: String? = nil) -> [UInt8] {
         let body = runs.map { "{\"runs\": \($0)}" } ?? "{}"
         let text =
-            "POST /v1/checkins HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(token)\r\n"
+            "POST \(Endpoints.checkIn().path) HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(token)\r\n"
             + "Content-Type: application/json\r\nPrefer: wait=\(waitSeconds)\r\n"
             + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
         return Array(text.utf8)

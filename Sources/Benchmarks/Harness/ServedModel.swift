@@ -2,6 +2,7 @@ import BenchmarkHarness
 import Crypto
 import Foundation
 import Tensors
+import WireFormat
 
 /// A served run with a model of some size, and clients that each hold one assignment in its open round.
 struct ServedModel {
@@ -26,24 +27,24 @@ struct ServedModel {
         )
         fileByteCount = update.count
         try bytes.write(to: URL(fileURLWithPath: file))
-        try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
+        try server.call(Endpoints.createPopulation(), #"{"name": "p"}"#)
         let specification = """
             {"population": "p", "rounds": 1, "model": {"architecture": "external"},
              "cohort": {"goal": \(max(1, clientCount) + 1), "minimum": 1, "over_selection": 1, "selection_timeout_s": 3600,
                         "report_timeout_s": 3600}}
             """
-        guard let id = try server.call("POST", "/v1/runs", specification)["id"] as? String else {
+        guard let id = try server.call(Endpoints.createRun(), specification)["id"] as? String else {
             throw BenchmarkError("no run was made")
         }
         run = id
-        try server.upload(file, to: "/v1/runs/\(run)/model")
+        try server.upload(file, to: Endpoints.putModel(RunReference(run)))
         try update.write(to: URL(fileURLWithPath: file))
-        try server.call("POST", "/v1/runs/\(run)/start", "{}")
+        try server.call(Endpoints.startRun(RunReference(run)), "{}")
         let enrollment =
-            try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 10000}"#)["token"] as? String
+            try server.call(Endpoints.createEnrollmentToken("p"), #"{"max_uses": 10000}"#)["token"] as? String
         for _ in 0..<clientCount {
-            let token = try server.call("POST", "/v1/clients", "{}", token: enrollment)["token"] as? String ?? ""
-            let answer = try server.call("POST", "/v1/checkins", "{}", token: token)
+            let token = try server.call(Endpoints.register(), "{}", token: enrollment)["token"] as? String ?? ""
+            let answer = try server.call(Endpoints.checkIn(), "{}", token: token)
             guard let path = (answer["assignment"] as? [String: Any])?["update_url"] as? String else {
                 throw BenchmarkError("a client got no assignment: \(answer)")
             }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BenchmarkHarness
 import Foundation
+import WireFormat
 
 /// A model's file from the page cache to several clients, against nginx with sendfile.
 struct DownloadBenchmark: ParsableCommand {
@@ -19,7 +20,7 @@ struct DownloadBenchmark: ParsableCommand {
         let nginx = try NginxPeer(workspace: workspace.path, port: NginxPeer.freePort())
         let model = try ServedModel(workspace: workspace.path, parameterCount: parameters, clientCount: 0)
         try FileManager.default.copyItem(atPath: model.file, toPath: nginx.files + "/model")
-        let weights = "/v1/runs/\(model.run)/models/0/weights"
+        let weights = Endpoints.weights(RunReference(model.run), VersionReference(0))
         let encodings = ["f32", "f16", "int8"]
         var peer: [Double] = []
         var ours: [String: [Double]] = [:]
@@ -27,7 +28,7 @@ struct DownloadBenchmark: ParsableCommand {
             let theirs = try fetch("/model", port: nginx.port, token: nil)
             if turn > 0 { peer.append(theirs.rate) }
             for encoding in encodings {
-                let path = weights + (encoding == "f32" ? "" : "?encoding=\(encoding)")
+                let path = weights.with("encoding", encoding == "f32" ? nil : encoding).target
                 let (rate, _) = try fetch(path, port: model.port, token: model.server.adminToken)
                 if turn > 0 { ours[encoding, default: []].append(rate) }
             }

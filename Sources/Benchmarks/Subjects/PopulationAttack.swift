@@ -4,6 +4,7 @@ import Foundation
 import Glibc
 import SQLiteStorage
 import Tensors
+import WireFormat
 
 /// What one caller may do to all others: honest check-ins and uploads are timed while each attack is under way.
 ///
@@ -39,20 +40,20 @@ struct PopulationAttack {
                 var token = attackers[index]
                 return { answer in
                     if let text = answer?["token"] as? String { token = text }
-                    return Self.request("POST", "/v1/tokens/current/rotate", token: token, "{}")
+                    return Self.request(Endpoints.rotateToken(.current), token: token, "{}")
                 }
             }
         }
         try attack("8 connections repeat a registration", prober, limit, connections: 8) { index in
             { _ in
-                Self.request("POST", "/v1/clients", token: enrollment, "{}", ["Idempotency-Key": "again-\(index)"])
+                Self.request(Endpoints.register(), token: enrollment, "{}", ["Idempotency-Key": "again-\(index)"])
             }
         }
         // E-2: the old text again and again, with the longest grace period.
         try attack("8 clients rotate old texts with grace", prober, limit, connections: 8) { index in
             let token = attackers[20 + index]
             return { _ in
-                Self.request("POST", "/v1/tokens/current/rotate", token: token, #"{"grace_period_s": 2592000}"#)
+                Self.request(Endpoints.rotateToken(.current), token: token, #"{"grace_period_s": 2592000}"#)
             }
         }
         // The kind of E-1 by other requests: what a client says of itself, each time otherwise.
@@ -61,13 +62,14 @@ struct PopulationAttack {
             return { _ in
                 count += 1
                 let body = "{\"runs\": \(Self.noRun), \"capabilities\": {\"memory_bytes\": \(count)}}"
-                return Self.request("POST", "/v1/checkins", token: attackers[30 + index], body)
+                return Self.request(Endpoints.checkIn(), token: attackers[30 + index], body)
             }
         }
         // E-3: whatever a viewer may read, over and over.
         for path in [
-            "/v1/clients?limit=1", "/v1/clients?limit=10000", "/v1/overview", "/v1/runs", "/v1/populations",
-            "/v1/tokens", "/metrics",
+            Endpoints.clients().with("limit", 1).target, Endpoints.clients().with("limit", 10_000).target,
+            Endpoints.overview().path, Endpoints.runs().path, Endpoints.populations().path, Endpoints.tokens().path,
+            Endpoints.metrics().path,
         ] {
             try attack("a viewer reads \(path)", prober, limit, connections: 1) { _ in
                 { _ in Self.request("GET", path, token: server.adminToken) }
@@ -80,7 +82,7 @@ struct PopulationAttack {
         let huge = "{" + (0..<90_000).map { "\"f\($0)\":0" }.joined(separator: ",") + "}"
         for (name, body) in [("unknown fields", unknown), ("too many runs", long), ("1 MB of fields", huge)] {
             try attack("a client sends \(name)", prober, limit, connections: 1) { _ in
-                { _ in Self.request("POST", "/v1/checkins", token: attackers[40], body) }
+                { _ in Self.request(Endpoints.checkIn(), token: attackers[40], body) }
             }
         }
         try drip(prober, limit)
@@ -138,7 +140,7 @@ struct PopulationAttack {
     /// E-4: 22 members of a cohort keep uploads open and send 1.5 kB a second each.
     private func drip(_ prober: Prober, _ limit: Double) throws {
         // Not before: honest check-ins would have had its work.
-        try server.call("POST", "/v1/runs/\(uploadRun)/start", "{}")
+        try server.call(Endpoints.startRun(RunReference(uploadRun)), "{}")
         let honest = Array(tokens[100..<110])
         let quiet = try honest.prefix(3).map { try upload($0) }
         let drippers = try attackers[41..<63].map { token in
@@ -166,7 +168,7 @@ struct PopulationAttack {
 
     /// The path of an update that a client is to send in the run with large ones.
     private func work(_ token: String) throws -> String {
-        let answer = try server.call("POST", "/v1/checkins", "{\"runs\": [\"\(uploadRun)\"]}", token: token)
+        let answer = try server.call(Endpoints.checkIn(), "{\"runs\": [\"\(uploadRun)\"]}", token: token)
         guard let url = (answer["assignment"] as? [String: Any])?["update_url"] as? String else {
             throw BenchmarkError("no work in the run with large updates: \(answer)")
         }
@@ -194,6 +196,15 @@ struct PopulationAttack {
             usleep(500_000)
         }
         return 120
+    }
+
+    static func request<Body, Answer>(
+        _ target: RequestTarget<Body, Answer>,
+        token: String,
+        _ body: String? = nil,
+        _ fields: [String: String] = [:]
+    ) -> [UInt8] {
+        request(target.method.rawValue, target.target, token: token, body, fields)
     }
 
     static func request(
@@ -301,24 +312,24 @@ private final class Opener: @unchecked Sendable {
             // One kept connection: a program for each request would take the processors from those who are timed.
             let descriptor = try PollingSwarm.connect(UInt16(server.url.split(separator: ":").last ?? "") ?? 0)
             defer { close(descriptor) }
-            func call(_ path: String, _ body: String) throws -> [String: Any] {
-                let request = PopulationAttack.request("POST", path, token: server.adminToken, body)
+            func call<Answer>(_ target: RequestTarget<some Any, Answer>, _ body: String) throws -> [String: Any] {
+                let request = PopulationAttack.request(target, token: server.adminToken, body)
                 guard PollingSwarm.sendAll(descriptor, request), let answer = RequestLoop.answer(descriptor),
                     (200..<300).contains(answer.status)
-                else { throw BenchmarkError("no answer of \(path)") }
+                else { throw BenchmarkError("no answer of \(target.path)") }
                 return try JSONSerialization.jsonObject(with: Data(answer.body)) as? [String: Any] ?? [:]
             }
             while ContinuousClock.now < end {
                 let run = try call(
-                    "/v1/runs",
+                    Endpoints.createRun(),
                     """
                     {"population": "p", "rounds": 1, "model": {"architecture": "cifg-lstm",
                      "config": {"vocab_size": 52, "embedding_dim": 4, "hidden_dim": 4}}, "cohort": {\(cohort)}}
                     """
                 )
                 guard let id = run["id"] as? String else { throw BenchmarkError("no run: \(run)") }
-                _ = try call("/v1/runs/\(id)/start", "{}")
-                _ = try call("/v1/runs/\(id)/cancel", "{}")
+                _ = try call(Endpoints.startRun(RunReference(id)), "{}")
+                _ = try call(Endpoints.cancelRun(RunReference(id)), "{}")
                 count += 1
             }
         } catch { failure = error }

@@ -39,8 +39,8 @@ struct PopulationBenchmark: AsyncParsableCommand {
         report("start with \(clients) clients", "s", [(ContinuousClock.now - start) / .seconds(1)])
         report("RSS with \(clients) clients", "bytes", [server.residentBytes])
         // One client holds the only place of a round, so that everybody else has to wait.
-        try server.call("POST", "/v1/runs/\(waiting)/start", "{}")
-        try server.call("POST", "/v1/checkins", "{}", token: tokens[0])
+        try server.call(Endpoints.startRun(RunReference(waiting)), "{}")
+        try server.call(Endpoints.checkIn(), "{}", token: tokens[0])
         let port = Int(server.url.split(separator: ":").last ?? "") ?? 0
         let prober = try Prober(port: port, tokens: Array(tokens[(polls + 1)...]))
         let quiet = try prober.measure(seconds: 3)
@@ -78,9 +78,9 @@ struct PopulationBenchmark: AsyncParsableCommand {
             extra: ["growth_bytes": growth, "seconds": seconds, "first": resident.first ?? 0]
         )
         report("processor, \(name)", "cores", [(server.processorSeconds - processor) / Double(seconds)])
-        try server.call("POST", "/v1/runs/\(busy)/start", "{}")
+        try server.call(Endpoints.startRun(RunReference(busy)), "{}")
         let patience = ContinuousClock.now + .seconds(60 + rounds)
-        while try server.call("GET", "/v1/runs/\(busy)")["state"] as? String != RunPhase.completed.rawValue {
+        while try server.call(Endpoints.run(RunReference(busy)))["state"] as? String != RunPhase.completed.rawValue {
             guard ContinuousClock.now < patience else { throw BenchmarkError("the rounds did not end") }
             try await Task.sleep(for: .milliseconds(200))
         }
@@ -117,8 +117,7 @@ struct PopulationBenchmark: AsyncParsableCommand {
         report("start with \(clients) clients", "s", [(ContinuousClock.now - start) / .seconds(1)])
         report("RSS with \(clients) clients", "bytes", [server.residentBytes])
         let run = try server.call(
-            "POST",
-            "/v1/runs",
+            Endpoints.createRun(),
             """
             {"population": "p", "rounds": 1, "model": {"architecture": "external"},
              "cohort": {"goal": 200, "minimum": 1, "over_selection": 1, "selection_timeout_s": 86400,
@@ -126,8 +125,8 @@ struct PopulationBenchmark: AsyncParsableCommand {
             """
         )
         guard let id = run["id"] as? String else { throw BenchmarkError("no run: \(run)") }
-        try server.upload(workspace.path + "/model", to: "/v1/runs/\(id)/model")
-        let made = try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 100}"#)
+        try server.upload(workspace.path + "/model", to: Endpoints.putModel(RunReference(id)))
+        let made = try server.call(Endpoints.createEnrollmentToken("p"), #"{"max_uses": 100}"#)
         guard let enrollment = made["token"] as? String else { throw BenchmarkError("no enrollment token") }
         let attack = PopulationAttack(
             server: server,
@@ -146,11 +145,10 @@ struct PopulationBenchmark: AsyncParsableCommand {
     /// Two runs that are ready to start, by a server that ends again.
     private func prepare(_ data: String, _ workspace: ScratchDirectory) throws -> (waiting: String, busy: String) {
         let server = try ServedProcess(dataDirectory: data, arguments: ["--log-level", "error"])
-        try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
+        try server.call(Endpoints.createPopulation(), #"{"name": "p"}"#)
         func make(_ goal: Int, _ rounds: Int) throws -> String {
             let run = try server.call(
-                "POST",
-                "/v1/runs",
+                Endpoints.createRun(),
                 """
                 {"population": "p", "rounds": \(rounds), "model": {"architecture": "external"},
                  "cohort": {"goal": \(goal), "minimum": 1, "over_selection": 1, "selection_timeout_s": 86400,
@@ -158,12 +156,12 @@ struct PopulationBenchmark: AsyncParsableCommand {
                 """
             )
             guard let id = run["id"] as? String else { throw BenchmarkError("no run: \(run)") }
-            try server.upload(workspace.path + "/model", to: "/v1/runs/\(id)/model")
+            try server.upload(workspace.path + "/model", to: Endpoints.putModel(RunReference(id)))
             return id
         }
         let enrollment =
-            try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#)["token"] as? String
-        try server.call("POST", "/v1/clients", "{}", token: enrollment)
+            try server.call(Endpoints.createEnrollmentToken("p"), #"{"max_uses": 1}"#)["token"] as? String
+        try server.call(Endpoints.register(), "{}", token: enrollment)
         return (try make(1, 1), try make(goal, rounds))
     }
 
@@ -220,7 +218,8 @@ struct PopulationBenchmark: AsyncParsableCommand {
     private func reportSteps(_ server: ServedProcess, run: String, _ events: [PollingSwarm.Event]) throws {
         let format = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
         func rows(_ round: Int) throws -> [(state: String, at: Date, isAssignment: Bool)] {
-            let answer = try server.call("GET", "/v1/runs/\(run)/rounds/\(round)/history?assignments=true&limit=1000")
+            let history = Endpoints.roundHistory(RunReference(run), RoundReference(round))
+            let answer = try server.call(history.with("assignments", true).with("limit", 1000))
             return (answer["items"] as? [[String: Any]] ?? []).compactMap { row in
                 guard let state = row["state"] as? String,
                     let at = (row["at"] as? String).flatMap({ try? format.parse($0) })

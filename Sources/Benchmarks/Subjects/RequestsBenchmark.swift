@@ -1,6 +1,7 @@
 import ArgumentParser
 import BenchmarkHarness
 import Foundation
+import WireFormat
 
 /// Small requests: `GET /healthz` and a check-in that is answered "no work", against nginx's static file of 1 kB.
 struct RequestsBenchmark: AsyncParsableCommand {
@@ -18,10 +19,10 @@ struct RequestsBenchmark: AsyncParsableCommand {
         let nginx = try NginxPeer(workspace: workspace.path, port: NginxPeer.freePort())
         try Data(repeating: 97, count: 1024).write(to: URL(fileURLWithPath: nginx.files + "/1k"))
         let server = try ServedProcess(dataDirectory: workspace.path + "/data", arguments: ["--log-level", "error"])
-        try server.call("POST", "/v1/populations", #"{"name": "p"}"#)
+        try server.call(Endpoints.createPopulation(), #"{"name": "p"}"#)
         let enrollment =
-            try server.call("POST", "/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#)["token"] as? String
-        let client = try server.call("POST", "/v1/clients", "{}", token: enrollment)["token"] as? String
+            try server.call(Endpoints.createEnrollmentToken("p"), #"{"max_uses": 1}"#)["token"] as? String
+        let client = try server.call(Endpoints.register(), "{}", token: enrollment)["token"] as? String
         let script = workspace.path + "/checkin.lua"
         try """
         wrk.method = "POST"
@@ -32,17 +33,20 @@ struct RequestsBenchmark: AsyncParsableCommand {
         var static1k: [Double] = []
         var health: [Double] = []
         var checkin: [Double] = []
-        _ = try load(server.url + "/healthz", seconds: 1)
+        _ = try load(server.url + Endpoints.health().path, seconds: 1)
         for _ in 0..<repeats {
             // Taken in turn, so that a slow spell of the machine meets all three.
             static1k.append(try load(nginx.url + "/1k", seconds: seconds))
-            health.append(try load(server.url + "/healthz", seconds: seconds))
-            checkin.append(try load(server.url + "/v1/checkins", seconds: seconds, script: script))
+            health.append(try load(server.url + Endpoints.health().path, seconds: seconds))
+            checkin.append(try load(server.url + Endpoints.checkIn().path, seconds: seconds, script: script))
         }
         var limit = MeasuredCase(benchmark: "requests", name: "nginx static 1 kB", unit: "requests/s", values: static1k)
         limit.extra = ["connections": connections]
         limit.report()
-        for (name, values) in [("GET /healthz", health), ("POST /v1/checkins, no work, token checked", checkin)] {
+        for (name, values) in [
+            ("GET \(Endpoints.health.template)", health),
+            ("POST \(Endpoints.checkIn.template), no work, token checked", checkin),
+        ] {
             MeasuredCase(
                 benchmark: "requests",
                 name: name,

@@ -224,15 +224,13 @@ struct RoundBenchmark: AsyncParsableCommand {
         aggregation: String = "{}",
         _ takePart: @escaping @Sendable (_ enrollmentToken: String) async throws -> Void
     ) async throws -> [Round] {
-        try server.call("POST", "/v1/populations", #"{"name": "\#(name)"}"#)
+        try server.call(Endpoints.createPopulation(), #"{"name": "\#(name)"}"#)
         let token = try server.call(
-            "POST",
-            "/v1/populations/\(name)/enrollment-tokens",
+            Endpoints.createEnrollmentToken(PopulationReference(name)),
             #"{"max_uses": \#(size.clients)}"#
         )["token"]
         let run = try server.call(
-            "POST",
-            "/v1/runs",
+            Endpoints.createRun(),
             """
             {"name": "\(name)", "population": "\(name)", "model": {"architecture": "external"}, "rounds": \(count),
              "cohort": {"goal": \(size.clients), "minimum": \(size.clients), "over_selection": 1.0},
@@ -246,9 +244,9 @@ struct RoundBenchmark: AsyncParsableCommand {
         _ = try Command.run([
             "curl", "--silent", "--show-error", "--fail-with-body", "-X", "PUT", "-H",
             "Authorization: Bearer \(server.adminToken)", "-H", "Content-Type: application/vnd.safetensors", "-T",
-            workspace.path + "/model", server.url + "/v1/runs/\(run)/model",
+            workspace.path + "/model", server.url + Endpoints.putModel(RunReference(run)).path,
         ])
-        try server.call("POST", "/v1/runs/\(run)/start")
+        try server.call(Endpoints.startRun(RunReference(run)))
         let failure = Mutex<(any Error)?>(nil)
         let clients = Task {
             do { try await takePart(token) } catch { failure.withLock { $0 = error } }
@@ -256,12 +254,12 @@ struct RoundBenchmark: AsyncParsableCommand {
         defer { clients.cancel() }
         while true {
             if let error = failure.withLock({ $0 }) { throw error }
-            let state = (try server.call("GET", "/v1/runs/\(run)")["state"] as? String).flatMap(RunPhase.init)
+            let state = (try server.call(Endpoints.run(RunReference(run)))["state"] as? String).flatMap(RunPhase.init)
             if state == .completed { break }
             guard state == .running else { throw BenchmarkError("the run is \(state?.rawValue ?? "gone")") }
             try await Task.sleep(for: .milliseconds(500))
         }
-        let page = try server.call("GET", "/v1/runs/\(run)/rounds?limit=100")
+        let page = try server.call(Endpoints.rounds(RunReference(run)).with("limit", 100))
         return (page["items"] as? [[String: Any]] ?? []).filter {
             $0["state"] as? String == RoundPhase.committed.rawValue
         }.map { round in
@@ -325,7 +323,7 @@ private struct BareClients {
                 transport,
                 TransportRequest(
                     method: "POST",
-                    url: server + "/v1/clients",
+                    url: server + Endpoints.register().path,
                     headers: Self.headers(token: enrollmentToken),
                     body: .bytes(Data("{}".utf8))
                 )
@@ -343,7 +341,7 @@ private struct BareClients {
         try await together { index in
             var url: String?
             while url == nil {
-                var request = request("POST", "/v1/checkins", index, .bytes(Data("{}".utf8)))
+                var request = request("POST", Endpoints.checkIn().path, index, .bytes(Data("{}".utf8)))
                 request.headers["Prefer"] = "wait=30"
                 let answer = try await Self.send(transport, request)
                 let assignment = answer["assignment"] as? [String: Any]

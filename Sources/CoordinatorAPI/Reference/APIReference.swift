@@ -1,4 +1,5 @@
 import Foundation
+import WireFormat
 import Yams
 
 /// The API's description as a page for people: every call with its fields, answers and a `curl` line that can be copied.
@@ -12,7 +13,8 @@ struct APIReference: Sendable {
 
     init(description: String) {
         guard let root = try? Yams.compose(yaml: description) else {
-            body = "<p>The description cannot be read; it is at <a href=\"/openapi.yaml\">/openapi.yaml</a>.</p>"
+            let path = Endpoints.description().path
+            body = "<p>The description cannot be read; it is at <a href=\"\(path)\">\(path)</a>.</p>"
             return
         }
         let document = ReferenceDocument(root: root)

@@ -2,6 +2,7 @@ import BenchmarkHarness
 import Foundation
 import Synchronization
 import Tensors
+import WireFormat
 
 /// A server as users run it, that an auditor talks to.
 final class AuditedServer: Sendable {
@@ -49,34 +50,31 @@ struct AuditedRun: Sendable {
             return value
         }
         _ = try connection.json(
-            "POST",
-            "/v1/populations",
+            Endpoints.createPopulation(),
             token: administrator,
             #"{"name": "\#(population)", "budget": {"epsilon": 1000, "delta": 1e-5}}"#
         )
         let enrollment = try connection.json(
-            "POST",
-            "/v1/populations/\(population)/enrollment-tokens",
+            Endpoints.createEnrollmentToken(PopulationReference(population)),
             token: administrator,
             #"{"max_uses": \#(clientCount)}"#
         )
         let enrollmentToken = try text(enrollment, "token")
         clients = try (0..<clientCount).map { _ in
-            try text(try connection.json("POST", "/v1/clients", token: enrollmentToken), "token")
+            try text(try connection.json(Endpoints.register(), token: enrollmentToken), "token")
         }
         let document =
             #"{"population": "\#(population)", "model": {"architecture": "external"}, \#(specification)}"#
-        id = try text(try connection.json("POST", "/v1/runs", token: administrator, document), "id")
+        id = try text(try connection.json(Endpoints.createRun(), token: administrator, document), "id")
         self.population = population
         self.administrator = administrator
         _ = try connection.exchange(
-            "PUT",
-            "/v1/runs/\(id)/model",
+            Endpoints.putModel(RunReference(id)),
             token: administrator,
             contentType: Self.updateType,
             body: Self.file([Float](repeating: 0, count: dimension))
         )
-        _ = try connection.json("POST", "/v1/runs/\(id)/start", token: administrator)
+        _ = try connection.json(Endpoints.startRun(RunReference(id)), token: administrator)
     }
 
     /// Where an update goes, and the hash of the model that it starts from.
@@ -89,7 +87,7 @@ struct AuditedRun: Sendable {
     /// Waits for a client's part in the open round.
     func assignment(_ client: String, _ connection: LoopbackConnection) throws -> Work {
         for _ in 0..<60 {
-            let answer = try connection.json("POST", "/v1/checkins", token: client, wait: 10)
+            let answer = try connection.json(Endpoints.checkIn(), token: client, wait: 10)
             guard let assignment = answer["assignment"] as? [String: Any] else { continue }
             let base = (assignment["model"] as? [String: Any])?["sha256"] as? String
             if let path = assignment["update_url"] as? String, let byteCount = assignment["update_bytes"] as? Int,
@@ -111,8 +109,7 @@ struct AuditedRun: Sendable {
         for _ in 0..<30_000 {
             do {
                 let body = try connection.exchange(
-                    "GET",
-                    "/v1/runs/\(id)/models/\(number)/weights",
+                    Endpoints.weights(RunReference(id), VersionReference(number)),
                     token: administrator
                 )
                 return try Self.values(body)
@@ -124,7 +121,7 @@ struct AuditedRun: Sendable {
     }
 
     func spentEpsilon(_ connection: LoopbackConnection) throws -> Double {
-        let view = try connection.json("GET", "/v1/populations/\(population)", token: administrator)
+        let view = try connection.json(Endpoints.population(PopulationReference(population)), token: administrator)
         return (view["budget"] as? [String: Any])?["spent_epsilon"] as? Double ?? .nan
     }
 

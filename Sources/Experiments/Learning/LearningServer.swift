@@ -2,13 +2,15 @@ import BenchmarkHarness
 import Foundation
 import LocalTraining
 import MartletClient
+import MartletOperator
+import MartletTransport
 import Tensors
 import WireFormat
 
 /// A server of this build with a fleet beside it: an experiment's runs go through the product as a user's do.
 final class LearningServer {
     private let process: ServedProcess
-    private let api: ServedAPI
+    private let client: OperatorClient
     private let directory: String
 
     /// Starts the server; earlier runs in the directory are still there.
@@ -18,7 +20,11 @@ final class LearningServer {
         // What an earlier, killed process left.
         try? FileManager.default.removeItem(atPath: directory + "/data/address")
         process = try ServedProcess(dataDirectory: directory + "/data", arguments: ["--log-level", "error"])
-        api = ServedAPI(url: process.url, token: process.adminToken)
+        client = try OperatorClient(
+            server: process.url,
+            token: process.adminToken,
+            transport: RetryingTransport(CurlTransport())
+        )
     }
 
     /// Trains one case to its end and measures its versions.
@@ -53,30 +59,31 @@ final class LearningServer {
         isPrivate: Bool = false,
         runFile: (String) throws -> Data
     ) async throws -> (run: String, seconds: Double) {
-        let budget = isPrivate ? #", "budget": {"epsilon": 1000, "delta": 1e-5}"# : ""
         let population = "p" + UUID().uuidString.prefix(8).lowercased()
-        _ = try await api.call("POST", "/v1/populations", Data(#"{"name": "\#(population)"\#(budget)}"#.utf8))
-        guard let run = try await api.call("POST", "/v1/runs", try runFile(population))["id"] as? String else {
-            throw BenchmarkError("the run has no id")
-        }
-        let uses = Data(#"{"max_uses": \#(trainers.count)}"#.utf8)
-        let token = try await api.call("POST", "/v1/populations/\(population)/enrollment-tokens", uses)["token"]
-        _ = try await api.call("POST", "/v1/runs/\(run)/start", Data())
+        _ = try await client.createPopulation(population, epsilon: isPrivate ? 1000 : nil, delta: 1e-5)
+        let run = try await client.createRun(runFile(population), .json).id
+        let token = try await client.createEnrollmentToken(for: population, clientCount: trainers.count).token
+        try await client.startRun(run)
         let start = ContinuousClock.now
         let states = directory + "/" + population
         defer { try? FileManager.default.removeItem(atPath: states) }
         let fleet = Fleet(
             server: process.url,
-            enrollmentToken: token as? String ?? "",
+            enrollmentToken: token,
             stateDirectory: states,
             clientCount: trainers.count,
             width: 4,
             makeTrainer: { trainers[$0] }
         )
-        let api = api
+        let client = client
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await fleet.run() }
-            group.addTask { try await api.waitUntilCompleted(run) }
+            group.addTask {
+                let view = try await client.waitForEnd(of: run, interval: .milliseconds(200))
+                guard view.state == .completed else {
+                    throw BenchmarkError("the run is \(view.state): \(view.reason ?? "no reason was recorded")")
+                }
+            }
             defer { group.cancelAll() }
             _ = try await group.next()
         }
@@ -90,32 +97,27 @@ final class LearningServer {
         seed: UInt64,
         seconds: Double
     ) async throws -> [LearningPoint] {
-        let page = try await api.call("GET", "/v1/runs/\(run)/rounds?limit=10000")
-        let rounds = (page["items"] as? [[String: Any]] ?? []).filter {
-            $0["state"] as? String == RoundPhase.committed.rawValue
-        }
+        let rounds = try await client.rounds(of: run).filter { $0.state == .committed }
         var points: [LearningPoint] = []
         for version in item.measured {
             let metrics = try task.judge.measure(try await weights(run, version))
-            let until = rounds.filter { ($0["number"] as? Int ?? 0) <= version }
-            func sum(_ name: String) -> Int { until.reduce(0) { $0 + ($1[name] as? Int ?? 0) } }
+            let until = rounds.filter { $0.number <= version }
             var point = LearningPoint(
                 item.name,
                 seed: seed,
                 round: version,
                 metrics,
-                bytesUp: sum("bytes_up"),
+                bytesUp: until.reduce(0) { $0 + ($1.bytesUp ?? 0) },
                 seconds: seconds * Double(version) / Double(item.rounds)
             )
-            let excluded = sum("excluded")
+            let excluded = until.reduce(0) { $0 + $1.excluded }
             if excluded > 0 { point.excluded = excluded }
-            point.epsilon = until.last?["epsilon"] as? Double
+            point.epsilon = until.last?.epsilon
             points.append(point)
             let report = [
                 "accuracy": metrics.accuracy, "loss": metrics.loss, "recall_at_3": metrics.recallAt3,
             ].filter(\.value.isFinite)
-            let body = try LearningCase.data(["metrics": report])
-            _ = try await api.call("POST", "/v1/runs/\(run)/models/\(version)/metrics", body)
+            try await client.reportMetrics(report, of: version, run: run)
         }
         if !points.isEmpty { points[points.count - 1].sign() }
         return points
@@ -123,31 +125,24 @@ final class LearningServer {
 
     /// What a run's population has spent when its last round was published; `nil` without privacy.
     func epsilon(_ run: String) async throws -> Double? {
-        let page = try await api.call("GET", "/v1/runs/\(run)/rounds?last=1")
-        return (page["items"] as? [[String: Any]])?.last?["epsilon"] as? Double
+        try await client.latestRounds(1, of: run).last?.epsilon
     }
 
     /// A version's parameters.
     func weights(_ run: String, _ version: Int) async throws -> ParameterVector {
         let path = directory + "/version.safetensors"
-        var request = api.request("GET", "/v1/runs/\(run)/models/\(version)/weights")
-        request.destination = path
-        let response = try await RetryPolicy().send(request, over: api.transport)
-        guard response.status == 200 else { throw BenchmarkError("version \(version): status \(response.status)") }
+        try await client.downloadModel(version, of: run, to: path)
         return try SafetensorsFile(path: path).readAll()
     }
 
     /// Draws the finished runs of one seed over each other with `martlet run plot`.
     func plot(_ experiment: LearningExperiment, seed: UInt64, to path: String) async throws {
-        let page = try await api.call("GET", "/v1/runs?limit=1000")
-        let runs = (page["items"] as? [[String: Any]] ?? []).filter {
-            $0["state"] as? String == RunPhase.completed.rawValue
-        }
+        let runs = try await client.runs().filter { $0.state == .completed }
         var arguments = [ServedProcess.binary, "run", "plot"]
         var labels: [String] = []
         for item in experiment.cases where experiment.drawn.isEmpty || experiment.drawn.contains(item.name) {
-            let run = runs.last { $0["name"] as? String == "\(item.name), seed \(seed)" }
-            guard labels.count < 8, let id = run?["id"] as? String else { continue }
+            let run = runs.last { $0.name == "\(item.name), seed \(seed)" }
+            guard labels.count < 8, let id = run?.id else { continue }
             arguments.append(id)
             labels.append(item.name)
         }

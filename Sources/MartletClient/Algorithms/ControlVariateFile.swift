@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 import Tensors
 import WireFormat
 

@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import MartletTransport
 import Tensors
 import TrainerInterface
 import UpdateCompression

@@ -1,3 +1,5 @@
+public import MartletTransport
+
 /// What a client does, as it happens.
 public enum ClientEvent: Sendable, Equatable {
     /// What the client is at now.

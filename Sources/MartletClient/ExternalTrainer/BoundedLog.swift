@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 
 /// What one run of a trainer writes to standard error, as a file of at most a megabyte: its beginning, and its last 64 KiB.
 struct BoundedLog {

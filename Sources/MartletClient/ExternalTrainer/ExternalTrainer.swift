@@ -1,5 +1,6 @@
 import CLibrary
 public import Foundation
+import MartletTransport
 import StrictJSON
 import Synchronization
 public import Tensors

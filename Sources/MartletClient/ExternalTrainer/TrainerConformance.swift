@@ -1,5 +1,6 @@
 import Crypto
 public import Foundation
+import MartletTransport
 import StrictJSON
 public import Tensors
 import TrainerInterface

@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 import StrictJSON
 import WireFormat
 

@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 
 /// What a trainer command keeps between rounds, a directory for each run; bounded, because a server may name a new run each time.
 struct TrainerStates {

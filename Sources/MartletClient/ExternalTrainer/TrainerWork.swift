@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 
 /// The directory in which a trainer's commands run, one at a time: they share the state that is kept between rounds.
 ///

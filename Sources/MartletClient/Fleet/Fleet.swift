@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 public import TrainerInterface
 
 /// Many virtual clients in one process, each speaking the real protocol.

@@ -1,6 +1,7 @@
 import Crypto
 import DifferentialPrivacy
 import Foundation
+import MartletTransport
 import Tensors
 import TrainerInterface
 import UpdateCompression
@@ -374,8 +375,8 @@ extension FederatedClient {
             while true {
                 try await Task.sleep(for: .seconds(seconds))
                 do {
-                    let body = try WireCoding.encode(HeartbeatRequest(phase: phase))
-                    _ = try await self.call("POST", .heartbeat(of: id), body: body) {
+                    let target = Endpoints.heartbeat(AssignmentReference(id))
+                    _ = try await self.call(target, HeartbeatRequest(phase: phase)) {
                         try ServerAnswer.read($0, of: "answer to a sign of life", HeartbeatAnswer.read)
                     }
                 } catch let error as ClientError where error.verdict == .workIsOver {

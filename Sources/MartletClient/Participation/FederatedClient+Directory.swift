@@ -1,4 +1,5 @@
 public import Logging
+public import MartletTransport
 public import TrainerInterface
 
 extension FederatedClient {

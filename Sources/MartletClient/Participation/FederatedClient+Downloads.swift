@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 import StrictJSON
 import Tensors
 import TrainerInterface
@@ -99,7 +100,11 @@ extension FederatedClient {
     func hasCommitted(_ assignment: String) async throws -> Bool? {
         // What this device has noted itself; a note that is damaged speaks of no update.
         guard let id = AssignmentID(assignment) else { return false }
-        var request = TransportRequest(method: "GET", url: try url(.assignment(id)), headers: authorization())
+        var request = TransportRequest(
+            method: "GET",
+            url: try url(Endpoints.assignment(AssignmentReference(id))),
+            headers: authorization()
+        )
         request.byteLimit = ServerAnswer.byteLimit
         let (whole, limit) = (request, limits.modelBytes)
         do {

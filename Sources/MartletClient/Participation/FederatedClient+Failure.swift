@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import MartletTransport
 import StrictJSON
 import Tensors
 import TrainerInterface
@@ -68,9 +69,8 @@ extension FederatedClient {
         report.detail = report.detail.map { String($0.prefix(500)) }
         do {
             try await call(
-                "POST",
-                .failure(of: assignment),
-                body: try WireCoding.encode(report),
+                Endpoints.failure(AssignmentReference(assignment)),
+                report,
                 passing: { $0.status == 204 ? () : nil },
                 reading: { _ in
                     throw ClientError(code: "unexpected", message: "a failure report is answered without a body")

@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import MartletTransport
 import StrictJSON
 import Tensors
 package import WireFormat
@@ -154,7 +155,7 @@ extension FederatedClient {
             let wanted = min(LedgerLinks.pageCount, number - place) * LedgerLinks.byteCount
             guard
                 let page = try await ledgerAnswer(
-                    "/v1/populations/\(known.population)/ledger/links?from=\(place)",
+                    Endpoints.ledgerLinks(PopulationReference(known.population)).with("from", place),
                     type: "application/octet-stream",
                     byteLimit: LedgerLinks.pageCount * LedgerLinks.byteCount
                 ), page.count >= wanted, page.count % LedgerLinks.byteCount == 0
@@ -170,12 +171,19 @@ extension FederatedClient {
         return PopulationLedgerHead(population: known.population, number: number, hash: hash)
     }
 
-    /// What the server shows of its ledger under a path; `nil` where it refuses to, or shows more than it may.
+    /// What the server shows of its ledger; `nil` where it refuses to, or shows more than it may.
     ///
     /// - Throws: ``ClientError`` where somebody else answers or nobody does: that says nothing of the ledger.
-    private func ledgerAnswer(_ path: String, type: String, byteLimit: Int) async throws -> Data? {
-        guard let path = ServerPath(path) else { return nil }
-        var request = TransportRequest(method: "GET", url: try url(path), headers: authorization())
+    private func ledgerAnswer<Document>(
+        _ target: RequestTarget<NoDocument, Document>,
+        type: String,
+        byteLimit: Int
+    ) async throws -> Data? {
+        var request = TransportRequest(
+            method: target.method.rawValue,
+            url: try url(target),
+            headers: authorization()
+        )
         request.byteLimit = byteLimit
         request.longestSeconds = Self.ledgerCheckSeconds
         let url = request.url
@@ -206,7 +214,7 @@ extension FederatedClient {
     ) async throws -> (sentence: String, reached: PopulationLedgerHead)? {
         guard
             let body = try await ledgerAnswer(
-                "/v1/populations/\(known.population)/ledger/acknowledgements",
+                Endpoints.ledgerAcknowledgements(PopulationReference(known.population)),
                 type: "application/json",
                 byteLimit: ServerAnswer.byteLimit
             ), let document = try? JSONValue.parse(Array(body)),

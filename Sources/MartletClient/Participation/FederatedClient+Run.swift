@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 
 /// When ``FederatedClient/run(_:report:)`` ends by itself.
 public struct ParticipationOptions: Sendable {

@@ -1,5 +1,6 @@
 import Foundation
 public import Logging
+public import MartletTransport
 import StrictJSON
 public import TrainerInterface
 import WireFormat
@@ -170,10 +171,9 @@ public actor FederatedClient {
         let answer: RegistrationAnswer
         do {
             answer = try await call(
-                "POST",
-                .clients,
+                Endpoints.register(),
+                RegistrationRequest(name: nil),
                 token: enrollmentToken,
-                body: try WireCoding.encode(RegistrationRequest(name: nil)),
                 headers: ["Idempotency-Key": key]
             ) { try ServerAnswer.read($0, of: "registration", RegistrationAnswer.read) }
         } catch let error as ClientError where error.status == 401 && error.verdict == .clientIsOut {
@@ -310,9 +310,8 @@ public actor FederatedClient {
         let request = CheckInRequest(stateGeneration: says ? log.generation : nil)
         do {
             return try await call(
-                "POST",
-                .checkIns,
-                body: try WireCoding.encode(request),
+                Endpoints.checkIn(),
+                request,
                 headers: wait > 0 ? ["Prefer": "wait=\(wait)"] : [:],
                 passing: { response in
                     // A proxy that waits less long than the server: there was no work until then.
@@ -379,6 +378,11 @@ public actor FederatedClient {
         credential.flatMap { BearerToken($0.token) }.map { ["Authorization": "Bearer \($0.text)"] } ?? [:]
     }
 
+    /// A target's URL on the configured server.
+    func url<Body, Document>(_ target: RequestTarget<Body, Document>) throws -> String {
+        try (origin ?? ServerOrigin(server)).base + target.target
+    }
+
     /// A path's URL on the configured server.
     func url(_ path: ServerPath) throws -> String {
         guard let origin else { return try ServerOrigin(server).url(path) }
@@ -388,11 +392,10 @@ public actor FederatedClient {
     /// Sends JSON and reads JSON; `passing` takes answers that are no documents of the server's and yet mean something.
     ///
     /// Throws ``ClientError``, and what `read` does.
-    func call<Answer: Sendable>(
-        _ method: String,
-        _ path: ServerPath,
+    func call<Body: Encodable, Document, Answer: Sendable>(
+        _ target: RequestTarget<Body, Document>,
+        _ body: Body,
         token: String? = nil,
-        body: Data,
         headers: [String: String] = [:],
         passing: @Sendable (TransportResponse) -> Answer? = { _ in nil },
         reading read: @Sendable (TransportResponse) throws -> Answer
@@ -400,8 +403,13 @@ public actor FederatedClient {
         var fields = token.map { ["Authorization": "Bearer \($0)"] } ?? authorization()
         fields["Content-Type"] = "application/json"
         fields.merge(headers) { _, new in new }
-        let url = try url(path)
-        var request = TransportRequest(method: method, url: url, headers: fields, body: .bytes(body))
+        let url = try url(target)
+        var request = TransportRequest(
+            method: target.method.rawValue,
+            url: url,
+            headers: fields,
+            body: .bytes(try WireCoding.encode(body))
+        )
         request.byteLimit = ServerAnswer.byteLimit
         return try await retry.send(request, over: transport) { response in
             if let answer = passing(response) { return answer }

@@ -1,6 +1,7 @@
 import CLibrary
 import Crypto
 import Foundation
+import MartletTransport
 
 /// Hashes of files, read piece by piece.
 enum FileDigest {

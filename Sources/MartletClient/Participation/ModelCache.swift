@@ -1,6 +1,7 @@
 import CLibrary
 import Crypto
 import Foundation
+import MartletTransport
 import StrictJSON
 import Tensors
 import UpdateCompression

@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 import Synchronization
 
 /// What a client has to say about its surroundings while it works, for a log or the device's owner.

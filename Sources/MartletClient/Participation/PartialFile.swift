@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 
 /// The file that a download gathers in, `NAME.part`, which stays when the download is cut, so that the next one goes on.
 ///

@@ -1,5 +1,6 @@
 import Crypto
 public import Foundation
+public import MartletTransport
 import StrictJSON
 import Tensors
 import WireFormat

@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 import WireFormat
 
 /// The one report that a device makes of a model version with mode `local`, kept until the round is over.

@@ -1,4 +1,5 @@
 import DifferentialPrivacy
+import MartletTransport
 import Tensors
 import WireFormat
 

@@ -1,5 +1,6 @@
 import CLibrary
 package import Foundation
+import MartletTransport
 
 /// Where a client keeps its credential, its ledger and a finished update, each file whole or absent after any crash.
 ///

@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 import StrictJSON
 
 /// `endings.jsonl`: for the device's owner, one line for each assignment that ended, with the sentence that says why.

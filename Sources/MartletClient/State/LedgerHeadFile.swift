@@ -1,3 +1,4 @@
+import MartletTransport
 import WireFormat
 
 /// Where a device keeps the last head that it was told of the server's privacy ledger: `ledger-head.json`.

@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 import WireFormat
 
 /// What a device keeps for each run between rounds: what sparse updates left out, and control variates (SCAFFOLD).

@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 import StrictJSON
 
 /// A client's files, each whole or absent after any crash: written under a name of their own, synced, then renamed.

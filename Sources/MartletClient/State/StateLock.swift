@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+import MartletTransport
 import Synchronization
 
 /// Keeps every other process, and every other client of this process, off a state directory; ends with the process.

@@ -1,4 +1,5 @@
 import Foundation
+import MartletTransport
 import Tensors
 import WireFormat
 

@@ -1,5 +1,6 @@
 import CLibrary
 import Foundation
+package import MartletTransport
 import Tensors
 
 /// Fetches an immutable file so that a lost connection costs only what was on its way.

@@ -1,4 +1,5 @@
 import Foundation
+package import MartletTransport
 package import WireFormat
 
 /// Sends a file so that a lost connection costs only what was on its way.

@@ -60,20 +60,33 @@ package struct EndpointRow: Hashable, Sendable {
     /// The path, parameters in braces.
     package let template: String
     package let access: AccessRule
+    /// The template's segments.
+    private let segments: [String]
+
+    init(method: RequestMethod, template: String, access: AccessRule) {
+        self.method = method
+        self.template = template
+        self.access = access
+        segments = template.split(separator: "/").map(String.init)
+    }
 
     /// What stands in braces, in order.
     package var placeholders: [String] {
         segments.filter(Self.isPlaceholder).map { String($0.dropFirst().dropLast()) }
     }
 
-    private var segments: [Substring] { template.split(separator: "/") }
+    /// How many segments a path has that the template matches.
+    package var segmentCount: Int { segments.count }
 
-    private static func isPlaceholder(_ segment: Substring) -> Bool { segment.hasPrefix("{") }
+    /// Whether a path's segments are those of the template, parameters aside.
+    package func matches(_ path: [String]) -> Bool {
+        path.count == segments.count && zip(segments, path).allSatisfy { Self.isPlaceholder($0) || $0 == $1 }
+    }
 
     /// The template with these segments in the place of its placeholders.
     package func path(_ values: [String]) -> String {
         var values = values[...]
-        let filled = segments.map { Self.isPlaceholder($0) ? PathEncoding.segment(values.removeFirst()) : String($0) }
+        let filled = segments.map { Self.isPlaceholder($0) ? PathEncoding.segment(values.removeFirst()) : $0 }
         return "/" + filled.joined(separator: "/")
     }
 
@@ -81,9 +94,9 @@ package struct EndpointRow: Hashable, Sendable {
     ///
     /// - Throws: ``PathParameterError`` where the template has no such placeholder, or its segment can name nothing.
     package func parameter<Value: PathParameter>(_ type: Value.Type, in path: [String]) throws -> Value {
-        guard let place = placeholders.firstIndex(of: Value.placeholder),
-            let segment = values(in: path).dropFirst(place).first
-        else { throw PathParameterError(detail: "\(template) names no \(Value.placeholder)") }
+        guard let segment = zip(segments, path).first(where: { $0.0 == "{\(Value.placeholder)}" })?.1 else {
+            throw PathParameterError(detail: "\(template) names no \(Value.placeholder)")
+        }
         return try Value(segment: segment)
     }
 
@@ -91,4 +104,6 @@ package struct EndpointRow: Hashable, Sendable {
     func values(in path: [String]) -> [String] {
         zip(segments, path).filter { Self.isPlaceholder($0.0) }.map(\.1)
     }
+
+    private static func isPlaceholder(_ segment: String) -> Bool { segment.hasPrefix("{") }
 }

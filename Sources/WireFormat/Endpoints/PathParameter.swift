@@ -58,6 +58,7 @@ package struct AssignmentReference: TextParameter {
     package static var placeholder: String { "assignment" }
     package let text: String
     package init(_ text: String) { self.text = text }
+    package init(_ id: AssignmentID) { text = id.text }
 }
 
 /// A token, by its id.

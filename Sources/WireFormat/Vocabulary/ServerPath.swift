@@ -79,23 +79,3 @@ package struct ServerPath: CheckedText {
         }
     }
 }
-
-extension ServerPath {
-    /// `POST`: registers a client.
-    package static let clients = ServerPath(known: "/v1/clients")
-    /// `POST`: asks for work.
-    package static let checkIns = ServerPath(known: "/v1/checkins")
-
-    /// `GET`: one assignment, for its own client.
-    package static func assignment(_ id: AssignmentID) -> ServerPath { ServerPath(known: "/v1/assignments/\(id.text)") }
-
-    /// `POST`: a sign of life.
-    package static func heartbeat(of id: AssignmentID) -> ServerPath {
-        ServerPath(known: "/v1/assignments/\(id.text)/heartbeat")
-    }
-
-    /// `POST`: the work cannot be done.
-    package static func failure(of id: AssignmentID) -> ServerPath {
-        ServerPath(known: "/v1/assignments/\(id.text)/failure")
-    }
-}

@@ -2,6 +2,8 @@ import ArgumentParser
 import Foundation
 import LocalTraining
 import MartletClient
+import MartletOperator
+import MartletTransport
 import Tensors
 import WireFormat
 
@@ -74,32 +76,15 @@ struct DemoCommand: AsyncParsableCommand {
         _ began: ContinuousClock.Instant
     ) async throws -> DemoResult {
         let url = try await processes.startServer()
-        var access = try ServerAccess.parse([])
-        access.server = url
-        access.token = try String(contentsOfFile: directory + "/server/admin-token", encoding: .utf8)
-        access.json = true
-        let budget = privacy == .none ? nil : BudgetSpecification(epsilon: 8, delta: 1e-5)
-        _ = try await access.call(
-            "POST",
-            "/v1/populations",
-            body: WireCoding.encode(PopulationRequest(name: "demo", budget: budget))
+        let client = try OperatorClient(
+            server: url,
+            token: String(contentsOfFile: directory + "/server/admin-token", encoding: .utf8),
+            transport: CurlTransport(connectionLimit: 1)
         )
-        let created = try WireCoding.decode(
-            RunView.self,
-            from: await access.call(
-                "POST",
-                "/v1/runs",
-                body: Data(plan.runFile.utf8),
-                contentType: "application/yaml"
-            )
-        )
-        let tokenBody = try await access.call(
-            "POST",
-            "/v1/populations/demo/enrollment-tokens",
-            body: WireCoding.encode(EnrollmentTokenRequest(maxUses: data.clientCount))
-        )
-        let token = try WireCoding.decode([String: String].self, from: tokenBody)["token"] ?? ""
-        _ = try await access.call("POST", "/v1/runs/\(created.id)/start", body: Data())
+        _ = try await client.createPopulation("demo", epsilon: privacy == .none ? nil : 8, delta: 1e-5)
+        let created = try await client.createRun(Data(plan.runFile.utf8), .yaml)
+        let token = try await client.createEnrollmentToken(for: "demo", clientCount: data.clientCount).token
+        try await client.startRun(created.id)
         try processes.startFleets(
             count: fleetProcesses,
             clientCount: data.clientCount,
@@ -108,21 +93,22 @@ struct DemoCommand: AsyncParsableCommand {
             text: text,
             seed: seed
         )
-        return try await watch(created.id, plan, data, access, processes, directory, began)
+        return try await watch(created.id, plan, data, client, url, processes, directory, began)
     }
 
     private func watch(
         _ run: String,
         _ plan: DemoPlan,
         _ data: DemoData,
-        _ access: ServerAccess,
+        _ client: OperatorClient,
+        _ url: String,
         _ processes: DemoProcesses,
         _ directory: String,
         _ began: ContinuousClock.Instant
     ) async throws -> DemoResult {
-        let first = try await model(run, version: 0, access)
+        let first = try await model(run, version: 0, client)
         let before = try data.evaluation.evaluate(model: first)
-        try await publish(before, run, version: 0, access)
+        try await publish(before, run, version: 0, client)
         say(
             String(
                 format: "before: accuracy %.3f, loss %.3f (always guessing the most frequent symbol: %.3f)",
@@ -133,16 +119,13 @@ struct DemoCommand: AsyncParsableCommand {
         )
         var shown = 0
         while true {
-            let view = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
+            let view = try await client.run(run)
             if view.state == .failed { throw Failure("the run failed: \(view.reason ?? "unknown")") }
             if view.committedRounds > shown {
                 shown = view.committedRounds
-                let metrics = try data.evaluation.evaluate(model: try await model(run, version: shown, access))
-                try await publish(metrics, run, version: shown, access)
-                let round = try WireCoding.decode(
-                    RoundView.self,
-                    from: await access.call("GET", "/v1/runs/\(run)/rounds/\(shown)")
-                )
+                let metrics = try data.evaluation.evaluate(model: try await model(run, version: shown, client))
+                try await publish(metrics, run, version: shown, client)
+                let round = try await client.round(shown, of: run)
                 let seconds = (ContinuousClock.now - began).seconds
                 let left = seconds / Double(shown) * Double(plan.rounds - shown)
                 say(
@@ -162,19 +145,16 @@ struct DemoCommand: AsyncParsableCommand {
             if view.state == .completed { break }
             do { try processes.checkRunning() } catch {
                 // The run may have ended since it was read, and the fleets with it.
-                let now = try WireCoding.decode(RunView.self, from: await access.call("GET", "/v1/runs/\(run)"))
-                guard now.state == .completed else { throw error }
+                guard try await client.run(run).state == .completed else { throw error }
             }
             try await Task.sleep(for: .milliseconds(200))
         }
         processes.stopFleets()
         let fleets = try processes.fleetProgress()
-        let weights = try await access.call("GET", "/v1/runs/\(run)/models/\(shown)/weights")
         let path = directory + "/model.safetensors"
-        try weights.write(to: URL(fileURLWithPath: path))
+        try await client.downloadModel(shown, of: run, to: path)
         let final = try SafetensorsFile(path: path).readAll()
-        struct Page: Decodable { var items: [RoundView] }
-        let rounds = try WireCoding.decode(Page.self, from: await access.call("GET", "/v1/runs/\(run)/rounds")).items
+        let rounds = try await client.rounds(of: run)
         let summary = DemoResult.Summary(
             accuracyBefore: before.accuracy,
             accuracyAfter: try data.evaluation.evaluate(model: final).accuracy,
@@ -188,24 +168,27 @@ struct DemoCommand: AsyncParsableCommand {
             bytesDown: fleets.bytesDown,
             modelPath: path,
             modelSha256: rounds.last(where: { $0.state == .committed })?.modelSha256 ?? "",
-            serverUrl: try ServerAccess.url(access.server)
+            serverUrl: url
         )
         return DemoResult(summary: summary, run: run, suggestions: try plan.suggestions(final))
     }
 
-    private func model(_ run: String, version: Int, _ access: ServerAccess) async throws -> ParameterVector {
-        let data = try await access.call("GET", "/v1/runs/\(run)/models/\(version)/weights")
+    private func model(_ run: String, version: Int, _ client: OperatorClient) async throws -> ParameterVector {
         let path = NSTemporaryDirectory() + "martlet-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }
-        try data.write(to: URL(fileURLWithPath: path))
+        try await client.downloadModel(version, of: run, to: path)
         return try SafetensorsFile(path: path).readAll()
     }
 
     /// Records on the server what was measured, so that its pages and lists show it.
-    private func publish(_ metrics: TrainingMetrics, _ run: String, version: Int, _ access: ServerAccess) async throws {
-        let report = MetricsReport(metrics: ["accuracy": metrics.accuracy, "loss": metrics.loss])
-        let body = try WireCoding.encode(report)
-        _ = try await access.call("POST", "/v1/runs/\(run)/models/\(version)/metrics", body: body)
+    private func publish(
+        _ metrics: TrainingMetrics,
+        _ run: String,
+        version: Int,
+        _ client: OperatorClient
+    ) async throws {
+        let values = ["accuracy": metrics.accuracy, "loss": metrics.loss]
+        try await client.reportMetrics(values, of: version, run: run)
     }
 
     private func finish(_ result: DemoResult, _ directory: String) throws {
@@ -235,10 +218,12 @@ struct DemoCommand: AsyncParsableCommand {
             say("  \(directory)/server/admin-token")
             say("or look at it with curl:")
             say("  export TOKEN=$(cat \(directory)/server/admin-token)")
+            let run = RunReference(result.run)
             for path in [
-                "runs/\(result.run)", "runs/\(result.run)/rounds", "populations/demo", "populations/demo/ledger",
+                Endpoints.run(run).path, Endpoints.rounds(run).path, Endpoints.population("demo").path,
+                Endpoints.populationLedger("demo").path,
             ] {
-                say("  curl -H \"Authorization: Bearer $TOKEN\" \(summary.serverUrl)/v1/\(path)")
+                say("  curl -H \"Authorization: Bearer $TOKEN\" \(summary.serverUrl)\(path)")
             }
             say("and stop it with: kill $(cat \(directory)/server/pid)")
         }

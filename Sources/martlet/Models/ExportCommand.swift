@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import MartletOperator
 import StrictJSON
 import Tensors
 import WireFormat
@@ -50,34 +51,28 @@ struct ExportCommand: AsyncParsableCommand {
     }
 
     private func fetched(_ run: String) async throws -> ModelDirectory {
-        let view = try WireCoding.decode(
-            RunDescription.self,
-            from: try await access.call("GET", "/v1/runs/\(escaped(run))")
-        )
+        let reference = RunReference(run)
+        let view = try await access.answer(to: Endpoints.run(reference)).decoded()
         guard let description = try BuiltInModels.description(view.specification.model) else {
-            throw Failure(
-                "run \(run) has an external model: its weights are at /v1/runs/\(run)/models/\(version)/weights"
-            )
+            let weights = Endpoints.weights(reference, VersionReference(version))
+            throw Failure("run \(run) has an external model: its weights are at \(weights.path)")
         }
-        let weights = try await tensors("/v1/runs/\(escaped(run))/models/\(escaped(version))")
+        let weights = try await tensors(reference, VersionReference(version))
         var base: ParameterVector?
-        if let reference = view.specification.model.base {
-            base = try await tensors("/v1/runs/\(escaped(reference.run))/models/\(reference.version ?? 0)")
+        if let given = view.specification.model.base {
+            base = try await tensors(RunReference(given.run), VersionReference(given.version ?? 0))
         }
         return ModelDirectory(description: description, model: weights, base: base)
     }
 
-    private struct RunDescription: Decodable {
-        var specification: RunSpecification
-    }
-
-    private func tensors(_ path: String) async throws -> ParameterVector {
-        struct Version: Decodable { var url: String }
-        let version = try WireCoding.decode(Version.self, from: try await access.call("GET", path))
+    private func tensors(_ run: RunReference, _ version: VersionReference) async throws -> ParameterVector {
+        let model = Endpoints.model(run, version)
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("martlet-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: file) }
-        try await access.call("GET", version.url).write(to: file)
-        return try Failure.explaining(path) { try SafetensorsFile(path: file.path).readAll() }
+        try await access.ask { client in
+            try await client.downloadModel(client.answer(to: model).decoded(), to: file.path)
+        }
+        return try Failure.explaining(model.path) { try SafetensorsFile(path: file.path).readAll() }
     }
 
     /// The written file's top-1 recall against the model's, on one text.

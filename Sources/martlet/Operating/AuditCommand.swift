@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import MartletOperator
 import WireFormat
 
 /// What operators did, newest first.
@@ -15,29 +15,12 @@ struct AuditCommand: AsyncParsableCommand {
     @Option(help: "Only done or refused ones.") var outcome: String?
     @Option(help: "Only from this time on, such as 2026-01-31T08:00:00Z.") var since: String?
 
-    private struct Page: Decodable {
-        struct Row: Decodable {
-            var at: String
-            var actor: String
-            var actorName: String?
-            var role: String
-            var address: String
-            var action: String
-            var target: String
-            var outcome: String
-            var code: String?
-        }
-        var items: [Row]
-    }
-
     func run() async throws {
-        var path = "/v1/audit?limit=\(limit)"
-        for (name, value) in [("actor", actor), ("outcome", outcome), ("since", since)] {
-            if let value { path += "&\(name)=\(escaped(value))" }
-        }
-        let data = try await access.call("GET", path)
-        if access.json { return try access.show(data) }
-        for row in try WireCoding.decode(Page.self, from: data).items {
+        let target = Endpoints.audit().with("limit", limit).with("actor", actor).with("outcome", outcome)
+            .with("since", since)
+        let answer = try await access.answer(to: target)
+        if access.json { return try access.show(answer.bytes) }
+        for row in try answer.decoded().items {
             let method = row.action.prefix { $0 != " " }
             let who = row.actorName.map { "\($0) (\(row.actor))" } ?? row.actor
             let line =

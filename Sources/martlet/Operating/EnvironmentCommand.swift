@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
-import MartletClient
+import MartletTransport
+import WireFormat
 
 /// Prints the two variables that the other commands read, for a server of this machine.
 struct EnvironmentCommand: AsyncParsableCommand {
@@ -46,7 +47,8 @@ struct EnvironmentCommand: AsyncParsableCommand {
             if let text = try? String(contentsOfFile: dataDir + "/address", encoding: .utf8) {
                 let url = text.trimmingCharacters(in: .whitespacesAndNewlines)
                 do {
-                    let answer = try await transport.send(TransportRequest(method: "GET", url: url + "/readyz"))
+                    let request = TransportRequest(method: "GET", url: url + Endpoints.readiness().path)
+                    let answer = try await transport.send(request)
                     if answer.status == 200 { return url }
                     reason = "\(url) answers \(answer.status)"
                 } catch {

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Foundation
-import MartletClient
+import MartletOperator
+import MartletTransport
+import WireFormat
 
 struct HealthCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -20,9 +22,9 @@ struct HealthCommand: AsyncParsableCommand {
 
     func run() async throws {
         guard !ready, access.server == nil, let url = localURL() else {
-            return try access.show(await access.call("GET", ready ? "/readyz" : "/healthz"))
+            return try access.show(await access.answer(to: ready ? Endpoints.readiness() : Endpoints.health()).bytes)
         }
-        let request = TransportRequest(method: "GET", url: url + "/healthz", headers: [:], body: .none)
+        let request = TransportRequest(method: "GET", url: url + Endpoints.health().path, headers: [:], body: .none)
         let answer: TransportResponse
         do { answer = try await CurlTransport(connectionLimit: 1).send(request) } catch {
             throw Failure("\(error)", isConnectionProblem: true)

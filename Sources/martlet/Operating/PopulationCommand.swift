@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import MartletOperator
 import WireFormat
 
 struct PopulationCommand: AsyncParsableCommand {
@@ -31,8 +32,7 @@ struct PopulationCommand: AsyncParsableCommand {
                 name: name,
                 budget: epsilon.map { BudgetSpecification(epsilon: $0, delta: delta ?? 1e-5) }
             )
-            let answer = try await access.call("POST", "/v1/populations", body: WireCoding.encode(request))
-            try access.show(answer, as: PopulationView.self) {
+            try access.show(await access.answer(to: Endpoints.createPopulation(), request)) {
                 OperatorSentences.population($0)
                     + ["enroll clients with: martlet population token \(Terminal.printable(name)) --uses 1000"]
             }
@@ -45,16 +45,22 @@ struct PopulationCommand: AsyncParsableCommand {
         @Argument(help: "Its id or name.") var population: String?
 
         func run() async throws {
-            let data = try await access.call("GET", "/v1/populations" + (population.map { "/" + escaped($0) } ?? ""))
-            if access.json { return try access.show(data) }
-            struct Page: Decodable { var items: [PopulationView] }
-            let items =
-                try population == nil
-                ? WireCoding.decode(Page.self, from: data).items : [WireCoding.decode(PopulationView.self, from: data)]
+            if let population {
+                let answer = try await access.answer(to: Endpoints.population(PopulationReference(population)))
+                if access.json { return try access.show(answer.bytes) }
+                return show([try answer.decoded()])
+            }
+            let answer = try await access.answer(to: Endpoints.populations())
+            if access.json { return try access.show(answer.bytes) }
+            let items = try answer.decoded().items
             guard !items.isEmpty else {
                 print("no populations yet; make one with: martlet population create NAME --epsilon 8")
                 return
             }
+            show(items)
+        }
+
+        private func show(_ items: [PopulationView]) {
             var table = TextTable(
                 ("POPULATION", .left),
                 ("CLIENTS", .right),
@@ -88,8 +94,9 @@ struct PopulationCommand: AsyncParsableCommand {
         @Argument(help: "Its id or name.") var population: String
 
         func run() async throws {
-            let data = try await access.call("GET", "/v1/populations/\(escaped(population))/ledger?format=jsonl")
-            for line in data.split(separator: 10) { try access.showDocument(Data(line)) }
+            let target = Endpoints.populationLedger(PopulationReference(population)).with("format", "jsonl")
+            let lines = try await access.answer(to: target).bytes
+            for line in lines.split(separator: 10) { try access.showDocument(Data(line)) }
         }
     }
 
@@ -107,9 +114,11 @@ struct PopulationCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let body = try WireCoding.encode(BudgetChangeRequest(epsilon: epsilon, reason: reason))
-            let answer = try await access.call("PATCH", "/v1/populations/\(escaped(population))/budget", body: body)
-            try access.show(answer, as: PopulationView.self) { OperatorSentences.population($0) }
+            let answer = try await access.answer(
+                to: Endpoints.changeBudget(PopulationReference(population)),
+                BudgetChangeRequest(epsilon: epsilon, reason: reason)
+            )
+            try access.show(answer) { OperatorSentences.population($0) }
         }
     }
 
@@ -120,17 +129,8 @@ struct PopulationCommand: AsyncParsableCommand {
         @Option(help: "How many clients it enrolls.") var uses = 1000
 
         func run() async throws {
-            let body = try WireCoding.encode(EnrollmentTokenRequest(maxUses: uses))
-            try access.show(
-                await access.call("POST", "/v1/populations/\(escaped(population))/enrollment-tokens", body: body)
-            )
+            let target = Endpoints.createEnrollmentToken(PopulationReference(population))
+            try access.show(await access.answer(to: target, EnrollmentTokenRequest(maxUses: uses)).bytes)
         }
     }
-}
-
-/// A path segment with everything but unreserved characters percent-encoded.
-func escaped(_ text: String) -> String {
-    // Dots alone would be taken for a step in the path; a population of that name has its id.
-    guard text != ".", text != ".." else { return text.replacing(".", with: "%2E") }
-    return text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "-._~"))) ?? text
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import MartletOperator
 import StrictJSON
 import WireFormat
 
@@ -41,18 +42,22 @@ struct RunCommand: AsyncParsableCommand {
                 )
                 type = "application/json"
             }
-            let path = "/v1/runs" + (dryRun ? "?dry_run=true" : "")
-            let answer = try await access.call("POST", path, body: data, contentType: type)
-            if dryRun { return try access.show(answer, as: RunPlan.self) { OperatorSentences.plan($0) } }
-            guard start else {
-                return try access.show(answer, as: RunView.self) {
-                    OperatorSentences.run($0) + [OperatorSentences.next($0)]
-                }
+            let (file, format) = (data, type)
+            if dryRun {
+                let target = Endpoints.createRun().with("dry_run", true).answering(RunPlan.self)
+                let plan = try await access.ask { try await $0.answer(to: target, .bytes(file), contentType: format) }
+                return try access.show(plan) { OperatorSentences.plan($0) }
             }
-            let view = try WireCoding.decode(RunView.self, from: answer)
+            let created = try await access.ask {
+                try await $0.answer(to: Endpoints.createRun(), .bytes(file), contentType: format)
+            }
+            guard start else {
+                return try access.show(created) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
+            }
+            let view = try created.decoded()
             do {
-                let started = try await access.call("POST", "/v1/runs/\(escaped(view.id))/start", body: Data())
-                try access.show(started, as: RunView.self) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
+                let started = try await access.answer(to: Endpoints.startRun(RunReference(view.id)))
+                try access.show(started) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
             } catch let failure as Failure {
                 throw Failure("\(view.id) was created, but not started: \(failure)")
             }
@@ -63,28 +68,28 @@ struct RunCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Start a run.")
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run's id.") var run: String
-        func run() async throws { try await steer(access, run, "start") }
+        func run() async throws { try await steer(access, Endpoints.startRun(RunReference(run))) }
     }
 
     struct Pause: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Hand out no more work until the run is resumed.")
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run's id.") var run: String
-        func run() async throws { try await steer(access, run, "pause") }
+        func run() async throws { try await steer(access, Endpoints.pauseRun(RunReference(run))) }
     }
 
     struct Resume: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Go on with a paused run.")
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run's id.") var run: String
-        func run() async throws { try await steer(access, run, "resume") }
+        func run() async throws { try await steer(access, Endpoints.resumeRun(RunReference(run))) }
     }
 
     struct Cancel: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "End a run for good.")
         @OptionGroup var access: ServerAccess
         @Argument(help: "The run's id.") var run: String
-        func run() async throws { try await steer(access, run, "cancel") }
+        func run() async throws { try await steer(access, Endpoints.cancelRun(RunReference(run))) }
     }
 
     struct List: AsyncParsableCommand {
@@ -92,10 +97,9 @@ struct RunCommand: AsyncParsableCommand {
         @OptionGroup var access: ServerAccess
 
         func run() async throws {
-            let data = try await access.call("GET", "/v1/runs")
-            if access.json { return try access.show(data) }
-            struct Page: Decodable { var items: [RunView] }
-            let runs = try WireCoding.decode(Page.self, from: data).items
+            let answer = try await access.answer(to: Endpoints.runs())
+            if access.json { return try access.show(answer.bytes) }
+            let runs = try answer.decoded().items
             guard !runs.isEmpty else {
                 print("no runs yet; make one with: martlet run create FILE --start")
                 return
@@ -128,13 +132,13 @@ struct RunCommand: AsyncParsableCommand {
         @Option(help: "A round's number.") var round: Int?
 
         func run() async throws {
-            let path = "/v1/runs/\(escaped(run))" + (round.map { "/rounds/\($0)" } ?? "")
-            try access.show(await access.call("GET", path))
+            let run = RunReference(run)
+            guard let round else { return try access.show(await access.answer(to: Endpoints.run(run)).bytes) }
+            try access.show(await access.answer(to: Endpoints.round(run, RoundReference(round))).bytes)
         }
     }
 
-    private static func steer(_ access: ServerAccess, _ run: String, _ action: String) async throws {
-        let answer = try await access.call("POST", "/v1/runs/\(escaped(run))/\(action)", body: Data())
-        try access.show(answer, as: RunView.self) { OperatorSentences.run($0) }
+    private static func steer(_ access: ServerAccess, _ target: RequestTarget<NoDocument, RunView>) async throws {
+        try access.show(await access.answer(to: target)) { OperatorSentences.run($0) }
     }
 }

@@ -1,4 +1,4 @@
-import Foundation
+import MartletOperator
 import WireFormat
 
 /// A run with the rounds it has had, as the tools of this command line read it.
@@ -19,32 +19,17 @@ struct RunCurves {
     private static let recentAttempts = 50
 
     private static func decode(_ id: String, _ access: ServerAccess, _ known: RunCurves?) async throws -> RunCurves {
-        let path = "/v1/runs/\(escaped(id))"
-        let run = try WireCoding.decode(RunView.self, from: await access.call("GET", path))
-        struct Page: Decodable {
-            var items: [RoundView]
-            var nextCursor: String?
+        try await access.ask { client in
+            let run = try await client.run(id)
+            var initialMetrics = known?.initialMetrics
+            if initialMetrics == nil, run.modelVersion != nil {
+                initialMetrics = try await client.model(0, of: id).metrics
+            }
+            if let known, let all = known.joined(with: try await client.latestRounds(recentAttempts, of: id)) {
+                return RunCurves(run: run, rounds: all, initialMetrics: initialMetrics)
+            }
+            return RunCurves(run: run, rounds: try await client.rounds(of: id), initialMetrics: initialMetrics)
         }
-        func rounds(_ query: String) async throws -> [RoundView] {
-            var rounds: [RoundView] = []
-            var cursor: String?
-            repeat {
-                let query = query + (cursor.map { "&cursor=" + escaped($0) } ?? "")
-                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path + "/rounds?" + query))
-                rounds += page.items
-                cursor = page.nextCursor
-            } while cursor != nil
-            return rounds
-        }
-        var initialMetrics = known?.initialMetrics
-        if initialMetrics == nil, run.modelVersion != nil {
-            let first = try WireCoding.decode(ModelVersionView.self, from: await access.call("GET", path + "/models/0"))
-            initialMetrics = first.metrics
-        }
-        if let known, let all = known.joined(with: try await rounds("last=\(recentAttempts)")) {
-            return RunCurves(run: run, rounds: all, initialMetrics: initialMetrics)
-        }
-        return RunCurves(run: run, rounds: try await rounds("limit=10000"), initialMetrics: initialMetrics)
     }
 
     /// The rounds with the latest ones in the place of what was known of them; `nil` where rounds between are missing.

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import MartletOperator
 import WireFormat
 
 extension RunCommand {
@@ -17,10 +17,7 @@ extension RunCommand {
 
         func run() async throws {
             let curves = try await RunCurves.read(run, access)
-            let population = try WireCoding.decode(
-                PopulationView.self,
-                from: await access.call("GET", "/v1/populations/\(escaped(curves.run.population))")
-            )
+            let population = try await access.ask { try await $0.population(curves.run.population) }
             let endings = try await chargeEndings(of: curves)
             let story = RunStory(curves: curves, population: population, chargeEndings: endings)
             if let round {
@@ -28,7 +25,7 @@ extension RunCommand {
                     throw Failure("run \(run) has no round \(round) yet; it has \(curves.rounds.last?.number ?? 0)")
                 }
                 let changes = try await history(of: round)
-                for line in story.attempts(of: round) + RoundChange.lines(changes, namesClients: !story.isSecret) {
+                for line in story.attempts(of: round) + HistoryView.lines(changes, namesClients: !story.isSecret) {
                     print(Terminal.printable(line))
                 }
                 return
@@ -37,21 +34,10 @@ extension RunCommand {
         }
 
         /// What happened in a round, to it and to each assignment.
-        private func history(of round: Int) async throws -> [RoundChange] {
-            struct Page: Decodable {
-                var items: [RoundChange]
-                var nextCursor: String?
-            }
-            var changes: [RoundChange] = []
-            var cursor: String?
-            repeat {
-                let query = "?assignments=true&limit=10000" + (cursor.map { "&cursor=" + escaped($0) } ?? "")
-                let path = "/v1/runs/\(escaped(run))/rounds/\(round)/history" + query
-                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path))
-                changes += page.items
-                cursor = page.nextCursor
-            } while cursor != nil
-            return changes
+        private func history(of round: Int) async throws -> [HistoryView] {
+            let target = Endpoints.roundHistory(RunReference(run), RoundReference(round)).with("assignments", true)
+                .with("limit", 10_000)
+            return try await access.ask { try await $0.items(of: target) }
         }
 
         /// What became of the charges of attempts that were given up, as the ledger says.
@@ -59,48 +45,24 @@ extension RunCommand {
             guard curves.run.specification.privacy.mode != .none,
                 curves.rounds.contains(where: { $0.state == .abandoned })
             else { return [:] }
-            struct Row: Decodable {
-                struct Event: Decodable { var release: String? }
-                var runId: String
-                var round: Int
-                var attempt: Int
-                var state: String
-                var event: String
-            }
-            struct Page: Decodable {
-                var items: [Row]
-                var nextCursor: String?
-            }
+            let target = Endpoints.populationLedger(PopulationReference(curves.run.population)).with("limit", 10_000)
             var endings: [RunStory.Attempt: ChargeState] = [:]
-            var cursor: String?
-            repeat {
-                let query = "?limit=10000" + (cursor.map { "&cursor=" + escaped($0) } ?? "")
-                let path = "/v1/populations/\(escaped(curves.run.population))/ledger" + query
-                let page = try WireCoding.decode(Page.self, from: await access.call("GET", path))
-                for row in page.items where row.runId == curves.run.id {
-                    let event = try? JSONDecoder().decode(Row.Event.self, from: Data(row.event.utf8))
-                    let isEvaluation = event?.release == ReleaseWord.evaluation.rawValue
-                    endings[.init(number: row.round, attempt: row.attempt, isEvaluation: isEvaluation)] = ChargeState(
-                        rawValue: row.state
-                    )
-                }
-                cursor = page.nextCursor
-            } while cursor != nil
+            for row in try await access.ask({ try await $0.items(of: target) }) where row.runId == curves.run.id {
+                let attempt = RunStory.Attempt(
+                    number: row.round,
+                    attempt: row.attempt,
+                    isEvaluation: row.isOfEvaluation
+                )
+                endings[attempt] = row.state
+            }
             return endings
         }
     }
 }
 
-/// A change of a round, or of one assignment in it.
-struct RoundChange: Decodable {
-    var attempt: Int
-    var at: String
-    var state: String
-    var cause: String
-    var assignment: String?
-
+extension HistoryView {
     /// The round's changes one by one, then why work of its clients came to nothing, the commonest cause first.
-    static func lines(_ changes: [RoundChange], namesClients: Bool) -> [String] {
+    static func lines(_ changes: [HistoryView], namesClients: Bool) -> [String] {
         var lines = changes.filter { $0.assignment == nil }.map {
             "  \($0.at)  attempt \($0.attempt)  \($0.state): \($0.cause)"
         }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import MartletOperator
 import WireFormat
 
 extension RunCommand {
@@ -25,13 +25,8 @@ extension RunCommand {
                 }
                 values[String(parts[0])] = value
             }
-            try access.show(
-                await access.call(
-                    "POST",
-                    "/v1/runs/\(escaped(run))/models/\(escaped(version))/metrics",
-                    body: WireCoding.encode(MetricsReport(metrics: values, source: source))
-                )
-            )
+            let target = Endpoints.reportMetrics(RunReference(run), VersionReference(version))
+            try access.show(await access.answer(to: target, MetricsReport(metrics: values, source: source)).bytes)
         }
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LocalTraining
+import MartletOperator
 import StrictJSON
 import WireFormat
 
@@ -21,14 +22,13 @@ extension RunCommand {
         @Option(help: "Write the words to this vocab.txt, the four specials first.") var vocabulary: String?
 
         func run() async throws {
-            var path = "/v1/runs/\(escaped(run))/models/\(escaped(version))/words?limit=10000"
-            if let minimumCount { path += "&minimum_count=\(minimumCount)" }
+            let target = Endpoints.words(RunReference(run), VersionReference(version)).with("limit", 10_000)
+                .with("minimum_count", minimumCount)
             var first: VocabularyView?
             var items: [VocabularyView.Item] = []
             var cursor: String?
             repeat {
-                let data = try await access.call("GET", path + (cursor.map { "&cursor=\($0)" } ?? ""))
-                let page = try WireCoding.decode(VocabularyView.self, from: data)
+                let page = try await access.answer(to: target.with("cursor", cursor)).decoded()
                 items += page.items
                 cursor = page.nextCursor
                 if first == nil { first = page }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
-import MartletClient
+import MartletOperator
+import MartletTransport
 import StrictJSON
 import WireFormat
 
@@ -19,59 +20,43 @@ struct ServerAccess: ParsableArguments {
         return text.hasSuffix("/") ? String(text.dropLast()) : text
     }
 
-    /// Calls the API and gives the body of a good answer.
-    func call(
-        _ method: String,
-        _ path: String,
-        body: Data? = nil,
-        contentType: String = "application/json"
-    ) async throws -> Data {
-        var headers = ["Content-Type": contentType]
-        if let token = token ?? ProcessInfo.processInfo.environment["MARTLET_TOKEN"] {
-            headers["Authorization"] = "Bearer " + token.trimmingCharacters(in: .whitespacesAndNewlines)
-        }
-        let request = TransportRequest(
-            method: method,
-            url: try Self.url(server) + path,
-            headers: headers,
-            body: body.map { .bytes($0) } ?? .none
-        )
-        let response: TransportResponse
+    /// Asks the server as its operator.
+    ///
+    /// - Parameter ask: Asks it.
+    /// - Returns: What `ask` gives.
+    /// - Throws: ``Failure`` for what the server refuses, and where it does not answer.
+    func ask<Answer>(_ ask: (OperatorClient) async throws -> Answer) async throws -> Answer {
+        let token = token ?? ProcessInfo.processInfo.environment["MARTLET_TOKEN"]
+        let url = try Self.url(server)
         do {
-            response = try await CurlTransport(connectionLimit: 1, security: trust.security).send(request)
+            let transport = CurlTransport(connectionLimit: 1, security: trust.security)
+            return try await ask(OperatorClient(server: url, token: token, transport: transport))
+        } catch let error as OperatorError {
+            throw Failure(
+                error.description,
+                isConnectionProblem: error.status == 503,
+                advice: error.status == 401 ? whoAsks(hadToken: token != nil) : Self.wayOut(error.detail ?? "")
+            )
         } catch {
+            // An answer that cannot be read came from somewhere.
+            if error is DecodingError || error is Failure { throw error }
             throw Failure("\(error)", isConnectionProblem: true, advice: Self.whereToLook)
         }
-        guard (200..<300).contains(response.status) else {
-            let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
-            var text =
-                problem.map { PrintableText.escaped("\($0.title): \($0.detail) (\($0.code))", limit: 4000) }
-                ?? Self.foreign(response, request.url)
-            for field in (problem?.errors ?? []).prefix(100) where !field.pointer.isEmpty {
-                text += "\n  " + PrintableText.escaped("\(field.pointer): \(field.detail)", limit: 1000)
-            }
-            throw Failure(
-                text,
-                isConnectionProblem: response.status == 503,
-                advice: response.status == 401
-                    ? whoAsks(hadToken: headers["Authorization"] != nil) : Self.wayOut(problem?.detail ?? "")
-            )
-        }
-        return response.body
     }
 
-    /// What an answer that is no problem document is: its own words where they are a line of plain text, else what stands in between.
-    private static func foreign(_ response: TransportResponse, _ url: String) -> String {
-        let note = note(in: response.body)
-        return note.isEmpty
-            ? ClientError(answer: response, url: url).message : "the server answered \(response.status)\(note)"
+    /// Asks an endpoint that takes no body.
+    func answer<Answer: Sendable>(
+        to target: RequestTarget<NoDocument, Answer>
+    ) async throws -> AnswerDocument<Answer> {
+        try await ask { try await $0.answer(to: target) }
     }
 
-    /// What an answer that is no problem document says in a line of plain text, such as "this port speaks HTTPS".
-    private static func note(in body: Data) -> String {
-        let text = String(decoding: body.prefix(200), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-        let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7f } && !text.hasPrefix("<")
-        return isPlain ? ": \(text)" : ""
+    /// Asks an endpoint that takes a document.
+    func answer<Body: Encodable, Answer: Sendable>(
+        to target: RequestTarget<Body, Answer>,
+        _ body: Body
+    ) async throws -> AnswerDocument<Answer> {
+        try await ask { try await $0.answer(to: target, body) }
     }
 
     private static let whereToLook = """
@@ -96,13 +81,9 @@ struct ServerAccess: ParsableArguments {
     }
 
     /// Prints the answer as it came, or as lines for people.
-    func show<Answer: Decodable>(
-        _ data: Data,
-        as type: Answer.Type,
-        _ lines: (Answer) -> [String]
-    ) throws {
+    func show<Answer: Decodable>(_ document: AnswerDocument<Answer>, _ lines: (Answer) -> [String]) throws {
         // A newer server may say what this program does not know: then as it came.
-        guard !json, let answer = try? WireCoding.decode(type, from: data) else { return try show(data) }
+        guard !json, let answer = try? document.decoded() else { return try show(document.bytes) }
         for line in lines(answer) { print(Terminal.printable(line)) }
     }
 

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import MartletOperator
 import WireFormat
 
 struct TokenCommand: AsyncParsableCommand {
@@ -21,7 +21,7 @@ struct TokenCommand: AsyncParsableCommand {
                 throw ValidationError("a role is viewer, operator or admin, not \(Terminal.printable(role))")
             }
             let request = TokenRequest(role: role, name: name, expiresInS: expiresIn)
-            try access.show(await access.call("POST", "/v1/tokens", body: WireCoding.encode(request)))
+            try access.show(await access.answer(to: Endpoints.createToken(), request).bytes)
         }
     }
 
@@ -30,7 +30,7 @@ struct TokenCommand: AsyncParsableCommand {
         @OptionGroup var access: ServerAccess
 
         func run() async throws {
-            try access.show(await access.call("GET", "/v1/tokens"))
+            try access.show(await access.answer(to: Endpoints.tokens()).bytes)
         }
     }
 
@@ -41,8 +41,8 @@ struct TokenCommand: AsyncParsableCommand {
         @Option(help: "Seconds for which the old text goes on working.") var gracePeriod = 0.0
 
         func run() async throws {
-            let body = try WireCoding.encode(TokenRotationRequest(gracePeriodS: gracePeriod))
-            try access.show(await access.call("POST", "/v1/tokens/\(escaped(token))/rotate", body: body))
+            let target = Endpoints.rotateToken(TokenReference(token))
+            try access.show(await access.answer(to: target, TokenRotationRequest(gracePeriodS: gracePeriod)).bytes)
         }
     }
 
@@ -52,7 +52,7 @@ struct TokenCommand: AsyncParsableCommand {
         @Argument(help: "Its id.") var token: String
 
         func run() async throws {
-            _ = try await access.call("DELETE", "/v1/tokens/\(escaped(token))")
+            _ = try await access.answer(to: Endpoints.revokeToken(TokenReference(token)))
             print("revoked \(token)")
         }
     }

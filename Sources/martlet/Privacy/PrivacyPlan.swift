@@ -3,7 +3,7 @@ import Coordination
 import CoordinatorAPI
 import DifferentialPrivacy
 import Foundation
-import MartletClient
+import MartletOperator
 import StrictJSON
 import Tensors
 import WireFormat
@@ -41,8 +41,9 @@ struct PrivacyPlan: AsyncParsableCommand {
         var earlier: [CappedRelease] = []
         var account: PopulationAccount?
         if fromServer {
-            let path = "/v1/populations/\(escaped(specification.population))/ledger?format=audit"
-            let document = try WireCoding.decode(LedgerAuditDocument.self, from: try await access.call("GET", path))
+            let target = Endpoints.populationLedger(PopulationReference(specification.population))
+                .with("format", "audit").answering(LedgerAuditDocument.self)
+            let document = try await access.answer(to: target).decoded()
             (budget, budgetDelta) = (document.budget.epsilon, document.budget.delta)
             account = try document.account()
             earlier = try account?.releases() ?? []

@@ -2,7 +2,7 @@ import ArgumentParser
 import Coordination
 import DifferentialPrivacy
 import Foundation
-import MartletClient
+import MartletOperator
 import StrictJSON
 import WireFormat
 
@@ -83,12 +83,25 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
         }
         var server = access
         server.server = "\(url.scheme ?? "http")://\(host)" + (url.port.map { ":\($0)" } ?? "")
-        var path = url.path
-        if path.isEmpty || path == "/" {
+        let (prefix, population) = try ledger(at: url)
+        server.server? += prefix
+        return try await server.answer(to: Endpoints.populationLedger(population).with("format", "audit")).bytes
+    }
+
+    /// Whose ledger a URL names, and what its path has before that; a URL without a path needs `--population`.
+    private func ledger(at url: URL) throws -> (prefix: String, PopulationReference) {
+        let segments = url.path.split(separator: "/").map(String.init)
+        if segments.isEmpty {
             guard let population else { throw ValidationError("say which --population's ledger to verify") }
-            path = "/v1/populations/\(escaped(population))/ledger"
+            return ("", PopulationReference(population))
         }
-        return try await server.call("GET", path + "?format=audit")
+        let row = Endpoints.populationLedger.row
+        let named = segments.suffix(row.segmentCount)
+        guard row.matches(Array(named)) else {
+            throw ValidationError("\(source) is no ledger; one is at \(row.template) of its server")
+        }
+        let prefix = segments.dropLast(named.count).map { "/" + $0 }.joined()
+        return (prefix, try row.parameter(PopulationReference.self, in: Array(named)))
     }
 
     private func printText(_ audit: LedgerAudit) {

@@ -1,5 +1,5 @@
 import Foundation
-import MartletClient
+import MartletTransport
 import Synchronization
 import TestSupport
 import Testing

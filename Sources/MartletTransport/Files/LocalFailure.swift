@@ -29,7 +29,7 @@ package enum LocalFailure {
     }
 
     /// An error of a library's that comes from this device's files; `nil` for any other.
-    static func error(_ error: any Error, _ path: String) -> ClientError? {
+    package static func error(_ error: any Error, _ path: String) -> ClientError? {
         if let error = error as? ClientError { return ClientError.localCodes.contains(error.code) ? error : nil }
         if case SafetensorsError.inputOutput(let path, let code) = error {
             return Self.error("read or write", path, code)

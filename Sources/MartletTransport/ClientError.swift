@@ -1,5 +1,5 @@
 import StrictJSON
-import WireFormat
+package import WireFormat
 
 /// Why the client could not go on.
 public struct ClientError: Error, Sendable, CustomStringConvertible {
@@ -14,15 +14,15 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     /// The code of an answer that is none of a Martlet server.
     public static let foreignAnswer = "foreign_answer"
     /// Nothing came from the server.
-    static let network = "network"
+    package static let network = "network"
     /// A file of this device is not what was written.
-    static let stateDamaged = "state_damaged"
+    package static let stateDamaged = "state_damaged"
     /// Codes of what is wrong on this device: `disk_full`, `storage` (the file system refuses), `state_damaged`,
     /// `state_locked` (another process has the state directory).
     public static let localCodes = ["disk_full", "storage", "state_damaged", "state_locked"]
 
     /// A second attempt beside one that is under way: two would answer one assignment twice.
-    static var alreadyRunning: ClientError {
+    package static var alreadyRunning: ClientError {
         ClientError(
             code: "already_running",
             message:
@@ -61,12 +61,12 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public var description: String { "\(message) (\(code))" }
 
     /// What the server's refusal ends.
-    var verdict: RefusalVerdict? { status == nil ? nil : RefusalVerdict(code: code) }
+    package var verdict: RefusalVerdict? { status == nil ? nil : RefusalVerdict(code: code) }
 }
 
 extension ProblemAnswer {
     /// The problem document of a Martlet server, whose status is the answer's; `nil` for anything else.
-    init?(_ response: TransportResponse) {
+    package init?(_ response: TransportResponse) {
         guard response.mediaType == "application/problem+json", response.body.count <= 1 << 20,
             let document = try? JSONValue.parse(Array(response.body)), case .object(let fields) = document,
             fields["status"].map({ $0 == .integer(response.status) }) ?? true,
@@ -103,7 +103,7 @@ extension ClientError {
     }
 
     /// An answer that should be a server's and cannot be read as one.
-    static func foreign(_ response: TransportResponse, url: String) -> ClientError {
+    package static func foreign(_ response: TransportResponse, url: String) -> ClientError {
         ClientError(
             code: foreignAnswer,
             message: ForeignAnswer.sentence(response, url: url),
@@ -122,7 +122,7 @@ extension TransportResponse {
     }
 
     /// The media type without its parameters, in lower case; empty where there is none.
-    var mediaType: String {
+    package var mediaType: String {
         (headers["content-type"] ?? "").prefix { $0 != ";" }.trimmingPrefix(" ").lowercased()
             .split(separator: " ").first.map(String.init) ?? ""
     }
@@ -130,20 +130,20 @@ extension TransportResponse {
 
 extension ClientError {
     /// Whether a server, or this device in its place, said this.
-    func `is`(_ code: ProblemCode) -> Bool { self.code == code.rawValue }
+    package func `is`(_ code: ProblemCode) -> Bool { self.code == code.rawValue }
 
     /// Whether a file of this device is not what was written.
-    var isStateDamaged: Bool { code == Self.stateDamaged }
+    package var isStateDamaged: Bool { code == Self.stateDamaged }
 }
 
 extension TransportRequest {
     /// Whether an answer with status 200 or 206 is the file that was asked for, by its head.
-    func takes(_ head: TransportResponse) -> Bool {
+    package func takes(_ head: TransportResponse) -> Bool {
         fileSHA256.map { head.names(sha256: $0) } ?? !head.isPage
     }
 
     /// Whether an answer cannot be a server's, by its head.
-    func isForeign(_ head: TransportResponse) -> Bool {
+    package func isForeign(_ head: TransportResponse) -> Bool {
         if let fileSHA256, (200..<300).contains(head.status) { return !head.names(sha256: fileSHA256) }
         return !head.isDocument
     }

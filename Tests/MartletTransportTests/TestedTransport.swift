@@ -1,4 +1,4 @@
-import MartletClient
+import MartletTransport
 import MartletURLSession
 import Testing
 

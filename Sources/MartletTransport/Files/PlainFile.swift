@@ -1,15 +1,15 @@
 import CLibrary
-import Foundation
+package import Foundation
 
 /// Opens files of a state directory: no link is followed, wherever it leads, and nothing but a plain file is opened.
 ///
 /// A link, a pipe or a device at one of the names is an error with `ELOOP`, which ``LocalFailure`` puts into words; a pipe
 /// would keep the client waiting for ever.
-enum PlainFile {
+package enum PlainFile {
     /// Opens a file.
     ///
     /// - Returns: A descriptor; -1 with `errno` as `open` sets it.
-    static func open(_ path: String, _ flags: Int32) -> Int32 {
+    package static func open(_ path: String, _ flags: Int32) -> Int32 {
         let descriptor = CLibrary.open(path, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0o600)
         guard descriptor >= 0 else {
             // A pipe that nobody reads.
@@ -26,7 +26,7 @@ enum PlainFile {
     }
 
     /// Whether there is no plain file of that name.
-    static func isMissing(_ path: String) -> Bool {
+    package static func isMissing(_ path: String) -> Bool {
         var status = stat()
         return lstat(path, &status) != 0 || status.st_mode & S_IFMT != S_IFREG
     }
@@ -35,7 +35,7 @@ enum PlainFile {
     ///
     /// - Returns: `nil` where there is none.
     /// - Throws: ``ClientError`` of this device's files.
-    static func contents(_ path: String) throws -> Data? {
+    package static func contents(_ path: String) throws -> Data? {
         let descriptor = open(path, O_RDONLY)
         guard descriptor >= 0 else {
             if errno == ENOENT { return nil }
@@ -56,7 +56,7 @@ enum PlainFile {
     /// Cuts a file to nothing; one that is not there is nothing.
     ///
     /// - Throws: ``ClientError`` of this device's files.
-    static func empty(_ path: String) throws {
+    package static func empty(_ path: String) throws {
         let descriptor = open(path, O_WRONLY)
         guard descriptor >= 0 else {
             if errno == ENOENT { return }
@@ -69,7 +69,7 @@ enum PlainFile {
     /// Makes a directory inside the state directory, for the owner alone, where there is none.
     ///
     /// - Throws: ``ClientError`` of this device's files; for a link too.
-    static func makeDirectory(_ path: String) throws {
+    package static func makeDirectory(_ path: String) throws {
         if mkdir(path, 0o700) != 0, errno != EEXIST { throw LocalFailure.error("make", path, errno) }
         var status = stat()
         guard lstat(path, &status) == 0 else { throw LocalFailure.error("open", path, errno) }

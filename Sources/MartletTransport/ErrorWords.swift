@@ -2,8 +2,8 @@ import Foundation
 import StrictJSON
 
 /// What an error that is none of ours says, in one printable line.
-enum ErrorWords {
-    static func of(_ error: any Error) -> String {
+package enum ErrorWords {
+    package static func of(_ error: any Error) -> String {
         let isWorded = type(of: error) is NSError.Type || error is any CustomNSError || error is any LocalizedError
         return PrintableText.escaped(isWorded ? error.localizedDescription : "\(error)", limit: 300)
     }
@@ -11,7 +11,7 @@ enum ErrorWords {
 
 extension ClientError {
     /// An error that nobody has foreseen: another attempt may go better.
-    init(unexpected error: any Error) {
+    package init(unexpected error: any Error) {
         self.init(code: "unexpected", message: "this attempt failed: \(ErrorWords.of(error))")
     }
 }

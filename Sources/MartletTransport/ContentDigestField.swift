@@ -2,9 +2,9 @@ import Foundation
 import Tensors
 
 /// Which file an answer says that it is.
-enum FileDigestField {
+package enum FileDigestField {
     /// The SHA-256 of the whole file, in hexadecimal: a part's own `Content-Digest` would be another.
-    static func whole(of response: TransportResponse) -> String? {
+    package static func whole(of response: TransportResponse) -> String? {
         let field =
             response.headers["repr-digest"] ?? (response.status == 200 ? response.headers["content-digest"] : nil)
         return field.flatMap(ContentDigestField.hexadecimal(of:))

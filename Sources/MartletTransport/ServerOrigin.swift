@@ -1,19 +1,19 @@
 import Foundation
 import StrictJSON
-import WireFormat
+package import WireFormat
 
 /// The server that the device's owner has configured: the only place that requests go to, and tokens with them.
 ///
 /// A path of the server's is a ``ServerPath``, which cannot leave it; there is no other way from an answer to a URL.
-struct ServerOrigin: Sendable {
+package struct ServerOrigin: Sendable {
     /// Scheme, host and port, and where the server lies below a prefix that too; without a slash at its end.
-    let base: String
+    package let base: String
 
     /// Takes the owner's URL.
     ///
     /// - Throws: ``ClientError`` with code `server_url` for what is no `http://` or `https://` URL with a host, or has a user,
     ///   a query or a fragment.
-    init(_ text: String) throws {
+    package init(_ text: String) throws {
         let base = text.hasSuffix("/") ? String(text.dropLast()) : text
         guard let url = URLComponents(string: base), ["http", "https"].contains(url.scheme?.lowercased()),
             !(url.host ?? "").isEmpty, url.user == nil, url.password == nil, url.query == nil, url.fragment == nil
@@ -28,5 +28,5 @@ struct ServerOrigin: Sendable {
     }
 
     /// The URL of a path of this server.
-    func url(_ path: ServerPath) -> String { base + path.text }
+    package func url(_ path: ServerPath) -> String { base + path.text }
 }

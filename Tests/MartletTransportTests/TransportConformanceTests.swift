@@ -1,5 +1,5 @@
 import Foundation
-import MartletClient
+import MartletTransport
 import MartletURLSession
 import Synchronization
 import TestSupport

@@ -2,12 +2,12 @@
 ///
 /// Whatever else it throws, such as an error of `URLSession` or of a system call, would be taken for one of this device's files or
 /// end the client.
-struct CheckedTransport: Transport {
+package struct CheckedTransport: Transport {
     private let transport: any Transport
 
-    init(_ transport: any Transport) { self.transport = transport }
+    package init(_ transport: any Transport) { self.transport = transport }
 
-    func send(_ request: TransportRequest) async throws -> TransportResponse {
+    package func send(_ request: TransportRequest) async throws -> TransportResponse {
         do { return try await transport.send(request) } catch {
             if error is ClientError || error is CancellationError { throw error }
             if Task.isCancelled { throw CancellationError() }
