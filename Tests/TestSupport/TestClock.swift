@@ -25,7 +25,9 @@ package final class TemporaryDirectory: Sendable {
     private static let keptCount = 64
     private static let removesAtExit: Void = {
         atexit {
-            for path in TemporaryDirectory.released.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: path) }
+            for path in TemporaryDirectory.released.withLock({ $0 }) {
+                try? FileManager.default.removeItem(atPath: path)
+            }
         }
     }()
 

@@ -301,7 +301,6 @@ struct ObserverTests {
             isBuiltIn: true,
             cohort: #"{"goal": 6, "minimum": 1, "max_participations": 1, "report_timeout_s": 900}"#,
             rounds: 1,
-            isDrawn: true,
             // One client names another letter, or none: the others' letter is found in all worlds.
             usual: [0, 97],
             values: [[0, 98], [0, 98], [0, 99], [-1, 0]]

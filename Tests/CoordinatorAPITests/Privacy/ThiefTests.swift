@@ -300,10 +300,10 @@ struct ThiefTests {
                 try backUp(bench, "backup")
                 #expect(try inSpool(bench, candidates(base), isShort: true) == [0, 16])
             }
+            // The round is over with its goal, and the next one is to open without a vote.
+            if votes == 18 { break }
         }
-        try #require(votes > 3)
-        bench.clock.advance(by: 1e6)
-        try await bench.coordinator.tick()
+        try #require(votes == 18)
         _ = try await bench.settled()
         // The next round opens with no vote in it.
         let everything = try loot(bench)
