@@ -4,7 +4,7 @@ package import WireFormat
 
 /// A server's operator: creates populations and runs, steers them, and reads what they came to.
 ///
-/// It does what the commands of `martlet` do, over any ``Transport``. A method is one request, but for those that say
+/// It does what the commands of `martlet` do, over any `Transport`. A method is one request, but for those that say
 /// otherwise, and no request is repeated: what was refused or lost is for the caller to decide.
 ///
 /// Methods throw ``OperatorError`` for what the server refuses, `ClientError` when there is no answer, and `DecodingError` for

@@ -4,7 +4,7 @@ package import WireFormat
 
 /// The server that the device's owner has configured: the only place that requests go to, and tokens with them.
 ///
-/// A path of the server's is a ``ServerPath``, which cannot leave it; there is no other way from an answer to a URL.
+/// A path of the server's is a `ServerPath`, which cannot leave it; there is no other way from an answer to a URL.
 package struct ServerOrigin: Sendable {
     /// Scheme, host and port, and where the server lies below a prefix that too; without a slash at its end.
     package let base: String

@@ -73,7 +73,7 @@ extension Coordinator {
     /// - Parameters:
     ///   - id: The run.
     ///   - version: A number, or `latest`.
-    /// - Returns: The source; ``VocabularySource/vocabulary(minimumCount:)`` does the work, elsewhere.
+    /// - Returns: The source; `VocabularySource.vocabulary(minimumCount:)` does the work, elsewhere.
     /// - Throws: ``CoordinationError`` `not_found`.
     package func vocabularySource(run id: String, version: String) throws -> VocabularySource {
         let view = try model(run: id, version: version)

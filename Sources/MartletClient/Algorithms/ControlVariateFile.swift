@@ -22,7 +22,7 @@ struct ControlVariateFile: Sendable {
 
     /// cᵢ; zero before the first round that counted, and where the file is damaged.
     ///
-    /// - Throws: ``ClientError`` where the disk does not give it now: zeros would take its place for good.
+    /// - Throws: `ClientError` where the disk does not give it now: zeros would take its place for good.
     func value(layout: ParameterLayout) throws -> ParameterVector {
         guard try files.exists(settled) else { return ParameterVector(zeros: layout) }
         let path = files.path(settled)

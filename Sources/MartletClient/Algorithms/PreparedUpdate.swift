@@ -23,7 +23,7 @@ struct PreparedUpdate: Sendable {
     ///
     /// With privacy nothing that happens after the data were opened is an error: see ``DataAnswer``.
     ///
-    /// - Throws: ``LocalTrainingError``, ``PrivacyError``, ``ClientError``, or the trainer's own error.
+    /// - Throws: ``LocalTrainingError``, ``PrivacyError``, `ClientError`, or the trainer's own error.
     init(
         _ assignment: Assignment,
         model: ParameterVector,

@@ -9,7 +9,7 @@ struct TrainerStates {
 
     /// The directory of one run, made where there is none; of the others those used longest ago make room.
     ///
-    /// - Throws: ``ClientError`` of this device's files; for a link at one of the names too.
+    /// - Throws: `ClientError` of this device's files; for a link at one of the names too.
     func path(run: String) throws -> String {
         try PlainFile.makeDirectory(directory)
         let path = directory + "/" + run

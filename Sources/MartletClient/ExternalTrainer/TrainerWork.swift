@@ -21,7 +21,7 @@ final class TrainerWork: Sendable {
     /// Takes the directory, if it is free.
     ///
     /// - Returns: `nil` while another command runs in it.
-    /// - Throws: ``ClientError`` of this device's files.
+    /// - Throws: `ClientError` of this device's files.
     static func take(_ directory: String) throws -> TrainerWork? {
         let path = directory + "/lock"
         let descriptor = PlainFile.open(path, O_RDWR | O_CREAT)
@@ -38,7 +38,7 @@ final class TrainerWork: Sendable {
 
     /// Ends what a process that was killed has left in a directory, unless a command runs there.
     ///
-    /// - Throws: ``ClientError`` of this device's files.
+    /// - Throws: `ClientError` of this device's files.
     static func clearIfFree(_ directory: String) throws {
         // What a link leads to is not ours.
         var status = stat()

@@ -78,7 +78,7 @@ public struct Fleet: Sendable {
     /// A server that is away and a full disk are waited out. A client whose own state cannot be used is left out, and the others go
     /// on; the owner is told. The directory is locked meanwhile.
     ///
-    /// - Throws: ``ClientError`` of the fleet's own directory; what refuses every client, such as an enrollment token that is none;
+    /// - Throws: `ClientError` of the fleet's own directory; what refuses every client, such as an enrollment token that is none;
     ///   where no client is left but those whose state cannot be used, the last one's error.
     public func run(report: @escaping @Sendable (Progress) async -> Void = { _ in }) async throws {
         let fleetState = try ClientState(directory: stateDirectory)

@@ -9,7 +9,7 @@ struct ErrorFeedback: Sendable {
 
     /// Reads what was kept; a file of another size belongs to another model and is ignored.
     ///
-    /// - Throws: ``ClientError`` where the disk does not give it now.
+    /// - Throws: `ClientError` where the disk does not give it now.
     init(run: RunID, files: StateFiles, parameterCount: Int) throws {
         residual = []
         guard let data = try files.contents(StateFileName.residual(run)), data.count == 4 * parameterCount else {

@@ -13,7 +13,7 @@ extension FederatedClient {
     ///   - transport: How requests reach the server.
     ///   - policy: What the device's owner allows.
     ///   - logger: Is told what the client does.
-    /// - Throws: ``ClientError`` where the directory cannot be used, or another process has it.
+    /// - Throws: `ClientError` where the directory cannot be used, or another process has it.
     public init(
         server: String,
         enrollmentToken: String?,

@@ -34,7 +34,7 @@ extension FederatedClient {
     ///   - isPrivate: Whether the work is: then a ledger that had a head must have one.
     ///   - seconds: How long the work can wait, at least one; no look takes longer than ``ledgerCheckSeconds``.
     /// - Returns: Why the work is refused, or `nil`.
-    /// - Throws: ``ClientError`` where the server is out of reach: then nothing is known yet.
+    /// - Throws: `ClientError` where the server is out of reach: then nothing is known yet.
     package func ledgerRefusal(
         _ head: PopulationLedgerHead?,
         isPrivate: Bool,
@@ -173,7 +173,7 @@ extension FederatedClient {
 
     /// What the server shows of its ledger; `nil` where it refuses to, or shows more than it may.
     ///
-    /// - Throws: ``ClientError`` where somebody else answers or nobody does: that says nothing of the ledger.
+    /// - Throws: `ClientError` where somebody else answers or nobody does: that says nothing of the ledger.
     private func ledgerAnswer<Document>(
         _ target: RequestTarget<NoDocument, Document>,
         type: String,

@@ -23,7 +23,7 @@ extension FederatedClient {
     /// - Parameters:
     ///   - options: When to end earlier.
     ///   - report: Receives each outcome, with a sentence where there is one.
-    /// - Throws: ``ClientError`` when the server refuses the client for good, when this device's state cannot be used, with code
+    /// - Throws: `ClientError` when the server refuses the client for good, when this device's state cannot be used, with code
     ///   `already_running` beside another attempt with the same state, or by the options. Not when the task is cancelled: it returns then, and unfinished work goes on the next time.
     public func run(
         _ options: ParticipationOptions = .init(),

@@ -36,7 +36,7 @@ extension FederatedClient {
 
     /// Sends the finished update until the server's receipt or its refusal is there.
     ///
-    /// - Throws: ``ClientError`` when nobody who counts has answered: the bytes stay, and the next attempt sends them.
+    /// - Throws: `ClientError` when nobody who counts has answered: the bytes stay, and the next attempt sends them.
     func upload(_ pending: ClientState.PendingUpload, isRepeated: Bool = false) async throws -> ParticipationOutcome {
         guard let id = AssignmentID(pending.assignment), let target = ServerPath(pending.updateUrl),
             pending.residualFile.map(StateFileName.isResidual) ?? true, StateFileName.isPlain(pending.fileName)
@@ -165,7 +165,7 @@ extension FederatedClient {
 
     /// What is wrong with the finished file; `nil` when it is what was written.
     ///
-    /// - Throws: ``ClientError`` where the disk does not give it now: then nothing is wrong with it yet.
+    /// - Throws: `ClientError` where the disk does not give it now: then nothing is wrong with it yet.
     private func damage(of pending: ClientState.PendingUpload) throws -> String? {
         let path = state.files.path(pending.fileName)
         guard try state.files.exists(pending.fileName) else { return "\(path) is missing" }

@@ -211,7 +211,7 @@ public actor FederatedClient {
     ///
     /// - Parameter waitSeconds: How long the server may hold the question.
     /// - Returns: What came of it.
-    /// - Throws: ``ClientError`` when the server refuses the client, or stays out of reach, and with code `already_running` beside
+    /// - Throws: `ClientError` when the server refuses the client, or stays out of reach, and with code `already_running` beside
     ///   another attempt with the same state; `CancellationError`.
     public func participateOnce(waitSeconds: Int) async throws -> ParticipationOutcome {
         try beginAttempts()
@@ -391,7 +391,7 @@ public actor FederatedClient {
 
     /// Sends JSON and reads JSON; `passing` takes answers that are no documents of the server's and yet mean something.
     ///
-    /// Throws ``ClientError``, and what `read` does.
+    /// Throws `ClientError`, and what `read` does.
     func call<Body: Encodable, Document, Answer: Sendable>(
         _ target: RequestTarget<Body, Document>,
         _ body: Body,

@@ -35,7 +35,7 @@ public actor ModelCache {
 
     /// Keeps files in a directory, made where it is missing; what an earlier process left there is used.
     ///
-    /// - Throws: ``ClientError`` with code `storage` or `disk_full`.
+    /// - Throws: `ClientError` with code `storage` or `disk_full`.
     public init(directory: String) throws {
         self.directory = directory
         try ClientState.makeDirectory(directory)
@@ -68,7 +68,7 @@ public actor ModelCache {
     ///   - layout: Its tensors; needed where it is not sent as F32.
     ///   - fetch: Brings the file to a path, where its beginning may lie already.
     /// - Returns: The tensors.
-    /// - Throws: ``ClientError`` with code `digest_mismatch`, or what `fetch` throws; `CancellationError` at once.
+    /// - Throws: `ClientError` with code `digest_mismatch`, or what `fetch` throws; `CancellationError` at once.
     func model(
         _ file: Assignment.ModelFile,
         layout: ParameterLayout?,
@@ -197,7 +197,7 @@ public actor ModelCache {
 
     /// A small file with this hash, such as a tokeniser.
     ///
-    /// - Throws: ``ClientError`` with code `digest_mismatch`; what `fetch` throws.
+    /// - Throws: `ClientError` with code `digest_mismatch`; what `fetch` throws.
     func document(_ sha256: ContentHash, fetch: @Sendable () async throws -> Data) async throws -> Data {
         let path = directory + "/" + StateFileName.document(sha256)
         // What is damaged or a link is fetched again.

@@ -14,7 +14,7 @@ final class PartialFile: Sendable {
 
     /// Takes the partial file of `finalPath`.
     ///
-    /// - Throws: ``ClientError`` with code `storage` or `disk_full`.
+    /// - Throws: `ClientError` with code `storage` or `disk_full`.
     init(_ finalPath: String) throws {
         let shared = finalPath + ".part"
         descriptor = PlainFile.open(shared, O_RDWR | O_CREAT)
@@ -49,7 +49,7 @@ final class PartialFile: Sendable {
 
     /// How much of it there is.
     ///
-    /// - Throws: ``ClientError`` where the disk does not say: what has arrived is not wrong for that.
+    /// - Throws: `ClientError` where the disk does not say: what has arrived is not wrong for that.
     func byteCount() throws -> Int {
         var status = stat()
         if stat(path, &status) == 0 { return Int(status.st_size) }

@@ -47,7 +47,7 @@ public struct RetryPolicy: Sendable {
     /// Sends until there is an answer that is not temporary, or the tries are used up.
     ///
     /// - Returns: The answer: a success, or a refusal of the server's that is final.
-    /// - Throws: ``ClientError`` of the last try; cancellation.
+    /// - Throws: `ClientError` of the last try; cancellation.
     public func send(_ request: TransportRequest, over transport: any Transport) async throws -> TransportResponse {
         try await send(request, over: transport) { response in
             if !(200..<300).contains(response.status) {
@@ -63,9 +63,9 @@ public struct RetryPolicy: Sendable {
     /// - Parameters:
     ///   - request: The request.
     ///   - transport: Sends it.
-    ///   - read: Makes a value of an answer. What it throws is temporary, unless it is a ``ClientError`` that is not.
+    ///   - read: Makes a value of an answer. What it throws is temporary, unless it is a `ClientError` that is not.
     /// - Returns: The value.
-    /// - Throws: ``ClientError`` of the last try; cancellation.
+    /// - Throws: `ClientError` of the last try; cancellation.
     func send<Value: Sendable>(
         _ request: TransportRequest,
         over transport: any Transport,
@@ -129,7 +129,7 @@ public struct RetryPolicy: Sendable {
 extension TransportResponse {
     /// The answer as a JSON document of the server's.
     ///
-    /// - Throws: ``ClientError``: the server's refusal, or that it is not the server's answer.
+    /// - Throws: `ClientError`: the server's refusal, or that it is not the server's answer.
     func document<Value>(from url: String, _ read: () throws -> Value) throws -> Value {
         guard (200..<300).contains(status) else { throw ClientError(answer: self, url: url) }
         guard mediaType == "application/json" || mediaType.isEmpty, (try? JSONValue.parse(Array(body))) != nil else {
@@ -144,7 +144,7 @@ extension TransportResponse {
     ///   - url: Where it was asked for.
     ///   - sha256: Its hash: an answer that neither has nor names it is nobody's.
     /// - Returns: The bytes, whose hash may still be another where the server names the right one.
-    /// - Throws: ``ClientError``: the server's refusal, or that it is not the server's answer.
+    /// - Throws: `ClientError`: the server's refusal, or that it is not the server's answer.
     func unreadDocument(from url: String, sha256: ContentHash) throws -> Data {
         guard (200..<300).contains(status) else { throw ClientError(answer: self, url: url) }
         func isSpace(_ byte: UInt8) -> Bool { [0x20, 0x09, 0x0A, 0x0D].contains(byte) }

@@ -91,7 +91,7 @@ struct KeptReport: Sendable {
 
     /// What there is.
     ///
-    /// - Throws: ``ClientError`` with code `state_damaged` for a note that cannot be read, or of this device's files.
+    /// - Throws: `ClientError` with code `state_damaged` for a note that cannot be read, or of this device's files.
     func standing() throws -> Standing {
         guard let note = try note() else { return .none }
         guard note.event.hasTerms(of: fresh.event), note.terms == fresh.terms else {
@@ -119,7 +119,7 @@ struct KeptReport: Sendable {
     /// Notes that noise is about to be drawn.
     ///
     /// - Returns: The event that pays for it.
-    /// - Throws: ``ClientError`` with code `already_running` where a report was made, or refused, since the work began: its bytes may
+    /// - Throws: `ClientError` with code `already_running` where a report was made, or refused, since the work began: its bytes may
     ///   have left the device, so none are made beside them.
     func begin() throws -> ClientLedger.Event {
         switch try standing() {
@@ -140,7 +140,7 @@ struct KeptReport: Sendable {
     ///   - digest: Their SHA-256.
     ///   - control: The control variate that goes with them.
     /// - Returns: The note, which speaks of them now.
-    /// - Throws: ``ClientError`` of this device's files.
+    /// - Throws: `ClientError` of this device's files.
     func complete(_ path: String, digest: Data, control: Data?) throws -> Note {
         guard var note = try note() else {
             throw ClientError(code: "state_damaged", message: "\(files.path(noteName)) is missing: a report has begun")

@@ -18,7 +18,7 @@ final class LedgerCharge: Sendable {
 
     /// Records the event, durably; one that is there already stays the only one.
     ///
-    /// - Throws: `LocalTrainingError.cancelled` when the work was cancelled; ``ClientError`` when the ledger cannot be read or
+    /// - Throws: `LocalTrainingError.cancelled` when the work was cancelled; `ClientError` when the ledger cannot be read or
     ///   written: then nothing is noised.
     func record() throws {
         try isClosed.withLock { isClosed in

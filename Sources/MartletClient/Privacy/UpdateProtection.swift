@@ -12,7 +12,7 @@ struct UpdateProtection: Sendable {
 
     /// Reads the terms; `nil` where nothing is clipped: mode `none`, and votes, which the server noises together.
     ///
-    /// - Throws: ``ClientError`` with code `model_mismatch` for votes that nobody noises.
+    /// - Throws: `ClientError` with code `model_mismatch` for votes that nobody noises.
     init?(_ privacy: RunSpecification.Privacy) throws {
         guard !privacy.areVotes || privacy.mode == .central else {
             throw ClientError(code: "model_mismatch", message: "votes are not protected in mode \(privacy.mode)")

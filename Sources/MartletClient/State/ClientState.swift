@@ -14,7 +14,7 @@ public struct ClientState: Sendable {
 
     /// Takes a directory, made with mode 0700 where it is missing.
     ///
-    /// - Throws: ``ClientError`` with code `state_locked`, which names the process that has it, `storage` or `disk_full`.
+    /// - Throws: `ClientError` with code `state_locked`, which names the process that has it, `storage` or `disk_full`.
     public init(directory: String) throws {
         try self.init(directory: directory, failpoint: StateFailpoint.reach)
     }
@@ -50,7 +50,7 @@ public struct ClientState: Sendable {
 
     /// The path of a directory inside this one, made where it is missing.
     ///
-    /// - Throws: ``ClientError`` with code `storage`; for a link too, which would lead elsewhere.
+    /// - Throws: `ClientError` with code `storage`; for a link too, which would lead elsewhere.
     package func subdirectory(_ name: String) throws -> String {
         try PlainFile.makeDirectory(directory + "/" + name)
         return directory + "/" + name
@@ -58,7 +58,7 @@ public struct ClientState: Sendable {
 
     /// Keeps a document of the owner's, whole or not at all.
     ///
-    /// - Throws: ``ClientError`` of this device's files.
+    /// - Throws: `ClientError` of this device's files.
     package func keep(_ data: Data, as name: String) throws { try files.write(name, data: data) }
 
     struct Credential: Codable {
@@ -126,7 +126,7 @@ public struct ClientState: Sendable {
     /// since what it has spent stays spent, and so do the heads of servers' ledgers, one for each population.
     ///
     /// - Parameter policy: What the device's owner allows.
-    /// - Throws: ``ClientError`` with code `registration_refused` where the owner's policy forbids to register again and the device has taken
+    /// - Throws: `ClientError` with code `registration_refused` where the owner's policy forbids to register again and the device has taken
     ///   part; or of this device's files.
     public func forgetRegistration(by policy: ClientPrivacyPolicy = .init()) throws {
         try requireRegistration(by: policy)
@@ -142,7 +142,7 @@ public struct ClientState: Sendable {
     /// Refuses to register a device that has taken part, where its owner's policy says so: the server would take it for a client that
     /// has spent nothing.
     ///
-    /// - Throws: ``ClientError`` with code `registration_refused`, or of this device's files.
+    /// - Throws: `ClientError` with code `registration_refused`, or of this device's files.
     func requireRegistration(by policy: ClientPrivacyPolicy) throws {
         guard !policy.mayRegisterAgain, try ledger().hasTakenPart else { return }
         throw ClientError(
@@ -162,7 +162,7 @@ public struct ClientState: Sendable {
     ///
     /// - Parameter notify: Receives a sentence for the owner.
     /// - Returns: The credential; `nil` before the client has registered.
-    /// - Throws: ``ClientError`` with code `state_damaged`, or of this device's files.
+    /// - Throws: `ClientError` with code `state_damaged`, or of this device's files.
     func credential(notify: (String) -> Void) throws -> Credential? {
         guard var credential = try readCredential() else { return nil }
         guard (credential.format ?? 1) < Credential.currentFormat else {
@@ -198,7 +198,7 @@ public struct ClientState: Sendable {
 
     /// The device's ledger.
     ///
-    /// - Throws: ``ClientError`` with code `state_damaged`: what cannot be read permits nothing.
+    /// - Throws: `ClientError` with code `state_damaged`: what cannot be read permits nothing.
     func ledger() throws -> ClientLedger {
         do { return try files.read(Self.ledgerFile, ClientLedger.self) ?? ClientLedger() } catch {
             guard (error as? ClientError)?.isStateDamaged == true else { throw error }

@@ -13,7 +13,7 @@ struct LedgerHeadFile: Sendable {
 
     /// The head that is kept; before there is one since the registration, that of the population from an earlier registration.
     ///
-    /// - Throws: ``ClientError`` with code `state_damaged`, or of this device's files.
+    /// - Throws: `ClientError` with code `state_damaged`, or of this device's files.
     func known(population: String?) throws -> PopulationLedgerHead? {
         if let head = try read(Self.name) { return head }
         return try population.flatMap { try read(Self.name(of: $0)) }

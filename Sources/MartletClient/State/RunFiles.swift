@@ -24,7 +24,7 @@ struct RunFiles {
     ///   - run: Whose own files stay.
     ///   - byteCount: How much it keeps, at most.
     /// - Returns: The runs whose files were removed, the oldest first.
-    /// - Throws: ``ClientError`` with code `server_invalid` for a run that wants more than all of the room; of this device's files.
+    /// - Throws: `ClientError` with code `server_invalid` for a run that wants more than all of the room; of this device's files.
     func makeRoom(for run: RunID, byteCount: Int) throws -> [RunID] {
         guard byteCount <= limits.keptBytes else {
             throw ClientError(

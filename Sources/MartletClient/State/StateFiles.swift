@@ -18,7 +18,7 @@ struct StateFiles: Sendable {
 
     /// Whether there is something of that name; a link counts wherever it leads, and is refused when it is opened.
     ///
-    /// - Throws: ``ClientError`` with code `storage` where the disk does not say: what it cannot tell is not missing.
+    /// - Throws: `ClientError` with code `storage` where the disk does not say: what it cannot tell is not missing.
     func exists(_ name: String) throws -> Bool {
         var status = stat()
         if lstat(path(name), &status) == 0 { return true }
@@ -28,7 +28,7 @@ struct StateFiles: Sendable {
 
     /// The SHA-256 of a file that is there.
     ///
-    /// - Throws: ``ClientError`` of this device's files.
+    /// - Throws: `ClientError` of this device's files.
     func digest(_ name: String) throws -> Data {
         do { return try FileDigest.sha256(path(name)) } catch {
             throw LocalFailure.error(error, path(name)) ?? LocalFailure.error("read", path(name), EIO)
@@ -37,7 +37,7 @@ struct StateFiles: Sendable {
 
     /// A file's contents, or `nil` where there is none or one that is damaged: for what may be begun anew.
     ///
-    /// - Throws: ``ClientError`` of this device's files, where they cannot be read now.
+    /// - Throws: `ClientError` of this device's files, where they cannot be read now.
     func readIfWhole<Value: Decodable>(_ name: String, _ type: Value.Type) throws -> Value? {
         do { return try read(name, type) } catch let error as ClientError where error.isStateDamaged {
             return nil
@@ -47,7 +47,7 @@ struct StateFiles: Sendable {
     /// A file's contents.
     ///
     /// - Returns: `nil` where there is none.
-    /// - Throws: ``ClientError`` with code `state_damaged` for one that is not what was written, else `storage`.
+    /// - Throws: `ClientError` with code `state_damaged` for one that is not what was written, else `storage`.
     func read<Value: Decodable>(_ name: String, _ type: Value.Type) throws -> Value? {
         guard let data = try contents(name) else { return nil }
         do { return try JSONDecoder().decode(type, from: data) } catch {
@@ -109,7 +109,7 @@ struct StateFiles: Sendable {
 
     /// Sees whether a file of some size can be written now.
     ///
-    /// - Throws: ``ClientError`` with code `disk_full` or `storage`.
+    /// - Throws: `ClientError` with code `disk_full` or `storage`.
     func probe() throws {
         let temporary = temporaryPath("probe")
         defer { unlink(temporary) }

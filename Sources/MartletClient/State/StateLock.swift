@@ -19,7 +19,7 @@ final class StateLock: Sendable {
 
     /// Takes the lock; a holder that is just ending has half a second for it.
     ///
-    /// - Throws: ``ClientError`` with code `state_locked`, which names the process that has it; `storage` and `disk_full`.
+    /// - Throws: `ClientError` with code `state_locked`, which names the process that has it; `storage` and `disk_full`.
     static func take(directory: String) throws -> StateLock {
         let path = directory + "/lock"
         let descriptor = PlainFile.open(path, O_RDWR | O_CREAT)
@@ -52,7 +52,7 @@ final class StateLock: Sendable {
     ///
     /// - Parameter client: Who asks.
     /// - Returns: Whether another client has used the directory since this one did: what was read before may be old.
-    /// - Throws: ``ClientError`` with code `already_running`.
+    /// - Throws: `ClientError` with code `already_running`.
     func begin(_ client: UUID) throws -> Bool {
         try attempts.withLock { attempts in
             guard !attempts.isRunning else { throw ClientError.alreadyRunning }

@@ -18,7 +18,7 @@ package struct ExpectedReceipt: Sendable {
 
     /// Reads an answer: a receipt for this assignment and these bytes.
     ///
-    /// - Throws: ``ClientError``: the server's refusal, or that somebody else has answered.
+    /// - Throws: `ClientError`: the server's refusal, or that somebody else has answered.
     func read(_ response: TransportResponse, url: String) throws -> ReceiptAnswer {
         try response.document(from: url) {
             let receipt = try? ServerAnswer.read(response, of: "receipt", ReceiptAnswer.read)

@@ -33,7 +33,7 @@ package struct ResumableDownload: Sendable {
     /// Asks until the file is whole, there is an answer that is not temporary, or the tries are used up without progress.
     ///
     /// - Returns: The SHA-256 that the server names for the whole file, in hexadecimal, where it names one.
-    /// - Throws: ``ClientError`` of the last try; cancellation.
+    /// - Throws: `ClientError` of the last try; cancellation.
     @discardableResult package func send(over transport: any Transport, retry: RetryPolicy) async throws -> String? {
         var attempts = retry.attempts()
         if let byteCount, arrived > byteCount { try forget() }

@@ -43,7 +43,7 @@ package struct ResumableUpload: Sendable {
     /// Sends until the server's receipt is there, its refusal is final, or the tries are used up without any progress.
     ///
     /// - Returns: The receipt.
-    /// - Throws: ``ClientError`` of the last try; cancellation.
+    /// - Throws: `ClientError` of the last try; cancellation.
     package func send(over transport: any Transport, retry: RetryPolicy) async throws -> ReceiptAnswer {
         var offset: Int? = isRepeated ? nil : 0
         var attempts = retry.attempts()
