@@ -136,7 +136,7 @@ struct BudgetArithmeticTests {
             }
             #expect(try epsilon(1e-13).isFinite && epsilon(9.9e-14, .rdp).isFinite)
             let error = #expect(throws: PrivacyError.self) { try epsilon(9.9e-14) }
-            #expect(error?.description.contains("1e-13 or more by loss distributions") == true, "\(error as Any)")
+            #expect(error?.description.contains("1e-13 or more with loss distributions") == true, "\(error as Any)")
             #expect(error?.description.contains("the accountant rdp") == true)
         }
         // Gaussian events are one closed form, at any δ.
