@@ -22,8 +22,8 @@ struct WireCodingTests {
         "\u{FEFF}{\"run_id\": \"a\", \"epsilon\": 1}",
     ])
     func documentsOfTwoMeaningsAreRefused(text: String) {
-        #expect(throws: JSONError.self) { try WireCoding.decode(Body.self, from: Data(text.utf8)) }
+        #expect(throws: DecodingError.self) { try WireCoding.decode(Body.self, from: Data(text.utf8)) }
         let wide = text.data(using: .utf16LittleEndian) ?? Data()
-        #expect(throws: JSONError.self) { try WireCoding.decode(Body.self, from: wide) }
+        #expect(throws: DecodingError.self) { try WireCoding.decode(Body.self, from: wide) }
     }
 }

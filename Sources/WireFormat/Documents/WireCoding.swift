@@ -14,9 +14,14 @@ package enum WireCoding {
     /// Foundation's decoder also takes what is no JSON: trailing commas, UTF-16, and of a name that comes twice either value. The strict
     /// parser refuses those first.
     ///
-    /// - Throws: `JSONError` for what is not strict JSON, `DecodingError` for another document than `type`.
+    /// - Throws: `DecodingError`: `dataCorrupted` without a path, with the `JSONError`, for what is not strict JSON.
     package static func decode<Value: Decodable>(_ type: Value.Type, from data: Data) throws -> Value {
-        _ = try JSONValue(parsing: Array(data))
+        do {
+            _ = try JSONValue(parsing: Array(data))
+        } catch {
+            let context = DecodingError.Context(codingPath: [], debugDescription: "\(error)", underlyingError: error)
+            throw DecodingError.dataCorrupted(context)
+        }
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(
