@@ -41,7 +41,7 @@ final class ClientProfileCache: Sendable {
     /// Parses what a client says of itself.
     static func parse(_ client: ClientRecord) -> EligibilityExpression.Subject {
         let labels = try? JSONDecoder().decode([String: String].self, from: Data(client.labels.utf8))
-        let capabilities = try? WireCoding.decode(ClientCapabilities.self, from: Data(client.capabilities.utf8))
+        let capabilities = try? WireCoding.decodeStored(ClientCapabilities.self, from: Data(client.capabilities.utf8))
         return EligibilityExpression.Subject(
             capabilities: capabilities ?? .init(),
             labels: labels ?? [:],

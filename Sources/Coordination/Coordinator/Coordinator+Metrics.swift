@@ -26,7 +26,7 @@ extension Coordinator {
     }
 
     func noteMetrics(_ record: ModelMetricsRecord) {
-        let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
+        let values = try? WireCoding.decodeStored([String: Double].self, from: Data(record.metrics.utf8))
         runs[record.runId]?.setMetrics(values, version: record.version, source: record.source)
     }
 

@@ -104,7 +104,7 @@ extension Coordinator {
                 else { continue }
                 addClients(record.populationId, clients.stateCounts(with: record), to: &writer)
             case .modelMetrics(let record):
-                let values = try? WireCoding.decode([String: Double].self, from: Data(record.metrics.utf8))
+                let values = try? WireCoding.decodeStored([String: Double].self, from: Data(record.metrics.utf8))
                 let data = MetricsEventData(
                     run: record.runId,
                     version: record.version,

@@ -22,6 +22,13 @@ package enum WireCoding {
             let context = DecodingError.Context(codingPath: [], debugDescription: "\(error)", underlyingError: error)
             throw DecodingError.dataCorrupted(context)
         }
+        return try decodeStored(type, from: data)
+    }
+
+    /// Decodes what ``encode(_:pretty:)`` of this server wrote, which needs no second look.
+    ///
+    /// - Throws: `DecodingError`.
+    package static func decodeStored<Value: Decodable>(_ type: Value.Type, from data: Data) throws -> Value {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(
