@@ -169,6 +169,8 @@ class Devices:
 
     def __init__(self, binary, directory, url, token):
         self.directory, self.ended = directory, []
+        # By ledger: ids of assignments seen in it, and how many entries it has, those included that it only counts.
+        self.seen, self.entries, self.doubled = collections.defaultdict(set), {}, set()
         environment = dict(os.environ, MARTLET_URL=url)
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             environment.pop(name, None)
@@ -236,15 +238,19 @@ class Devices:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def ledgers(self):
-        """Assignments in each device's own ledger, and the device's id."""
+    def read_ledgers(self):
+        """Reads each device's own ledger. Beyond 64 events of a run without privacy it counts all but the last 32, so it is read all along."""
         for path in glob.glob(os.path.join(self.directory, "**", "ledger.json"), recursive=True):
-            state = os.path.dirname(path)
-            with open(path) as file:
-                events = json.load(file)["events"]
-            with open(os.path.join(state, "credential.json")) as file:
-                credential = json.load(file)
-            yield credential.get("clientId") or credential.get("client_id"), [event.get("assignment") for event in events]
+            try:
+                with open(path) as file:
+                    ledger = json.load(file)
+            except FileNotFoundError:
+                continue
+            names = [event.get("assignment") for event in ledger["events"]]
+            if len(set(names)) < len(names):
+                self.doubled.add(path)
+            self.seen[path].update(names)
+            self.entries[path] = len(names) + sum(run["count"] for run in ledger.get("counted") or [])
 
 
 def job(binary, rounds, seed, seconds):
@@ -269,12 +275,15 @@ def job(binary, rounds, seed, seconds):
         proxy.ready.wait(10)
         devices = Devices(binary, directory, f"http://127.0.0.1:{proxy.port}", token)
         begin = time.monotonic()
-        next_kill = begin + 5
+        next_kill, next_look = begin + 5, begin
         limit = seconds + 600
         while time.monotonic() - begin < limit:
             time.sleep(0.25)
             now = time.monotonic()
             devices.watch()
+            if now >= next_look:
+                next_look = now + 1
+                devices.read_ledgers()
             if now - begin >= seconds:
                 proxy.share = 0
             elif now >= next_kill:
@@ -296,6 +305,7 @@ def job(binary, rounds, seed, seconds):
             if view["state"] not in ("running", "paused"):
                 break
         devices.stop()
+        devices.read_ledgers()
         view = service.call("GET", f"/v1/runs/{run}")
         return report(service, run, rounds, devices, view, counts + proxy.counts, time.monotonic() - begin)
     finally:
@@ -330,17 +340,15 @@ def report(service, run, rounds, devices, view, counts, seconds):
     for attempt in attempts:
         if attempt["state"] == "committed" and attempt["accepted"] != DEVICES:
             faults.append(f"round {attempt['number']} has {attempt['accepted']} updates")
-    entries, owners = collections.Counter(), 0
-    for _, assignments in devices.ledgers():
-        owners += 1
-        entries.update(assignments)
-    doubled = [name for name, count in entries.items() if count > 1]
-    missing = [name for name in accepted if not entries[name]]
-    foreign = [name for name in entries if name not in known]
-    if owners != DEVICES:
-        faults.append(f"{owners} devices have a ledger")
+    seen = set().union(*devices.seen.values())
+    missing, foreign = set(accepted) - seen, seen - known
+    # What was written twice, or lost, beyond what a ledger spells out shows in its sum.
+    doubled = [path for path, count in devices.entries.items() if path in devices.doubled or count != len(devices.seen[path])]
+    if len(devices.entries) != DEVICES:
+        faults.append(f"{len(devices.entries)} devices have a ledger")
     if doubled or missing or foreign:
-        faults.append(f"device ledgers: {len(doubled)} entries doubled, {len(missing)} missing, {len(foreign)} unknown to the server")
+        faults.append(f"device ledgers: {len(doubled)} do not have one entry an assignment, {len(missing)} entries missing, "
+                      f"{len(foreign)} unknown to the server")
     return {"model": view.get("model_sha256"), "rounds": view["committed_rounds"], "attempts": len(attempts), "accepted": len(accepted),
             "seconds": round(seconds, 1), "disturbances": dict(counts), "faults": faults}
 

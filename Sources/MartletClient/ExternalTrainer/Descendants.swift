@@ -46,11 +46,12 @@ enum Descendants {
     }
 
     private static func killAll(marked isMark: (Data) -> Bool) {
-        // One that was just started may be missed once; each pass leaves fewer.
-        for _ in 0..<5 {
-            let found = marked(isMark)
+        // A process that is just being started shows nothing yet, and what is killed may have had children: both are seen in the next
+        // pass. The bound is for a machine on which something is being started all the time.
+        for _ in 0..<500 {
+            let (found, areAllReadable) = marked(isMark)
             for process in found { kill(process, SIGKILL) }
-            if found.isEmpty { return }
+            if found.isEmpty, areAllReadable { return }
             usleep(2_000)
         }
     }
@@ -59,13 +60,26 @@ enum Descendants {
         ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { pid_t($0) }
     }
 
-    private static func marked(_ isMark: (Data) -> Bool) -> [pid_t] {
-        all.filter { process in
+    /// The processes with a mark, those that have ended left out, and whether the environments of all could be read.
+    private static func marked(_ isMark: (Data) -> Bool) -> (found: [pid_t], areAllReadable: Bool) {
+        var areAllReadable = true
+        let found = all.filter { process in
             guard process != getpid(),
                 let environment = FileManager.default.contents(atPath: "/proc/\(process)/environ")
             else { return false }
+            if environment.isEmpty, isBeingStarted(process) { areAllReadable = false }
             return environment.split(separator: 0).contains { isMark($0) }
         }
+        return (found, areAllReadable)
+    }
+
+    /// Whether a process is within `execve`: it has a program, but no argument yet, not even its name.
+    ///
+    /// The kernel lets the parent go on before it notes where arguments and environment lie. What has ended and the kernel's own
+    /// threads have no program.
+    private static func isBeingStarted(_ process: pid_t) -> Bool {
+        guard FileManager.default.contents(atPath: "/proc/\(process)/cmdline")?.isEmpty == true else { return false }
+        return (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/exe")) != nil
     }
 
     /// What runs below a process; those that have ended and that nobody has waited for yet do not.

@@ -68,6 +68,21 @@ struct TrainerLeftoversTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: state + "/trainer") == ["lock"])
     }
 
+    /// A process whose parent goes on may be within `execve` still, where its environment reads as empty.
+    @Test func commandsThatWereJustStartedAreFound() throws {
+        for number in 0..<200 {
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: "/bin/sleep")
+            process.arguments = ["600"]
+            process.environment = ["MARTLET_TEST_MARK": "\(directory.path)/\(number)"]
+            try process.run()
+            Descendants.killAll(marked: "MARTLET_TEST_MARK", endingIn: "\(directory.path)/\(number)")
+            kill(process.processIdentifier, SIGTERM)
+            process.waitUntilExit()
+            #expect(process.terminationStatus == SIGKILL, "process \(number)")
+        }
+    }
+
     /// Another process's command is no leftover while its client lives.
     @Test func aCommandThatRunsIsLeftAlone() throws {
         let state = directory.path + "/device"
