@@ -132,6 +132,7 @@ let package = Package(
             name: "MartletTransport",
             dependencies: [
                 .target(name: "CCurl", condition: curl), "CLibrary", "StrictJSON", "Tensors", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
             ],
             swiftSettings: features
         ),

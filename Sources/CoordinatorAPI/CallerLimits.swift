@@ -14,6 +14,8 @@ package struct CallerLimits: Sendable {
     /// New tokens in place of old ones of one caller, repeats of one registration, and changes that a client makes to its own name,
     /// labels and capabilities: each is a transaction that everybody waits for, whatever address it comes from, and nobody needs many.
     package var renewals: RateLimiter? = RateLimiter(.init(perSecond: 1, burst: 10))
+    /// Refused requests of one operator's token that have a row each in the audit log; the rest are counted.
+    package var refusals: RateLimiter? = RateLimiter(.init(perSecond: 0.1, burst: 60))
     /// Addresses that are not limited.
     package var exempt: NetworkList?
     /// The largest body other than models and updates.

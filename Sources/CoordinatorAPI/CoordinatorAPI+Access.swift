@@ -1,6 +1,8 @@
 import Coordination
 import HTTPServing
 import HTTPTypes
+import Logging
+import Synchronization
 import WireFormat
 
 /// Who calls, and whether they may.
@@ -104,7 +106,7 @@ extension CoordinatorAPI {
         }
         let trail = AuditTrail(
             action: "\(request.method) \(request.route)",
-            target: String(request.path.prefix(500)),
+            target: String(decoding: request.path.utf8.prefix(500), as: UTF8.self),
             address: request.remoteAddress,
             requestID: request.requestID
         )
@@ -115,9 +117,47 @@ extension CoordinatorAPI {
                 return response
             } catch {
                 noteFailure(error, request)
-                await coordinator.auditRefusal(trail, code: ErrorMapping.code(of: error))
+                await auditRefusal(trail, error)
                 throw error
             }
         }
     }
+
+    /// Leaves the row of a refused request; each is a transaction that everybody waits for and stays for ever, so one token's are counted
+    /// where it has many, and the count goes with the next one that has a row.
+    private func auditRefusal(_ trail: AuditTrail, _ error: any Error) async {
+        guard let actor = trail.actorID else { return }
+        guard limits.refusals?.take(actor) == nil else {
+            if unwrittenRefusals.note(actor) == 1 {
+                requestLog.logger.warning(
+                    "A token has many requests refused: the audit log counts them from here on",
+                    metadata: ["token.id": "\(actor)"]
+                )
+            }
+            return
+        }
+        await coordinator.auditRefusal(
+            trail,
+            code: ErrorMapping.code(of: error),
+            unwritten: unwrittenRefusals.take(actor)
+        )
+    }
+}
+
+/// How many refused requests of each operator's token have no row in the audit log.
+final class UnwrittenRefusals: Sendable {
+    private let counts = Mutex<[String: Int]>([:])
+
+    /// Counts one.
+    ///
+    /// - Returns: How many there are now.
+    func note(_ actor: String) -> Int {
+        counts.withLock {
+            $0[actor, default: 0] += 1
+            return $0[actor] ?? 0
+        }
+    }
+
+    /// Gives the count away.
+    func take(_ actor: String) -> Int { counts.withLock { $0.removeValue(forKey: actor) ?? 0 } }
 }

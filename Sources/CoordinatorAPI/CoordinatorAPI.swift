@@ -22,6 +22,7 @@ package struct CoordinatorAPI: Sendable {
     let limits: CallerLimits
     let uploads: UploadBudget
     let partialUploads = PartialUploads()
+    let unwrittenRefusals = UnwrittenRefusals()
     let variants: ModelVariants
 
     /// Joins the routes to a coordinator.

@@ -1,5 +1,6 @@
 import Foundation
 public import MartletTransport
+import StrictJSON
 package import WireFormat
 
 /// A server's operator: creates populations and runs, steers them, and reads what they came to.
@@ -52,13 +53,22 @@ public struct OperatorClient: Sendable {
         try await send(target, body, contentType: contentType)
     }
 
+    /// So many items of one list are taken.
+    package static let itemLimit = 1_000_000
+
     /// All items of a list, page by page.
+    ///
+    /// - Throws: ``OperatorError``, `ClientError` or `DecodingError`; ``ListError`` for a list without an end.
     package func items<Item: Decodable>(of target: RequestTarget<NoDocument, Page<Item>>) async throws -> [Item] {
         var items: [Item] = []
         var cursor: String?
         repeat {
             let page = try await answer(to: target.with("cursor", cursor)).decoded()
             items += page.items
+            // A page without items, or after which the same one follows, brings the list no nearer to its end.
+            guard page.nextCursor == nil || !page.items.isEmpty && page.nextCursor != cursor,
+                items.count <= Self.itemLimit
+            else { throw ListError(path: target.target) }
             cursor = page.nextCursor
         } while cursor != nil
         return items
@@ -82,8 +92,21 @@ public struct OperatorClient: Sendable {
         request.destination = path
         request.fileSHA256 = sha256
         request.byteLimit = byteLimit
+        request.longestSeconds = Self.longestSeconds(ofBytes: byteLimit)
         _ = try await response(to: request)
+        // The field that names the hash is the server's word, and not what came.
+        let actual = try FileDigest.hexadecimal(path)
+        guard actual == sha256 else {
+            throw ClientError(
+                code: "digest_mismatch",
+                message:
+                    "the downloaded file has SHA-256 \(actual), and \(PrintableText.escaped(sha256, limit: 80)) was promised"
+            )
+        }
     }
+
+    /// An hour, and what a file takes at 16 kiB a second.
+    private static func longestSeconds(ofBytes count: Int) -> Double { 3600 + Double(max(0, count)) / 16_384 }
 
     // MARK: -
 
@@ -115,5 +138,17 @@ public struct OperatorClient: Sendable {
         let response = try await transport.send(request)
         guard (200..<300).contains(response.status) else { throw OperatorError(response, url: request.url) }
         return response
+    }
+}
+
+/// A list whose pages never end.
+public struct ListError: Error, Sendable, CustomStringConvertible {
+    /// What was asked for.
+    let path: String
+
+    /// What the server did.
+    public var description: String {
+        "the server's list \(PrintableText.escaped(path, limit: 200)) has no end: a page brings nothing new, or there are over "
+            + "\(OperatorClient.itemLimit) items"
     }
 }

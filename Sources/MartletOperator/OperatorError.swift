@@ -9,7 +9,7 @@ public struct OperatorError: Error, Sendable, CustomStringConvertible {
     public let status: Int
     /// The server's word for the refusal, such as `not_found`; `nil` where no Martlet server answered.
     public let code: String?
-    /// What was wrong, in one sentence; `nil` where no Martlet server answered.
+    /// What was wrong, in one printable sentence; `nil` where no Martlet server answered.
     public let detail: String?
     /// What was wrong, and with which fields, in printable lines.
     public let description: String
@@ -17,8 +17,8 @@ public struct OperatorError: Error, Sendable, CustomStringConvertible {
     init(_ response: TransportResponse, url: String) {
         let problem = try? WireCoding.decode(ProblemDocument.self, from: response.body)
         status = response.status
-        code = problem?.code
-        detail = problem?.detail
+        code = problem.map { PrintableText.escaped($0.code, limit: 200) }
+        detail = problem.map { PrintableText.escaped($0.detail, limit: 4000) }
         var text =
             problem.map { PrintableText.escaped("\($0.title): \($0.detail) (\($0.code))", limit: 4000) }
             ?? Self.foreign(response, url)

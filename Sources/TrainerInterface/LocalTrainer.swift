@@ -106,6 +106,8 @@ public enum LocalTrainingError: Error, Equatable, Sendable {
     case unusableData(reason: String, rule: String = "the data are not as the run needs them")
     /// The trainer does not do this.
     case unsupported(operation: String)
+    /// The arithmetic would take more memory than the device's owner allows: ``TrainingInstructions/memoryLimit``.
+    case tooLarge(byteCount: Double, limit: Int)
     /// Nobody waits for the result any more.
     case cancelled
 }
@@ -119,6 +121,9 @@ extension LocalTrainingError {
         case .modelMismatch(let reason), .unusableData(let reason, _): reason
         case .cancelled: "nobody waits for the result any more"
         case .unsupported(let operation): "this trainer has no operation '\(operation)'"
+        case .tooLarge(let byteCount, let limit):
+            "batches of this size take about \(Self.mebibytes(byteCount)) MiB of memory, and this device allows "
+                + "\(Self.mebibytes(Double(limit))) MiB (--max-training-bytes)"
         }
     }
 
@@ -130,9 +135,12 @@ extension LocalTrainingError {
         case .modelMismatch(let reason): reason
         case .unusableData(_, let detail): detail
         case .unsupported(let operation): "this client does not do this: \(operation)"
+        case .tooLarge: "this model with batches of this size takes more memory than the device allows"
         case .cancelled: nil
         }
     }
+
+    private static func mebibytes(_ byteCount: Double) -> Int { Int(min(1e15, (byteCount / 1_048_576).rounded(.up))) }
 }
 
 /// What a trainer may be asked for.

@@ -30,6 +30,8 @@ public struct TrainingInstructions: Sendable {
     public var data: DataRules
     /// The run and round that the training belongs to.
     public var context: TrainingContext?
+    /// Bytes of memory that the arithmetic may take, at most: the device's owner sets it, since a server chooses models and batches.
+    public var memoryLimit: Int = .max
     /// Is set when the work is no longer wanted; looked at between steps.
     public var cancellation: TrainingCancellation?
     /// Takes how far the training is, from 0 to 1, whenever a trainer wants to say so; it stays on the device.

@@ -6,6 +6,7 @@ import HTTPTypes
 import Logging
 import Synchronization
 import Testing
+import WireFormat
 
 @Suite(.timeLimit(.minutes(10)))
 struct CallerLimitsTests {
@@ -73,6 +74,39 @@ struct CallerLimitsTests {
         for index in 0..<4 { statuses.append(try await call(router, from: "192.0.2.1", token: "mlt_\(index)").status) }
         #expect(statuses == [401, 401, 429, 429])
         #expect(try await call(router, from: "192.0.2.1", token: service.admin).status == 200)
+    }
+
+    /// Each row is a transaction for which everybody waits, and stays for ever: one token's many are counted.
+    @Test func refusedRequestsOfOneTokenHaveFewRows() async throws {
+        let service = try await Service()
+        let time = Mutex(ContinuousClock.now)
+        let router = router(service) {
+            $0.refusals = RateLimiter(.init(perSecond: 1, burst: 2), now: { time.withLock { $0 } })
+        }
+        func token(_ name: String) async throws -> String {
+            let answer = try await service.post("/v1/tokens", "{\"role\": \"viewer\", \"name\": \"\(name)\"}")
+            return try #require(answer.json["token"] as? String)
+        }
+        let (loud, other) = (try await token("loud"), try await token("other"))
+        // A character that is many bytes: what is kept of a path has a length in bytes.
+        let long = "/v1/runs/" + String(repeating: "%CC%81", count: 2000) + "/start"
+        func refuse(_ token: String) async throws {
+            let answer = try await call(router, from: "192.0.2.1", token: token, method: "POST", long, body: "{}")
+            #expect(answer.status == 403)
+        }
+        for _ in 0..<6 { try await refuse(loud) }
+        try await refuse(other)
+        func rows() async throws -> [AuditRow] {
+            try await service.coordinator.auditRows(AuditQuery(limit: 100, outcome: .refused)).reversed()
+        }
+        let first = try await rows()
+        #expect(first.map(\.actorName) == ["loud", "loud", "other"])
+        #expect(first.allSatisfy { $0.target.utf8.count <= 510 }, "\(first.map(\.target.utf8.count))")
+        time.withLock { $0 += .seconds(1) }
+        try await refuse(loud)
+        let last = try await rows().suffix(2)
+        #expect(last.map(\.action) == ["refused requests without a row", "POST /v1/runs/{run}/start"])
+        #expect(last.first?.target == "4")
     }
 
     /// Each is a transaction for which everybody waits; so they are few, from whatever address, and for nobody else.

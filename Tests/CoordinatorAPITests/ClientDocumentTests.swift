@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Logging
+import Tensors
 import TestSupport
 import Testing
 import WireFormat
@@ -27,6 +28,46 @@ struct ClientDocumentTests {
         // A thousand runs fit.
         let runs = (0..<1000).map { "\"run_\(String(repeating: "0", count: 20))\($0)\"" }.joined(separator: ",")
         #expect(try await service.post("/v1/checkins", token: token, "{\"runs\": [\(runs)]}").status == 201)
+    }
+
+    /// Sums are held in memory, and are no update for which room is asked.
+    @Test(arguments: [(60_000, 422), (70_000, 413)])
+    func sumsOfAnEvaluationAreShort(_ length: Int, _ status: Int) async throws {
+        let service = try await Service()
+        let (token, assignment) = try await evaluating(service)
+        let url = try #require(assignment["update_url"] as? String)
+        let body = Array(("{" + String(repeating: " ", count: length) + "}").utf8)
+        let fields = ["Content-Type": "application/json"]
+        #expect(try await service.call("PUT", url, token: token, body, fields).status == status)
+    }
+
+    /// A client that holds the assignment to measure the only version of a run.
+    private func evaluating(_ service: Service) async throws -> (token: String, assignment: [String: Any]) {
+        _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
+        let specification = """
+            {"population": "p", "rounds": 1, "cohort": {"goal": 1, "minimum": 1}, "model": {"architecture": "external"},
+             "evaluation": {"every": 1, "cohort_goal": 1}}
+            """
+        let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
+        let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
+        #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)
+        #expect(try await service.post("/v1/runs/\(run)/start").status == 200)
+        let enrollment = try #require(
+            try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#).json["token"] as? String
+        )
+        let token = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+        func checkIn() async throws -> [String: Any]? {
+            try await service.post("/v1/checkins", token: token).json["assignment"] as? [String: Any]
+        }
+        let training = try #require(try await checkIn())
+        let url = try #require(training["update_url"] as? String)
+        let update = Service.update([1, 2, 3, 4], ["num_examples": "1"])
+        #expect(try await service.call("PUT", url, token: token, update).status == 200)
+        var patience = Patience("the evaluation")
+        while true {
+            if let work = try await checkIn(), work["update_url"] as? String != url { return (token, work) }
+            try await patience.pause()
+        }
     }
 
     /// A population's name is in paths, a card, tables and pages; it is checked when it is made.

@@ -31,6 +31,51 @@ struct OperatorClientTests {
         }
     }
 
+    /// A server that gives the same page again, pages without items, or another file than it named.
+    private struct LyingTransport: Transport {
+        var page: Data = Data()
+        var file: Data?
+
+        func send(_ request: TransportRequest) async throws -> TransportResponse {
+            guard let file, let path = request.destination else {
+                return TransportResponse(status: 200, headers: [:], body: page)
+            }
+            try file.write(to: URL(fileURLWithPath: path))
+            return TransportResponse(status: 200, headers: [:], body: Data())
+        }
+    }
+
+    @Test(arguments: [
+        #"{"items": [], "next_cursor": "1"}"#,
+        #"{"items": [{"id": "p", "name": "p", "clients": {}, "created_at": "2026-01-01T00:00:00Z"}], "next_cursor": "1"}"#,
+    ])
+    func aListWithoutAnEndIsRefused(_ page: String) async throws {
+        let client = try OperatorClient(
+            server: "http://test",
+            token: nil,
+            transport: LyingTransport(page: Data(page.utf8))
+        )
+        await #expect(throws: ListError.self) { try await client.items(of: Endpoints.populations()) }
+    }
+
+    @Test func aFileIsWhatWasNamed() async throws {
+        let directory = try TemporaryDirectory()
+        let client = try OperatorClient(
+            server: "http://test",
+            token: nil,
+            transport: LyingTransport(file: Data("abc".utf8))
+        )
+        let target = Endpoints.weights(RunReference("r"), VersionReference(1))
+        let path = directory.path + "/model"
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        try await client.download(target, to: path, sha256: right, byteLimit: 9)
+        let wrong = right.replacing("b", with: "c")
+        let error = await #expect(throws: ClientError.self) {
+            try await client.download(target, to: path, sha256: wrong, byteLimit: 9)
+        }
+        #expect(error?.code == "digest_mismatch")
+    }
+
     /// A list of more than a page comes whole.
     @Test func listsAreReadToTheirEnd() async throws {
         let service = try await Service()

@@ -462,6 +462,33 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
+    /// However patient the server is with each, all who do not read hold no more than its limit; who reads gets the whole answer.
+    @Test func readersTogetherHoldNoMoreThanTheLimit() async throws {
+        let waits = Mutex<[String]>([])
+        let probe = try await Probe {
+            $0.loopCount = 1
+            $0.heldByteLimit = 2 * Probe.largeByteCount
+            $0.events.timedOut = { wait, _ in waits.withLock { $0.append(wait) } }
+        }
+        let request = Array("GET /large HTTP/1.1\r\nHost: x\r\n\r\n".utf8)
+        let silent = try (0..<6).map { _ in try LoopbackSocket(port: probe.port) }
+        for socket in silent { socket.write(request) }
+        // A socket's buffers take some of it: two answers fit at least, three at most where half of each is the system's.
+        var patience = Patience("those who do not read")
+        while waits.withLock({ $0.count }) < 2 { try await patience.pause() }
+        let reader = try LoopbackSocket(port: probe.port)
+        reader.write(request)
+        let answer = await Probe.read(reader) { $0.count > Probe.largeByteCount }
+        #expect(answer.utf8.count > Probe.largeByteCount && answer.hasPrefix("HTTP/1.1 200"))
+        let ended = waits.withLock { $0 }
+        #expect(ended.allSatisfy { $0 == "answer" } && ended.count < 6, "\(ended)")
+        // What an ended connection had is free again: nobody else is ended for it.
+        _ = try await probe.exchange("GET /now HTTP/1.1\r\nHost: x\r\n\r\n", until: "now")
+        #expect(waits.withLock { $0.count } == ended.count)
+        await probe.server.shutdown(gracePeriod: .zero)
+        _ = silent
+    }
+
     @Test func silentConnectionsEndBeforeTheirFirstRequest() async throws {
         let probe = try await Probe { $0.firstByteTimeout = .milliseconds(300) }
         #expect(await Probe.isEnded(try LoopbackSocket(port: probe.port)))

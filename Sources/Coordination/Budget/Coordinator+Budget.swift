@@ -1,3 +1,4 @@
+import DifferentialPrivacy
 import Foundation
 import Logging
 import Tensors
@@ -43,14 +44,18 @@ extension Coordinator {
             guard let run = runs[id], run.specification.isPrivate, run.round.map({ !$0.phase.isFinal }) ?? false,
                 population.map({ $0 == run.record.populationId }) ?? true
             else { continue }
-            try abandon(run: id, reason: reason, cost: budgets.trust.runsWithLostUpdates.contains(id) ? .apart : cost)
-            budgets.trust.runsWithLostUpdates.remove(id)
+            let lost = budgets.trust.attemptsWithLostUpdates
+            let hasLostUpdates = run.round.map { lost.contains(ChargedAttempt($0)) } ?? false
+            try abandon(run: id, reason: reason, cost: hasLostUpdates ? .apart : cost)
         }
     }
 
     // MARK: - What is shown
 
-    func budgetStatus(of population: PopulationRecord) -> BudgetStatus? {
+    /// Cells of loss distributions that the status of budgets may take while everybody waits.
+    static var statusAllowance: Int { LossAllowance.standard / 2 }
+
+    func budgetStatus(of population: PopulationRecord, allowance: inout Int) -> BudgetStatus? {
         guard population.budgetEpsilon != nil else { return nil }
         let plans = (openRunsByPopulation[population.id] ?? []).compactMap { id -> PrivacyBudgets.OpenPlan? in
             guard let run = runs[id], run.specification.privacy.mode != .none, !run.isOver,
@@ -63,20 +68,52 @@ extension Coordinator {
                 publishedCount: max(0, run.versions.count - 1)
             )
         }
-        return budgets.status(of: population, plans: plans)
+        return budgets.status(of: population, plans: plans, allowance: &allowance)
     }
 
     /// What is proven of everything that was released of a run's population up to one of its versions and what was measured of
     /// that.
     ///
+    /// The rows are gathered in parts, between which others have their turn; the arithmetic is beside the coordinator, one claim at
+    /// a time.
+    ///
     /// - Returns: `nil` where nothing was charged by then.
     /// - Throws: ``CoordinationError`` `not_found`, or `privacy_invalid` where a total cannot be computed.
-    package func claim(run id: String, version number: Int) throws -> PrivacyClaim? {
+    package func claim(run id: String, version number: Int) async throws -> PrivacyClaim? {
         let run = try runState(id)
         guard let version = run.versions.first(where: { $0.version == number }) else {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(number)'")
         }
-        return try budgets.claim(through: version, of: populations.record(run.record.populationId))
+        let population = try populations.record(run.record.populationId)
+        let count: Int
+        switch budgets.claimState(through: version, of: population) {
+        case .known(let claim): return claim
+        case .open(let rowCount): count = rowCount
+        }
+        let delta = population.budgetDelta ?? 0
+        return try await claimDesk.claim(of: ClaimDesk.Key(version)) { [self] in
+            let generation = await budgets.generation
+            var rows: [LedgerRow] = []
+            while rows.count < count {
+                let part = try await ledgerRows(
+                    population: population.id,
+                    from: rows.count,
+                    limit: min(1_000, count - rows.count)
+                )
+                guard !part.items.isEmpty else { break }
+                rows += part.items
+            }
+            let gathered = rows
+            let claim = try await DispatchQueue.global(qos: .utility).result {
+                try PrivacyBudgets.claim(of: gathered, delta: delta)
+            }
+            await keep(claim, of: version, generation: generation)
+            return claim
+        }
+    }
+
+    private func keep(_ claim: PrivacyClaim?, of version: ModelVersionRecord, generation: Int) {
+        budgets.keep(claim, of: version, generation: generation)
     }
 
     /// What a specification would cost its population, with everything charged before.
@@ -122,8 +159,9 @@ extension Coordinator {
     }
 
     private func population(_ id: String, shownTo client: String?) throws -> PopulationRecord {
-        let record = try populations.record(id)
-        guard client.map({ clients[$0]?.populationId == record.id }) ?? true else {
+        guard let client else { return try populations.record(id) }
+        // Whether there is another one of that name is nothing that a client learns.
+        guard let record = try? populations.record(id), clients[client]?.populationId == record.id else {
             throw CoordinationError(.notFound, "not_found", "no population '\(id)'")
         }
         return record
@@ -150,7 +188,8 @@ extension Coordinator {
         population idOrName: String
     ) throws -> (document: LedgerAuditDocument, rowCount: Int) {
         let record = try populations.record(idOrName)
-        guard let status = budgetStatus(of: record) else {
+        var allowance = Self.statusAllowance
+        guard let status = budgetStatus(of: record, allowance: &allowance) else {
             throw CoordinationError(.conflict, "population_without_budget", "'\(record.name)' has no budget")
         }
         var histogram: [String: [String: Int]] = [:]

@@ -139,6 +139,11 @@ package struct LedgerHead: Codable, Equatable, Sendable {
         (heads ?? []).filter { !ledger.extends($0) }
     }
 
+    /// Populations that had a ledger and have none now: they were made after the state that was restored.
+    func absentPopulations(in ledger: PrivacyLedger) -> [String] {
+        (heads ?? []).map(\.population).filter { ledger.populationHead($0) == nil }.sorted()
+    }
+
     /// The last row that the ledger is known to share with the one that this record was made of; 0 where none is.
     func commonSequence(with ledger: PrivacyLedger) -> Int {
         let rows = ledger.rows

@@ -27,6 +27,18 @@ struct LedgerAlarm: Sendable {
         lostHeads = head.lostHeads(from: ledger)
         lostBudgets = Dictionary((head.budgets ?? []).map { ($0.population, $0.epsilon) }, uniquingKeysWith: min)
         commonSequence = head.commonSequence(with: ledger)
+        self.reason += Self.absence(of: head.absentPopulations(in: ledger), lostBudgets)
+    }
+
+    /// What is said of populations that were made after the database's state: nobody can charge them again, since they are not there.
+    private static func absence(of populations: [String], _ budgets: [String: Double]) -> String {
+        guard !populations.isEmpty else { return "" }
+        let named = populations.prefix(5).map { id in
+            id + (budgets[id].map { " with a budget of epsilon \($0)" } ?? "")
+        }
+        let more = populations.count > 5 ? " and \(populations.count - 5) more" : ""
+        return ". The database does not have \(named.joined(separator: ", "))\(more), made after it was saved: what was "
+            + "charged to their clients cannot be charged again, and a new population of the same people needs that much less"
     }
 }
 
@@ -69,8 +81,8 @@ struct LedgerTrust: Sendable {
     var overrulesRecord = false
     /// Whether this directory was made of a backup, and what that means for its open rounds is not settled yet.
     var isRestored = false
-    /// Halted private runs whose open attempt lost accepted updates: its charge stays when the alarm ends.
-    var runsWithLostUpdates: Set<String> = []
+    /// Attempts of halted private runs that lost accepted updates: their charge stays when the alarm ends.
+    var attemptsWithLostUpdates: Set<ChargedAttempt> = []
 
     /// Seconds between two tries to keep the second record.
     private static let pauses = 0.5...10.0
@@ -91,9 +103,9 @@ struct LedgerTrust: Sendable {
         if isHalted(specification) { throw haltError }
     }
 
-    /// Whether another server may have gone on with the run's open attempt: this database may be older than what was published.
-    func mayHaveGoneOnElsewhere(run: String) -> Bool {
-        alarm != nil || isUnread || isRestored || runsWithLostUpdates.contains(run)
+    /// Whether another server may have gone on with an open attempt: this database may be older than what was published.
+    func mayHaveGoneOnElsewhere(_ attempt: ChargedAttempt) -> Bool {
+        alarm != nil || isUnread || isRestored || attemptsWithLostUpdates.contains(attempt)
     }
 
     /// What private runs wait for, in words; `nil` where they go on.

@@ -3,7 +3,7 @@ import Foundation
 import WireFormat
 
 /// The attempt that a charge is for, as the ledger names it; of an evaluation the number is the version that is measured.
-struct ChargedAttempt: Sendable {
+struct ChargedAttempt: Hashable, Sendable {
     var run: String
     var round: Int
     var attempt: Int
@@ -31,8 +31,8 @@ struct PrivacyBudgets: Sendable {
     /// Totals of populations, good as long as their ledger stands still.
     private var statuses: [String: (key: BudgetStatusKey, status: BudgetStatus)] = [:]
     private var epsilons: [EpsilonQuestion: Double] = [:]
-    /// What was proven of beginnings of the ledger.
-    private var claims: [ClaimKey: PrivacyClaim] = [:]
+    /// What was proven of published versions: rows are only ever appended, so what was true of a beginning of the ledger stays true.
+    private var claims: [ClaimDesk.Key: PrivacyClaim?] = [:]
     /// How many releases of a plan the budget admits in all, by loss distributions.
     var plansThatFit: [PlanQuestion: Int] = [:]
 
@@ -82,6 +82,7 @@ struct PrivacyBudgets: Sendable {
         self.ledger = ledger
         generation += 1
         statuses = [:]
+        claims = [:]
     }
 
     /// Takes back rows whose transaction failed.
@@ -438,7 +439,7 @@ extension PrivacyBudgets {
         if let known = epsilons[question] { return known }
         do {
             let epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
-            if epsilons.count >= 64 { epsilons = [:] }
+            if epsilons.count >= 1024 { epsilons = [:] }
             epsilons[question] = epsilon
             return epsilon
         } catch {
@@ -476,10 +477,29 @@ extension PrivacyBudgets {
         var publishedCount: Int
     }
 
+    /// ε of a population's releases: of those that were made, and with those that are reserved.
+    mutating func totals(of population: PopulationRecord) -> (committed: Double, all: Double) {
+        let account = ledger.account(population.id)
+        return (
+            total(account, population, committedOnly: true), total(account, population, committedOnly: false)
+        )
+    }
+
     /// What a population has of its budget, with how much of it fits for its private runs that have not ended.
     ///
+    /// Everybody waits for the answer: all that is asked at once gets what one question may take together. What a run needs beyond its own
+    /// share gets the answer of Rényi divergences for good, and what is left over is searched for when it is asked the next time.
+    ///
+    /// - Parameters:
+    ///   - population: The population.
+    ///   - plans: Its private runs that have not ended.
+    ///   - allowance: Cells of loss distributions that may be made; what was made is taken off.
     /// - Returns: `nil` for a population without a budget.
-    mutating func status(of population: PopulationRecord, plans: [OpenPlan]) -> BudgetStatus? {
+    mutating func status(
+        of population: PopulationRecord,
+        plans: [OpenPlan],
+        allowance: inout Int
+    ) -> BudgetStatus? {
         guard let budget = population.budgetEpsilon, let delta = population.budgetDelta else { return nil }
         let account = ledger.account(population.id)
         // Its own rows, and not those of others.
@@ -489,12 +509,8 @@ extension PrivacyBudgets {
             live: plans.map(\.run)
         )
         if let known = statuses[population.id], known.key == key { return known.status }
-        let spent = total(account, population, committedOnly: true)
-        let withReserved = total(account, population, committedOnly: false)
+        let (spent, withReserved) = totals(of: population)
         var fitting: [String: Int?] = [:]
-        // Everybody waits for the answer: all runs together get what one question may take, and what they need beyond it is asked for
-        // the next time.
-        var allowance = LossAllowance.standard / 2
         var isWhole = true
         for plan in plans {
             let (found, cells) = LossAllowance.measured {
@@ -502,7 +518,7 @@ extension PrivacyBudgets {
                     account: account,
                     plan: plan,
                     population: population,
-                    allowance: min(allowance, LossAllowance.standard / 4),
+                    allowance: allowance,
                     isWhole: &isWhole
                 )
             }
@@ -538,8 +554,8 @@ extension PrivacyBudgets {
     ///
     /// The accountant that enforces answers. Loss distributions are proven for the run's own plan, and no further.
     ///
-    /// `allowance` are cells of loss distributions that the answer may take; where it takes more, Rényi divergences answer, which never admit
-    /// more, and `isWhole` becomes `false`.
+    /// The answer takes a quarter of what one question may, and of `allowance` no more than there is. Where it needs more, Rényi divergences
+    /// answer, which never admit more; `isWhole` becomes `false` where it was `allowance` that ended the search.
     private mutating func roundsThatFit(
         account: PopulationAccount,
         plan: OpenPlan,
@@ -568,26 +584,27 @@ extension PrivacyBudgets {
         func admits(_ extra: Int) -> Bool { ((try? epsilon(extra)) ?? .infinity) <= budget }
         if course.rule(of: (try? account.releases(additional: [(run, charge, 1)])) ?? []).accountant == .pld {
             let spent = account.count(run: run, charge: charge)
-            let question = PlanQuestion(run: run, charge: charge, others: account.count - spent, epsilon: budget)
+            let share = LossAllowance.standard / 4
+            let others = account.count - spent
+            let question = PlanQuestion(run: run, charge: charge, others: others, epsilon: budget, share: share)
             if let known = plansThatFit[question] { return max(0, known - spent) }
             let rest = max(0, specification.rounds - spent)
             do {
-                let fitting = try PlanSearch.rounds(upTo: rest, allowance: allowance) {
+                let fitting = try PlanSearch.rounds(upTo: rest, allowance: min(allowance, share)) {
                     extra,
                     grid throws(PrivacyError) in
                     try epsilon(extra, grid: grid) <= budget
                 }
-                // Each composition takes a while, so the total is found once: what is committed moves from what is left to what was.
-                if plansThatFit.count >= 256 { plansThatFit = [:] }
-                plansThatFit[question] = spent + fitting
+                note(spent + fitting, as: question)
                 return fitting
             } catch {
-                isWhole = false
-                return
+                let fitting =
                     (try? PlanSearch.largest(upTo: rest) { rounds throws(PrivacyError) in
                         try epsilon(rounds, .rdp) <= budget
-                    })
-                    ?? 0
+                    }) ?? 0
+                // A search that had its whole share would come to the same end each time that it is asked.
+                if allowance < share { isWhole = false } else { note(spent + fitting, as: question) }
+                return fitting
             }
         }
         let isBanded = charge.kind == .bandedMatrix
@@ -596,20 +613,29 @@ extension PrivacyBudgets {
         return fitting == limit && !isBanded ? nil : fitting
     }
 
+    /// Each composition takes a while, so the total is found once: what is committed moves from what is left to what was.
+    private mutating func note(_ fitting: Int, as question: PlanQuestion) {
+        if plansThatFit.count >= 1024 { plansThatFit = [:] }
+        plansThatFit[question] = fitting
+    }
+
     // MARK: - Claims
 
-    /// What is proven of everything that was released of a population up to one of a run's versions and what was measured of that:
-    /// training, evaluations and statistics of all runs.
-    ///
-    /// Rounds of other runs that were open then count as if they had been published.
-    ///
-    /// - Parameters:
-    ///   - version: The version.
-    ///   - population: The run's population.
-    /// - Returns: `nil` where nothing was charged by then.
-    /// - Throws: ``CoordinationError`` `privacy_invalid` where a total cannot be computed.
-    mutating func claim(through version: ModelVersionRecord, of population: PopulationRecord) throws -> PrivacyClaim? {
-        guard let delta = population.budgetDelta else { return nil }
+    /// Where what is proven of a version stands.
+    enum ClaimState: Sendable {
+        /// It was made before, or there was nothing to make it of; `nil` where nothing was charged by then.
+        case known(PrivacyClaim?)
+        /// It takes the first so many of the population's own rows.
+        case open(rowCount: Int)
+    }
+
+    /// What is known of everything that was released of a population up to one of a run's versions; it is computed by
+    /// ``claim(of:delta:)``, beside whoever keeps the budgets, since it takes as long as a round's reservation.
+    func claimState(
+        through version: ModelVersionRecord,
+        of population: PopulationRecord
+    ) -> ClaimState {
+        if let known = claims[ClaimDesk.Key(version)] { return .known(known) }
         let places = ledger.places(ofPopulation: population.id)
         // The newest versions are asked for most: from the end.
         let index =
@@ -618,26 +644,52 @@ extension PrivacyBudgets {
                 return version.version > 0 && row.runId == version.runId && row.round == version.version
                     && row.state == .committed
             } ?? places.lastIndex { ledger.rows[$0].createdAt <= version.createdAt }
-        guard let index else { return nil }
-        let last = ledger.rows[places[index]].sequence
-        let key = ClaimKey(population: population.id, sequence: last)
-        if let known = claims[key] { return known }
-        let account = ledger.account(population.id, through: last)
+        guard population.budgetDelta != nil, let index else { return .known(nil) }
+        return .open(rowCount: index + 1)
+    }
+
+    /// Keeps a claim, unless the ledger was read again since its rows were.
+    mutating func keep(_ claim: PrivacyClaim?, of version: ModelVersionRecord, generation: Int) {
+        guard generation == self.generation else { return }
+        if claims.count >= 4096 { claims = [:] }
+        claims[ClaimDesk.Key(version)] = .some(claim)
+    }
+
+    /// What is proven of the releases of a population's own rows: training, evaluations and statistics of all runs.
+    ///
+    /// Rounds of other runs that were open then count as if they had been published. Where loss distributions take more than one
+    /// question may, Rényi divergences answer, which never claim less.
+    ///
+    /// - Parameters:
+    ///   - rows: The population's own rows, from the first on.
+    ///   - delta: Of its budget.
+    /// - Returns: `nil` where nothing was charged.
+    /// - Throws: ``CoordinationError`` `privacy_invalid` where a total cannot be computed.
+    static func claim(of rows: [LedgerRow], delta: Double) throws(CoordinationError) -> PrivacyClaim? {
+        var account = PopulationAccount()
+        for row in rows { try account.take(row) }
         guard !account.charges.isEmpty else { return nil }
         do {
             let releases = try account.releases()
-            let rule = account.course.rule(of: releases)
+            var rule = account.course.rule(of: releases)
+            let epsilon: Double
+            do {
+                epsilon = try LossAllowance.limited { () throws(PrivacyError) in
+                    try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
+                }
+            } catch {
+                guard error.isTooCostly else { throw error }
+                rule.accountant = .rdp
+                epsilon = try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule)
+            }
             var claim = PrivacyClaim(
                 charges: account.charges,
                 releases: releases,
-                epsilon: try BudgetArithmetic.epsilon(of: releases, delta: delta, rule: rule),
+                epsilon: epsilon,
                 delta: delta,
                 rule: rule
             )
-            claim.ledgerRows = index + 1
-            // Rows are only ever appended: what was true of a beginning of the ledger stays true.
-            if claims.count >= 256 { claims = [:] }
-            claims[key] = claim
+            claim.ledgerRows = rows.count
             return claim
         } catch {
             throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
@@ -659,12 +711,8 @@ struct PlanQuestion: Hashable, Sendable {
     /// Releases of other plans.
     var others: Int
     var epsilon: Double
-}
-
-/// Which rows a claim was made of.
-struct ClaimKey: Hashable, Sendable {
-    var population: String
-    var sequence: Int
+    /// Cells that the search for it may take.
+    var share: Int
 }
 
 /// What a budget's status was computed from.

@@ -22,16 +22,23 @@ extension Coordinator {
     /// Populations in the order in which they were made, from a place on.
     package func listPopulations(from cursor: Int = 0, limit: Int) throws -> Listing<PopulationView> {
         let ids = Listing(populations.order, from: cursor, limit: limit)
-        return Listing(items: try ids.items.map { try population($0) }, next: ids.next)
+        // All of them together get what one question may take.
+        var allowance = Self.statusAllowance
+        return Listing(items: try ids.items.map { try population($0, allowance: &allowance) }, next: ids.next)
     }
 
     package func population(_ idOrName: String) throws -> PopulationView {
+        var allowance = Self.statusAllowance
+        return try population(idOrName, allowance: &allowance)
+    }
+
+    private func population(_ idOrName: String, allowance: inout Int) throws -> PopulationView {
         let record = try populations.record(idOrName)
         return PopulationView(
             id: record.id,
             name: record.name,
             clients: (clients.stateCounts[record.id] ?? [:]).shown,
-            budget: budgetStatus(of: record),
+            budget: budgetStatus(of: record, allowance: &allowance),
             createdAt: record.createdAt.wireTimestamp
         )
     }
@@ -143,7 +150,8 @@ extension Coordinator {
         let effects = try apply(.superseded(code: "client_revoked"), to: &assignment)
         changes += self.changes(of: assignment, effects)
         if runs[assignment.runId]?.counts(assignment) ?? false {
-            try drive(run: assignment.runId, [.failed], with: changes)
+            // It may still send what it was given the work for, and has not said that it gives it up: that is no failure.
+            try drive(run: assignment.runId, [.expired], with: changes)
         } else {
             try commit(changes)
         }

@@ -380,7 +380,7 @@ extension Coordinator {
         guard !round.isEvaluation || run.specification.hasPrivateEvaluation else { return [] }
         let mode = run.specification.privacy.mode
         guard mode != .none else { return [] }
-        if cost == .apart || cost == .judged && budgets.trust.mayHaveGoneOnElsewhere(run: run.record.id) {
+        if cost == .apart || cost == .judged && budgets.trust.mayHaveGoneOnElsewhere(ChargedAttempt(round)) {
             return try budgets.settleApart(
                 reservedCharge(of: run, round),
                 for: ChargedAttempt(round),

@@ -220,7 +220,16 @@ extension Coordinator {
         try checkTrieStart(run: id)
         // Also a model that another run made.
         try checkNames(runState(id).specification, layout: layout(of: id))
-        try drive(run: id, .started)
+        // A lasting refusal is said before anything changes; a disk that fails is waited for.
+        if try runState(id).specification.isPrivate, budgets.trust.alarm != nil { try budgets.trust.requireOpening() }
+        do { try drive(run: id, .started) } catch let error as CoordinationError where runs[id]?.record.state == .paused
+        {
+            throw CoordinationError(
+                error.kind,
+                error.code,
+                "\(error.message). The run is paused now: POST /v1/runs/\(id)/resume goes on when that is mended"
+            )
+        }
         return try run(id)
     }
 

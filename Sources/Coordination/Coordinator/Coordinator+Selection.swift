@@ -261,7 +261,8 @@ extension Coordinator {
     func drawCohort(run id: String) throws {
         guard let run = runs[id], let round = run.round, round.phase == .selecting, round.drawn == nil else { return }
         let chosen = (run.reservoir?.chosen ?? []).filter {
-            clients[$0].map { $0.state != .revoked } ?? false && liveAssignmentByClient[$0] == nil
+            // What was asked when it came may be otherwise now.
+            clients[$0].map { mayJoin($0, run: run, round: round) } ?? false && liveAssignmentByClient[$0] == nil
         }
         var changes: [StoreChange] = []
         for client in chosen {

@@ -97,6 +97,7 @@ package actor Coordinator {
     var liveAssignmentByClient: [String: String] = [:]
     var budgets = PrivacyBudgets()
     let ledgerRecord: LedgerRecordFile
+    let claimDesk = ClaimDesk()
     /// Whether exact sums of correlated noise wait to be deleted, because the disk refused it.
     var isNoiseLeft = false
     /// Runs whose clock stands still, and since when.

@@ -55,14 +55,14 @@ extension Coordinator {
             for (state, count) in clients.stateCounts[population.id] ?? [:] where count > 0 {
                 metrics.set("martlet_clients", Double(count), ["population": population.name, "state": state.rawValue])
             }
-            guard let budget = try? self.population(population.id).budget else { continue }
+            guard let limit = population.budgetEpsilon, let delta = population.budgetDelta else { continue }
+            let (spent, all) = budgets.totals(of: population)
             for (name, value) in [
-                ("limit", budget.epsilon), ("spent", budget.spentEpsilon), ("reserved", budget.reservedEpsilon),
-                ("remaining", budget.remainingEpsilon),
+                ("limit", limit), ("spent", spent), ("reserved", all - spent), ("remaining", max(0, limit - all)),
             ] {
                 metrics.set("martlet_privacy_epsilon_\(name)", value, ["population": population.name])
             }
-            metrics.set("martlet_privacy_delta", budget.delta, ["population": population.name])
+            metrics.set("martlet_privacy_delta", delta, ["population": population.name])
         }
         for (state, count) in runStateCounts where count > 0 {
             metrics.set("martlet_runs", Double(count), ["state": state.rawValue])

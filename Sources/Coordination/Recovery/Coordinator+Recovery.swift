@@ -22,7 +22,7 @@ extension Coordinator {
             )
             // What this directory lost another one may have: a backup leaves these files out. So a charge stays.
             guard let run = runs[id], !budgets.trust.isHalted(run.specification) else {
-                budgets.trust.runsWithLostUpdates.insert(id)
+                if let round = runs[id]?.round { budgets.trust.attemptsWithLostUpdates.insert(ChargedAttempt(round)) }
                 continue
             }
             // How many there were of a secret draw is in the server's log alone.

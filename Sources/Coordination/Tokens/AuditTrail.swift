@@ -18,7 +18,7 @@ package struct AuditRow: Codable, Equatable, Sendable {
     package var action: String
     /// The path that was asked for.
     package var target: String
-    /// `done`, or `refused` when nothing was changed.
+    /// `done`, or `refused` when nothing was changed; after a row `done` of the same request: when only a part of it was.
     package var outcome: AuditOutcome
     /// The refusal's machine-readable code.
     package var code: String?
@@ -93,6 +93,7 @@ package final class AuditTrail: Sendable {
     private struct State {
         var actor: (id: String, name: String?, role: StaffRole)?
         var isWritten = false
+        var isRefusalWritten = false
     }
 
     private let state = Mutex(State())
@@ -113,11 +114,17 @@ package final class AuditTrail: Sendable {
         state.withLock { $0.actor = (tokenID, name, role) }
     }
 
+    /// The id of the token that acts, once that is known.
+    package var actorID: String? { state.withLock { $0.actor?.id } }
+
     /// The row of the action, the first time; `nil` afterwards, and for callers who operate nothing.
+    ///
+    /// A request that fails after its first transaction has a second row, which says that it was refused.
     func take(at time: Date, refusal code: String?) -> AuditRow? {
         state.withLock { state in
-            guard let actor = state.actor, !state.isWritten else { return nil }
+            guard let actor = state.actor, code == nil ? !state.isWritten : !state.isRefusalWritten else { return nil }
             state.isWritten = true
+            if code != nil { state.isRefusalWritten = true }
             return AuditRow(
                 at: time,
                 actor: actor.id,

@@ -164,10 +164,22 @@ extension Coordinator {
 
     // MARK: - Audit
 
-    /// Leaves the row of a request that changed nothing; nothing happens when a transaction has taken the row already.
-    package func auditRefusal(_ trail: AuditTrail, code: String) {
+    /// Leaves the row of a request that was refused, or failed after a part of it was done.
+    ///
+    /// - Parameters:
+    ///   - trail: The request.
+    ///   - code: Why.
+    ///   - unwritten: How many refused requests of the same token had no row of their own since the last one that had.
+    package func auditRefusal(_ trail: AuditTrail, code: String, unwritten: Int = 0) {
         guard let row = trail.take(at: now, refusal: code) else { return }
-        do { try write([.audit(row)]) } catch {
+        var rows = [StoreChange.audit(row)]
+        if unwritten > 0 {
+            var sum = row
+            sum.action = "refused requests without a row"
+            sum.target = String(unwritten)
+            rows.insert(.audit(sum), at: 0)
+        }
+        do { try write(rows) } catch {
             logger.error("A refused action could not be audited", metadata: ["error": "\(error)"])
         }
     }
@@ -184,5 +196,7 @@ extension Coordinator {
     }
 
     /// Rows of the audit log, newest first; read beside the coordinator, since a filter may pass over many.
-    package nonisolated func auditRows(_ query: AuditQuery) async throws -> [AuditRow] { try store.audit(query) }
+    package nonisolated func auditRows(_ query: AuditQuery) async throws -> [AuditRow] {
+        try await DispatchQueue.global(qos: .utility).result { [store] in try store.audit(query) }
+    }
 }

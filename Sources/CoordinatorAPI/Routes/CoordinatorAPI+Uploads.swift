@@ -173,7 +173,9 @@ extension CoordinatorAPI {
         guard type == "application/json" else {
             throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
         }
-        let bytes = try await request.body.collect(limit: request.documentByteLimit)
+        // Sums are as small as whatever else clients say; they are held in memory, and no room for updates is asked for them.
+        let limit = min(request.documentByteLimit, max(Self.clientDocumentBytes, terms.plannedByteCount ?? 0))
+        let bytes = try await request.body.collect(limit: limit)
         if terms.accepted != nil {
             return try await repeated(terms, Secrets.sha256(bytes), bytes.count, client: client)
         }

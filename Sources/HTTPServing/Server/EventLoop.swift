@@ -43,6 +43,8 @@ final class EventLoop: @unchecked Sendable {
     private let wakeUp: Int32
     private let inbox = Mutex(Inbox())
     private var connections: [UInt64: HTTPConnection] = [:]
+    /// Bytes of answers that wait for slow peers.
+    var held = HeldBytes()
     private var nextID: UInt64 = 16
     private var listener: Listener?
     private var nextSweep = 0
@@ -131,6 +133,11 @@ final class EventLoop: @unchecked Sendable {
         dispatchPrecondition(condition: .onQueue(queue))
         _ = martlet_epoll_remove(poll, connection.descriptor)
         connections[connection.id] = nil
+    }
+
+    func connection(_ id: UInt64) -> HTTPConnection? {
+        dispatchPrecondition(condition: .onQueue(queue))
+        return connections[id]
     }
 
     func forEachConnection(_ body: (HTTPConnection) -> Void) {

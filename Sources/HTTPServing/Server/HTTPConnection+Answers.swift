@@ -102,6 +102,7 @@ extension HTTPConnection {
         output += bytes[sent...]
         afterOutput = then
         deadline = outputPace.deadline(now: loop.now, configuration)
+        loop.hold(self, output.count, limit: configuration.heldByteLimit)
     }
 
     /// Sends the bytes that wait in `output`.
@@ -124,6 +125,7 @@ extension HTTPConnection {
         }
         output = []
         outputStart = 0
+        loop.hold(self, 0)
         deadline = .max
         let after = afterOutput
         afterOutput = nil

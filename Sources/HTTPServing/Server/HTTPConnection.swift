@@ -169,12 +169,21 @@ final class HTTPConnection: @unchecked Sendable {
         end()
     }
 
+    /// Ends because this peer reads slowest, while more answers wait than there is room for.
+    func giveWay() {
+        guard !output.isEmpty else { return }
+        configuration.events.timedOut("answer", remoteAddress)
+        fail(.closedByPeer)
+    }
+
     /// Closes the descriptor.
     func end() {
         dispatchPrecondition(condition: .onQueue(loop.queue))
         if case .ended = state { return }
         state = .ended
         handler?.cancel()
+        output = []
+        loop.hold(self, 0)
         loop.remove(self)
         channel.close()
         onEnd(self)
@@ -469,6 +478,9 @@ struct TransferPace {
     var count = 0
 
     init(now: Int) { start = now }
+
+    /// Bytes a second since the start.
+    func rate(now: Int) -> Double { Double(count) / Double(max(1, now - start)) * 1e9 }
 
     /// How long the peer may be silent, as a time of the monotonic clock in nanoseconds.
     func deadline(now: Int, _ configuration: ServerConfiguration) -> Int {

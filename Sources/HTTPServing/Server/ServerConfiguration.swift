@@ -17,6 +17,10 @@ package struct ServerConfiguration: Sendable {
     package var firstByteTimeout: Duration = .seconds(20)
     /// After the first `transferTimeout`, bodies and files must move at least this fast.
     package var leastBytesPerSecond = 1024
+    /// Bytes of answers that may wait for slow readers in one event loop; beyond that the slowest reader loses its connection.
+    ///
+    /// A file waits on the disk and counts for nothing.
+    package var heldByteLimit = 64 << 20
     package var connectionLimit = 8192
     /// Connections of one address (IPv6: of one /64).
     package var connectionsPerAddressLimit = 4096

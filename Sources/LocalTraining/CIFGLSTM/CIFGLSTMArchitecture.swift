@@ -63,6 +63,11 @@ package struct CIFGLSTMArchitecture: LanguageArchitecture {
 
     package func initialParameters(seed: UInt64) -> ParameterVector { configuration.initialParameters(seed: seed) }
 
+    package func workingByteCount(batchSize: Int) -> Double {
+        let (d, h) = (Double(configuration.embeddingDimension), Double(configuration.hiddenDimension))
+        return 4 * positions(batchSize: batchSize) * (4 * d + 9 * h)
+    }
+
     package func makeNetwork(
         model: ParameterVector,
         base: ParameterVector?

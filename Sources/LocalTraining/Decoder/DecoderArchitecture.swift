@@ -55,6 +55,19 @@ package struct DecoderArchitecture: LanguageArchitecture {
         )
     }
 
+    package func workingByteCount(batchSize: Int) -> Double {
+        let c = configuration
+        let steps = Double(textSettings.windowLength)
+        let queries = Double(c.headCount) * Double(c.headDimension)
+        let keys = Double(c.keyValueHeadCount) * Double(c.headDimension)
+        let (hidden, inner) = (Double(c.hiddenSize), Double(c.intermediateSize))
+        let reduced = Double(adapters?.rank ?? 0) * Double(adapters?.targets.count ?? 0)
+        let ofALayer = 4 * hidden + 2 * queries + 2 * keys + 4 * inner + Double(c.headCount) * steps + reduced
+        let ofAPosition = Double(c.layerCount) * ofALayer + 4 * hidden + 2 * queries + 3 * inner
+        let fixed = Double(adapters?.fixedLayout(c).parameterCount ?? 0)
+        return 4 * (positions(batchSize: batchSize) * ofAPosition + fixed)
+    }
+
     // MARK: -
 
     /// The family of models that a configuration belongs to.

@@ -19,6 +19,16 @@ extension LanguageArchitecture {
         return LanguageTrainer(architecture: self, texts: texts)
     }
 
+    /// Positions of the largest batch, in training and in evaluations.
+    func positions(batchSize: Int) -> Double {
+        let window = Double(textSettings.windowLength)
+        let evaluated =
+            textSettings.carriesState
+            ? Double(LanguageTrainer.evaluationRowCount) * window
+            : max(window, Double(LanguageTrainer.evaluationPositionLimit))
+        return max(Double(batchSize) * window, evaluated)
+    }
+
     /// Sets the tokeniser's specials in a network.
     func prepared(_ network: some LanguageNetwork<Float>) -> any LanguageNetwork<Float> {
         network.ordinary = tokenizer.specials.ordinary
@@ -32,7 +42,9 @@ package struct LanguageTrainer: ArchitectureTrainer {
     private let architecture: any LanguageArchitecture
     private let examples: TextExamples
     /// The most positions of one forward pass in an evaluation.
-    private static let evaluationPositionLimit = 4096
+    static let evaluationPositionLimit = 4096
+    /// Rows of one forward pass in an evaluation that carries state.
+    static let evaluationRowCount = 8
 
     package init(architecture: any LanguageArchitecture, texts: [String]) {
         self.architecture = architecture
@@ -63,7 +75,7 @@ package struct LanguageTrainer: ArchitectureTrainer {
         if examples.settings.carriesState {
             var generator = Xoshiro256StarStar(seed: 0)
             let all = Array(0..<exampleCount)
-            for batch in carriedBatches(examples, rows: 8, from: all, using: &generator) {
+            for batch in carriedBatches(examples, rows: Self.evaluationRowCount, from: all, using: &generator) {
                 let measure = network.measure(examples.batch(batch.examples, continues: batch.continues))
                 metrics += examples.metrics(measure, batch.examples)
             }

@@ -29,6 +29,11 @@ public protocol ModelArchitecture: Sendable {
     /// Whether its trainers can do a task.
     func supports(_ task: TrainingTask) -> Bool
 
+    /// Bytes of memory that a batch's arithmetic takes at least, beside the model: what is kept of the way forward for the way back.
+    ///
+    /// A server chooses all sizes, so this is computed without making anything, and cannot overflow.
+    func workingByteCount(batchSize: Int) -> Double
+
     /// Made-up records of the kind that it learns from, about as many as a device has, for rehearsals.
     var madeUpData: LocalData { get }
 }
@@ -36,6 +41,9 @@ public protocol ModelArchitecture: Sendable {
 extension ModelArchitecture {
     /// `nil`: no other model is needed.
     public var baseLayout: ParameterLayout? { nil }
+
+    /// 0: rows of a table are small.
+    public func workingByteCount(batchSize: Int) -> Double { 0 }
 
     /// True for every task.
     public func supports(_ task: TrainingTask) -> Bool { true }

@@ -95,11 +95,20 @@ public struct DeviceTrainer: LocalTrainer {
         _ model: ParameterVector,
         _ instructions: TrainingInstructions
     ) throws -> any ModelArchitecture {
+        let architecture: any ModelArchitecture
         do {
-            return try instructions.model.map(ModelArchitectures.make) ?? guess(model.layout)
+            architecture = try instructions.model.map(ModelArchitectures.make) ?? guess(model.layout)
         } catch let error as ModelConfigurationError {
             throw LocalTrainingError.modelMismatch(reason: error.description)
         }
+        // Parameters, gradient and two moments of an optimiser, and what the batches take.
+        let needed =
+            16 * Double(model.layout.parameterCount) + 4 * Double(instructions.base?.layout.parameterCount ?? 0)
+            + architecture.workingByteCount(batchSize: instructions.batchSize)
+        guard needed <= Double(instructions.memoryLimit) else {
+            throw LocalTrainingError.tooLarge(byteCount: needed, limit: instructions.memoryLimit)
+        }
+        return architecture
     }
 
     private func trainer(

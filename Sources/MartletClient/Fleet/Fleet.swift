@@ -97,7 +97,8 @@ public struct Fleet: Sendable {
                     }
                 }
             }
-            try await group.waitForAll()
+            // What refuses every client ends the others, which would go on without an end.
+            for try await _ in group {}
         }
         withExtendedLifetime(fleetState) {}
     }
@@ -111,13 +112,14 @@ public struct Fleet: Sendable {
         _ report: @Sendable (Progress) async -> Void
     ) async throws {
         let trainer = try makeTrainer(index)
+        let directory = try fleetState.subdirectory("client-\(index)")
         var mine: FederatedClient?
         let outcome: ParticipationOutcome
         do {
             let client = FederatedClient(
                 server: server,
                 enrollmentToken: enrollmentToken,
-                state: try ClientState(directory: fleetState.subdirectory("client-\(index)")),
+                state: try ClientState(directory: directory),
                 trainer: trainer,
                 transport: transport,
                 models: models,
@@ -132,6 +134,15 @@ public struct Fleet: Sendable {
             case _ where error.status == 401 && error.endsClient && isKnown:
                 // Revoked: this client is out, the others go on.
                 outcome = .finished
+            case "state_locked" where StateLock.isOwn(directory: directory):
+                // Its work of the turn before was cancelled, and has not ended yet.
+                return await turns.putBack(index, { min(10, 0.25 * Double(1 << min($0, 8))) })
+            case "enrollment_exhausted":
+                if await turns.isNews(of: error.code) {
+                    let words = "client-\(index) is left out, and others may be that are not registered yet: "
+                    notify(.init(kind: .state, message: words + error.message))
+                }
+                return try await turns.setAside(index, error)
             case _ where error.status != nil && error.endsClient && isKnown, "storage", "state_damaged", "state_locked":
                 // One device's trouble: it is out until its owner has acted.
                 notify(.init(kind: .state, message: "client-\(index) is left out: \(error.message)"))
@@ -207,6 +218,8 @@ private actor FleetTurns {
     private var asideCount = 0
     /// Codes of endings that were told since an update was accepted.
     private var told: Set<String> = []
+    /// Codes for which clients were left out.
+    private var leftOut: Set<String> = []
     private let clientCount: Int
 
     init(clients: [Int]) {
@@ -254,6 +267,9 @@ private actor FleetTurns {
         progress.finished += 1
         if asideCount == clientCount { throw error }
     }
+
+    /// Whether nobody was left out for this reason yet; afterwards one was.
+    func isNews(of code: String) -> Bool { leftOut.insert(code).inserted }
 
     /// Whether assignments have not ended for this reason since an update was accepted; afterwards they have.
     func isNew(_ reason: EndingReason) -> Bool { told.insert(reason.code).inserted }

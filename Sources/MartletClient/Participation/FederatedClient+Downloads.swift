@@ -7,11 +7,7 @@ import WireFormat
 
 extension FederatedClient {
     func model(of assignment: Assignment) async throws -> ParameterVector {
-        let model = try await weights(assignment.model, of: assignment, layout: assignment.tensors)
-        guard model.layout == assignment.tensors else {
-            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
-        }
-        return model
+        try await weights(assignment.model, of: assignment, layout: assignment.tensors)
     }
 
     /// A model's tensors, from the cache or the server.
@@ -20,24 +16,18 @@ extension FederatedClient {
         of assignment: Assignment,
         layout: ParameterLayout? = nil
     ) async throws -> ParameterVector {
-        let (transport, retry, limit) = (transport, retry, limits.modelBytes / 4)
+        let (transport, retry) = (transport, retry)
         var download = ResumableDownload(url: try url(file.path), headers: authorization(), path: "")
         download.byteCount = file.fileByteCount
         download.sha256 = file.fileHash.text
         download.end = .now + assignment.deadline.duration
         download.onProgress = followTransfer
         let request = download
-        let model = try await models.model(file, layout: layout) { path in
+        return try await models.model(file, layout: layout, parameterLimit: limits.modelBytes / 4) { path in
             var download = request
             download.path = path
             try await download.send(over: transport, retry: retry)
         }
-        guard model.layout.parameterCount <= limit else {
-            throw ClientError(
-                invalid: "a model of \(model.layout.parameterCount) parameters is over this device's limit"
-            )
-        }
-        return model
     }
 
     /// What the trainer is told, with the base model and the tokeniser fetched where the model needs them.
@@ -63,6 +53,7 @@ extension FederatedClient {
         var base: ParameterVector?
         if let file = assignment.base { base = try await weights(file, of: assignment) }
         var instructions = try TrainingInstructions(assignment, architecture: architecture, base: base)
+        instructions.memoryLimit = limits.trainingBytes
         let source = source
         instructions.onProgress = { share in
             if share.isFinite { source.send(.progress(max(0, min(1, share)))) }
@@ -77,7 +68,7 @@ extension FederatedClient {
     ) async throws -> ControlVariateStep? {
         guard assignment.training.usesControlVariates else { return nil }
         var server = ParameterVector(zeros: layout)
-        if let file = assignment.control { server = try await weights(file, of: assignment) }
+        if let file = assignment.control { server = try await weights(file, of: assignment, layout: layout) }
         let file = ControlVariateFile(run: assignment.run, files: state.files)
         if try await file.settle({ try await self.hasCommitted($0) }) {
             notify(

@@ -65,22 +65,28 @@ public actor ModelCache {
     ///
     /// - Parameters:
     ///   - file: The model, and how it is written on its way.
-    ///   - layout: Its tensors; needed where it is not sent as F32.
+    ///   - layout: Its tensors where they are known; needed where it is not sent as F32.
+    ///   - parameterLimit: Parameters, at most: a file's own types may be smaller than those of memory.
     ///   - fetch: Brings the file to a path, where its beginning may lie already.
     /// - Returns: The tensors.
     /// - Throws: `ClientError` with code `digest_mismatch`, or what `fetch` throws; `CancellationError` at once.
     func model(
         _ file: Assignment.ModelFile,
         layout: ParameterLayout?,
+        parameterLimit: Int = .max,
         fetch: @escaping @Sendable (String) async throws -> Void
     ) async throws -> ParameterVector {
+        let expected = Expectation(layout: layout, parameterLimit: parameterLimit)
         let name = StateFileName.model(file)
         touch(name)
         while true {
             try Task.checkCancellation()
-            if let model = models[name] { return model }
+            if let model = models[name] {
+                try expected.require(model.layout)
+                return model
+            }
             let id = UUID()
-            let load = loads[name] ?? start(name, file, layout, leader: id, fetch)
+            let load = loads[name] ?? start(name, file, expected, leader: id, fetch)
             let model = try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { self.wait(for: load, name, id, $0) }
             } onCancel: {
@@ -113,7 +119,7 @@ public actor ModelCache {
     private func start(
         _ name: String,
         _ file: Assignment.ModelFile,
-        _ layout: ParameterLayout?,
+        _ expected: Expectation,
         leader: UUID,
         _ fetch: @escaping @Sendable (String) async throws -> Void
     ) -> Load {
@@ -121,7 +127,9 @@ public actor ModelCache {
         loads[name] = load
         load.task = Task {
             let result: Result<ParameterVector, any Error>
-            do { result = .success(try await self.load(name, file, layout, fetch)) } catch { result = .failure(error) }
+            do {
+                result = .success(try await self.load(name, file, expected, fetch))
+            } catch { result = .failure(error) }
             self.end(name, result)
         }
         return load
@@ -130,7 +138,7 @@ public actor ModelCache {
     private func load(
         _ name: String,
         _ file: Assignment.ModelFile,
-        _ layout: ParameterLayout?,
+        _ expected: Expectation,
         _ fetch: @escaping @Sendable (String) async throws -> Void
     ) async throws -> ParameterVector {
         let path = directory + "/" + name
@@ -143,7 +151,7 @@ public actor ModelCache {
                 throw LocalFailure.error("write", path, errno)
             }
         }
-        return try Self.read(path, file, layout)
+        return try Self.read(path, file, expected)
     }
 
     private func end(_ name: String, _ result: Result<ParameterVector, any Error>) {
@@ -243,11 +251,15 @@ public actor ModelCache {
     private static func read(
         _ path: String,
         _ file: Assignment.ModelFile,
-        _ layout: ParameterLayout?
+        _ expected: Expectation
     ) throws -> ParameterVector {
-        guard file.encoding != .f32, let layout else {
-            return try SafetensorsFile(path: path, followsLinks: false).readAll()
+        guard file.encoding != .f32, let layout = expected.layout else {
+            let opened = try SafetensorsFile(path: path, followsLinks: false)
+            // A file of bytes takes four times as much in memory: its header is asked before it is read.
+            try expected.require(opened.layout)
+            return try opened.readAll()
         }
+        try expected.require(layout)
         do {
             let opened = try UpdateFile(path: path, layout: layout, followsLinks: false)
             // Other encodings may need much less room on the disk than in memory.
@@ -266,6 +278,26 @@ public actor ModelCache {
                 code: "model_mismatch",
                 message: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
             )
+        }
+    }
+
+    /// What a model must be, so that it is read at all.
+    private struct Expectation {
+        var layout: ParameterLayout?
+        var parameterLimit: Int
+
+        func require(_ actual: ParameterLayout) throws {
+            guard actual.parameterCount <= parameterLimit else {
+                throw ClientError(
+                    invalid: "a model of \(actual.parameterCount) parameters is over this device's limit"
+                )
+            }
+            guard layout == nil || layout == actual else {
+                throw ClientError(
+                    code: "model_mismatch",
+                    message: "the model's tensors are not those of the assignment"
+                )
+            }
         }
     }
 

@@ -107,7 +107,7 @@ extension LocalTrainingError {
         case .noData, .unusableData: .noData
         case .numeric, .modelMismatch: .trainingFailed
         // This client will never do it: another one may.
-        case .unsupported: .notEligible
+        case .unsupported, .tooLarge: .notEligible
         case .cancelled: .cancelled
         }
     }

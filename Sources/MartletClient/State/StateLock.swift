@@ -66,12 +66,23 @@ final class StateLock: Sendable {
 
     deinit { close(descriptor) }
 
-    private static func holder(_ descriptor: Int32) -> String {
+    /// Whether it was this process that took a directory's lock last.
+    static func isOwn(directory: String) -> Bool {
+        let descriptor = PlainFile.open(directory + "/lock", O_RDONLY)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        return process(in: descriptor) == Int(getpid())
+    }
+
+    private static func process(in descriptor: Int32) -> Int? {
         var bytes = [UInt8](repeating: 0, count: 32)
         let count = pread(descriptor, &bytes, bytes.count, 0)
-        guard count > 0,
-            let process = Int(String(decoding: bytes[..<count], as: UTF8.self).prefix { $0.isNumber })
-        else { return "another process" }
+        guard count > 0 else { return nil }
+        return Int(String(decoding: bytes[..<count], as: UTF8.self).prefix { $0.isNumber })
+    }
+
+    private static func holder(_ descriptor: Int32) -> String {
+        guard let process = process(in: descriptor) else { return "another process" }
         if process == Int(getpid()) { return "another client of this process (\(process))" }
         let name = FileManager.default.contents(atPath: "/proc/\(process)/comm")
             .map { String(decoding: $0.prefix(40), as: UTF8.self).filter { !$0.isNewline } }

@@ -45,6 +45,8 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes: String?
     @Option(help: "Refuse rounds that may publish what fewer clients sent.") var minimumCohort: Int?
     @Option(help: "Refuse models with more bytes than this, such as 500MiB.") var maxModelBytes = ByteSize(4 << 30)
+    @Option(help: "Refuse work of built-in models that takes more memory; without it half of what there is.")
+    var maxTrainingBytes = ByteSize(ClientLimits.standardTrainingBytes)
     @Option(
         help:
             "Keep at most this many bytes between rounds of runs with sparse updates or SCAFFOLD; the oldest are removed."
@@ -109,7 +111,11 @@ struct ClientCommand: AsyncParsableCommand {
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: models,
             policy: try privacyPolicy(),
-            limits: ClientLimits(modelBytes: maxModelBytes.bytes, keptBytes: maxKeptBytes.bytes),
+            limits: ClientLimits(
+                modelBytes: maxModelBytes.bytes,
+                keptBytes: maxKeptBytes.bytes,
+                trainingBytes: maxTrainingBytes.bytes
+            ),
             notify: ClientRuns.show
         )
         let options = ParticipationOptions(stopsWithoutWork: once, giveUpAfterSeconds: giveUpAfter)

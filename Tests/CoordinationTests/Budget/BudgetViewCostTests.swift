@@ -70,6 +70,39 @@ struct BudgetViewCostTests {
         }
     }
 
+    /// Whatever the searches came to, a ledger that stands still is soon looked at for nothing.
+    @Test(arguments: [0, 1_000, 60_000, 1_000_000])
+    func theSameQuestionCostsNothingInTheEnd(_ standard: Int) async throws {
+        let (bench, runs) = try await bench(3)
+        for _ in runs { _ = try await view(bench.coordinator, standard: standard) }
+        #expect(try await view(bench.coordinator, standard: standard).cells == 0)
+    }
+
+    /// A list of populations is one question, however many there are.
+    @Test func allPopulationsTogetherTakeNoMoreThanOne() async throws {
+        let (bench, _) = try await bench(2)
+        for name in ["q", "r", "s"] {
+            _ = try await bench.coordinator.createPopulation(
+                PopulationRequest(name: name, budget: BudgetSpecification(epsilon: 2, delta: 1e-5))
+            )
+            var specification = try Self.specification(Self.amplified, cohort: Self.drawn, rounds: 100_000)
+            specification.population = name
+            let wanted = specification
+            _ = try await ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try await bench.coordinator.createRun(wanted, initialModel: ParameterVector(zeros: Bench.layout))
+            }
+        }
+        let limit = 60_000
+        let cells = try await bench.coordinator.perform { coordinator in
+            try ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try LossAllowance.$standard.withValue(limit) {
+                    try LossAllowance.measured { try coordinator.listPopulations(limit: 100) }.cells
+                }
+            }
+        }
+        #expect(0 < cells && cells <= limit, "\(cells)")
+    }
+
     /// Rows of another population change nothing of this one.
     @Test func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
         let (bench, _) = try await bench(1)
@@ -81,8 +114,13 @@ struct BudgetViewCostTests {
             try await bench.coordinator.perform { $0.budgets.plansThatFit = [:] }
             #expect(try await view(bench.coordinator, standard: .max / 4).cells == 0)
         }
-        _ = try await bench.coordinator.changeBudget(population: "p", .init(epsilon: 1))
-        #expect(try await view(bench.coordinator, standard: .max / 4).cells > 0)
+        // Whoever changes the budget is answered with the new status.
+        let cells = try await bench.coordinator.perform { coordinator in
+            try ComposedLoss.$cellLimit.withValue(Self.cells) {
+                try LossAllowance.measured { try coordinator.changeBudget(population: "p", .init(epsilon: 1)) }.cells
+            }
+        }
+        #expect(cells > 0)
     }
 
     /// Each opening of a round asks for as much: what takes more than one question may is refused when the run is made, also where

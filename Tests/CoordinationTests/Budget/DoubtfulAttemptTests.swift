@@ -93,7 +93,10 @@ struct DoubtfulAttemptTests {
         try self.doubt(bench, doubt)
         let restored = try await bench.restarted()
         if doubt == .lostUpdates {
-            try await restored.perform { _ = $0.budgets.trust.runsWithLostUpdates.insert(run) }
+            try await restored.perform { coordinator in
+                let round = try #require(coordinator.runs[run]?.round)
+                coordinator.budgets.trust.attemptsWithLostUpdates.insert(ChargedAttempt(round))
+            }
         } else {
             #expect(await restored.ledgerRecordState == (doubt == .unread ? "unread" : "alarm"))
         }
@@ -116,6 +119,21 @@ struct DoubtfulAttemptTests {
             audit.problems.allSatisfy { $0.contains("more than the budget") } && audit.committed == 1,
             "\(name): \(audit.problems)"
         )
+    }
+
+    /// A device whose client is revoked may have drawn its noise, and may be sending: it gave nothing back.
+    @Test(arguments: ["revoked", "kept"])
+    func whatWasHandedOutInModeLocalStaysCharged(_ fate: String) async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Self.specification("local", cap: 3),
+            budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
+            clients: 2
+        )
+        _ = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
+        if fate == "revoked" { try await bench.coordinator.revokeClient(clients[0]) }
+        _ = try await bench.coordinator.cancelRun(run)
+        #expect(try await rows(bench.coordinator, run).map(\.state) == [.reserved, .committed])
     }
 
     /// Without a doubt an attempt that gave nothing away costs nothing.

@@ -78,6 +78,38 @@ struct LedgerAlarmTests {
         #expect(try await Bench.assignment(coordinator, clients[2]) != nil)
     }
 
+    /// What the restored database does not have cannot be charged again; whoever acknowledges is told.
+    @Test func aPopulationThatWasMadeAfterTheBackupIsNamed() async throws {
+        let (bench, _, _) = try await begin(Self.central)
+        let backup = try bench.store.load()
+        let later = try await bench.coordinator.createPopulation(
+            PopulationRequest(name: "later", budget: BudgetSpecification(epsilon: 3, delta: 1e-5))
+        )
+        let restored = try await Bench.start(bench.directory, bench.clock, try InMemoryRunStore(restoring: backup))
+        let alarm = try #require(await restored.ledgerState().alarm)
+        #expect(alarm.contains("does not have \(later.id) with a budget of epsilon 3.0"), "\(alarm)")
+        _ = try await restored.acknowledgeRollback(reason: "a test")
+        let rows = try await restored.ledgerRows(population: "p")
+        #expect(rows.contains { $0.event.contains(later.id) })
+    }
+
+    /// A refused start changes nothing.
+    @Test func aRunThatIsStartedUnderAnAlarmStaysCreated() async throws {
+        let (bench, run, _) = try await begin(Self.central)
+        let specification = try await bench.coordinator.run(run).specification
+        let other = try await bench.coordinator.createRun(
+            specification,
+            initialModel: ParameterVector(zeros: Bench.layout)
+        )
+        try rollBack(bench)
+        let restored = try await bench.restarted()
+        let refused = await refusal { try await restored.startRun(other.id) }
+        #expect(refused?.code == "ledger_rolled_back")
+        #expect(try await restored.run(other.id).state == .created)
+        _ = try await restored.acknowledgeRollback(reason: "a test")
+        #expect(try await restored.startRun(other.id).state == .running)
+    }
+
     @Test func anAggregationThatAStopInterruptedDoesNotPublishUnderAnAlarmAndKeepsItsCharge() async throws {
         let (bench, run, clients) = try await begin(Self.central)
         let assignment = try #require(try await Bench.assignment(bench.coordinator, clients[0]))

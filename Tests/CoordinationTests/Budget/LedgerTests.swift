@@ -119,12 +119,12 @@ struct LedgerTests {
         } catch let error as CoordinationError {
             #expect(error.code == "ledger_rolled_back")
         }
-        #expect(try await restored.run(second).state == .paused)
+        #expect(try await restored.run(second).state == .created)
         #expect(try await restored.acknowledgeRollback(reason: "the disk failed").alarm == nil)
         let status = try #require(try await restored.population("p").budget)
         // The open round of the backup is charged beside all that was published before.
         #expect(status.spentEpsilon + status.reservedEpsilon >= spent - 1e-9)
-        #expect(try await restored.resumeRun(second).state == .running)
+        #expect(try await restored.startRun(second).state == .running)
         await #expect(throws: CoordinationError.self) { try await restored.acknowledgeRollback(reason: "again") }
     }
 

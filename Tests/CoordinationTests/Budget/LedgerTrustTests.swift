@@ -26,7 +26,7 @@ struct LedgerTrustTests {
         trust.alarm = LedgerAlarm("it was restored", nil, PrivacyLedger())
         #expect(trust.isHalted(secret) && !trust.isHalted(plain) && trust.word == "alarm")
         #expect(trust.publishingHalt(secret)?.code == "ledger_rolled_back" && trust.publishingHalt(plain) == nil)
-        #expect(trust.mayHaveGoneOnElsewhere(run: "r"))
+        #expect(trust.mayHaveGoneOnElsewhere(ChargedAttempt(run: "r", round: 1, attempt: 1)))
         let refused = #expect(throws: CoordinationError.self) { try trust.requireOpening() }
         #expect(refused?.code == "ledger_rolled_back" && refused?.kind == .conflict)
         #expect(trust.problems(at: start).map(\.code) == ["ledger_alarm"])
@@ -40,7 +40,7 @@ struct LedgerTrustTests {
         let isNews = trust.noteTrouble("no space", at: start)
         #expect(isNews && !trust.isHalted(secret) && trust.word == "unwritable")
         #expect(trust.publishingHalt(secret)?.code == "ledger_record_unwritable")
-        #expect(!trust.mayHaveGoneOnElsewhere(run: "r"))
+        #expect(!trust.mayHaveGoneOnElsewhere(ChargedAttempt(run: "r", round: 1, attempt: 1)))
         #expect(trust.holdReason == "the disk: no space")
     }
 
@@ -66,7 +66,7 @@ struct LedgerTrustTests {
         trust.noteUnread()
         _ = trust.noteTrouble("an error of the disk", at: start)
         #expect(trust.isHalted(secret) && trust.word == "unread" && trust.trouble?.code == "ledger_record_unread")
-        #expect(trust.mayHaveGoneOnElsewhere(run: "r"))
+        #expect(trust.mayHaveGoneOnElsewhere(ChargedAttempt(run: "r", round: 1, attempt: 1)))
         let (wasUnread, waited) = trust.noteRead(at: start.addingTimeInterval(5))
         #expect(wasUnread && waited == 5 && !trust.isHalted(secret) && trust.trouble == nil)
         let again = trust.noteRead(at: start)
@@ -76,7 +76,10 @@ struct LedgerTrustTests {
     @Test("An attempt that lost updates stays charged though no alarm stands.")
     func lostUpdates() {
         var trust = LedgerTrust()
-        trust.runsWithLostUpdates = ["r"]
-        #expect(trust.mayHaveGoneOnElsewhere(run: "r") && !trust.mayHaveGoneOnElsewhere(run: "s"))
+        let lost = ChargedAttempt(run: "r", round: 1, attempt: 1)
+        trust.attemptsWithLostUpdates = [lost]
+        #expect(trust.mayHaveGoneOnElsewhere(lost))
+        // The run's later attempts lost nothing.
+        #expect(!trust.mayHaveGoneOnElsewhere(ChargedAttempt(run: "r", round: 1, attempt: 2)))
     }
 }

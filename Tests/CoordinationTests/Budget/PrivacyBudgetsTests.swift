@@ -122,18 +122,19 @@ struct PrivacyBudgetsTests {
     @Test("The status tells spent from reserved, and changes with the population's own rows alone.")
     func status() throws {
         var budgets = PrivacyBudgets()
-        let none = budgets.status(of: population(epsilon: nil, delta: nil), plans: [])
+        var allowance = 0
+        let none = budgets.status(of: population(epsilon: nil, delta: nil), plans: [], allowance: &allowance)
         #expect(none == nil)
         _ = try budgets.reserve(charge(), for: attempt(1), of: population(), clientCount: 9, at: start)
-        let first = budgets.status(of: population(), plans: [])
+        let first = budgets.status(of: population(), plans: [], allowance: &allowance)
         let open = try #require(first)
         #expect(open.spentEpsilon == 0 && open.reservedEpsilon > 0)
         #expect(open.remainingEpsilon == 8 - open.reservedEpsilon)
         _ = try budgets.reserve(charge(), for: attempt(1), of: population("q"), clientCount: 9, at: start)
-        let unchanged = budgets.status(of: population(), plans: [])
+        let unchanged = budgets.status(of: population(), plans: [], allowance: &allowance)
         #expect(unchanged == open)
         _ = try budgets.settle(charge(), for: attempt(1), of: population(), as: .committed, at: start)
-        let last = budgets.status(of: population(), plans: [])
+        let last = budgets.status(of: population(), plans: [], allowance: &allowance)
         let closed = try #require(last)
         #expect(closed.spentEpsilon == open.reservedEpsilon && closed.reservedEpsilon == 0)
     }
@@ -214,6 +215,17 @@ struct PrivacyBudgetsTests {
         #expect(code { try again.open([note, row], table(population())) } == "ledger_broken")
     }
 
+    /// A claim as the coordinator has it made.
+    private func claim(_ version: ModelVersionRecord, _ budgets: inout PrivacyBudgets) throws -> PrivacyClaim? {
+        switch budgets.claimState(through: version, of: population()) {
+        case .known(let claim): return claim
+        case .open(let count):
+            let claim = try PrivacyBudgets.claim(of: Array(budgets.ledger.rows.prefix(count)), delta: 1e-5)
+            budgets.keep(claim, of: version, generation: budgets.generation)
+            return claim
+        }
+    }
+
     @Test("What is proven of a version counts the charges up to it, and is found once.")
     func claims() throws {
         var budgets = PrivacyBudgets()
@@ -223,7 +235,7 @@ struct PrivacyBudgetsTests {
             _ = try budgets.reserve(charge(), for: attempt(number), of: population(), clientCount: 9, at: time)
             _ = try budgets.settle(charge(), for: attempt(number), of: population(), as: .committed, at: time)
             let version = ModelVersionRecord(runId: "r", version: number, sha256: "", bytes: 0, createdAt: time)
-            let claim = try budgets.claim(through: version, of: population())
+            let claim = try claim(version, &budgets)
             claims.append(try #require(claim))
         }
         #expect(claims[0].epsilon < claims[1].epsilon && claims.map(\.ledgerRows) == [2, 4])
@@ -234,10 +246,35 @@ struct PrivacyBudgetsTests {
             bytes: 0,
             createdAt: start.addingTimeInterval(1)
         )
-        let again = try budgets.claim(through: first, of: population())
+        guard case .known(let again) = budgets.claimState(through: first, of: population()) else {
+            Issue.record("it was made before")
+            return
+        }
         #expect(again == claims[0])
         let initial = ModelVersionRecord(runId: "r", version: 0, sha256: "", bytes: 0, createdAt: start)
-        let nothing = try budgets.claim(through: initial, of: population())
-        #expect(nothing == nil)
+        guard case .known(nil) = budgets.claimState(through: initial, of: population()) else {
+            Issue.record("nothing was charged by then")
+            return
+        }
+        // A ledger that was read again may be another one.
+        budgets.keep(claims[1], of: first, generation: budgets.generation + 1)
+        guard case .known(claims[0]) = budgets.claimState(through: first, of: population()) else {
+            Issue.record("a claim of another ledger was kept")
+            return
+        }
+    }
+
+    @Test("Where loss distributions take more than one question may, Rényi divergences answer, which claim no less.")
+    func costlyClaims() throws {
+        var budgets = PrivacyBudgets()
+        _ = try budgets.reserve(charge(), for: attempt(1), of: population(), clientCount: 9, at: start)
+        _ = try budgets.settle(charge(), for: attempt(1), of: population(), as: .committed, at: start)
+        let exact = try PrivacyBudgets.claim(of: budgets.ledger.rows, delta: 1e-5)
+        let rough = try LossAllowance.$standard.withValue(0) {
+            try PrivacyBudgets.claim(of: budgets.ledger.rows, delta: 1e-5)
+        }
+        let (least, most) = (try #require(exact), try #require(rough))
+        #expect(least.epsilon <= most.epsilon)
+        #expect(least.accountant == most.accountant || most.accountant == "rdp")
     }
 }

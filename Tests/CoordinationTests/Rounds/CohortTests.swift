@@ -69,18 +69,23 @@ struct CohortTests {
         #expect(try await Bench.untilSettled(bench.coordinator, run).state == .completed)
     }
 
-    /// Between the choice and its moment some are revoked, or take work of another run.
+    /// Between the choice and its moment some are revoked or quarantined, or take work of another run.
     @Test func whoIsNoLongerFreeIsNotChosen() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "policy": "uniform""#),
-            clients: 4
+            try Bench.exactSpecification(#""goal": 5, "minimum": 1, "policy": "uniform""#),
+            clients: 5
         )
         for client in clients { #expect(try await checkIn(bench, client).reason == "in_selection") }
         let other = try await secondRun(bench, try Bench.exactSpecification(#""goal": 1, "minimum": 1"#))
         let busy = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         #expect(busy.run == other)
         try await bench.coordinator.revokeClient(clients[1])
+        try await bench.coordinator.perform { coordinator in
+            var record = try #require(coordinator.clients[clients[2]])
+            record.quarantinedAt = coordinator.now
+            try coordinator.commit([.client(record)])
+        }
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
         #expect(try await bench.coordinator.round(run: run, number: 1).assigned == 2)

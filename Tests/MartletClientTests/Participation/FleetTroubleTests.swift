@@ -18,6 +18,7 @@ struct FleetTroubleTests {
         clients: Int,
         notices: Counter = Counter(),
         once: Bool = true,
+        width: Int = 1,
         trainer: RehearsalTrainer = RehearsalTrainer()
     ) -> Fleet {
         Fleet(
@@ -25,7 +26,7 @@ struct FleetTroubleTests {
             enrollmentToken: "enroll",
             stateDirectory: directory.path + "/fleet",
             clientCount: clients,
-            width: 1,
+            width: width,
             transport: transport,
             options: .init(stopsWithoutWork: once),
             notify: { _ in _ = notices.increase() },
@@ -54,6 +55,66 @@ struct FleetTroubleTests {
         let notices = Counter()
         try await run(fleet(server, clients: 2, notices: notices), until: 3, server)
         #expect(notices.value >= 1)
+    }
+
+    /// Cancelled work that goes on in this process holds its client's directory: the client waits for its end, and nobody is told to act.
+    @Test func aClientWhoseWorkHasNotEndedYetIsNotLeftOut() async throws {
+        let server = RehearsalServer()
+        let path = directory.path + "/fleet/client-0"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        var held: ClientState? = try ClientState(directory: path)
+        let (notices, turns) = (Counter(), Counter())
+        let fleet = Fleet(
+            server: "http://server",
+            enrollmentToken: "enroll",
+            stateDirectory: directory.path + "/fleet",
+            clientCount: 1,
+            width: 1,
+            transport: server,
+            notify: { _ in _ = notices.increase() },
+            makeTrainer: { _ in
+                _ = turns.increase()
+                return RehearsalTrainer()
+            }
+        )
+        let work = Task { try await fleet.run() }
+        try await wait(for: "a second turn") { turns.value >= 2 }
+        withExtendedLifetime(held) {}
+        held = nil
+        try await wait(for: "its update") { server.state.withLock { !$0.accepted.isEmpty } }
+        work.cancel()
+        do { try await work.value } catch is CancellationError {}
+        #expect(notices.value == 0)
+    }
+
+    /// Registers one client only.
+    private struct ScarceServer: Transport {
+        let server: RehearsalServer
+        var code = "enrollment_exhausted"
+        let registrations = Counter()
+
+        func send(_ request: TransportRequest) async throws -> TransportResponse {
+            if request.method == "POST", request.url.hasSuffix("/v1/clients"), registrations.increase() > 1 {
+                return RehearsalServer.refusal(403, code)
+            }
+            return try await server.send(request)
+        }
+    }
+
+    @Test func aTokenThatIsUsedUpLeavesTheOthersOutAndSaysSoOnce() async throws {
+        let server = RehearsalServer()
+        let notices = Counter()
+        try await run(fleet(ScarceServer(server: server), clients: 4, notices: notices), until: 3, server)
+        #expect(notices.value == 1)
+    }
+
+    /// The one that has registered would go on for ever.
+    @Test func whatRefusesEveryClientEndsTheFleetAtOnce() async throws {
+        let transport = ScarceServer(server: RehearsalServer(), code: "unauthorized")
+        let error = await #expect(throws: ClientError.self) {
+            try await fleet(transport, clients: 4, once: false, width: 2).run()
+        }
+        #expect(error?.code == "unauthorized")
     }
 
     @Test func whereAllAreDamagedTheFleetSaysSo() async throws {
