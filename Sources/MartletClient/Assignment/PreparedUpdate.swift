@@ -35,14 +35,64 @@ struct PreparedUpdate: Sendable {
         path: String,
         beforeNoise: () throws -> Void
     ) async throws {
-        let encoding = assignment.training.encoding
-        var instructions = instructions
-        instructions.gradientCorrection = controls?.correction
-        let protection = try UpdateProtection(assignment.privacy)
+        let protection = try ClippingAndNoise(assignment.privacy)
         let start = ContinuousClock.now
+        let answer = try await Self.train(assignment, model, trainer, instructions, controls, earlierTries)
+        shortfall = answer.shortfall
+        let seconds = (ContinuousClock.now - start) / .seconds(1)
+        var update = answer.value?.update ?? assignment.nothing
+        var metadata = Self.metadata(answer.value?.result, assignment, seconds: seconds)
+        // Clip.
+        if let isWithin = try protection?.clip(&update), assignment.privacy.isAdaptive,
+            assignment.privacy.mode == .central
+        {
+            // A device whose data gave nothing throws a fair coin, which moves the count by 0 in the mean.
+            let bit = answer.value == nil ? Bool.random() : isWithin
+            metadata[UpdateMetadata.withinNorm] = bit ? "1" : "0"
+        }
+        // Zeros leave it as it was; it is kept all the same, so that the next requests are those of any other update.
+        control = controls.map { SafetensorsWriter.encode($0.next(after: update, layout: model.layout)) }
+        // Noise.
+        try beforeNoise()
+        try protection?.addLocalNoise(&update)
+        let bound = Float(assignment.valueBound ?? .infinity)
+        if assignment.isPrivate {
+            // Noise has no bound, and cutting what is private already costs nothing. Nor has a clipped update one that is
+            // under the run's: the server would refuse it, and tell so.
+            for index in update.values.indices { update.values[index] = max(-bound, min(bound, update.values[index])) }
+        }
+        // Encode: after clipping and noise, since encoding what is private already costs nothing, and the server clips again.
+        let encoder = UpdateEncoder(
+            assignment.training.encoding,
+            metadata: metadata,
+            seed: UInt64.random(in: 0...UInt64.max),
+            valueBound: min(bound, .greatestFiniteMagnitude),
+            hasFixedLength: assignment.isPrivate
+        )
+        var kept = feedback
+        // What earlier updates left out is data, and waits for one that has some.
+        if answer.value == nil { kept.residual = [] }
+        var hash = SequentialDigest()
+        try encoder.write(update, to: path, residual: &kept.residual) { hash.update($0, at: $1) }
+        if answer.value == nil { kept = feedback }
+        digest = try hash.digest ?? FileDigest.sha256(path)
+        self.feedback = assignment.training.encoding == .topk ? kept : nil
+    }
+
+    /// Lets the trainer work, and makes of its result the update that the run asks for: checked, and not clipped yet.
+    private static func train(
+        _ assignment: Assignment,
+        _ model: ParameterVector,
+        _ trainer: any LocalTrainer,
+        _ instructions: TrainingInstructions,
+        _ controls: ControlVariateStep?,
+        _ earlierTries: Int
+    ) async throws -> DataAnswer<(update: ParameterVector, result: TrainingResult)> {
+        var told = instructions
+        told.gradientCorrection = controls?.correction
+        let instructions = told
         let isGradient = assignment.training.submit == .gradient
-        let told = instructions
-        let answer = try await DataAnswer(
+        return try await DataAnswer(
             isGradient ? .gradient : .train,
             of: assignment,
             by: trainer,
@@ -52,8 +102,8 @@ struct PreparedUpdate: Sendable {
         ) {
             let result = try await TrainerFailure.catching {
                 isGradient
-                    ? try await trainer.gradient(model: model, instructions: told)
-                    : try await trainer.train(model: model, instructions: told)
+                    ? try await trainer.gradient(model: model, instructions: instructions)
+                    : try await trainer.train(model: model, instructions: instructions)
             }
             let expected = controls == nil ? assignment.updateTensors ?? assignment.tensors : assignment.tensors
             guard result.delta.layout == expected else {
@@ -76,43 +126,6 @@ struct PreparedUpdate: Sendable {
             }
             return (update: update, result: result)
         }
-        shortfall = answer.shortfall
-        let seconds = (ContinuousClock.now - start) / .seconds(1)
-        var update = answer.value?.update ?? assignment.nothing
-        var metadata = Self.metadata(answer.value?.result, assignment, seconds: seconds)
-        if let isWithin = try protection?.clip(&update), assignment.privacy.isAdaptive,
-            assignment.privacy.mode == .central
-        {
-            // A device whose data gave nothing throws a fair coin, which moves the count by 0 in the mean.
-            let bit = answer.value == nil ? Bool.random() : isWithin
-            metadata[UpdateMetadata.withinNorm] = bit ? "1" : "0"
-        }
-        // Zeros leave it as it was; it is kept all the same, so that the next requests are those of any other update.
-        control = controls.map { SafetensorsWriter.encode($0.next(after: update, layout: model.layout)) }
-        try beforeNoise()
-        try protection?.addLocalNoise(&update)
-        let bound = Float(assignment.valueBound ?? .infinity)
-        if assignment.isPrivate {
-            // Noise has no bound, and cutting what is private already costs nothing. Nor has a clipped update one that is
-            // under the run's: the server would refuse it, and tell so.
-            for index in update.values.indices { update.values[index] = max(-bound, min(bound, update.values[index])) }
-        }
-        // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
-        let encoder = UpdateEncoder(
-            encoding,
-            metadata: metadata,
-            seed: UInt64.random(in: 0...UInt64.max),
-            valueBound: min(bound, .greatestFiniteMagnitude),
-            hasFixedLength: assignment.isPrivate
-        )
-        var kept = feedback
-        // What earlier updates left out is data, and waits for one that has some.
-        if answer.value == nil { kept.residual = [] }
-        var hash = SequentialDigest()
-        try encoder.write(update, to: path, residual: &kept.residual) { hash.update($0, at: $1) }
-        if answer.value == nil { kept = feedback }
-        digest = try hash.digest ?? FileDigest.sha256(path)
-        self.feedback = encoding == .topk ? kept : nil
     }
 
     /// What goes beside the tensors; without a result, of data that gave nothing.
