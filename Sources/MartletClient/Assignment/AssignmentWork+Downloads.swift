@@ -19,7 +19,7 @@ extension AssignmentWork {
     private func model() async throws -> ParameterVector {
         let model = try await weights(assignment.model, layout: assignment.tensors)
         guard model.layout == assignment.tensors else {
-            throw ClientError(code: "model_mismatch", message: "the model's tensors are not those of the assignment")
+            throw ClientError(mismatch: "the model's tensors are not those of the assignment")
         }
         return model
     }
@@ -86,7 +86,7 @@ extension AssignmentWork {
         }
         let own = try file.value(layout: layout)
         guard server.layout == layout, own.layout == layout else {
-            throw ClientError(code: "model_mismatch", message: "the control variate's tensors are not the model's")
+            throw ClientError(mismatch: "the control variate's tensors are not the model's")
         }
         return ControlVariateStep(server: server.values, own: own.values)
     }

@@ -98,7 +98,7 @@ extension AssignmentWork {
                 ClientError(invalid: PrintableText.escaped(error.description, limit: 300)),
                 field: "/architecture/config" + error.pointer
             )
-        case let error as ClientError where error.code == "model_mismatch":
+        case let error as ClientError where error.code == ClientError.modelMismatch:
             return try await fail(
                 .init(code: .trainingFailed, detail: error.message),
                 reason: error.message

@@ -108,8 +108,7 @@ struct PreparedUpdate: Sendable {
             let expected = controls == nil ? assignment.updateTensors ?? assignment.tensors : assignment.tensors
             guard result.delta.layout == expected else {
                 throw ClientError(
-                    code: "model_mismatch",
-                    message: "the trainer returned other tensors than the model's"
+                    mismatch: "the trainer returned other tensors than the model's"
                 )
             }
             var update =
@@ -120,8 +119,7 @@ struct PreparedUpdate: Sendable {
             guard stands > 0 || assignment.weightUnit == nil else {
                 let unit = assignment.weightUnit?.rawValue ?? ""
                 throw ClientError(
-                    code: "model_mismatch",
-                    message: "the run weighs updates by \(unit), and the trainer counted none"
+                    mismatch: "the run weighs updates by \(unit), and the trainer counted none"
                 )
             }
             return (update: update, result: result)

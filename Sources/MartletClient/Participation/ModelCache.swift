@@ -253,8 +253,7 @@ public actor ModelCache {
             // Other encodings may need much less room on the disk than in memory.
             guard opened.encoding.rawValue == file.encoding.rawValue else {
                 throw ClientError(
-                    code: "model_mismatch",
-                    message:
+                    mismatch:
                         "the model is written as \(opened.encoding.rawValue), and \(file.encoding.rawValue) was promised"
                 )
             }
@@ -263,8 +262,7 @@ public actor ModelCache {
             return model
         } catch let error as UpdateFormatError {
             throw ClientError(
-                code: "model_mismatch",
-                message: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
+                mismatch: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
             )
         }
     }

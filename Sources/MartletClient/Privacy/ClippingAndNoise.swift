@@ -15,7 +15,7 @@ struct ClippingAndNoise: Sendable {
     /// - Throws: `ClientError` with code `model_mismatch` for votes that nobody noises.
     init?(_ privacy: RunSpecification.Privacy) throws {
         guard !privacy.areVotes || privacy.mode == .central else {
-            throw ClientError(code: "model_mismatch", message: "votes are not protected in mode \(privacy.mode)")
+            throw ClientError(mismatch: "votes are not protected in mode \(privacy.mode)")
         }
         guard privacy.addsNoise else { return nil }
         switch privacy.mechanism {
