@@ -50,9 +50,6 @@ package struct Command {
         process.waitUntilExit()
     }
 
-    /// Whether a program of this name can be run here.
-    package static func exists(_ name: String) -> Bool { (try? find(name)) != nil }
-
     private static func find(_ name: String) throws -> String {
         if name.contains("/") { return name }
         let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"

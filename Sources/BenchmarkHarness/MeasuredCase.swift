@@ -117,12 +117,4 @@ package enum Stopwatch {
         try body()
         return (ContinuousClock.now - start) / .seconds(1)
     }
-
-    /// Warms up once, then measures.
-    ///
-    /// - Returns: Seconds of each repeat.
-    package static func repeated(_ count: Int, _ body: () throws -> Void) rethrows -> [Double] {
-        try body()
-        return try (0..<count).map { _ in try seconds(body) }
-    }
 }

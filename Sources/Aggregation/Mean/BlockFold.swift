@@ -1,6 +1,4 @@
-import Foundation
-import Synchronization
-public import Tensors
+package import Tensors
 package import UpdateCompression
 
 /// Goes through updates block by block, blocks in parallel, without holding a whole update in memory.
@@ -51,7 +49,7 @@ package enum BlockFold {
         }
     }
 
-    /// Runs `body` for each block of `0..<count`, on as many threads as cores, each with memory of its own.
+    /// Runs `body` for each block of `0..<count`, on as many threads as cores, each with a ``Thread``'s memory.
     ///
     /// - Parameters:
     ///   - count: How many parameters there are.
@@ -63,26 +61,12 @@ package enum BlockFold {
         size: Int,
         _ body: @Sendable (Range<Int>, Thread) throws(AggregationError) -> Void
     ) throws(AggregationError) {
-        let blockCount = (count + size - 1) / size
-        let failure = Mutex<(block: Int, error: AggregationError)?>(nil)
-        let next = Atomic<Int>(0)
-        Parallel.forEach(count: min(blockCount, ProcessInfo.processInfo.activeProcessorCount)) { _ in
-            let thread = Thread(blockElementCount: min(count, size))
-            while true {
-                let block = next.wrappingAdd(1, ordering: .relaxed).oldValue
-                guard block < blockCount else { return }
-                do throws(AggregationError) {
-                    try body((block * size)..<min(count, (block + 1) * size), thread)
-                } catch {
-                    failure.withLock { first in
-                        if first.map({ $0.block > block }) ?? true { first = (block, error) }
-                    }
-                    // No further block starts. Earlier blocks are done or in work.
-                    next.store(blockCount, ordering: .relaxed)
-                }
-            }
-        }
-        if let first = failure.withLock({ $0 }) { throw first.error }
+        try Parallel.blocks(
+            of: count,
+            size: size,
+            memory: { Thread(blockElementCount: min(count, size)) },
+            body
+        )
     }
 
     /// Opens updates; an error names the file.

@@ -19,27 +19,29 @@ package enum UpdateNorms {
         layout: ParameterLayout,
         valueBound: Double
     ) throws(AggregationError) -> [Double] {
-        let results = Mutex<[Result<Double, AggregationError>?]>(Array(repeating: nil, count: updates.count))
-        Parallel.forEach(count: updates.count) { index in
-            let result = Result { () throws(AggregationError) -> Double in
-                let file = try BlockFold.open(updates[index], layout: layout)
-                do {
-                    return try file.check(bound: valueBound)
-                } catch {
-                    if let place = (error as? UpdateFormatError)?.index {
-                        throw .valueOutOfRange(index: place, bound: valueBound)
-                    }
-                    throw .init(reading: updates[index].path, error)
-                }
+        let norms = Mutex([Double](repeating: 0, count: updates.count))
+        try Parallel.blocks(of: updates.count, size: 1) { (range) throws(AggregationError) in
+            for index in range {
+                let norm = try squared(updates[index], layout: layout, valueBound: valueBound)
+                norms.withLock { $0[index] = norm }
             }
-            results.withLock { $0[index] = result }
         }
-        var values: [Double] = []
-        values.reserveCapacity(updates.count)
-        for result in results.withLock({ $0 }) {
-            guard let result else { preconditionFailure("every update has a result") }
-            values.append(try result.get())
+        return norms.withLock { $0 }
+    }
+
+    private static func squared(
+        _ update: SpooledUpdate,
+        layout: ParameterLayout,
+        valueBound: Double
+    ) throws(AggregationError) -> Double {
+        let file = try BlockFold.open(update, layout: layout)
+        do {
+            return try file.check(bound: valueBound)
+        } catch {
+            if let place = (error as? UpdateFormatError)?.index {
+                throw .valueOutOfRange(index: place, bound: valueBound)
+            }
+            throw .init(reading: update.path, error)
         }
-        return values
     }
 }

@@ -119,22 +119,16 @@ public struct UpdateColumns: Sendable {
     ) throws(AggregationError) -> [Result] {
         let total = layout.parameterCount
         let blockCount = (total + Self.blockWidth - 1) / Self.blockWidth
-        let results = Mutex<[Swift.Result<Result, AggregationError>?]>(Array(repeating: nil, count: blockCount))
-        Parallel.forEach(count: blockCount) { index in
-            let range = (index * Self.blockWidth)..<min(total, (index + 1) * Self.blockWidth)
-            let result = Swift.Result { () throws(AggregationError) -> Result in
-                var block = try read(range)
-                return try body(&block)
-            }
-            results.withLock { $0[index] = result }
+        let results = Mutex<[Result?]>(Array(repeating: nil, count: blockCount))
+        try Parallel.blocks(of: total, size: Self.blockWidth) { (range) throws(AggregationError) in
+            var block = try read(range)
+            let result = try body(&block)
+            results.withLock { $0[range.lowerBound / Self.blockWidth] = result }
         }
-        var values: [Result] = []
-        values.reserveCapacity(blockCount)
-        for result in results.withLock({ $0 }) {
+        return results.withLock { $0 }.map { result in
             guard let result else { preconditionFailure("every block has a result") }
-            values.append(try result.get())
+            return result
         }
-        return values
     }
 
     private func read(_ range: Range<Int>) throws(AggregationError) -> Block {

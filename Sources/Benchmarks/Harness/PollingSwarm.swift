@@ -63,9 +63,6 @@ final class PollingSwarm: @unchecked Sendable {
         return events
     }
 
-    /// The latest committed round that anyone has delivered to or got.
-    var latestRound: Int { lock.withLock { events.last?.round ?? 0 } }
-
     // MARK: -
 
     static func connect(_ port: UInt16) throws -> Int32 {

@@ -163,38 +163,40 @@ struct TrainingBenchmark: ParsableCommand {
         let n = steps * rows
         let a = [Float](repeating: 0.5, count: max(n * max(3 * h, v), v * d, 3 * h * d))
         var c = a
-        func gemm(_ transposeA: Bool, _ transposeB: Bool, _ m: Int, _ columns: Int, _ k: Int) {
-            Float.gemm(
-                transposeA,
-                transposeB,
-                m,
-                columns,
-                k,
-                a,
-                transposeA ? m : k,
-                a,
-                transposeB ? k : columns,
-                0,
-                &c,
-                columns
-            )
+        func multiply(_ transposesA: Bool, _ transposesB: Bool, _ m: Int, _ columns: Int, _ k: Int) {
+            a.withUnsafeBufferPointer { a in
+                c.withUnsafeMutableBufferPointer { c in
+                    guard let a = a.baseAddress, let c = c.baseAddress else { return }
+                    func view(_ rows: Int, _ columns: Int, _ isTransposed: Bool) -> MatrixView<Float> {
+                        isTransposed
+                            ? MatrixView(a, rows: columns, columns: rows).transposed
+                            : MatrixView(a, rows: rows, columns: columns)
+                    }
+                    Float.multiply(
+                        view(m, k, transposesA),
+                        by: view(k, columns, transposesB),
+                        into: MutableMatrixView(c, rows: m, columns: columns),
+                        adds: false
+                    )
+                }
+            }
         }
-        gemm(false, true, n, 3 * h, d)
+        multiply(false, true, n, 3 * h, d)
         for _ in 0..<steps {
-            gemm(false, true, rows, 3 * h, d)
-            gemm(false, true, rows, d, h)
+            multiply(false, true, rows, 3 * h, d)
+            multiply(false, true, rows, d, h)
         }
-        gemm(false, true, n, v, d)
-        gemm(true, false, v, d, n)
-        gemm(false, false, n, d, v)
+        multiply(false, true, n, v, d)
+        multiply(true, false, v, d, n)
+        multiply(false, false, n, d, v)
         for _ in 0..<steps {
-            gemm(false, false, rows, h, d)
-            gemm(false, false, rows, d, 3 * h)
+            multiply(false, false, rows, h, d)
+            multiply(false, false, rows, d, 3 * h)
         }
-        gemm(true, false, 3 * h, d, n)
-        gemm(true, false, 3 * h, d, n)
-        gemm(true, false, d, h, n)
-        gemm(false, false, n, d, 3 * h)
+        multiply(true, false, 3 * h, d, n)
+        multiply(true, false, 3 * h, d, n)
+        multiply(true, false, d, h, n)
+        multiply(false, false, n, d, 3 * h)
     }
 
     private func seconds(since start: ContinuousClock.Instant) -> Double {

@@ -37,8 +37,8 @@ struct LedgerAlarm: Sendable {
             id + (budgets[id].map { " with a budget of epsilon \($0)" } ?? "")
         }
         let more = populations.count > 5 ? " and \(populations.count - 5) more" : ""
-        return ". The database does not have \(named.joined(separator: ", "))\(more), made after it was saved: what was "
-            + "charged to their clients cannot be charged again, and a new population of the same people needs that much less"
+        return ". The database does not have \(named.joined(separator: ", "))\(more), made after it was saved: what "
+            + "was charged to their clients cannot be charged again, and a new population of the same people needs that much less"
     }
 }
 

@@ -47,7 +47,7 @@ extension Coordinator {
         else { return nil }
         return .init(
             version: version.version,
-            url: "/v1/runs/\(base.run)/models/\(version.version)/weights",
+            url: Endpoints.weights(RunReference(base.run), VersionReference(version.version)).target,
             sha256: version.sha256,
             bytes: version.bytes
         )

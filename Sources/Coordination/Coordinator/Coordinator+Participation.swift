@@ -353,8 +353,8 @@ extension Coordinator {
             state: record.state,
             model: .init(
                 version: version.version,
-                url: "/v1/runs/\(record.runId)/models/\(version.version)/weights"
-                    + (encoding.map { "?encoding=\($0)" } ?? ""),
+                url: Endpoints.weights(RunReference(record.runId), VersionReference(version.version))
+                    .with("encoding", encoding).target,
                 sha256: version.sha256,
                 bytes: version.bytes,
                 encoding: encoding
@@ -368,12 +368,12 @@ extension Coordinator {
             control: version.controlSha256.map { sha256 in
                 .init(
                     version: version.version,
-                    url: "/v1/runs/\(record.runId)/models/\(version.version)/control",
+                    url: Endpoints.controlVariate(RunReference(record.runId), VersionReference(version.version)).target,
                     sha256: sha256,
                     bytes: fileByteCount(sha256: sha256) ?? version.bytes
                 )
             },
-            updateUrl: "/v1/assignments/\(record.id)/update",
+            updateUrl: Endpoints.putUpdate(AssignmentReference(record.id)).target,
             seed: String(Self.seed(of: record.id)),
             deadline: record.deadline.wireTimestamp,
             deadlineInS: max(0, record.deadline.timeIntervalSince(now)),

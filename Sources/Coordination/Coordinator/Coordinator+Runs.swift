@@ -214,7 +214,7 @@ extension Coordinator {
             throw CoordinationError(
                 .conflict,
                 "model_missing",
-                "upload the initial model first: PUT /v1/runs/\(id)/model"
+                "upload the initial model first: PUT \(Endpoints.putModel(RunReference(id)).path)"
             )
         }
         try checkTrieStart(run: id)
@@ -419,20 +419,21 @@ extension Coordinator {
     }
 
     func view(_ version: ModelVersionRecord) -> ModelVersionView {
-        ModelVersionView(
+        let (run, number) = (RunReference(version.runId), VersionReference(version.version))
+        return ModelVersionView(
             run: version.runId,
             version: version.version,
             sha256: version.sha256,
             bytes: version.bytes,
             createdAt: version.createdAt.wireTimestamp,
-            url: "/v1/runs/\(version.runId)/models/\(version.version)/weights",
+            url: Endpoints.weights(run, number).target,
             optimizerSha256: version.optimizerSha256,
             optimizerUrl: version.optimizerSha256.map { _ in
-                "/v1/runs/\(version.runId)/models/\(version.version)/optimizer"
+                Endpoints.optimizerState(run, number).target
             },
             controlSha256: version.controlSha256,
             controlUrl: version.controlSha256.map { _ in
-                "/v1/runs/\(version.runId)/models/\(version.version)/control"
+                Endpoints.controlVariate(run, number).target
             },
             clippingNorm: version.clippingNorm,
             metrics: runs[version.runId]?.metrics[version.version],

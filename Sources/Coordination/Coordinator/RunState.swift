@@ -68,7 +68,10 @@ struct RunState: Sendable {
         longTokenizer = specification.model.longTokenizer.map { ($0, Secrets.sha256($0)) }
         assignedModel =
             longTokenizer.map { [specification] in
-                specification.model.referringToTokenizer(sha256: $0.sha256, url: "/v1/runs/\(record.id)/tokenizer")
+                specification.model.referringToTokenizer(
+                    sha256: $0.sha256,
+                    url: Endpoints.tokenizer(RunReference(record.id)).path
+                )
             } ?? specification.model
     }
 

@@ -81,9 +81,6 @@ struct UploadRoom {
     /// Whether the assignment has room.
     func holds(_ assignment: String) -> Bool { uploads[assignment] != nil }
 
-    /// Requests that were told to wait, and may still.
-    var waiterCount: Int { waiters.count }
-
     /// Decides about a request; an earlier one of the same assignment ends with it.
     mutating func ask(_ request: Request, at time: Date) -> Answer {
         forget(at: time)

@@ -244,9 +244,6 @@ package struct ComposedLoss: Sendable {
         return Plan(firstIndex: Int(bottom), cellCount: Int(cells), upperEdge: top * step)
     }
 
-    /// The cells that the transform would need.
-    func cellCount(lambda: Double) -> Int { plan(lambda: lambda).cellCount }
-
     /// The argument at which a unimodal function is smallest: a coarse scan, then golden-section search.
     private static func minimum(from low: Double, to high: Double, _ value: (Double) -> Double) -> Double {
         let steps = 24

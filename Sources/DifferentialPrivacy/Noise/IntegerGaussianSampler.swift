@@ -1,7 +1,6 @@
 package import Crypto
 import CryptoExtras
 import Foundation
-import Synchronization
 import Tensors
 
 /// Integer noise with standard deviation Σ* ≈ 1.2586·10⁷: a discrete Gaussian by two levels of convolution.
@@ -45,36 +44,18 @@ public struct IntegerGaussianSampler: Sendable {
     ///   - firstCoordinate: The coordinate of the first element.
     /// - Throws: ``PrivacyError/randomSourceFailed``. Then only some elements have noise, and the sums must not be used.
     public func addNoise(to sums: inout [Int64], firstCoordinate: Int = 0) throws(PrivacyError) {
-        let count = sums.count
-        let chunkCount = (count + Self.coordinatesPerChunk - 1) / Self.coordinatesPerChunk
-        let failed = Mutex(false)
-        sums.withUnsafeMutableBufferPointer { buffer in
-            let target = Target(buffer: buffer)
-            Parallel.forEach(count: chunkCount) { chunk in
-                let start = chunk * Self.coordinatesPerChunk
-                let end = min(count, start + Self.coordinatesPerChunk)
-                do {
-                    var stream = try streamBytes(fromCoordinate: firstCoordinate + start, count: end - start)
-                    // The random bytes are erased: with them the noise could be removed.
-                    defer { stream.resetBytes(in: 0..<stream.count) }
-                    stream.withUnsafeBytes { raw in
-                        Self.table.withUnsafeBufferPointer { table in
-                            for index in start..<end {
-                                target.buffer[index] += Self.sample(raw, at: (index - start) * 64, table)
-                            }
-                        }
+        try sums.withUnsafeMutableBufferPointer { (buffer) throws(PrivacyError) in
+            try Parallel.blocks(of: buffer, size: Self.coordinatesPerChunk) { (chunk, part) throws(PrivacyError) in
+                var stream = try streamBytes(fromCoordinate: firstCoordinate + chunk.lowerBound, count: part.count)
+                // The random bytes are erased: with them the noise could be removed.
+                defer { stream.resetBytes(in: 0..<stream.count) }
+                stream.withUnsafeBytes { raw in
+                    Self.table.withUnsafeBufferPointer { table in
+                        for index in part.indices { part[index] += Self.sample(raw, at: index * 64, table) }
                     }
-                } catch {
-                    failed.withLock { $0 = true }
                 }
             }
         }
-        if failed.withLock({ $0 }) { throw .randomSourceFailed }
-    }
-
-    // SAFETY: every chunk writes its own range of the buffer, and the call waits for all chunks.
-    private struct Target: @unchecked Sendable {
-        let buffer: UnsafeMutableBufferPointer<Int64>
     }
 
     private func streamBytes(fromCoordinate first: Int, count: Int) throws(PrivacyError) -> Data {

@@ -1,5 +1,4 @@
 package import Crypto
-import Synchronization
 import Tensors
 
 /// Exact samplers that use whole numbers and uniform bits only.
@@ -126,41 +125,22 @@ public struct ExactIntegerSampler: Sendable {
     public func addNoise(to sums: inout [Int64], firstCoordinate: Int = 0) throws(PrivacyError) {
         precondition(firstCoordinate.isMultiple(of: Self.blockLength), "blocks begin at multiples of 256")
         let laplaceScale = Self.laplaceScale(of: distribution)
-        let blockCount = (sums.count + Self.blockLength - 1) / Self.blockLength
-        let failed = Mutex(false)
-        sums.withUnsafeMutableBufferPointer { buffer in
-            let target = Target(buffer: buffer)
-            Parallel.forEach(count: blockCount) { block in
-                let start = block * Self.blockLength
-                do throws(PrivacyError) {
-                    try addBlock(
-                        to: target.buffer,
-                        from: start,
-                        stream: UInt64((firstCoordinate + start) / Self.blockLength),
-                        laplaceScale
-                    )
-                } catch {
-                    failed.withLock { $0 = true }
-                }
+        try sums.withUnsafeMutableBufferPointer { (buffer) throws(PrivacyError) in
+            try Parallel.blocks(of: buffer, size: Self.blockLength) { (block, part) throws(PrivacyError) in
+                let stream = UInt64((firstCoordinate + block.lowerBound) / Self.blockLength)
+                try addBlock(to: part, stream: stream, laplaceScale)
             }
         }
-        if failed.withLock({ $0 }) { throw .randomSourceFailed }
-    }
-
-    // SAFETY: every block writes its own range of the buffer, and the call waits for all blocks.
-    private struct Target: @unchecked Sendable {
-        let buffer: UnsafeMutableBufferPointer<Int64>
     }
 
     private func addBlock(
         to sums: UnsafeMutableBufferPointer<Int64>,
-        from start: Int,
         stream number: UInt64,
         _ laplaceScale: UInt64
     ) throws(PrivacyError) {
         var stream = RandomStream(key: key, stream: number)
         defer { stream.wipe() }
-        for index in start..<min(sums.count, start + Self.blockLength) {
+        for index in sums.indices {
             switch distribution {
             case .laplace(let t): sums[index] += try stream.discreteLaplace(scale: t)
             case .gaussian(let n, let d):

@@ -4,7 +4,7 @@ import Tensors
 ///
 /// Gates in the order f, o, g; `c = f c + (1-f) g`, `h = o tanh c`, `r = h Wp^T`, `logits = r E^T + b`. Each product over all
 /// positions of a batch is one matrix product; only the two recurrent products run step by step.
-package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
+package final class CIFGLSTM<Value: RecurrentScalar>: LanguageNetwork {
     package let configuration: CIFGLSTMConfiguration
     /// Sorted by tensor name, as the layout has them.
     package var parameters: [Value]
@@ -54,12 +54,13 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
                 Value.clear(dp, count: count)
                 runRecurrence(batch, p)
                 keepState(batch)
+                let (n, d) = (batch.inputs.count, configuration.embeddingDimension)
                 let measure = output(batch, p).measure(
                     targets: batch.targets,
                     scratch: logits,
                     gradients: .init(
-                        hidden: dOutputs.reserve(batch.inputs.count * configuration.embeddingDimension),
-                        weight: dp + embedding,
+                        hidden: MutableMatrixView(dOutputs.reserve(n * d), rows: n, columns: d),
+                        weight: MutableMatrixView(dp + embedding, rows: vocabularySize, columns: d),
                         bias: dp + outputBias
                     )
                 )
@@ -100,12 +101,10 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
     // MARK: - Forward
 
     private func output(_ batch: TokenBatch, _ p: UnsafePointer<Value>) -> SoftmaxOutput<Value> {
-        SoftmaxOutput(
-            count: batch.inputs.count,
-            width: configuration.embeddingDimension,
-            vocabularySize: vocabularySize,
-            hidden: outputs.base + batch.rows * configuration.embeddingDimension,
-            weight: p + embedding,
+        let d = configuration.embeddingDimension
+        return SoftmaxOutput(
+            hidden: MatrixView(outputs.base + batch.rows * d, rows: batch.inputs.count, columns: d),
+            weight: MatrixView(p + embedding, rows: vocabularySize, columns: d),
             bias: p + outputBias,
             ordinary: ordinary,
             unknown: unknown
@@ -131,22 +130,32 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
             for index in 0..<h { cells[row * h + index] = lastState.cells[row * h + index] }
             for index in 0..<d { outputs[row * d + index] = lastState.outputs[row * d + index] }
         }
-        Value.gemm(false, true, n, 3 * h, d, x, d, p + inputWeight, d, 1, z, 3 * h)
+        Value.multiply(
+            MatrixView(x, rows: n, columns: d),
+            by: MatrixView(p + inputWeight, rows: 3 * h, columns: d).transposed,
+            into: MutableMatrixView(z, rows: n, columns: 3 * h),
+            adds: true
+        )
+        let recurrentWeights = MatrixView(p + recurrentWeight, rows: 3 * h, columns: d)
+        let projectionWeights = MatrixView(p + projection, rows: d, columns: h)
         // Transposed once for a batch, so that each step reads weights in the order of its products. Not worth it for a single step.
         let isWorthwhile = steps > 1
         let recurrent = recurrentTransposed.reserve(isWorthwhile ? 3 * h * d : 1)
         let projecting = projectionTransposed.reserve(isWorthwhile ? d * h : 1)
         if isWorthwhile {
-            Value.transpose(p + recurrentWeight, rows: 3 * h, columns: d, into: recurrent)
-            Value.transpose(p + projection, rows: d, columns: h, into: projecting)
+            Value.transpose(recurrentWeights.base, rows: 3 * h, columns: d, into: recurrent)
+            Value.transpose(projectionWeights.base, rows: d, columns: h, into: projecting)
         }
         for step in 0..<steps {
             let row = step * rows
             let gates = z + row * 3 * h
+            let earlier = MatrixView(outputs + row * d, rows: rows, columns: d)
+            let target = MutableMatrixView(gates, rows: rows, columns: 3 * h)
             if isWorthwhile {
-                Value.gemmOfFewRows(rows, 3 * h, d, outputs + row * d, recurrent, 1, gates)
+                let weights = MatrixView(recurrent, rows: d, columns: 3 * h)
+                Value.multiplyFewRows(earlier, by: weights, into: target, adds: true)
             } else {
-                Value.gemm(false, true, rows, 3 * h, d, outputs + row * d, d, p + recurrentWeight, d, 1, gates, 3 * h)
+                Value.multiply(earlier, by: recurrentWeights.transposed, into: target, adds: true)
             }
             for b in 0..<rows {
                 Value.cell(
@@ -158,11 +167,13 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
                     count: h
                 )
             }
-            let output = outputs + (row + rows) * d
+            let states = MatrixView(hidden + row * h, rows: rows, columns: h)
+            let output = MutableMatrixView(outputs + (row + rows) * d, rows: rows, columns: d)
             if isWorthwhile {
-                Value.gemmOfFewRows(rows, d, h, hidden + row * h, projecting, 0, output)
+                let weights = MatrixView(projecting, rows: h, columns: d)
+                Value.multiplyFewRows(states, by: weights, into: output, adds: false)
             } else {
-                Value.gemm(false, true, rows, d, h, hidden + row * h, h, p + projection, h, 0, output, d)
+                Value.multiply(states, by: projectionWeights.transposed, into: output)
             }
         }
     }
@@ -187,18 +198,35 @@ package final class CIFGLSTM<Value: Scalar>: LanguageNetwork {
         let (dz, dx, dh) = (dz.reserve(n * 3 * h), dx.reserve(n * d), dh.reserve(rows * h))
         let dr = dr.zeros(rows * d)
         _ = dc.zeros(rows * h)
+        let projectionWeights = MatrixView(p + projection, rows: d, columns: h)
+        let recurrentWeights = MatrixView(p + recurrentWeight, rows: 3 * h, columns: d)
+        let dStates = MutableMatrixView(dh, rows: rows, columns: h)
+        let dEarlier = MutableMatrixView(dr, rows: rows, columns: d)
         for step in stride(from: steps - 1, through: 0, by: -1) {
             let row = step * rows
-            let dOutput = dOutputs + row * d
-            Value.axpy(1, dr, into: dOutput, count: rows * d)
-            Value.gemmOfFewRows(rows, h, d, dOutput, p + projection, 0, dh)
+            let dOutput = MutableMatrixView(dOutputs + row * d, rows: rows, columns: d)
+            Value.axpy(1, dr, into: dOutput.base, count: rows * d)
+            Value.multiplyFewRows(dOutput.values, by: projectionWeights, into: dStates, adds: false)
             for b in 0..<rows { gateGradients(position: row + b, b, dz) }
-            Value.gemmOfFewRows(rows, d, 3 * h, dz + row * 3 * h, p + recurrentWeight, 0, dr)
+            let dGates = MatrixView(dz + row * 3 * h, rows: rows, columns: 3 * h)
+            Value.multiplyFewRows(dGates, by: recurrentWeights, into: dEarlier, adds: false)
         }
-        Value.gemm(true, false, 3 * h, d, n, dz, 3 * h, x, d, 0, dp + inputWeight, d)
-        Value.gemm(true, false, 3 * h, d, n, dz, 3 * h, r, d, 0, dp + recurrentWeight, d)
-        Value.gemm(true, false, d, h, n, dOutputs, d, hidden, h, 0, dp + projection, h)
-        Value.gemm(false, false, n, d, 3 * h, dz, 3 * h, p + inputWeight, d, 0, dx, d)
+        let dGates = MatrixView(dz, rows: n, columns: 3 * h)
+        func gateTarget(_ offset: Int) -> MutableMatrixView<Value> {
+            MutableMatrixView(dp + offset, rows: 3 * h, columns: d)
+        }
+        Value.multiply(dGates.transposed, by: MatrixView(x, rows: n, columns: d), into: gateTarget(inputWeight))
+        Value.multiply(dGates.transposed, by: MatrixView(r, rows: n, columns: d), into: gateTarget(recurrentWeight))
+        Value.multiply(
+            MatrixView(dOutputs, rows: n, columns: d).transposed,
+            by: MatrixView(hidden, rows: n, columns: h),
+            into: MutableMatrixView(dp + projection, rows: d, columns: h)
+        )
+        Value.multiply(
+            dGates,
+            by: MatrixView(p + inputWeight, rows: 3 * h, columns: d),
+            into: MutableMatrixView(dx, rows: n, columns: d)
+        )
         for position in 0..<n {
             Value.axpy(1, dz + position * 3 * h, into: dp + bias, count: 3 * h)
             Value.axpy(1, dx + position * d, into: dp + embedding + batch.inputs[position] * d, count: d)

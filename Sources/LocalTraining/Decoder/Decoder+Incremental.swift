@@ -62,7 +62,7 @@ extension Decoder {
                         }
                     }
                 }
-                layer.output.forward(tensors, mixed, count: 1, beta: 1, into: x)
+                layer.output.forward(tensors, mixed, count: 1, adds: true, into: x)
                 layer.second.forward(
                     x,
                     weight: tensors.weights + layer.feedForwardNorm,
@@ -78,24 +78,15 @@ extension Decoder {
                 sigmoids.update(from: gates, count: hidden)
                 Value.sigmoid(sigmoids, count: hidden)
                 for index in 0..<hidden { gates[index] *= sigmoids[index] * ups[index] }
-                layer.down.forward(tensors, gates, count: 1, beta: 1, into: x)
+                layer.down.forward(tensors, gates, count: 1, adds: true, into: x)
             }
             final.forward(x, weight: tensors.weights + finalNorm, count: 1, width: width, epsilon: epsilon)
             return [Value](unsafeUninitializedCapacity: vocabularySize) { buffer, count in
                 guard let base = buffer.baseAddress else { return }
-                Value.gemm(
-                    false,
-                    true,
-                    1,
-                    vocabularySize,
-                    width,
-                    final.normed.base,
-                    width,
-                    tensors.weights + head,
-                    width,
-                    0,
-                    base,
-                    vocabularySize
+                Value.multiply(
+                    MatrixView(final.normed.base, rows: 1, columns: width),
+                    by: MatrixView(tensors.weights + head, rows: vocabularySize, columns: width).transposed,
+                    into: MutableMatrixView(base, rows: 1, columns: vocabularySize)
                 )
                 count = vocabularySize
             }

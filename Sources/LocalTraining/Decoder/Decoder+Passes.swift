@@ -28,7 +28,7 @@ extension Decoder {
             rotate(q, heads: configuration.headCount, steps: steps, rows: rows, backwards: false)
             rotate(k, heads: configuration.keyValueHeadCount, steps: steps, rows: rows, backwards: false)
             attend(layer, steps: steps, rows: rows)
-            layer.output.forward(tensors, layer.mixed.base, count: n, beta: 1, into: x)
+            layer.output.forward(tensors, layer.mixed.base, count: n, adds: true, into: x)
             layer.second.forward(
                 x,
                 weight: tensors.weights + layer.feedForwardNorm,
@@ -44,7 +44,7 @@ extension Decoder {
             sigmoids.update(from: gates, count: hidden)
             Value.sigmoid(sigmoids, count: hidden)
             Value.gatedUnit(gates, sigmoids, ups, into: activations, count: hidden)
-            layer.down.forward(tensors, activations, count: n, beta: 1, into: x)
+            layer.down.forward(tensors, activations, count: n, adds: true, into: x)
         }
         final.forward(x, weight: tensors.weights + finalNorm, count: n, width: width, epsilon: epsilon)
     }
@@ -85,7 +85,7 @@ extension Decoder {
         let (dGate, dUp) = (dGate.reserve(hidden), dUp.reserve(hidden))
         let dActivation = dActivation.reserve(hidden)
         let (gates, ups, sigmoids) = (layer.gates.base, layer.ups.base, layer.sigmoids.base)
-        layer.down.backward(tensors, x: layer.activations.base, dy: dx, count: n, beta: 0, dx: dActivation)
+        layer.down.backward(tensors, x: layer.activations.base, dy: dx, count: n, adds: false, dx: dActivation)
         Value.gatedUnitGradient(
             gates,
             sigmoids,
@@ -96,8 +96,8 @@ extension Decoder {
             count: hidden
         )
         let input = layer.second.normed.base
-        layer.gate.backward(tensors, x: input, dy: dGate, count: n, beta: 0, dx: dNormed)
-        layer.up.backward(tensors, x: input, dy: dUp, count: n, beta: 1, dx: dNormed)
+        layer.gate.backward(tensors, x: input, dy: dGate, count: n, adds: false, dx: dNormed)
+        layer.up.backward(tensors, x: input, dy: dUp, count: n, adds: true, dx: dNormed)
         layer.second.backward(
             dy: dNormed,
             weight: tensors.weights + layer.feedForwardNorm,
@@ -118,7 +118,7 @@ extension Decoder {
     ) {
         let n = steps * rows
         let dMixed = dMixed.reserve(n * layer.output.input)
-        layer.output.backward(tensors, x: layer.mixed.base, dy: dx, count: n, beta: 0, dx: dMixed)
+        layer.output.backward(tensors, x: layer.mixed.base, dy: dx, count: n, adds: false, dx: dMixed)
         let dQ = dQueries.reserve(n * layer.queries.output)
         let (dK, dV) = (dKeys.zeros(n * layer.keys.output), dValues.zeros(n * layer.values.output))
         let d = configuration.headDimension
@@ -130,65 +130,35 @@ extension Decoder {
             for head in 0..<configuration.headCount {
                 let query = b * layer.queries.output + head * d
                 let key = b * layer.keys.output + head / group * d
-                let weights = layer.attention.base + (b * configuration.headCount + head) * steps * steps
-                let dOut = dMixed + query
-                Value.gemm(true, false, steps, d, steps, weights, steps, dOut, queryStride, 1, dV + key, keyStride)
-                Value.gemm(
-                    false,
-                    true,
-                    steps,
-                    steps,
-                    d,
-                    dOut,
-                    queryStride,
-                    layer.v.base + key,
-                    keyStride,
-                    0,
-                    dScores,
-                    steps
-                )
+                let weightRows = layer.attention.base + (b * configuration.headCount + head) * steps * steps
+                let weights = MatrixView(weightRows, rows: steps, columns: steps)
+                func queryView(_ base: UnsafeMutablePointer<Value>) -> MutableMatrixView<Value> {
+                    MutableMatrixView(base + query, rows: steps, columns: d, stride: queryStride)
+                }
+                func keyView(_ base: UnsafeMutablePointer<Value>) -> MutableMatrixView<Value> {
+                    MutableMatrixView(base + key, rows: steps, columns: d, stride: keyStride)
+                }
+                let dOut = queryView(dMixed).values
+                Value.multiply(weights.transposed, by: dOut, into: keyView(dV), adds: true)
+                let dScores = MutableMatrixView(dScores, rows: steps, columns: steps)
+                Value.multiply(dOut, by: keyView(layer.v.base).values.transposed, into: dScores)
                 for step in 0..<steps {
-                    let (row, weight) = (dScores + step * steps, weights + step * steps)
+                    let (row, weight) = (dScores.base + step * steps, weights.base + step * steps)
                     let mean = Value.dot(row, weight, count: step + 1)
                     Value.softmaxGradient(row, weight: weight, mean: mean, scale: scale, count: step + 1)
                     Value.clear(row + step + 1, count: steps - step - 1)
                 }
-                Value.gemm(
-                    false,
-                    false,
-                    steps,
-                    d,
-                    steps,
-                    dScores,
-                    steps,
-                    layer.k.base + key,
-                    keyStride,
-                    0,
-                    dQ + query,
-                    queryStride
-                )
-                Value.gemm(
-                    true,
-                    false,
-                    steps,
-                    d,
-                    steps,
-                    dScores,
-                    steps,
-                    layer.q.base + query,
-                    queryStride,
-                    1,
-                    dK + key,
-                    keyStride
-                )
+                Value.multiply(dScores.values, by: keyView(layer.k.base).values, into: queryView(dQ))
+                let queries = queryView(layer.q.base).values
+                Value.multiply(dScores.values.transposed, by: queries, into: keyView(dK), adds: true)
             }
         }
         rotate(dQ, heads: configuration.headCount, steps: steps, rows: rows, backwards: true)
         rotate(dK, heads: configuration.keyValueHeadCount, steps: steps, rows: rows, backwards: true)
         let input = layer.first.normed.base
-        layer.queries.backward(tensors, x: input, dy: dQ, count: n, beta: 0, dx: dNormed)
-        layer.keys.backward(tensors, x: input, dy: dK, count: n, beta: 1, dx: dNormed)
-        layer.values.backward(tensors, x: input, dy: dV, count: n, beta: 1, dx: dNormed)
+        layer.queries.backward(tensors, x: input, dy: dQ, count: n, adds: false, dx: dNormed)
+        layer.keys.backward(tensors, x: input, dy: dK, count: n, adds: true, dx: dNormed)
+        layer.values.backward(tensors, x: input, dy: dV, count: n, adds: true, dx: dNormed)
         layer.first.backward(
             dy: dNormed,
             weight: tensors.weights + layer.attentionNorm,
@@ -212,35 +182,14 @@ extension Decoder {
                 let query = b * layer.queries.output + head * d
                 let key = b * layer.keys.output + head / group * d
                 let weights = attention + (b * configuration.headCount + head) * steps * steps
-                Value.gemm(
-                    false,
-                    true,
-                    steps,
-                    steps,
-                    d,
-                    layer.q.base + query,
-                    queryStride,
-                    layer.k.base + key,
-                    keyStride,
-                    0,
-                    weights,
-                    steps
-                )
+                let scores = MutableMatrixView(weights, rows: steps, columns: steps)
+                let queries = MatrixView(layer.q.base + query, rows: steps, columns: d, stride: queryStride)
+                let keys = MatrixView(layer.k.base + key, rows: steps, columns: d, stride: keyStride)
+                Value.multiply(queries, by: keys.transposed, into: scores)
                 for step in 0..<steps { normalize(weights + step * steps, visible: step + 1, count: steps, scale) }
-                Value.gemm(
-                    false,
-                    false,
-                    steps,
-                    d,
-                    steps,
-                    weights,
-                    steps,
-                    layer.v.base + key,
-                    keyStride,
-                    0,
-                    mixed + query,
-                    queryStride
-                )
+                let values = MatrixView(layer.v.base + key, rows: steps, columns: d, stride: keyStride)
+                let target = MutableMatrixView(mixed + query, rows: steps, columns: d, stride: queryStride)
+                Value.multiply(scores.values, by: values, into: target)
             }
         }
     }

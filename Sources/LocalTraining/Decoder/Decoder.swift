@@ -4,7 +4,7 @@ import Tensors
 ///
 /// Positions are time-major: position `t * B + b` is step t of sequence b, so every projection is one matrix product over
 /// all positions, and a head of one sequence is a matrix with a stride.
-package final class Decoder<Value: Scalar>: LanguageNetwork {
+package final class Decoder<Value: DecoderScalar>: LanguageNetwork {
     package let configuration: DecoderConfiguration
     package let adapters: LowRankAdapters?
     package var parameters: [Value]
@@ -103,12 +103,15 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     package func differentiate(_ batch: TokenBatch) -> LossMeasure {
         withTensors(wantsGradient: true) { tensors in
             runForward(batch, tensors)
+            let (count, width) = (batch.inputs.count, configuration.hiddenSize)
             let measure = output(batch, tensors).measure(
                 targets: batch.targets,
                 scratch: logits,
                 gradients: .init(
-                    hidden: dNormed.reserve(batch.inputs.count * configuration.hiddenSize),
-                    weight: tensors.dWeights.map { $0 + head },
+                    hidden: MutableMatrixView(dNormed.reserve(count * width), rows: count, columns: width),
+                    weight: tensors.dWeights.map {
+                        MutableMatrixView($0 + head, rows: vocabularySize, columns: width)
+                    },
                     bias: nil
                 )
             )
@@ -131,12 +134,10 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
     // MARK: -
 
     private func output(_ batch: TokenBatch, _ tensors: DecoderTensors<Value>) -> SoftmaxOutput<Value> {
-        SoftmaxOutput(
-            count: batch.inputs.count,
-            width: configuration.hiddenSize,
-            vocabularySize: vocabularySize,
-            hidden: final.normed.base,
-            weight: tensors.weights + head,
+        let width = configuration.hiddenSize
+        return SoftmaxOutput(
+            hidden: MatrixView(final.normed.base, rows: batch.inputs.count, columns: width),
+            weight: MatrixView(tensors.weights + head, rows: vocabularySize, columns: width),
             bias: nil,
             ordinary: ordinary,
             unknown: unknown
@@ -169,7 +170,7 @@ package final class Decoder<Value: Scalar>: LanguageNetwork {
 }
 
 /// Pointers to the tensors during a pass.
-struct DecoderTensors<Value: Scalar> {
+struct DecoderTensors<Value: DecoderScalar> {
     /// The base model's layout.
     let weights: UnsafePointer<Value>
     /// `nil` if the weights are frozen or no gradient is wanted.
@@ -202,7 +203,7 @@ struct DecoderTensors<Value: Scalar> {
 }
 
 /// One layer: the offsets of its tensors, and the buffers that the forward pass fills for the backward pass.
-final class DecoderLayer<Value: Scalar> {
+final class DecoderLayer<Value: DecoderScalar> {
     let attentionNorm: Int, feedForwardNorm: Int
     let queries: Projection<Value>, keys: Projection<Value>, values: Projection<Value>, output: Projection<Value>
     let gate: Projection<Value>, up: Projection<Value>, down: Projection<Value>

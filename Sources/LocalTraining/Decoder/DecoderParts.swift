@@ -1,5 +1,5 @@
 /// A linear layer `[out, in]`, with an optional bias and an optional low-rank adapter.
-final class Projection<Value: Scalar> {
+final class Projection<Value: DecoderScalar> {
     /// `W' = W + scale · B A`, by offsets.
     struct Adapter {
         var rank: Int
@@ -22,69 +22,72 @@ final class Projection<Value: Scalar> {
         self.adapter = adapter
     }
 
-    /// `y = x Wᵀ`, `[n, out]`; added to `y` if `beta` is 1.
+    /// W, `[out, in]`.
+    private func weights(_ tensors: DecoderTensors<Value>) -> MatrixView<Value> {
+        MatrixView(tensors.weights + weight, rows: output, columns: input)
+    }
+
+    /// `y = x Wᵀ`, `[n, out]`; added to `y` if it `adds`.
     func forward(
         _ tensors: DecoderTensors<Value>,
         _ x: UnsafePointer<Value>,
         count: Int,
-        beta: Value = 0,
+        adds: Bool = false,
         into y: UnsafeMutablePointer<Value>
     ) {
-        Value.gemm(false, true, count, output, input, x, input, tensors.weights + weight, input, beta, y, output)
+        let x = MatrixView(x, rows: count, columns: input)
+        let target = MutableMatrixView(y, rows: count, columns: output)
+        Value.multiply(x, by: weights(tensors).transposed, into: target, adds: adds)
         if let bias {
             for row in 0..<count { Value.axpy(1, tensors.weights + bias, into: y + row * output, count: output) }
         }
         guard let adapter, let a = tensors.a, let b = tensors.b else { return }
-        let reduced = reduced.reserve(count * adapter.rank)
-        Value.gemm(false, true, count, adapter.rank, input, x, input, a + adapter.a, input, 0, reduced, adapter.rank)
-        Value.scale(reduced, by: adapter.scale, count: count * adapter.rank)
-        Value.gemm(
-            false,
-            true,
-            count,
-            output,
-            adapter.rank,
-            reduced,
-            adapter.rank,
-            b + adapter.b,
-            adapter.rank,
-            1,
-            y,
-            output
-        )
+        let rank = adapter.rank
+        let reduced = MutableMatrixView(reduced.reserve(count * rank), rows: count, columns: rank)
+        Value.multiply(x, by: MatrixView(a + adapter.a, rows: rank, columns: input).transposed, into: reduced)
+        Value.scale(reduced.base, by: adapter.scale, count: count * rank)
+        let expanding = MatrixView(b + adapter.b, rows: output, columns: rank).transposed
+        Value.multiply(reduced.values, by: expanding, into: target, adds: true)
     }
 
-    /// The backward pass: adds to the tensors' gradients, and writes `dx`, or adds to it if `beta` is 1.
+    /// The backward pass: adds to the tensors' gradients, and writes `dx`, or adds to it if it `adds`.
     func backward(
         _ tensors: DecoderTensors<Value>,
         x: UnsafePointer<Value>,
         dy: UnsafePointer<Value>,
         count: Int,
-        beta: Value,
+        adds: Bool,
         dx: UnsafeMutablePointer<Value>
     ) {
-        Value.gemm(false, false, count, input, output, dy, output, tensors.weights + weight, input, beta, dx, input)
+        let x = MatrixView(x, rows: count, columns: input)
+        let change = MatrixView(dy, rows: count, columns: output)
+        let dx = MutableMatrixView(dx, rows: count, columns: input)
+        Value.multiply(change, by: weights(tensors), into: dx, adds: adds)
         if let dWeights = tensors.dWeights {
-            Value.gemm(true, false, output, input, count, dy, output, x, input, 1, dWeights + weight, input)
+            let target = MutableMatrixView(dWeights + weight, rows: output, columns: input)
+            Value.multiply(change.transposed, by: x, into: target, adds: true)
             if let bias {
                 for row in 0..<count { Value.axpy(1, dy + row * output, into: dWeights + bias, count: output) }
             }
         }
         guard let adapter, let a = tensors.a, let b = tensors.b, let dB = tensors.dB else { return }
         let rank = adapter.rank
-        Value.gemm(true, false, output, rank, count, dy, output, reduced.base, rank, 1, dB + adapter.b, rank)
-        let dReduced = dReduced.reserve(count * rank)
-        Value.gemm(false, false, count, rank, output, dy, output, b + adapter.b, rank, 0, dReduced, rank)
-        Value.scale(dReduced, by: adapter.scale, count: count * rank)
+        let reduced = MatrixView(reduced.base, rows: count, columns: rank)
+        let dExpanding = MutableMatrixView(dB + adapter.b, rows: output, columns: rank)
+        Value.multiply(change.transposed, by: reduced, into: dExpanding, adds: true)
+        let dReduced = MutableMatrixView(dReduced.reserve(count * rank), rows: count, columns: rank)
+        Value.multiply(change, by: MatrixView(b + adapter.b, rows: output, columns: rank), into: dReduced)
+        Value.scale(dReduced.base, by: adapter.scale, count: count * rank)
         if let dA = tensors.dA {
-            Value.gemm(true, false, rank, input, count, dReduced, rank, x, input, 1, dA + adapter.a, input)
+            let target = MutableMatrixView(dA + adapter.a, rows: rank, columns: input)
+            Value.multiply(dReduced.values.transposed, by: x, into: target, adds: true)
         }
-        Value.gemm(false, false, count, input, rank, dReduced, rank, a + adapter.a, input, 1, dx, input)
+        Value.multiply(dReduced.values, by: MatrixView(a + adapter.a, rows: rank, columns: input), into: dx, adds: true)
     }
 }
 
 /// The output of RMSNorm, and the values that its gradient needs.
-final class NormBuffers<Value: Scalar> {
+final class NormBuffers<Value: DecoderScalar> {
     /// `x / rms(x)`, `[n, d]`.
     let unit = Workspace<Value>()
     /// `unit` times the weight, `[n, d]`.

@@ -148,7 +148,7 @@ public struct DataFile: Sendable {
                     }
                     guard isPromised else { return nil }
                 }
-                why = (error as? JSONError).map { ": column \($0.column): \($0.reason)" } ?? ""
+                why = ": column \(error.column): \(error.reason)"
             }
             let rule = "it is not a JSON object"
             faults.append(.init(number: number, sentence: "line \(number): not a JSON object\(why)", rule: rule))

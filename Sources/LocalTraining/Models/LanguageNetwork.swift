@@ -18,9 +18,6 @@ package struct TokenBatch: Equatable, Sendable {
         self.targets = targets
         self.continues = continues
     }
-
-    /// Positions that have a target.
-    var targetCount: Int { targets.reduce(0) { $0 + ($1 >= 0 ? 1 : 0) } }
 }
 
 /// The measures of one pass over a batch, as sums.
@@ -35,13 +32,6 @@ package struct LossMeasure: Equatable, Sendable {
     package var hit3 = 0
 
     package init() {}
-
-    static func += (left: inout Self, right: Self) {
-        left.nll += right.nll
-        left.tokens += right.tokens
-        left.hit1 += right.hit1
-        left.hit3 += right.hit3
-    }
 }
 
 /// A network that scores the next token, as training, evaluation and suggestions need it.

@@ -1,27 +1,21 @@
 /// The softmax over the vocabulary with cross-entropy loss and its gradient, in blocks of rows.
 ///
 /// Logits and their gradient share one buffer of at most 4 Mi values, whatever the number of positions.
-struct SoftmaxOutput<Value: Scalar> {
+struct SoftmaxOutput<Value: LanguageScalar> {
     /// Where to write gradients; a gradient with a `nil` member is not computed.
     struct Gradients {
         /// `[n, d]`, overwritten.
-        var hidden: UnsafeMutablePointer<Value>
+        var hidden: MutableMatrixView<Value>
         /// `[v, d]`, added to.
-        var weight: UnsafeMutablePointer<Value>?
+        var weight: MutableMatrixView<Value>?
         /// `[v]`, added to.
         var bias: UnsafeMutablePointer<Value>?
     }
 
-    /// n, the number of positions.
-    var count: Int
-    /// d, the width of a hidden state.
-    var width: Int
-    /// v, the number of tokens.
-    var vocabularySize: Int
-    /// `[n, d]`.
-    var hidden: UnsafePointer<Value>
-    /// `[v, d]`.
-    var weight: UnsafePointer<Value>
+    /// Hidden states, `[n, d]`: n positions of width d.
+    var hidden: MatrixView<Value>
+    /// One row for each of v tokens, `[v, d]`.
+    var weight: MatrixView<Value>
     /// `[v]`.
     var bias: UnsafePointer<Value>?
     /// Ids that count when a target is ranked.
@@ -33,29 +27,21 @@ struct SoftmaxOutput<Value: Scalar> {
 
     /// Writes the logits of some positions to `logits`.
     func logits(_ rows: Range<Int>, into logits: UnsafeMutablePointer<Value>) {
-        let v = vocabularySize
+        let v = weight.rows
         if let bias {
             for row in 0..<rows.count { (logits + row * v).update(from: bias, count: v) }
         }
-        Value.gemm(
-            false,
-            true,
-            rows.count,
-            v,
-            width,
-            hidden + rows.lowerBound * width,
-            width,
-            weight,
-            width,
-            bias == nil ? 0 : 1,
-            logits,
-            v
+        Value.multiply(
+            hidden.rows(rows),
+            by: weight.transposed,
+            into: MutableMatrixView(logits, rows: rows.count, columns: v),
+            adds: bias != nil
         )
     }
 
     /// Measures all positions; with `gradients`, also differentiates the mean loss over the targets.
     func measure(targets: [Int], scratch: Workspace<Value>, gradients: Gradients?) -> LossMeasure {
-        let v = vocabularySize
+        let (count, v) = (hidden.rows, weight.rows)
         let block = max(1, min(count, Self.blockLimit / v))
         let logits = scratch.reserve(block * v)
         let targetCount = targets.reduce(0) { $0 + ($1 >= 0 ? 1 : 0) }
@@ -90,36 +76,11 @@ struct SoftmaxOutput<Value: Scalar> {
             if let bias = gradients.bias {
                 for row in 0..<rows.count { Value.axpy(1, logits + row * v, into: bias, count: v) }
             }
+            let dLogits = MatrixView(logits, rows: rows.count, columns: v)
             if let target = gradients.weight {
-                Value.gemm(
-                    true,
-                    false,
-                    v,
-                    width,
-                    rows.count,
-                    logits,
-                    v,
-                    hidden + start * width,
-                    width,
-                    1,
-                    target,
-                    width
-                )
+                Value.multiply(dLogits.transposed, by: hidden.rows(rows), into: target, adds: true)
             }
-            Value.gemm(
-                false,
-                false,
-                rows.count,
-                width,
-                v,
-                logits,
-                v,
-                weight,
-                width,
-                0,
-                gradients.hidden + start * width,
-                width
-            )
+            Value.multiply(dLogits, by: weight, into: gradients.hidden.rows(rows))
         }
         return measure
     }

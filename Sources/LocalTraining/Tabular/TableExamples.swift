@@ -216,10 +216,6 @@ struct TableSums {
         }
     }
 
-    func values(_ schema: TableSchema) -> [(count: Double, sum: Double, square: Double)] {
-        counts.indices.map { (counts[$0], sums[$0], squares[$0]) }
-    }
-
     /// As the tensors `count`, `square`, `sum` of ``TabularStatistics``.
     var flat: [Float] { (counts + squares + sums).map { Float($0) } }
 }

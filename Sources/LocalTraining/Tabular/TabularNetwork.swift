@@ -41,22 +41,12 @@ package final class TabularNetwork<Value: Scalar> {
             for row in 0..<rows {
                 for unit in 0..<output { next[row * output + unit] = parameters[biases[layer] + unit] }
             }
-            parameters.withUnsafeBufferPointer { parameters in
-                guard let p = parameters.baseAddress else { return }
-                Value.gemm(
-                    false,
-                    true,
-                    rows,
-                    output,
-                    input,
-                    activations[layer],
-                    input,
-                    p + weights[layer],
-                    input,
-                    1,
-                    &next,
-                    output
-                )
+            withWeights(layer) { weights in
+                activations[layer].withMatrix(rows: rows, columns: input) { values in
+                    next.withMutableMatrix(rows: rows, columns: output) {
+                        Value.multiply(values, by: weights.transposed, into: $0, adds: true)
+                    }
+                }
             }
             if layer + 1 < weights.count {
                 for index in next.indices { next[index] = max(0, next[index]) }
@@ -103,6 +93,14 @@ package final class TabularNetwork<Value: Scalar> {
         return (loss, hits, scores)
     }
 
+    /// Calls `body` with a layer's weights, `[output, input]`.
+    private func withWeights(_ layer: Int, _ body: (MatrixView<Value>) -> Void) {
+        parameters.withUnsafeBufferPointer { parameters in
+            guard let base = parameters.baseAddress else { return }
+            body(MatrixView(base + weights[layer], rows: widths[layer + 1], columns: widths[layer]))
+        }
+    }
+
     private func backward(_ outputDelta: [Value], rows: Int) {
         var delta = outputDelta
         for index in gradient.indices { gradient[index] = 0 }
@@ -112,27 +110,20 @@ package final class TabularNetwork<Value: Scalar> {
                 for unit in 0..<output { gradient[biases[layer] + unit] += delta[row * output + unit] }
             }
             var previous = [Value](repeating: 0, count: layer > 0 ? rows * input : 0)
-            parameters.withUnsafeBufferPointer { parameters in
+            withWeights(layer) { weights in
                 gradient.withUnsafeMutableBufferPointer { gradient in
-                    guard let p = parameters.baseAddress, let dp = gradient.baseAddress else { return }
-                    let start = weights[layer]
-                    Value.gemm(
-                        true,
-                        false,
-                        output,
-                        input,
-                        rows,
-                        delta,
-                        output,
-                        activations[layer],
-                        input,
-                        0,
-                        dp + start,
-                        input
-                    )
-                    Value.axpy(l2, p + start, into: dp + start, count: input * output)
-                    guard layer > 0 else { return }
-                    Value.gemm(false, false, rows, input, output, delta, output, p + start, input, 0, &previous, input)
+                    guard let base = gradient.baseAddress else { return }
+                    let target = MutableMatrixView(base + self.weights[layer], rows: output, columns: input)
+                    delta.withMatrix(rows: rows, columns: output) { delta in
+                        activations[layer].withMatrix(rows: rows, columns: input) {
+                            Value.multiply(delta.transposed, by: $0, into: target)
+                        }
+                        guard layer > 0 else { return }
+                        previous.withMutableMatrix(rows: rows, columns: input) {
+                            Value.multiply(delta, by: weights, into: $0)
+                        }
+                    }
+                    Value.axpy(l2, weights.base, into: target.base, count: input * output)
                 }
             }
             for index in previous.indices where activations[layer][index] <= 0 { previous[index] = 0 }

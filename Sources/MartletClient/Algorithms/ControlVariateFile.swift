@@ -18,7 +18,7 @@ struct ControlVariateFile: Sendable {
     private var stem: String { StateFileName.control(run) }
     private var settled: String { stem + ".safetensors" }
     private var waiting: String { stem + ".waiting" }
-    private var note: String { stem + ".json" }
+    private var note: StateFile<[String]> { .init(name: stem + ".json") }
 
     /// cᵢ; zero before the first round that counted, and where the file is damaged.
     ///
@@ -50,18 +50,18 @@ struct ControlVariateFile: Sendable {
     /// - Throws: What asking throws; the file system's error.
     func settle(_ isCommitted: @Sendable (_ assignment: String) async throws -> Bool?) async throws -> Bool {
         let noted: [String]?
-        do { noted = try files.read(note, [String].self) } catch let error as ClientError
+        do { noted = try files.read(note) } catch let error as ClientError
             where error.isStateDamaged
         {
             try files.remove(waiting)
-            try files.remove(note)
+            try files.remove(note.name)
             return true
         }
         guard let assignment = noted?.first,
             let isCommitted = try await isCommitted(assignment)
         else { return false }
         if isCommitted { try files.move(waiting, to: settled) } else { try files.remove(waiting) }
-        try files.remove(note)
+        try files.remove(note.name)
         return false
     }
 }

@@ -30,9 +30,6 @@ public enum NoWorkReason: Hashable, Sendable, CustomStringConvertible {
         (.gatewayTimeout, "gateway_timeout"),
     ]
 
-    /// The reasons that this version knows.
-    static var known: [Self] { words.map(\.0) }
-
     /// Reads the word of the protocol.
     public init(code: String) { self = Self.words.first { $0.1 == code }?.0 ?? .unknown(code) }
 

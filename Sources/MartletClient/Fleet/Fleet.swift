@@ -129,7 +129,7 @@ public struct Fleet: Sendable {
             mine = client
             outcome = try await client.participateOnce(waitSeconds: 5)
         } catch let error as ClientError {
-            let isKnown = mine?.state.hasCredential ?? false
+            let isKnown = mine?.device.state.hasCredential ?? false
             switch error.code {
             case _ where error.status == 401 && error.endsClient && isKnown:
                 // Revoked: this client is out, the others go on.

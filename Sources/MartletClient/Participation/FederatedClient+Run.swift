@@ -30,8 +30,8 @@ extension FederatedClient {
         report: @Sendable (ParticipationOutcome, _ reason: String?) async -> Void = { _, _ in }
     ) async throws {
         try beginAttempts()
-        defer { state.lock.end() }
-        retry.watch?.limit = options.giveUpAfterSeconds
+        defer { device.state.lock.end() }
+        device.session.retry.watch?.limit = options.giveUpAfterSeconds
         var failures = 0
         while !Task.isCancelled {
             do {
@@ -46,20 +46,22 @@ extension FederatedClient {
                 case .noWork(_, let seconds):
                     await report(outcome, nil)
                     if options.stopsWithoutWork { return }
-                    try await retry.sleep(seconds)
+                    try await device.session.retry.sleep(seconds)
                 }
             } catch is CancellationError {
                 return
             } catch {
                 let error = error as? ClientError ?? ClientError(unexpected: error)
                 // What the requests have told already is told once.
-                retry.watch?.failed(error)
+                device.session.retry.watch?.failed(error)
                 failures += 1
-                let wait = Swift.max(1, retry.backoff(failures + 3))
-                guard !error.endsClient, !options.stopsWithoutWork, retry.watch?.isTooLong(after: wait) != true else {
+                let wait = Swift.max(1, device.session.retry.backoff(failures + 3))
+                guard !error.endsClient, !options.stopsWithoutWork,
+                    device.session.retry.watch?.isTooLong(after: wait) != true
+                else {
                     throw error
                 }
-                do { try await retry.sleep(wait) } catch { return }
+                do { try await device.session.retry.sleep(wait) } catch { return }
             }
         }
     }

@@ -265,8 +265,7 @@ public actor ModelCache {
             // Other encodings may need much less room on the disk than in memory.
             guard opened.encoding.rawValue == file.encoding.rawValue else {
                 throw ClientError(
-                    code: "model_mismatch",
-                    message:
+                    mismatch:
                         "the model is written as \(opened.encoding.rawValue), and \(file.encoding.rawValue) was promised"
                 )
             }
@@ -275,8 +274,7 @@ public actor ModelCache {
             return model
         } catch let error as UpdateFormatError {
             throw ClientError(
-                code: "model_mismatch",
-                message: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
+                mismatch: "the model cannot be read: \(PrintableText.escaped(error.description, limit: 300))"
             )
         }
     }
@@ -293,10 +291,7 @@ public actor ModelCache {
                 )
             }
             guard layout == nil || layout == actual else {
-                throw ClientError(
-                    code: "model_mismatch",
-                    message: "the model's tensors are not those of the assignment"
-                )
+                throw ClientError(mismatch: "the model's tensors are not those of the assignment")
             }
         }
     }

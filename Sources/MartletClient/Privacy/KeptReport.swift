@@ -74,16 +74,18 @@ struct KeptReport: Sendable {
 
     /// The name of the bytes.
     var bytesName: String { StateFileName.report(run) + Self.bytesSuffix }
-    private var noteName: String { StateFileName.report(run) + Self.noteSuffix }
+    private var noteFile: StateFile<Note> { Self.noteFile(StateFileName.report(run)) }
     private var controlName: String { StateFileName.report(run) + Self.controlSuffix }
 
     private static let bytesSuffix = ".safetensors"
     private static let noteSuffix = ".json"
     private static let controlSuffix = ".control"
 
+    private static func noteFile(_ stem: String) -> StateFile<Note> { .init(name: stem + noteSuffix) }
+
     /// The note about this version, if it is the last one of its run.
     private func note() throws -> Note? {
-        guard let note = try files.read(noteName, Note.self), note.event.round == fresh.event.round,
+        guard let note = try files.read(noteFile), note.event.round == fresh.event.round,
             note.model == fresh.model
         else { return nil }
         return note
@@ -114,7 +116,7 @@ struct KeptReport: Sendable {
     /// Puts a damaged note out of the way.
     ///
     /// - Returns: Its new name.
-    func setAside(in state: ClientState, at time: Date) throws -> String { try state.setAside(noteName, at: time) }
+    func setAside(in state: ClientState, at time: Date) throws -> String { try state.setAside(noteFile.name, at: time) }
 
     /// Notes that noise is about to be drawn.
     ///
@@ -128,7 +130,7 @@ struct KeptReport: Sendable {
         case .none: break
         case .made, .refused: throw ClientError.alreadyRunning
         }
-        try files.write(noteName, fresh)
+        try files.write(noteFile, fresh)
         try removeBytes()
         return fresh.event
     }
@@ -143,7 +145,10 @@ struct KeptReport: Sendable {
     /// - Throws: `ClientError` of this device's files.
     func complete(_ path: String, digest: Data, control: Data?) throws -> Note {
         guard var note = try note() else {
-            throw ClientError(code: "state_damaged", message: "\(files.path(noteName)) is missing: a report has begun")
+            throw ClientError(
+                code: "state_damaged",
+                message: "\(files.path(noteFile.name)) is missing: a report has begun"
+            )
         }
         try files.rename(path, to: bytesName)
         if let control { try files.write(controlName, data: control) }
@@ -151,7 +156,7 @@ struct KeptReport: Sendable {
         note.hasControl = control == nil ? nil : true
         note.until = fresh.until
         note.attempt = fresh.attempt
-        try files.write(noteName, note)
+        try files.write(noteFile, note)
         return note
     }
 
@@ -160,7 +165,7 @@ struct KeptReport: Sendable {
         var next = note
         next.until = max(note.until, fresh.until)
         next.attempt = fresh.attempt
-        if next != note { try files.write(noteName, next) }
+        if next != note { try files.write(noteFile, next) }
     }
 
     /// The control variate that goes with the bytes.
@@ -174,10 +179,10 @@ struct KeptReport: Sendable {
     /// Notes that the server has refused a report for what it is; another one is not made.
     static func refuse(run: RunID, sha256: String, code: String, files: StateFiles) throws {
         let stem = StateFileName.report(run)
-        guard var note = try files.read(stem + noteSuffix, Note.self), note.sha256 == sha256 else { return }
+        guard var note = try files.read(noteFile(stem)), note.sha256 == sha256 else { return }
         if note.refusal == nil {
             note.refusal = code
-            try files.write(stem + noteSuffix, note)
+            try files.write(noteFile(stem), note)
         }
         try files.remove(stem + bytesSuffix)
         try files.remove(stem + controlSuffix)
@@ -188,7 +193,7 @@ struct KeptReport: Sendable {
         let names = ((try? FileManager.default.contentsOfDirectory(atPath: files.directory)) ?? [])
             .filter { $0.hasPrefix(StateFileName.reportPrefix) && $0.hasSuffix(noteSuffix) }
         let notes = names.compactMap { name in
-            (try? files.read(name, Note.self)).flatMap { $0 }
+            (try? files.read(StateFile<Note>(name: name))).flatMap { $0 }
                 .map { (stem: name.dropLast(noteSuffix.count), until: $0.until) }
         }
         .sorted { ($0.until, $0.stem) > ($1.until, $1.stem) }

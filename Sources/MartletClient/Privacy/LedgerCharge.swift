@@ -24,8 +24,8 @@ final class LedgerCharge: Sendable {
         try isClosed.withLock { isClosed in
             guard !isClosed else { throw LocalTrainingError.cancelled }
             let event = try report?.begin() ?? event
-            var ledger = try files.read(ClientState.ledgerFile, ClientLedger.self) ?? ClientLedger()
-            if ledger.record(event) { try files.write(ClientState.ledgerFile, ledger) }
+            var ledger = try files.read(.ledger) ?? ClientLedger()
+            if ledger.record(event) { try files.write(.ledger, ledger) }
         }
     }
 

@@ -13,7 +13,6 @@ struct AssignmentLog: Codable, Equatable, Sendable {
     /// The last endings, the newest at the end.
     var ended: [Ending] = []
 
-    static let file = "assignments.json"
     private static let limit = 64
 
     /// How an assignment ended; `nil` for one that has not.

@@ -61,7 +61,7 @@ public struct ClientState: Sendable {
     /// - Throws: `ClientError` of this device's files.
     package func keep(_ data: Data, as name: String) throws { try files.write(name, data: data) }
 
-    struct Credential: Codable {
+    struct Credential: Codable, Sendable {
         var clientId: String
         var token: String
         /// 2 from the version on that writes an empty ledger before the first credential; absent before that.
@@ -72,53 +72,11 @@ public struct ClientState: Sendable {
         static let currentFormat = 2
     }
 
-    /// Work of a private run that has begun; a process that dies of its data would begin it for ever.
-    struct Attempt: Codable {
-        static let file = "attempt.json"
-        var assignment: String
-        /// 0 where it ended with the process alive.
-        var count: Int
-        var run: String?
-        /// How often the process died in the middle of a run's work since that last succeeded.
-        var deaths: [String: Int]?
-    }
-
-    /// A finished update that has not been acknowledged; the same bytes are sent until it is.
-    struct PendingUpload: Codable {
-        var assignment: String
-        var updateUrl: String
-        var sha256: String
-        /// The run whose control variate `control.next` is, when the update was accepted and its round commits (SCAFFOLD).
-        var controlRun: String?
-        /// What `residual.next` becomes when the update was accepted (sparse updates).
-        var residualFile: String?
-        /// `nil` for a safetensors file.
-        var contentType: String?
-        /// What the outcome is told with.
-        var run: String?
-        var round: Int?
-        /// When the server stops waiting, in seconds since 1970 by this device's clock.
-        var deadline: Double?
-        /// Whether signs of life may say what is done; absent where that is not known.
-        var isPrivate: Bool?
-        /// The file, where it outlives this note (``KeptReport``).
-        var file: String?
-        /// The assignment whose event pays, where that is another.
-        var payer: String?
-
-        /// The name of the file that is sent.
-        var fileName: String { file ?? ClientState.updateFile }
-    }
-
     /// Whether the client has registered, as far as the disk says.
-    var hasCredential: Bool { (try? files.exists(Self.credentialFile)) ?? true }
+    var hasCredential: Bool { (try? files.exists(.credential)) ?? true }
 
     /// Where ``ExternalTrainer`` works for the command line's client.
     static let trainerDirectory = "trainer"
-    static let credentialFile = "credential.json"
-    static let registrationFile = "registration.json"
-    static let ledgerFile = "ledger.json"
-    static let pendingFile = "pending.json"
     static let updateFile = "update.safetensors"
     static let residualFile = "residual.next"
 
@@ -132,8 +90,8 @@ public struct ClientState: Sendable {
         try requireRegistration(by: policy)
         try LedgerHeadFile(files: files).setAside()
         for name in [
-            Self.pendingFile, Self.updateFile, Self.residualFile, ControlVariateFile.unsent, AssignmentLog.file,
-            Self.registrationFile, Self.credentialFile,
+            StateFile.delivery.name, Self.updateFile, Self.residualFile, ControlVariateFile.unsent,
+            StateFile.assignments.name, StateFile.registration.name, StateFile.credential.name,
         ] {
             try files.remove(name)
         }
@@ -166,28 +124,29 @@ public struct ClientState: Sendable {
     func credential(notify: (String) -> Void) throws -> Credential? {
         guard var credential = try readCredential() else { return nil }
         guard (credential.format ?? 1) < Credential.currentFormat else {
-            guard try files.exists(Self.ledgerFile) else {
+            guard try files.exists(.ledger) else {
                 throw ClientError(
                     code: "state_damaged",
-                    message: "\(files.path(Self.ledgerFile)) is missing: the device's own record of what it has spent. "
+                    message:
+                        "\(files.path(StateFile.ledger.name)) is missing: the device's own record of what it has spent. "
                         + "Restore it, or take part as a new client in an empty directory"
                 )
             }
             return credential
         }
-        if try !files.exists(Self.ledgerFile) {
-            try files.write(Self.ledgerFile, ClientLedger())
+        if try !files.exists(.ledger) {
+            try files.write(.ledger, ClientLedger())
             notify(
                 "the state in \(directory) is of an older version and has no ledger: the device's own record begins empty now"
             )
         }
         credential.format = Credential.currentFormat
-        try files.write(Self.credentialFile, credential)
+        try files.write(.credential, credential)
         return credential
     }
 
     private func readCredential() throws -> Credential? {
-        do { return try files.read(Self.credentialFile, Credential.self) } catch {
+        do { return try files.read(.credential) } catch {
             guard var damage = error as? ClientError, damage.isStateDamaged else { throw error }
             damage.message +=
                 ". Restore it, or register as a new client, which keeps the device's ledger: martlet client --register-again "
@@ -200,11 +159,12 @@ public struct ClientState: Sendable {
     ///
     /// - Throws: `ClientError` with code `state_damaged`: what cannot be read permits nothing.
     func ledger() throws -> ClientLedger {
-        do { return try files.read(Self.ledgerFile, ClientLedger.self) ?? ClientLedger() } catch {
+        do { return try files.read(.ledger) ?? ClientLedger() } catch {
             guard (error as? ClientError)?.isStateDamaged == true else { throw error }
             throw ClientError(
                 code: "state_damaged",
-                message: "\(files.path(Self.ledgerFile)) cannot be read: the device's own record of what it has spent. "
+                message:
+                    "\(files.path(StateFile.ledger.name)) cannot be read: the device's own record of what it has spent. "
                     + "Restore it, or take part as a new client in an empty directory"
             )
         }

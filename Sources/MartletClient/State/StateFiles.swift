@@ -26,6 +26,9 @@ struct StateFiles: Sendable {
         return false
     }
 
+    /// Whether the file is there.
+    func exists<Value>(_ file: StateFile<Value>) throws -> Bool { try exists(file.name) }
+
     /// The SHA-256 of a file that is there.
     ///
     /// - Throws: `ClientError` of this device's files.
@@ -38,8 +41,8 @@ struct StateFiles: Sendable {
     /// A file's contents, or `nil` where there is none or one that is damaged: for what may be begun anew.
     ///
     /// - Throws: `ClientError` of this device's files, where they cannot be read now.
-    func readIfWhole<Value: Decodable>(_ name: String, _ type: Value.Type) throws -> Value? {
-        do { return try read(name, type) } catch let error as ClientError where error.isStateDamaged {
+    func readIfWhole<Value>(_ file: StateFile<Value>) throws -> Value? {
+        do { return try read(file) } catch let error as ClientError where error.isStateDamaged {
             return nil
         }
     }
@@ -48,20 +51,20 @@ struct StateFiles: Sendable {
     ///
     /// - Returns: `nil` where there is none.
     /// - Throws: `ClientError` with code `state_damaged` for one that is not what was written, else `storage`.
-    func read<Value: Decodable>(_ name: String, _ type: Value.Type) throws -> Value? {
-        guard let data = try contents(name) else { return nil }
-        do { return try JSONDecoder().decode(type, from: data) } catch {
+    func read<Value>(_ file: StateFile<Value>) throws -> Value? {
+        guard let data = try contents(file.name) else { return nil }
+        do { return try JSONDecoder().decode(Value.self, from: data) } catch {
             throw ClientError(
                 code: "state_damaged",
-                message: "\(path(name)) is damaged: \(data.count) bytes that are not what this client writes"
+                message: "\(path(file.name)) is damaged: \(data.count) bytes that are not what this client writes"
             )
         }
     }
 
     func contents(_ name: String) throws -> Data? { try PlainFile.contents(path(name)) }
 
-    func write(_ name: String, _ value: some Encodable) throws {
-        try write(name, data: Data(JSONValue(encoding: value).text.utf8))
+    func write<Value>(_ file: StateFile<Value>, _ value: Value) throws {
+        try write(file.name, data: Data(JSONValue(encoding: value).text.utf8))
     }
 
     func write(_ name: String, data: Data) throws {

@@ -46,28 +46,12 @@ package struct MaskSum<Word: RingWord>: Sendable {
     }
 
     private func add(first: Int, count: Int, to words: inout [Word]) throws {
-        let blocks = (count + Self.blockCount - 1) / Self.blockCount
-        let failure = FirstFailure()
-        words.withUnsafeMutableBufferPointer { buffer in
-            let target = Target(buffer: buffer)
-            Parallel.forEach(count: blocks) { block in
-                let start = block * Self.blockCount
-                let part = UnsafeMutableBufferPointer(
-                    rebasing: target.buffer[start..<min(count, start + Self.blockCount)]
-                )
-                do {
-                    for stream in streams { try stream.add(to: part, first: UInt64(first + start)) }
-                } catch {
-                    failure.note(error)
-                }
+        try words.withUnsafeMutableBufferPointer { buffer in
+            let target = UnsafeMutableBufferPointer(rebasing: buffer[..<count])
+            try Parallel.blocks(of: target, size: Self.blockCount) { (block, part) throws in
+                for stream in streams { try stream.add(to: part, first: UInt64(first + block.lowerBound)) }
             }
         }
-        if let error = failure.error { throw error }
-    }
-
-    private struct Target: @unchecked Sendable {
-        // SAFETY: every thread writes its own part, and all end before the buffer does.
-        let buffer: UnsafeMutableBufferPointer<Word>
     }
 }
 

@@ -73,28 +73,21 @@ public final class SafetensorsFile: Sendable {
     /// - Throws: As ``read(_:into:)``.
     public func readAll() throws(SafetensorsError) -> ParameterVector {
         let count = layout.parameterCount
-        let pieceCount = 1 << 20
-        let failure = Mutex<SafetensorsError?>(nil)
+        var failure: SafetensorsError?
         let values = [Float](unsafeUninitializedCapacity: count) { buffer, initializedCount in
-            let target = UncheckedBuffer(values: UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
-            Parallel.forEach(count: (count + pieceCount - 1) / pieceCount) { piece in
-                let range = (piece * pieceCount)..<min(count, (piece + 1) * pieceCount)
-                do throws(SafetensorsError) {
-                    try read(range, into: UnsafeMutableBufferPointer(rebasing: target.values[range]))
-                } catch {
-                    failure.withLock { $0 = error }
+            let target = UnsafeMutableBufferPointer(rebasing: buffer[..<count])
+            do throws(SafetensorsError) {
+                try Parallel.blocks(of: target, size: 1 << 20) { (range, part) throws(SafetensorsError) in
+                    try read(range, into: part)
                 }
+                initializedCount = count
+            } catch {
+                // Parts of the buffer are uninitialised.
+                failure = error
             }
-            // After a failure parts of the buffer are uninitialised.
-            initializedCount = failure.withLock { $0 == nil } ? count : 0
         }
-        if let failure = failure.withLock({ $0 }) { throw failure }
+        if let failure { throw failure }
         return ParameterVector(layout: layout, values: values)
-    }
-
-    private struct UncheckedBuffer: @unchecked Sendable {
-        // SAFETY: every thread writes a piece of its own, and all end before the memory does.
-        let values: UnsafeMutableBufferPointer<Float>
     }
 
     private func read(_ range: Range<Int>, into values: UnsafeMutableBufferPointer<Float>) throws(SafetensorsError) {

@@ -93,7 +93,7 @@ package struct BudgetChangeRequest: Codable, Equatable, Sendable {
 }
 
 /// `POST /v1/ledger/acknowledgement`.
-package struct AcknowledgementRequest: Codable, Equatable, Sendable {
+package struct AcknowledgementRequest: Encodable, Equatable, Sendable {
     package var reason: String
     /// Heads that devices or auditors hold and the ledger does not lead to, beside those that the server knows of.
     package var lostHeads: [PopulationLedgerHead]
@@ -101,6 +101,15 @@ package struct AcknowledgementRequest: Codable, Equatable, Sendable {
     package init(reason: String, lostHeads: [PopulationLedgerHead] = []) {
         self.reason = reason
         self.lostHeads = lostHeads
+    }
+
+    private enum CodingKeys: String, CodingKey { case reason, lostHeads }
+
+    /// Writes heads as texts, as the server reads them.
+    package func encode(to encoder: any Encoder) throws {
+        var fields = encoder.container(keyedBy: CodingKeys.self)
+        try fields.encode(reason, forKey: .reason)
+        if !lostHeads.isEmpty { try fields.encode(lostHeads.map(\.text), forKey: .lostHeads) }
     }
 
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {

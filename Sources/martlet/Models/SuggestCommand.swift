@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import LocalTraining
 import StrictJSON
+import WireFormat
 
 struct SuggestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -69,7 +70,7 @@ struct SuggestCommand: ParsableCommand {
             if let cache { throw Failure("cannot read \(cache)") }
             return nil
         }
-        guard let known = try? JSONDecoder().decode(PersonalCache.self, from: data) else {
+        guard let known = try? WireCoding.decode(PersonalCache.self, from: data) else {
             throw Failure("\(path) is not a cache that `martlet personalize` wrote")
         }
         return known

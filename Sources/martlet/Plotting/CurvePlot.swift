@@ -8,11 +8,6 @@ struct CurvePlot {
         var name: String
         var points: [String: [(x: Double, y: Double)]]
 
-        init(name: String, points: [String: [(x: Double, y: Double)]]) {
-            self.name = name
-            self.points = points
-        }
-
         init(name: String, curves: RunCurves) {
             let judged = curves.curve(RunCurves.accuracyNames) ?? curves.curve(RunCurves.lossNames)
             self.name = name + (judged?.note ?? "")

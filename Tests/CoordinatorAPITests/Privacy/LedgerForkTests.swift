@@ -133,7 +133,7 @@ struct LedgerForkTests {
             }
         }
         func refusal(_ head: PopulationLedgerHead?) async throws -> String? {
-            try await device.ledgerRefusal(head, isPrivate: true)
+            try await ServerLedgerCheck(device.device).refusal(head, isPrivate: true)
         }
         func kept() -> Int? {
             FileManager.default.contents(atPath: directory.path + "/client/ledger-head.json")

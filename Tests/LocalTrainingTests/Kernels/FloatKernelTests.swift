@@ -19,19 +19,19 @@ struct FloatKernelTests {
             let a = numbers(rows * inner, in: -1...1, seed: 1)
             let b = numbers(inner * columns, in: -1...1, seed: 2)
             let start = numbers(rows * columns, in: -1...1, seed: 3)
-            for beta: Float in [0, 1] {
-                var c = start
-                Float.gemmOfFewRows(rows, columns, inner, a, b, beta, &c)
-                var wanted = start.map(Double.init)
-                Double.gemmOfFewRows(
-                    rows,
-                    columns,
-                    inner,
-                    a.map(Double.init),
-                    b.map(Double.init),
-                    Double(beta),
-                    &wanted
-                )
+            func product<Value: RecurrentScalar>(adds: Bool) -> [Value] {
+                var c = start.map { Value($0) }
+                a.map { Value($0) }.withMatrix(rows: rows, columns: inner) { a in
+                    b.map { Value($0) }.withMatrix(rows: inner, columns: columns) { b in
+                        c.withMutableMatrix(rows: rows, columns: columns) {
+                            Value.multiplyFewRows(a, by: b, into: $0, adds: adds)
+                        }
+                    }
+                }
+                return c
+            }
+            for adds in [false, true] {
+                let (c, wanted): ([Float], [Double]) = (product(adds: adds), product(adds: adds))
                 // |values| <= 1, so a sum of n products is off by n half units at most.
                 let tolerance = Double(inner + 1) * 0x1p-23
                 for (left, right) in zip(c, wanted) { #expect(abs(Double(left) - right) <= tolerance) }
@@ -81,7 +81,7 @@ struct FloatKernelTests {
         let before = numbers(h, in: -2...2, seed: 8)
         let dHidden = numbers(h, in: -1...1, seed: 9)
         let dCell = numbers(h, in: -1...1, seed: 10)
-        func run<Value: Scalar>(_ type: Value.Type) -> [[Double]] {
+        func run<Value: RecurrentScalar>(_ type: Value.Type) -> [[Double]] {
             func convert(_ values: [Float]) -> [Value] { values.map { Value($0) } }
             let zeros = [Value](repeating: 0, count: 3 * h)
             var (gates, flow) = (convert(gates), convert(dCell))

@@ -39,7 +39,7 @@ struct CIFGLSTMTests {
         return try JSONDecoder().decode(Golden.self, from: Data(contentsOf: url))
     }
 
-    private func model<Value: Scalar>(
+    private func model<Value: RecurrentScalar>(
         _ golden: Golden,
         _ type: Value.Type
     ) -> (CIFGLSTM<Value>, TokenBatch, ParameterLayout) {

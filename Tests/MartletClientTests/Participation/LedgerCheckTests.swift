@@ -69,8 +69,12 @@ struct LedgerCheckTests {
             $0.url.contains("/links") ? Ledger.links(count) : RehearsalServer.refusal(404, "not_found")
         }
         let client = try client(server)
-        #expect(try await client.ledgerRefusal(head(1), isPrivate: true) == nil)
-        #expect(try await client.ledgerRefusal(forged(900_000), isPrivate: true)?.contains("ledger_forked") == true)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(1), isPrivate: true) == nil)
+        #expect(
+            try await ServerLedgerCheck(client.device).refusal(forged(900_000), isPrivate: true)?.contains(
+                "ledger_forked"
+            ) == true
+        )
         let asked = server.requests.withLock { $0 }
         #expect(asked.count { $0.url.contains("/links") } == 1 && asked.count == 2)
         #expect(asked.first?.byteLimit == 4096 * 32 && kept == head(1))
@@ -79,8 +83,8 @@ struct LedgerCheckTests {
     @Test func fullPagesAreRecomputed() async throws {
         let server = Ledger { _ in Ledger.links(4096) }
         let client = try client(server)
-        #expect(try await client.ledgerRefusal(head(3), isPrivate: true) == nil)
-        #expect(try await client.ledgerRefusal(head(5000), isPrivate: true) == nil)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(3), isPrivate: true) == nil)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(5000), isPrivate: true) == nil)
         #expect(server.requests.withLock { $0.count } == 2 && kept == head(5000))
     }
 
@@ -91,17 +95,22 @@ struct LedgerCheckTests {
             return Ledger.links(min(4096, max(0, 9000 - from)))
         }
         let client = try client(server)
-        #expect(try await client.ledgerRefusal(head(3), isPrivate: true) == nil)
-        try await FederatedClient.$ledgerRowLimit.withValue(4000) { () async throws in
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(3), isPrivate: true) == nil)
+        try await ServerLedgerCheck.$rowLimit.withValue(4000) { () async throws in
             for reached in [4003, 8003] {
                 let error = await #expect(throws: ClientError.self) {
-                    try await client.ledgerRefusal(head(9000), isPrivate: true)
+                    try await ServerLedgerCheck(client.device).refusal(head(9000), isPrivate: true)
                 }
                 #expect(error?.isTemporary == true && kept == head(reached), "\(String(describing: kept))")
             }
-            #expect(try await client.ledgerRefusal(head(9000), isPrivate: true) == nil && kept == head(9000))
+            #expect(
+                try await ServerLedgerCheck(client.device).refusal(head(9000), isPrivate: true) == nil
+                    && kept == head(9000)
+            )
             // Another ledger is one at any distance: at the latest where the looks reach its head.
-            await #expect(throws: ClientError.self) { try await client.ledgerRefusal(forged(13_500), isPrivate: true) }
+            await #expect(throws: ClientError.self) {
+                try await ServerLedgerCheck(client.device).refusal(forged(13_500), isPrivate: true)
+            }
         }
     }
 
@@ -151,19 +160,25 @@ struct LedgerCheckTests {
                 )
             }
         }
-        try await FederatedClient.$ledgerRowLimit.withValue(1000) { () async throws in
+        try await ServerLedgerCheck.$rowLimit.withValue(1000) { () async throws in
             // A hash that is not the one before the row leads elsewhere.
             var forged = row
             forged.previousHash = head(4999).hash
             // One client of a directory at a time.
             do {
                 let liar = try client(server(forged))
-                #expect(try await liar.ledgerRefusal(lost, isPrivate: true) == nil)
-                #expect(try await liar.ledgerRefusal(restored, isPrivate: true)?.contains("ledger_forked") == true)
+                #expect(try await ServerLedgerCheck(liar.device).refusal(lost, isPrivate: true) == nil)
+                #expect(
+                    try await ServerLedgerCheck(liar.device).refusal(restored, isPrivate: true)?.contains(
+                        "ledger_forked"
+                    ) == true
+                )
             }
             #expect(kept == lost)
             let honest = try client(server(row))
-            #expect(try await honest.ledgerRefusal(restored, isPrivate: true) == nil && kept == restored)
+            #expect(
+                try await ServerLedgerCheck(honest.device).refusal(restored, isPrivate: true) == nil && kept == restored
+            )
             #expect(await honest.takeLedgerNotice()?.contains("a disk") == true)
         }
     }
@@ -173,10 +188,10 @@ struct LedgerCheckTests {
     func whatSomebodyElseAnswersAccusesNobody(_ fault: Interference) async throws {
         let answer = try #require(fault.answer())
         let client = try client(Ledger { _ in answer })
-        #expect(try await client.ledgerRefusal(head(1), isPrivate: true) == nil)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(1), isPrivate: true) == nil)
         for number in [9, 0] {
             let error = await #expect(throws: ClientError.self) {
-                try await client.ledgerRefusal(forged(number), isPrivate: true)
+                try await ServerLedgerCheck(client.device).refusal(forged(number), isPrivate: true)
             }
             #expect(error?.isTemporary == true && error?.code == ClientError.foreignAnswer, "\(fault)")
         }
@@ -191,9 +206,9 @@ struct LedgerCheckTests {
                 return Ledger.links(0)
             }
         )
-        #expect(try await client.ledgerRefusal(head(1), isPrivate: true) == nil)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(1), isPrivate: true) == nil)
         let error = await #expect(throws: ClientError.self) {
-            try await client.ledgerRefusal(forged(9), isPrivate: true, seconds: 1)
+            try await ServerLedgerCheck(client.device).refusal(forged(9), isPrivate: true, seconds: 1)
         }
         #expect(error?.code == "network" && error?.isTemporary == true)
     }
@@ -215,8 +230,11 @@ struct LedgerCheckTests {
                     )
             }
         )
-        #expect(try await client.ledgerRefusal(head(4), isPrivate: true) == nil)
-        #expect(try await client.ledgerRefusal(forged(2), isPrivate: true)?.contains("ledger_forked") == true)
+        #expect(try await ServerLedgerCheck(client.device).refusal(head(4), isPrivate: true) == nil)
+        #expect(
+            try await ServerLedgerCheck(client.device).refusal(forged(2), isPrivate: true)?.contains("ledger_forked")
+                == true
+        )
     }
 
     @Test func theStrictReaderTakesWhatTheServerWrites() throws {
@@ -240,7 +258,7 @@ struct LedgerCheckTests {
     @Test func eachPopulationHasItsHead() async throws {
         let server = Ledger { _ in RehearsalServer.refusal(404, "not_found") }
         func refusal(_ head: PopulationLedgerHead) async throws -> String? {
-            try await client(server).ledgerRefusal(head, isPrivate: true)
+            try await ServerLedgerCheck(client(server).device).refusal(head, isPrivate: true)
         }
         #expect(try await refusal(head(2)) == nil)
         // A server cannot change the population of a client that is registered.

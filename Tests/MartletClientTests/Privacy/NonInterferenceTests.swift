@@ -453,8 +453,8 @@ struct NonInterferenceTests {
         let state = try ClientState(directory: directory.path)
         // Two deaths, each in the work of another round.
         try state.files.write(
-            ClientState.Attempt.file,
-            ClientState.Attempt(assignment: "asg_0", count: 1, run: "run_1", deaths: ["run_1": 1])
+            .tries,
+            WorkTries(assignment: "asg_0", count: 1, run: "run_1", deaths: ["run_1": 1])
         )
         func client(_ rows: Int) throws -> FederatedClient {
             FederatedClient(
@@ -473,13 +473,13 @@ struct NonInterferenceTests {
         }
         // One death that was followed by work that succeeded is no reason, nor are deaths in another run's work.
         try state.files.write(
-            ClientState.Attempt.file,
-            ClientState.Attempt(assignment: "asg_9", count: 1, run: "run_1", deaths: ["run_0": 5])
+            .tries,
+            WorkTries(assignment: "asg_9", count: 1, run: "run_1", deaths: ["run_0": 5])
         )
         let second = try client(20)
         #expect(try await second.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 3))
         #expect(await second.lastShortfall == nil)
-        let note = try #require(try state.files.read(ClientState.Attempt.file, ClientState.Attempt.self))
+        let note = try #require(try state.files.read(.tries))
         #expect(note.count == 0 && note.deaths == ["run_0": 5])
     }
 
@@ -541,7 +541,7 @@ struct NonInterferenceTests {
         let (body, model) = try Self.assignment(Self.tables[0])
         let server = try Server(body, model: SafetensorsWriter.encode(model))
         let state = try ClientState(directory: directory.path)
-        try state.files.write(ClientState.Attempt.file, ClientState.Attempt(assignment: "asg_1", count: 2))
+        try state.files.write(.tries, WorkTries(assignment: "asg_1", count: 2))
         let client = FederatedClient(
             server: "http://server",
             enrollmentToken: "enroll",

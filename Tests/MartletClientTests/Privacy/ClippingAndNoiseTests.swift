@@ -11,7 +11,7 @@ import WireFormat
 @testable import MartletClient
 
 /// What a device does to its update before it leaves, by the run's terms.
-struct UpdateProtectionTests {
+struct ClippingAndNoiseTests {
     private static let layout = ParameterLayout([.init(name: "a", shape: [2]), .init(name: "b", shape: [2])])
 
     private static func privacy(_ text: String) throws -> RunSpecification.Privacy {
@@ -29,7 +29,7 @@ struct UpdateProtectionTests {
              "clipping": {"policy": "\(policy)", "norm": 2}}
             """
         var update = ParameterVector(layout: layout, values: values)
-        let protection = try #require(try UpdateProtection(privacy(text)))
+        let protection = try #require(try ClippingAndNoise(privacy(text)))
         let isWithin = try protection.clip(&update)
         return (update.values, isWithin)
     }
@@ -49,7 +49,7 @@ struct UpdateProtectionTests {
         let privacy = try Self.privacy(
             #"{"mode": "local", "noise_multiplier": 3, "mechanism": "\#(mechanism)", "clipping": {"norm": 0.5}}"#
         )
-        let protection = try #require(try UpdateProtection(privacy))
+        let protection = try #require(try ClippingAndNoise(privacy))
         // 400 coordinates fit the coarse grid; the deviation is measured to 3.5 %, and eight of that are allowed.
         let layout = ParameterLayout([.init(name: "w", shape: [400])])
         var releases: [[Float]] = []

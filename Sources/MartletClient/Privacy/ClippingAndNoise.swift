@@ -3,10 +3,10 @@ import MartletTransport
 import Tensors
 import WireFormat
 
-/// What a run's privacy terms do to an update on the device: the bound, and in mode `local` the noise.
+/// What a run's privacy terms do to an update on the device: it is clipped, and in mode `local` noised.
 ///
 /// A device does not do less than it is asked: an assignment with terms that it does not know is refused when it is read.
-struct UpdateProtection: Sendable {
+struct ClippingAndNoise: Sendable {
     private let privacy: RunSpecification.Privacy
     private let distribution: NoiseDistribution
 
@@ -15,7 +15,7 @@ struct UpdateProtection: Sendable {
     /// - Throws: `ClientError` with code `model_mismatch` for votes that nobody noises.
     init?(_ privacy: RunSpecification.Privacy) throws {
         guard !privacy.areVotes || privacy.mode == .central else {
-            throw ClientError(code: "model_mismatch", message: "votes are not protected in mode \(privacy.mode)")
+            throw ClientError(mismatch: "votes are not protected in mode \(privacy.mode)")
         }
         guard privacy.addsNoise else { return nil }
         switch privacy.mechanism {

@@ -35,51 +35,14 @@ struct PreparedUpdate: Sendable {
         path: String,
         beforeNoise: () throws -> Void
     ) async throws {
-        let encoding = assignment.training.encoding
-        var instructions = instructions
-        instructions.gradientCorrection = controls?.correction
-        let protection = try UpdateProtection(assignment.privacy)
+        let protection = try ClippingAndNoise(assignment.privacy)
         let start = ContinuousClock.now
-        let isGradient = assignment.training.submit == .gradient
-        let told = instructions
-        let answer = try await DataAnswer(
-            isGradient ? .gradient : .train,
-            of: assignment,
-            by: trainer,
-            model: model,
-            instructions: instructions,
-            earlierTries: earlierTries
-        ) {
-            let result = try await TrainerFailure.catching {
-                isGradient
-                    ? try await trainer.gradient(model: model, instructions: told)
-                    : try await trainer.train(model: model, instructions: told)
-            }
-            let expected = controls == nil ? assignment.updateTensors ?? assignment.tensors : assignment.tensors
-            guard result.delta.layout == expected else {
-                throw ClientError(
-                    code: "model_mismatch",
-                    message: "the trainer returned other tensors than the model's"
-                )
-            }
-            var update =
-                try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
-            if assignment.training.submit == .weights { VectorKernels.axpy(1, model.values, into: &update.values) }
-            guard VectorKernels.allFinite(update.values) else { throw LocalTrainingError.numeric }
-            let stands = assignment.weightUnit == .tokens ? result.metrics.tokens : result.exampleCount
-            guard stands > 0 || assignment.weightUnit == nil else {
-                let unit = assignment.weightUnit?.rawValue ?? ""
-                throw ClientError(
-                    code: "model_mismatch",
-                    message: "the run weighs updates by \(unit), and the trainer counted none"
-                )
-            }
-            return (update: update, result: result)
-        }
+        let answer = try await Self.train(assignment, model, trainer, instructions, controls, earlierTries)
         shortfall = answer.shortfall
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         var update = answer.value?.update ?? assignment.nothing
         var metadata = Self.metadata(answer.value?.result, assignment, seconds: seconds)
+        // Clip.
         if let isWithin = try protection?.clip(&update), assignment.privacy.isAdaptive,
             assignment.privacy.mode == .central
         {
@@ -89,6 +52,7 @@ struct PreparedUpdate: Sendable {
         }
         // Zeros leave it as it was; it is kept all the same, so that the next requests are those of any other update.
         control = controls.map { SafetensorsWriter.encode($0.next(after: update, layout: model.layout)) }
+        // Noise.
         try beforeNoise()
         try protection?.addLocalNoise(&update)
         let bound = Float(assignment.valueBound ?? .infinity)
@@ -97,9 +61,9 @@ struct PreparedUpdate: Sendable {
             // under the run's: the server would refuse it, and tell so.
             for index in update.values.indices { update.values[index] = max(-bound, min(bound, update.values[index])) }
         }
-        // After clipping and noise: encoding what is private already costs nothing, and the server clips again.
+        // Encode: after clipping and noise, since encoding what is private already costs nothing, and the server clips again.
         let encoder = UpdateEncoder(
-            encoding,
+            assignment.training.encoding,
             metadata: metadata,
             seed: UInt64.random(in: 0...UInt64.max),
             valueBound: min(bound, .greatestFiniteMagnitude),
@@ -112,7 +76,54 @@ struct PreparedUpdate: Sendable {
         try encoder.write(update, to: path, residual: &kept.residual) { hash.update($0, at: $1) }
         if answer.value == nil { kept = feedback }
         digest = try hash.digest ?? FileDigest.sha256(path)
-        self.feedback = encoding == .topk ? kept : nil
+        self.feedback = assignment.training.encoding == .topk ? kept : nil
+    }
+
+    /// Lets the trainer work, and makes of its result the update that the run asks for: checked, and not clipped yet.
+    private static func train(
+        _ assignment: Assignment,
+        _ model: ParameterVector,
+        _ trainer: any LocalTrainer,
+        _ instructions: TrainingInstructions,
+        _ controls: ControlVariateStep?,
+        _ earlierTries: Int
+    ) async throws -> DataAnswer<(update: ParameterVector, result: TrainingResult)> {
+        var told = instructions
+        told.gradientCorrection = controls?.correction
+        let instructions = told
+        let isGradient = assignment.training.submit == .gradient
+        return try await DataAnswer(
+            isGradient ? .gradient : .train,
+            of: assignment,
+            by: trainer,
+            model: model,
+            instructions: instructions,
+            earlierTries: earlierTries
+        ) {
+            let result = try await TrainerFailure.catching {
+                isGradient
+                    ? try await trainer.gradient(model: model, instructions: instructions)
+                    : try await trainer.train(model: model, instructions: instructions)
+            }
+            let expected = controls == nil ? assignment.updateTensors ?? assignment.tensors : assignment.tensors
+            guard result.delta.layout == expected else {
+                throw ClientError(
+                    mismatch: "the trainer returned other tensors than the model's"
+                )
+            }
+            var update =
+                try controls?.update(result, learningRate: assignment.training.local.learningRate) ?? result.delta
+            if assignment.training.submit == .weights { VectorKernels.axpy(1, model.values, into: &update.values) }
+            guard VectorKernels.allFinite(update.values) else { throw LocalTrainingError.numeric }
+            let stands = assignment.weightUnit == .tokens ? result.metrics.tokens : result.exampleCount
+            guard stands > 0 || assignment.weightUnit == nil else {
+                let unit = assignment.weightUnit?.rawValue ?? ""
+                throw ClientError(
+                    mismatch: "the run weighs updates by \(unit), and the trainer counted none"
+                )
+            }
+            return (update: update, result: result)
+        }
     }
 
     /// What goes beside the tensors; without a result, of data that gave nothing.

@@ -5,13 +5,13 @@ import StrictJSON
 import Tensors
 package import WireFormat
 
-/// Devices hold the server to its privacy ledger: each keeps the last head that it was told, and takes only a ledger that extends it.
+/// Holds the server to its privacy ledger: a device keeps the last head that it was told, and takes only a ledger that extends it.
 ///
 /// A server that shows fewer charges to some than to others, or forgets some, needs two ledgers; a device that has seen the one
 /// notices the other. Two devices that never compare can be shown different ones for ever.
-extension FederatedClient {
+package struct ServerLedgerCheck: Sendable {
     /// What came of comparing a head with the one that the device keeps.
-    private enum LedgerVerdict: Equatable, Sendable {
+    private enum Verdict: Equatable, Sendable {
         /// It is the same one, or extends it; it is kept now.
         case holds
         /// The head was lost when the server was restored from a backup, as a row of the new ledger says; the new one is kept.
@@ -20,55 +20,57 @@ extension FederatedClient {
         case forked(String)
     }
 
-    /// The file in the state directory.
-    static let ledgerHeadFile = LedgerHeadFile.name
     /// Rows that a device recomputes in one look at a ledger, at most; the next look goes on from there.
-    @TaskLocal package static var ledgerRowLimit = 1_000_000
+    @TaskLocal package static var rowLimit = 1_000_000
     /// Seconds that a device gives one look at the server's ledger, at most.
-    package static let ledgerCheckSeconds = 300.0
+    package static let longestSeconds = 300.0
+
+    private let session: ServerSession
+    private let files: StateFiles
+    private let status: ClientStatus
+
+    package init(_ device: Device) {
+        session = device.session
+        files = device.files
+        status = device.status
+    }
 
     /// Judges the head that came with an assignment, and tells the owner what is wrong with it.
     ///
     /// - Parameters:
     ///   - head: The head.
     ///   - isPrivate: Whether the work is: then a ledger that had a head must have one.
-    ///   - seconds: How long the work can wait, at least one; no look takes longer than ``ledgerCheckSeconds``.
+    ///   - seconds: How long the work can wait, at least one; no look takes longer than ``longestSeconds``.
     /// - Returns: Why the work is refused, or `nil`.
     /// - Throws: `ClientError` where the server is out of reach: then nothing is known yet.
-    package func ledgerRefusal(
+    package func refusal(
         _ head: PopulationLedgerHead?,
         isPrivate: Bool,
-        seconds: Double = FederatedClient.ledgerCheckSeconds
+        seconds: Double = ServerLedgerCheck.longestSeconds
     ) async throws -> String? {
-        let limit = min(max(1, seconds), Self.ledgerCheckSeconds)
-        switch try await ledgerVerdict(head, isPrivate: isPrivate, seconds: limit) {
+        switch try await verdict(head, isPrivate: isPrivate, seconds: min(max(1, seconds), Self.longestSeconds)) {
         case .holds: return nil
         case .restored(let sentence):
-            ledgerNotice = sentence
+            status.ledgerNotice = OwnerSentence(sentence)
             return nil
         case .forked(let reason):
             let sentence =
                 "the server's privacy ledger is not the one that this device saw before (ledger_forked): \(reason). Its epsilon "
-                + "may be false. Ask its operator; to take the new ledger, remove \(Self.ledgerHeadFile) from the state directory"
-            ledgerNotice = sentence
+                + "may be false. Ask its operator; to take the new ledger, remove \(StateFile.ledgerHead.name) from the state "
+                + "directory"
+            status.ledgerNotice = OwnerSentence(sentence)
             return sentence
         }
     }
 
-    /// What the owner has not been told yet of the server's ledger; asked again, `nil`.
-    public func takeLedgerNotice() -> String? {
-        defer { ledgerNotice = nil }
-        return ledgerNotice
-    }
-
     /// Compares, within a time: whatever the server does, a look at its ledger has an end.
-    private func ledgerVerdict(
+    private func verdict(
         _ head: PopulationLedgerHead?,
         isPrivate: Bool,
         seconds: Double
-    ) async throws -> LedgerVerdict {
-        try await withThrowingTaskGroup(of: LedgerVerdict?.self) { group in
-            group.addTask { try await self.ledgerVerdict(head, isPrivate: isPrivate) }
+    ) async throws -> Verdict {
+        try await withThrowingTaskGroup(of: Verdict?.self) { group in
+            group.addTask { try await self.verdict(head, isPrivate: isPrivate) }
             group.addTask {
                 try await Task.sleep(for: .seconds(seconds))
                 return nil
@@ -85,9 +87,9 @@ extension FederatedClient {
         }
     }
 
-    private func ledgerVerdict(_ head: PopulationLedgerHead?, isPrivate: Bool) async throws -> LedgerVerdict {
+    private func verdict(_ head: PopulationLedgerHead?, isPrivate: Bool) async throws -> Verdict {
         if let head, !head.isWellFormed { return .forked("the head that it states is none") }
-        let file = LedgerHeadFile(files: state.files)
+        let file = LedgerHeadFile(files: files)
         let known: PopulationLedgerHead?
         do { known = try file.known(population: head?.population) } catch let error as ClientError
             where error.isStateDamaged
@@ -105,11 +107,11 @@ extension FederatedClient {
             return .forked("it is the ledger of another population, \(head.population)")
         }
         if head == known {
-            if try !state.files.exists(LedgerHeadFile.name) { try file.keep(head) }
+            if try !files.exists(.ledgerHead) { try file.keep(head) }
             return .holds
         }
         if head.number > known.number {
-            let reached = try await ledgerHeads(from: known, through: head.number) { _, _ in }
+            let reached = try await heads(from: known, through: head.number) { _, _ in }
             if reached == head {
                 try file.keep(head)
                 return .holds
@@ -144,17 +146,17 @@ extension FederatedClient {
     ///
     /// - Returns: The head after the row `number`, or after as many rows as one look recomputes; `nil` where the server does not show
     ///   the links.
-    private func ledgerHeads(
+    private func heads(
         from known: PopulationLedgerHead,
         through number: Int,
         _ seen: (_ number: Int, _ link: String) -> Void
     ) async throws -> PopulationLedgerHead? {
-        let number = min(number, known.number + Self.ledgerRowLimit)
+        let number = min(number, known.number + Self.rowLimit)
         var (place, hash) = (known.number, known.hash)
         while place < number {
             let wanted = min(LedgerLinks.pageCount, number - place) * LedgerLinks.byteCount
             guard
-                let page = try await ledgerAnswer(
+                let page = try await answer(
                     Endpoints.ledgerLinks(PopulationReference(known.population)).with("from", place),
                     type: "application/octet-stream",
                     byteLimit: LedgerLinks.pageCount * LedgerLinks.byteCount
@@ -174,21 +176,17 @@ extension FederatedClient {
     /// What the server shows of its ledger; `nil` where it refuses to, or shows more than it may.
     ///
     /// - Throws: `ClientError` where somebody else answers or nobody does: that says nothing of the ledger.
-    private func ledgerAnswer<Document>(
+    private func answer<Document>(
         _ target: RequestTarget<NoDocument, Document>,
         type: String,
         byteLimit: Int
     ) async throws -> Data? {
-        var request = TransportRequest(
-            method: target.method.rawValue,
-            url: try url(target),
-            headers: authorization()
-        )
+        var request = try session.request(target)
         request.byteLimit = byteLimit
-        request.longestSeconds = Self.ledgerCheckSeconds
+        request.longestSeconds = Self.longestSeconds
         let url = request.url
         do {
-            return try await retry.send(request, over: transport) { response in
+            return try await session.retry.send(request, over: session.transport) { response in
                 guard (200..<300).contains(response.status) else { throw ClientError(answer: response, url: url) }
                 guard response.status == 200, response.mediaType == type, response.body.count <= byteLimit else {
                     throw ClientError.foreign(response, url: url)
@@ -213,7 +211,7 @@ extension FederatedClient {
         to head: PopulationLedgerHead
     ) async throws -> (sentence: String, reached: PopulationLedgerHead)? {
         guard
-            let body = try await ledgerAnswer(
+            let body = try await answer(
                 Endpoints.ledgerAcknowledgements(PopulationReference(known.population)),
                 type: "application/json",
                 byteLimit: ServerAnswer.byteLimit
@@ -242,7 +240,7 @@ extension FederatedClient {
         guard !candidates.isEmpty else { return nil }
         // The row counts only where it is in the chain that leads to the new head.
         var found: (number: Int, reason: String)?
-        let reached = try await ledgerHeads(from: start, through: head.number) { number, link in
+        let reached = try await heads(from: start, through: head.number) { number, link in
             if let candidate = candidates[number], candidate.link == link {
                 found = (number, PrintableText.escaped(candidate.reason ?? "no reason", limit: 500))
             }
