@@ -67,7 +67,8 @@ struct Martlet: AsyncParsableCommand {
         } catch {
             let error: any Error = error is DecodingError ? Failure(error) : error
             let code = exitCode(for: error)
-            let message = fullMessage(for: error)
+            // What a command that was parsed says itself is not helped by how to call the whole program.
+            let message = (error as? ValidationError).map { "Error: \($0.message)" } ?? fullMessage(for: error)
             if !message.isEmpty {
                 if code.isSuccess { print(message) } else { printError(message) }
             }

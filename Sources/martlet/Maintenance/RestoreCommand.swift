@@ -40,7 +40,7 @@ struct RestoreCommand: ParsableCommand {
 
     func run() throws {
         let backup = DataDirectory(path: source)
-        try backup.requireDatabase()
+        try backup.requireDatabase(of: "a backup that martlet backup has made")
         let present = (try? FileManager.default.contentsOfDirectory(atPath: dataDir)) ?? []
         guard present.allSatisfy({ Self.expected.contains($0) }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
