@@ -60,7 +60,13 @@ struct EnvironmentCommand: AsyncParsableCommand {
                     reason = "\(url) answers \(answer.status)"
                 } catch let error as ClientError where error.isAboutTrust {
                     // Waiting changes nothing about it.
-                    throw Failure("the server at \(url) runs, but: \(error)", advice: TrustOptions.advice(error))
+                    let isOtherHost = ["tls_wrong_host"].contains(error.code)
+                    throw Failure(
+                        "the server at \(url) runs, but: \(error)",
+                        advice: isOtherHost
+                            ? "Set MARTLET_URL to https:// with a host that the certificate names, and MARTLET_TOKEN to the text "
+                                + "of \(dataDir)/admin-token." : TrustOptions.advice(error)
+                    )
                 } catch {
                     reason = "\(error)"
                 }
