@@ -25,7 +25,8 @@ struct Martlet: AsyncParsableCommand {
               martlet population token keyboards --uses 10000
               martlet run create Examples/keyboard/run.yaml --start
 
-            On each device, with the token that was printed:
+            On each device, with the token that was printed; on another machine with
+            --server https://HOST:PORT too:
 
               martlet client --enrollment-token TOKEN --data FILE --state-dir DIR
 

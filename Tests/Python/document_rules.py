@@ -389,6 +389,20 @@ def alerts_without_heading(root):
     return found
 
 
+def swift_versions_differ(root):
+    """README and the set-up ask for the toolchain that the image builds with."""
+    image = root / "docker" / "Dockerfile"
+    match = re.search(r"^FROM swift:(\d+\.\d+)", image.read_text(), re.M) if image.exists() else None
+    found = []
+    for name in ("README.md", "scripts/install-packages"):
+        path = root / name
+        lines = path.read_text().splitlines() if match and path.exists() else []
+        named = [(number, version) for number, line in enumerate(lines, 1) for version in re.findall(r"\bSwift (\d+(?:\.\d+)?)", line)]
+        found += [Finding(name, number, f"Swift {version}, where docker/Dockerfile has {match[1]}", f"Name {match[1]}.")
+                  for number, version in named if version != match[1]]
+    return found
+
+
 # MARK: - The table of modules
 
 
@@ -528,7 +542,8 @@ def write_modules(root):
 
 
 RULES = [modules_differ, imports_unlisted, long_sentences, long_architecture, broken_links, unlisted_documents, missing_files,
-         decisions_out_of_form, glossary_without_code, changelog_out_of_form, unknown_commands, alerts_without_heading]
+         decisions_out_of_form, glossary_without_code, changelog_out_of_form, unknown_commands, alerts_without_heading,
+         swift_versions_differ]
 
 
 # MARK: - Self-test
@@ -572,6 +587,8 @@ struct RunCommand: ParsableCommand {
 struct Serve: ParsableCommand {}
 """,
     "docker/alerts.yml": "action: \"See docs/words.md, 'Two words', and docs/words.md, 'storage_failed'.\"\n",
+    "docker/Dockerfile": "FROM swift:6.3-bookworm AS build\n",
+    "scripts/install-packages": "echo 'Install Swift 6.3.'\n",
     "docs/README.md": "# Index\n\n[words](words.md) [concepts](concepts.md)\n",
     "docs/concepts.md": "# Concepts\n\n## Glossary\n\n| term | means | in code |\n|---|---|---|\n| one | a decision | `Decision` |\n",
     "docs/words.md": "# Words\n\n## Two words\n\nShort.\n\n```\nmartlet serve &\n" + "code " * 50 + "\n```\n\n"
@@ -614,6 +631,8 @@ BROKEN = [
     (unknown_commands, "docs/words.md", "martlet serve", "martlet server"),
     (unknown_commands, "docs/words.md", "--dry-run", "--wet-run"),
     (unknown_commands, "docs/words.md", "`run create`", "`run plan`"),
+    (swift_versions_differ, "scripts/install-packages", "6.3", "6"),
+    (swift_versions_differ, "docker/Dockerfile", "6.3", "6.4"),
     (alerts_without_heading, "docker/alerts.yml", "Two words", "Three words"),
     (alerts_without_heading, "docker/alerts.yml", "docs/words.md, 'Two", "docs/word.md, 'Two"),
 ]
