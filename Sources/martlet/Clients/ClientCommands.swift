@@ -58,7 +58,7 @@ struct ClientCommand: AsyncParsableCommand {
     var maxKeptBytes = ByteSize(8 << 30)
     @Flag(
         help:
-            "Stop when the server has no work, and with its first refusal. A server that does not answer is waited for: see --give-up-after. Default: run until told to stop."
+            "Stop when the server has no work, and with the first error. A server that does not answer is waited for: see --give-up-after. Default: run until told to stop."
     )
     var once = false
     @Option(
@@ -440,7 +440,7 @@ enum TextFiles {
 
     private static func read(_ path: String) throws -> String {
         guard let data = FileManager.default.contents(atPath: path) else {
-            throw ValidationError("cannot read \(path)")
+            throw ValidationError("cannot read \(path): \(DocumentFile.reason(path))")
         }
         do { return try TextEncoding.text(of: data) } catch let error as LocalTrainingError {
             throw ValidationError("\(path): \(error.ownerSentence)")

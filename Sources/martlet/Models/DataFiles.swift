@@ -39,15 +39,9 @@ enum DataFiles {
 
     private static func read(_ path: String) throws -> Data {
         var isDirectory: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else {
-            throw Failure("cannot read the file \(path): no such file")
-        }
-        guard !isDirectory.boolValue else {
-            throw Failure("cannot read the file \(path): it is a directory; name one file in it")
-        }
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw Failure("cannot read the file \(path): is it a file that you may read?")
-        }
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), !isDirectory.boolValue,
+            let data = FileManager.default.contents(atPath: path)
+        else { throw Failure("cannot read the file \(path): \(DocumentFile.reason(path))") }
         return data
     }
 }

@@ -163,7 +163,7 @@ struct ServerPlan: Sendable {
     /// A secret from its file, without the line break at its end.
     private static func secret(_ path: String) -> Result<String, Failure> {
         guard let data = FileManager.default.contents(atPath: path) else {
-            return .failure(Failure("\(path) cannot be read"))
+            return .failure(Failure("\(path) cannot be read: \(DocumentFile.reason(path))"))
         }
         let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
