@@ -42,7 +42,9 @@ struct ServerAccess: ParsableArguments {
         } catch {
             // An answer that cannot be read came from somewhere.
             if error is DecodingError || error is Failure { throw error }
-            throw Failure("\(error)", isConnectionProblem: true, advice: Self.whereToLook)
+            // A handshake that failed found somebody there.
+            let isTLS = (error as? ClientError)?.code.hasPrefix("tls_") ?? false
+            throw Failure("\(error)", isConnectionProblem: true, advice: isTLS ? nil : Self.whereToLook)
         }
     }
 
