@@ -58,7 +58,7 @@ struct ClientCommand: AsyncParsableCommand {
     var maxKeptBytes = ByteSize(8 << 30)
     @Flag(
         help:
-            "Stop when the server has no work, and with the first error. A server that does not answer is waited for: see --give-up-after. Default: run until told to stop."
+            "Stop when the server has no work, and with the first error. A server that does not answer is waited for (--give-up-after)."
     )
     var once = false
     @Option(
