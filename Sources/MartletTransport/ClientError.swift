@@ -15,6 +15,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public static let foreignAnswer = "foreign_answer"
     /// Nothing came from the server.
     package static let network = "network"
+    /// A handshake came to nothing, for a reason that has no code of its own: the server may have been ended in it.
+    package static let tlsFailed = "tls_failed"
     /// A file of this device is not what was written.
     package static let stateDamaged = "state_damaged"
     /// Codes of what is wrong on this device: `disk_full`, `storage` (the file system refuses), `state_damaged`,
@@ -59,6 +61,9 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
 
     /// Code and message.
     public var description: String { "\(message) (\(code))" }
+
+    /// Whether the server cannot be trusted as it is, or does not speak TLS: the same request fails again until somebody acts.
+    package var isAboutTrust: Bool { code.hasPrefix("tls_") && code != Self.tlsFailed }
 
     /// What the server's refusal ends.
     package var verdict: RefusalVerdict? { status == nil ? nil : RefusalVerdict(code: code) }

@@ -25,7 +25,8 @@ struct Martlet: AsyncParsableCommand {
               martlet population token keyboards --uses 10000
               martlet run create Examples/keyboard/run.yaml --start
 
-            On each device, with the token that was printed:
+            On each device, with the token that was printed; on another machine with
+            --server https://HOST:PORT too:
 
               martlet client --enrollment-token TOKEN --data FILE --state-dir DIR
 
@@ -67,7 +68,8 @@ struct Martlet: AsyncParsableCommand {
         } catch {
             let error: any Error = error is DecodingError ? Failure(error) : error
             let code = exitCode(for: error)
-            let message = fullMessage(for: error)
+            // What a command that was parsed says itself is not helped by how to call the whole program.
+            let message = (error as? ValidationError).map { "Error: \($0.message)" } ?? fullMessage(for: error)
             if !message.isEmpty {
                 if code.isSuccess { print(message) } else { printError(message) }
             }

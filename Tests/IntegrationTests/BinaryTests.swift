@@ -93,12 +93,20 @@ struct ServerProcess {
 
 @Suite(.timeLimit(.minutes(30)), .serialized)
 struct BinaryTests {
-    @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
-    func aWholeRoundWithCurlAndPythonsSafetensors() throws {
+    /// With Python's safetensors, and with nothing that a machine with Python has not: `-S` leaves its packages out.
+    @Test(arguments: [false, true])
+    func aWholeRoundByHand(withPackages: Bool) throws {
         let directory = try TemporaryDirectory()
-        let server = try ServerProcess.start(dataDirectory: directory.path)
+        let bare = directory.path + "/python"
+        try "#!/bin/sh\nexec python3 -S \"$@\"\n".write(toFile: bare, atomically: true, encoding: .utf8)
+        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: bare)
+        let server = try ServerProcess.start(dataDirectory: directory.path + "/data")
         defer { server.stop(SIGTERM) }
-        let result = try server.run("/bin/bash", [ServerProcess.repository + "/scripts/round-by-hand"])
+        let result = try server.run(
+            "/bin/bash",
+            [ServerProcess.repository + "/scripts/round-by-hand"],
+            environment: ["PYTHON": withPackages ? ServerProcess.python ?? "python3" : bare]
+        )
         #expect(result.status == 0, "\(result.output)")
         #expect(result.output.contains("layer.weight [[1.75, 1.75, 1.75], [1.75, 1.75, 1.75]]"), "\(result.output)")
         #expect(result.output.contains("layer.bias [2.75, 2.75]"))

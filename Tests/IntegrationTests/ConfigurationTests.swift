@@ -77,7 +77,7 @@ struct ConfigurationTests {
                 "MARTLET_TLS_CLIENT_CERTIFICATE": "required", "MARTLET_RATE_LIMIT": "1", "MARTLET_TOKEN": "t",
             ]
         )
-        #expect(misspelt.status != 0 && misspelt.output.contains("did you mean 'tls.client_certificates'?"))
+        #expect(misspelt.status != 0 && misspelt.output.contains("did you mean MARTLET_TLS_CLIENT_CERTIFICATES?"))
         #expect(misspelt.output.contains("MARTLET_RATE_LIMIT is not a setting's variable"))
         #expect(!misspelt.output.contains("MARTLET_TOKEN"), "\(misspelt.output)")
         for (name, suggestion) in [
@@ -86,6 +86,7 @@ struct ConfigurationTests {
             ("MARTLET_LISTEN_ADDRESS", "did you mean MARTLET_LISTEN, which is HOST:PORT?"),
             ("MARTLET_TOKENS", "did you mean MARTLET_TOKEN?"),
             ("MARTLET_SOMETHING_ELSE", "'martlet config check' shows"),
+            ("MARTLET_LOG_LEVLE", "did you mean MARTLET_LOG_LEVEL?"),
         ] {
             let result = try check(["--data-dir", "x"], environment: [name: "8080"])
             #expect(result.status != 0, "\(name)")
@@ -102,7 +103,14 @@ struct ConfigurationTests {
             ]
         )
         #expect(others.status == 0, "\(others.output)")
-        #expect(try check([]).output.contains("data_dir is needed"))
+        // A check needs no directory, and says that a server does.
+        let checked = try check(["--explain"])
+        #expect(checked.status == 0 && checked.output.contains("data_dir is not set"), "\(checked.output)")
+        for (given, missing) in [("certificate", "key"), ("key", "certificate")] {
+            let half = try check(["--data-dir", "x", "--tls-\(given)", "some.pem"])
+            let words = "tls.\(given) needs tls.\(missing) too: give --tls-\(missing)"
+            #expect(half.status != 0 && half.output.contains(words), "\(half.output)")
+        }
         #expect(try check(["--data-dir", "x", "--listen", "here"]).output.contains("listen must be HOST:PORT"))
         let open = try check(["--data-dir", "x", "--listen", "0.0.0.0:1", "--set", "insecure_no_auth=true"])
         // A name that begins like a loopback address is somebody's name.

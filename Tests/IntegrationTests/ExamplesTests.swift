@@ -35,6 +35,18 @@ struct ExamplesTests {
         #expect(output.contains("SPENT"), "\(output)")
     }
 
+    @Test func theRunFileSaysHowManyParametersItTrains() throws {
+        let path = ServerProcess.repository + "/Examples/keyboard/run.yaml"
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        let said = try #require(text.firstMatch(of: /([0-9,]+) parameters/)?.1).replacing(",", with: "")
+        let directory = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: directory.path)
+        defer { server.stop(SIGTERM) }
+        #expect(try server.martlet("population", "create", "keyboards", "--epsilon", "8").status == 0)
+        let plan = try server.martlet("run", "create", path, "--dry-run")
+        #expect(plan.output.contains(" \(said) parameters"), "\(said): \(plan.output)")
+    }
+
     @Test func aVocabularyIsFoundAndTrainedOn() throws {
         let (status, output) = try run("keyboard-vocabulary", rounds: 1)
         #expect(status == 0, "\(output)")

@@ -261,6 +261,9 @@ struct MaintenanceTests {
         let start = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
         #expect(start.status != 0 && start.output.contains("martlet doctor"), "\(start.output)")
         #expect(try command("doctor", "--data-dir", directory.path).output.contains("holds no martlet.sqlite"))
+        let nothing = try command("restore", directory.path + "/nope", "--data-dir", directory.path + "/new")
+        #expect(nothing.status != 0 && nothing.output.contains("name a backup"), "\(nothing.output)")
+        #expect(!nothing.output.contains("Usage:"), "\(nothing.output)")
     }
 
     /// A disk that is not mounted, and a database that was removed or never filled: each beside what says that there was one.

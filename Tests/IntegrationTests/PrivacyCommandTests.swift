@@ -10,12 +10,14 @@ struct PrivacyCommandTests {
     }
 
     @Test(arguments: [
-        ("epsilon --noise-multiplier 1", "epsilon  4.37717809568"),
-        ("epsilon --noise-multiplier 1e-4", "by gaussian  50042647.9"),
-        ("epsilon --laplace-scale 2 --rounds 10 --accountant basic", "epsilon  5.0"),
+        ("epsilon --noise-multiplier 1", "epsilon  4.377\n"),
+        ("epsilon --noise-multiplier 1 --json", #""epsilon":4.37717809568"#),
+        ("epsilon --noise-multiplier 1e-4", "by gaussian  5.004e+07"),
+        ("epsilon --laplace-scale 2 --rounds 10 --accountant basic", "epsilon  5\n"),
         ("epsilon --noise-multiplier 1 --rounds 10 --sampling-rate 0.01 --json", #""delta":1e-05,"epsilon_pld":"#),
-        ("delta --epsilon 4 --noise-multiplier 1", "delta  4.7122412007"),
-        ("calibrate --epsilon 4 --delta 1e-5 --rounds 2", "noise_multiplier  1.52899375"),
+        ("delta --epsilon 4 --noise-multiplier 1", "delta  4.712"),
+        ("calibrate --epsilon 4 --delta 1e-5 --rounds 2", "noise_multiplier  1.529\n"),
+        ("calibrate --epsilon 4 --delta 1e-5 --rounds 2 --json", #""noise_multiplier":1.52899375"#),
     ])
     func answers(_ arguments: String, _ expected: String) throws {
         let result = try Self.privacy(arguments)
@@ -127,6 +129,7 @@ struct PrivacyCommandTests {
         defer { server.stop(SIGTERM) }
         for (budget, expected) in [
             (["--epsilon", "0"], "admits no round"), (["--epsilon", "inf"], "must be a finite number"),
+            (["--epsilon", "-1"], "--epsilon must not be negative"),
             (["--epsilon", "8", "--delta", "1"], "/budget/delta"), (["--delta", "1e-6"], "give its --epsilon too"),
         ] {
             let refused = try server.run(ServerProcess.binary, ["population", "create", "p"] + budget)

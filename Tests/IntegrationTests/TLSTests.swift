@@ -180,7 +180,7 @@ struct TLSTests {
                 "tls_pin_mismatch"
             ),
             ("expired", trust, "tls_certificate_expired"), ("elsewhere", trust, "tls_wrong_host"),
-            ("good", ["MARTLET_CA_FILE": "/nowhere"], "tls_failed"),
+            ("good", ["MARTLET_CA_FILE": "/nowhere"], "tls_unreadable_file"),
         ]
         for (name, environment, code) in cases {
             let data = try TemporaryDirectory()
@@ -190,6 +190,7 @@ struct TLSTests {
             if let code {
                 let isNamed = code.split(separator: "|").contains { result.output.contains("(\($0))") }
                 #expect(result.status != 0 && isNamed, "\(name): \(result.output)")
+                #expect(!result.output.contains("Is the server running"), "\(name): \(result.output)")
             } else {
                 #expect(result.status == 0, "\(name): \(result.output)")
             }
@@ -206,6 +207,31 @@ struct TLSTests {
         let plain = ["MARTLET_URL": server.url.replacing("https:", with: "http:")]
         let misled = try server.run(ServerProcess.binary, ["population", "show"], environment: plain)
         #expect(misled.status != 0 && misled.output.contains("this port speaks HTTPS"), "\(misled.output)")
+    }
+
+    /// `env` says at once what waiting does not change, and prints whom to trust for the commands that follow.
+    @Test func theEnvironmentHoldsWhomToTrust() throws {
+        let authority = try Authority()
+        try authority.issue("good")
+        let data = try TemporaryDirectory()
+        let server = try authority.server("good", in: data)
+        defer { server.stop(SIGTERM) }
+        let arguments = ["env", "--data-dir", data.path, "--timeout", "600"]
+        let refused = try server.run(ServerProcess.binary, arguments)
+        #expect(refused.status == 1 && refused.output.contains("--ca-file"), "\(refused.output)")
+        #expect(!refused.output.contains("martlet serve"), "\(refused.output)")
+        let trusted = try server.run(ServerProcess.binary, arguments + ["--ca-file", authority.path("ca.pem")])
+        #expect(trusted.output.contains("export MARTLET_CA_FILE='\(authority.path("ca.pem"))'"), "\(trusted.output)")
+        #expect(trusted.status == 0 && trusted.output.contains("export MARTLET_TOKEN="), "\(trusted.output)")
+    }
+
+    @Test func aPortThatSpeaksPlainHTTPIsNamed() throws {
+        let data = try TemporaryDirectory()
+        let server = try ServerProcess.start(dataDirectory: data.path)
+        defer { server.stop(SIGTERM) }
+        let secure = ["MARTLET_URL": server.url.replacing("http:", with: "https:")]
+        let misled = try server.run(ServerProcess.binary, ["population", "show"], environment: secure)
+        #expect(misled.status == 1 && misled.output.contains("plain HTTP; use http://"), "\(misled.output)")
     }
 
     /// A server that offers nothing newer than TLS 1.1, which OpenSSL's own command still does.

@@ -302,6 +302,107 @@ def glossary_without_code(root):
     return found
 
 
+# MARK: - Commands and headings that others name
+
+def command_tree(root):
+    """The words of each command of the command line: {command: set of its subcommands}; and the names of all options."""
+    named, subcommands, options = {}, {}, {"help", "version", "experimental-dump-help"}
+    for path in sorted((root / "Sources" / "martlet").rglob("*.swift")):
+        text = path.read_text()
+        starts = [match for match in re.finditer(r"\bstruct (\w+): (?:Async)?ParsableCommand\b", text)]
+        for match, following in zip(starts, [*(next.start() for next in starts[1:]), len(text)]):
+            body = text[match.end():following]
+            if name := re.search(r'commandName: "([^"]+)"', body):
+                named[match[1]] = name[1]
+            if place := re.search(r"subcommands: \[", body):
+                subcommands[match[1]] = re.findall(r"(\w+)\.self", balanced(body, place.end() - 1))
+        options |= set(re.findall(r'\.customLong\("([^"]+)"\)', text))
+        for match in re.finditer(r"@(?:Option|Flag)\b", text):
+            variable = re.search(r"\bvar\s+(\w+)", text[match.end():])
+            options.add(re.sub(r"(?<!^)([A-Z])", r"-\1", variable[1]).lower())
+
+    def word(kind):
+        return named.get(kind) or re.sub(r"(?<!^)([A-Z])", r"-\1", kind).lower()
+
+    tops = subcommands.get("Martlet", [])
+    return {word(kind): {word(part) for part in subcommands.get(kind, [])} for kind in tops}, options
+
+
+def pieces_of_code(path):
+    """(line number, text) of what a file shows as code: in Markdown code spans and fenced blocks, elsewhere each line."""
+    text = path.read_text()
+    fence = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if path.suffix != ".md":
+            yield number, line
+        elif re.match(r"\s*(```|~~~)", line):
+            fence = not fence
+        elif fence or line.startswith("    "):
+            yield number, line
+        else:
+            yield from ((number, span) for span in re.findall(r"`([^`]+)`", line))
+
+
+def unknown_commands(root):
+    """Every `martlet …` that documents show is a command, and its options are there; so is a group's name before a word."""
+    tree, options = command_tree(root)
+    if not tree:
+        return []
+    found = []
+    others = [root / "openapi.yaml", *sorted((root / "docker").rglob("*.y*ml")), *sorted((root / "Sources").rglob("*.docc/*.md")),
+              *sorted((root / "Sources").rglob("*.swift")), *sorted((root / "scripts").glob("*"))]
+    groups = "|".join(name for name, parts in tree.items() if parts)
+    for path in [*linked_documents(root), *(path for path in others if path.is_file())]:
+        for number, code in pieces_of_code(path):
+            def find(wrong, do):
+                found.append(Finding(path.relative_to(root), number, wrong, do))
+
+            for match in re.finditer(r"(?<![\w/.:@-])(?<!-[gu] )martlet (?!is )([a-z][a-z-]*)((?: +[^|;&#]*)?)", code):
+                command, rest = match[1], match[2]
+                if command not in tree:
+                    find(f"`martlet {command}`, which is no command", f"Choose one of {', '.join(sorted(tree))}.")
+                    continue
+                part = re.match(r" +([a-z][a-z-]*)", rest)
+                if tree[command] and part and part[1] not in tree[command]:
+                    find(f"`martlet {command} {part[1]}`, which is no command", f"Choose one of {', '.join(sorted(tree[command]))}.")
+                for option in re.findall(r"(?<=\s)--([a-z][a-z0-9-]*)", rest):
+                    if option not in options:
+                        find(f"`--{option}` after martlet {command}, which is no option of the command line", "Name one that --help shows.")
+            if path.suffix == ".md" and groups and (match := re.fullmatch(rf"({groups}) ([a-z][a-z-]*)(?: .*)?", code)):
+                if match[2] not in tree[match[1]]:
+                    find(f"`{match[1]} {match[2]}`, which is no command", f"Choose one of {', '.join(sorted(tree[match[1]]))}.")
+    return found
+
+
+def alerts_without_heading(root):
+    """What an alert's action names of a document is a heading of it, or is written in it as code."""
+    found = []
+    for path in sorted((root / "docker").rglob("*.yml")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            for name, place in re.findall(r"(docs/[\w-]+\.md), '([^']+)'", line):
+                document = root / name
+                text = document.read_text() if document.exists() else ""
+                headings = [line.lstrip("# ") for _, line in lines_without_code(text) if line.startswith("#")]
+                if place not in headings and f"`{place}`" not in text:
+                    found.append(Finding(path.relative_to(root), number, f"{name} has neither a heading nor a code ‘{place}’",
+                                         f"Choose one of {', '.join(headings) or 'a document that is there'}."))
+    return found
+
+
+def swift_versions_differ(root):
+    """README and the set-up ask for the toolchain that the image builds with."""
+    image = root / "docker" / "Dockerfile"
+    match = re.search(r"^FROM swift:(\d+\.\d+)", image.read_text(), re.M) if image.exists() else None
+    found = []
+    for name in ("README.md", "scripts/install-packages"):
+        path = root / name
+        lines = path.read_text().splitlines() if match and path.exists() else []
+        named = [(number, version) for number, line in enumerate(lines, 1) for version in re.findall(r"\bSwift (\d+(?:\.\d+)?)", line)]
+        found += [Finding(name, number, f"Swift {version}, where docker/Dockerfile has {match[1]}", f"Name {match[1]}.")
+                  for number, version in named if version != match[1]]
+    return found
+
+
 # MARK: - The table of modules
 
 
@@ -441,7 +542,8 @@ def write_modules(root):
 
 
 RULES = [modules_differ, imports_unlisted, long_sentences, long_architecture, broken_links, unlisted_documents, missing_files,
-         decisions_out_of_form, glossary_without_code, changelog_out_of_form]
+         decisions_out_of_form, glossary_without_code, changelog_out_of_form, unknown_commands, alerts_without_heading,
+         swift_versions_differ]
 
 
 # MARK: - Self-test
@@ -474,9 +576,23 @@ let package = Package(
     "README.md": "# P\n\nSee [the words](docs/words.md#two-words).\n",
     "CHANGELOG.md": "# Changes\n\nNewest first.\n\n## Unreleased\n\n## 0.2.0 - 2026-02-01\n\n### Fixed\n- One.\n\n## 0.1.0 - 2026-01-01\n\n### Added\n- Two.\n",
     "Sources/A/A.swift": "// Decision 1.\n",
+    "Sources/martlet/Martlet.swift": """
+@main struct Martlet: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "martlet", subcommands: [RunCommand.self, Serve.self])
+}
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "run", subcommands: [Create.self])
+    struct Create: ParsableCommand { @Flag(help: "Only say what it costs.") var dryRun = false }
+}
+struct Serve: ParsableCommand {}
+""",
+    "docker/alerts.yml": "action: \"See docs/words.md, 'Two words', and docs/words.md, 'storage_failed'.\"\n",
+    "docker/Dockerfile": "FROM swift:6.3-bookworm AS build\n",
+    "scripts/install-packages": "echo 'Install Swift 6.3.'\n",
     "docs/README.md": "# Index\n\n[words](words.md) [concepts](concepts.md)\n",
     "docs/concepts.md": "# Concepts\n\n## Glossary\n\n| term | means | in code |\n|---|---|---|\n| one | a decision | `Decision` |\n",
-    "docs/words.md": "# Words\n\n## Two words\n\nShort.\n\n```\n" + "code " * 50 + "\n```\n",
+    "docs/words.md": "# Words\n\n## Two words\n\nShort.\n\n```\nmartlet serve &\n" + "code " * 50 + "\n```\n\n"
+                     "`martlet run create FILE --dry-run` says `storage_failed`, as `run create` does.\n",
     "docs/decisions/0001-first.md": "# 1. First\n\n## Context\n\nC.\n\n## Decision\n\nD.\n\n## Turned down\n\nT.\n",
 }
 LONG = "so " * SENTENCE_WORD_LIMIT + "long."
@@ -510,6 +626,15 @@ BROKEN = [
     (changelog_out_of_form, "CHANGELOG.md", "### Fixed\n", ""),
     (changelog_out_of_form, "CHANGELOG.md", "- One.", "- One\n  and more."),
     (changelog_out_of_form, "CHANGELOG.md", "- One.", "- " + "One " * CHANGELOG_LINE_LIMIT),
+    (unknown_commands, "docs/words.md", "martlet run create", "martlet run plan"),
+    (unknown_commands, "docs/words.md", "martlet run create", "martlet plan"),
+    (unknown_commands, "docs/words.md", "martlet serve", "martlet server"),
+    (unknown_commands, "docs/words.md", "--dry-run", "--wet-run"),
+    (unknown_commands, "docs/words.md", "`run create`", "`run plan`"),
+    (swift_versions_differ, "scripts/install-packages", "6.3", "6"),
+    (swift_versions_differ, "docker/Dockerfile", "6.3", "6.4"),
+    (alerts_without_heading, "docker/alerts.yml", "Two words", "Three words"),
+    (alerts_without_heading, "docker/alerts.yml", "docs/words.md, 'Two", "docs/word.md, 'Two"),
 ]
 # A second decision with a gap cannot be made by replacing a text.
 ADDED = [(decisions_out_of_form, "docs/decisions/0003-third.md", SOUND["docs/decisions/0001-first.md"].replace("# 1.", "# 3.")),

@@ -134,10 +134,21 @@ def watching(service):
     lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in narrow.splitlines()]
     assert max(map(len, lines)) <= 40, lines
     piped = shell.piped("run", "watch", run)
+    quiet(shell, service)
     assert "\x1b" not in piped and piped.startswith("completed: 3/3 rounds, accuracy 0.300, epsilon "), piped
     values = [json.loads(line) for line in shell.piped("run", "watch", run, "--json").splitlines()]
     assert values[-1]["state"] == "completed"
     assert "no run 'run_x'" in shell.piped("run", "watch", "run_x", status=1)
+
+
+def quiet(shell, service):
+    """Through a pipe a line is a change: the seconds that are left are none."""
+    run = service.run()
+    process = subprocess.Popen([shell.binary, "run", "watch", run], env=shell.environment, stdout=subprocess.PIPE, text=True)
+    time.sleep(4)
+    service.call("POST", f"/v1/runs/{run}/cancel", {})
+    lines = process.communicate(timeout=PATIENCE)[0].splitlines()
+    assert " s left" in lines[0] and len(lines) == 2, lines
 
 
 def watching_a_long_run(service):
@@ -348,7 +359,11 @@ def first_mistakes(service):
     waits = service.call("GET", f"/v1/runs/{run}")["waiting_for"]
     assert "The population has only 0 clients: enroll more" in waits, waits
     says("client", "--enrollment-token", "wrong", "--data", "a-file", "--state-dir", "phone", words=["enrollment token", "not known, expired or revoked", "martlet population token"])
-    says("client", "--enrollment-token", "wrong", "--data", "none.txt", "--state-dir", "phone", words=["cannot read the file none.txt"])
+    says("client", "--enrollment-token", "wrong", "--data", "none.txt", "--state-dir", "phone", words=["cannot read the file none.txt: no such file"])
+    says("client", "--enrollment-token", "wrong", "--data", ".", "--state-dir", "phone", words=["it is a directory"])
+    says("client", "--data", "a-file", "--state-dir", "stranger", words=["not registered yet", "--enrollment-token", "martlet population token"])
+    for option, more in (("--data", ["--model", "a-file"]), ("--model", ["--data", "a-file"])):
+        says("trainer", "check", "--cmd", "true", option, "nofile", *more, status=64, words=[f"{option}: there is no file or directory nofile"])
     says("fleet", "--enrollment-token", "x", "--clients", "0", "--state-dir", "f", status=64, words=["--clients must be at least 1"])
     says("rum", status=64, words=["rum", "martlet --help"])
     # And what does work says what comes next.
@@ -357,7 +372,7 @@ def first_mistakes(service):
         file.write("name: first\npopulation: wards\nrounds: 3\nmodel: {architecture: cifg-lstm, config: {vocab_size: 52, embedding_dim: 2, hidden_dim: 2}}\n"
                    "cohort: {goal: 2, max_participations: 1}\nprivacy: {mode: central, noise_multiplier: 2}\n")
     says("run", "create", "good.yaml", "--dry-run", status=0, words=["would train:  cifg-lstm", "budget:", "of 4 spent afterwards; 3 of 3 rounds fit", "warning:"])
-    says("run", "create", "good.yaml", "--start", status=0, words=["is running: first, 3 rounds of 2 updates", "waits for", "martlet run watch run_"])
+    says("run", "create", "good.yaml", "--start", status=0, words=["is running: first, 3 rounds of 2 updates", "waits for", "warning: ", "martlet run watch run_"])
     environment = {name: value for name, value in shell.environment.items() if not name.startswith("MARTLET_")}
     answer = subprocess.run(
         ["bash", "-c", f'eval "$({shell.binary} env --data-dir {service.directory})"; {shell.binary} run list'],

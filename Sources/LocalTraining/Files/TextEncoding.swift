@@ -20,7 +20,9 @@ package enum TextEncoding {
             throw unreadable("it is \(kind), not text; save it as text, JSONL or CSV in UTF-8")
         }
         let zeros = bytes.count { $0 == 0 }
-        if zeros * 4 > bytes.count {
+        // Letters of UTF-16 have their zeros all in even places, or all in odd ones.
+        let even = bytes.indices.count { $0.isMultiple(of: 2) && bytes[$0] == 0 }
+        if zeros * 4 > bytes.count, max(even, zeros - even) * 10 > zeros * 9 {
             throw unreadable("it looks like UTF-16 without a byte order mark; save it as UTF-8")
         }
         if zeros * 20 > bytes.count { throw unreadable("it is no text: it is full of NUL bytes") }
@@ -55,7 +57,7 @@ package enum TextEncoding {
         ([0x50, 0x4B, 3, 4], "a zip archive or a spreadsheet"), ([0x1F, 0x8B], "a gzip archive"),
         ([0xD0, 0xCF, 0x11, 0xE0], "an old Office document"), (Array("%PDF".utf8), "a PDF"),
         (Array("PAR1".utf8), "a Parquet file"), (Array("SQLite format 3".utf8), "an SQLite database"),
-        ([0x28, 0xB5, 0x2F, 0xFD], "a zstd archive"),
+        ([0x28, 0xB5, 0x2F, 0xFD], "a zstd archive"), ([0x7F, 0x45, 0x4C, 0x46], "a program or a library"),
     ]
 
     private static func wide(_ data: Data, _ encoding: String.Encoding, _ name: String) throws -> String {

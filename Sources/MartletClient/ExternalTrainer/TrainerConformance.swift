@@ -77,12 +77,21 @@ public struct TrainerConformance: Sendable {
 
     /// Judges the trainer; takes up to five runs of it.
     ///
+    /// A log that a finding names stays where it is.
+    ///
     /// - Returns: One finding a rule, in the order of the contract.
     /// - Throws: The file system's error.
     public func run() throws -> [Finding] {
         let directory = NSTemporaryDirectory() + "martlet-trainer-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
+        var isNamed = false
+        defer { if !isNamed { try? FileManager.default.removeItem(atPath: directory) } }
+        let findings = try findings(in: directory)
+        isNamed = findings.contains { $0.outcome == .failed && $0.detail.contains(directory) }
+        return findings
+    }
+
+    private func findings(in directory: String) throws -> [Finding] {
         let table = directory + "/train.csv"
         try Data(Self.toyTable.utf8).write(to: URL(fileURLWithPath: table))
         let data = data ?? table
@@ -241,7 +250,8 @@ public struct TrainerConformance: Sendable {
             modelFiles: [:],
             state: directory + "/state"
         )
-        defer { task.remove() }
+        var run = Run()
+        defer { if run.error == nil { task.remove() } else { task.removeAllButLog() } }
         let limit = stopsAtFirstLine ? min(timeLimitSeconds, 5) : timeLimitSeconds
         let deadline = ContinuousClock.now + .seconds(limit)
         try task.describe(operation, instructions: instructions, deadline: deadline)
@@ -255,7 +265,6 @@ public struct TrainerConformance: Sendable {
             gracePeriod: gracePeriodSeconds,
             logPath: task.logPath
         )
-        var run = Run()
         do {
             let result = try process.run { line in
                 run.lines.append(line)

@@ -248,6 +248,15 @@ struct TrainerTask {
     /// Removes the directory, whatever its permissions.
     func remove() { Self.remove(directory) }
 
+    /// Removes everything but the log, which an error names.
+    func removeAllButLog() {
+        for part in ["model", "data"] { chmod(directory + "/" + part, 0o700) }
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        where !logPath.hasSuffix("/" + name) {
+            try? FileManager.default.removeItem(atPath: directory + "/" + name)
+        }
+    }
+
     /// Removes an assignment's directory.
     static func remove(_ directory: String) {
         for part in ["model", "data"] { chmod(directory + "/" + part, 0o700) }

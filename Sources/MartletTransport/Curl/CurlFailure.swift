@@ -15,20 +15,32 @@ enum CurlFailure {
                 "\(host) has another public key than the pinned one: either it was changed, or someone is in between"
             )
         case CURLE_SSL_CACERT_BADFILE:
-            return refused("tls_failed", "the file of trusted authorities cannot be read: \(detail)")
-        case CURLE_SSL_CERTPROBLEM: return refused("tls_failed", "the client's certificate cannot be used: \(detail)")
+            return refused("tls_unreadable_file", "the file of trusted authorities cannot be read: \(detail)")
+        case CURLE_SSL_CERTPROBLEM:
+            return refused("tls_unreadable_file", "the client's certificate cannot be used: \(detail)")
+        case CURLE_SSL_CONNECT_ERROR where isPlain(detail):
+            return refused(
+                "tls_plain_http",
+                "\(host) answers without TLS: this port seems to speak plain HTTP; use http://"
+            )
         case CURLE_SSL_CONNECT_ERROR where isOldVersion(detail):
             return refused(
                 "tls_old_version",
                 "\(host) speaks no TLS of version 1.2 or newer, and nothing older is safe; its operator must update it"
             )
         case CURLE_SSL_CONNECT_ERROR, CURLE_SSL_CIPHER, CURLE_SSL_ENGINE_NOTFOUND:
-            return refused("tls_failed", "no secure connection to \(host): \(detail)")
+            return refused(ClientError.tlsFailed, "no secure connection to \(host): \(detail)")
         default:
             let reason = detail.isEmpty ? String(cString: curl_easy_strerror(result)) : detail
             let proxy = ForeignAnswer.proxyNote(url).map { "; " + $0 } ?? ""
             return ClientError(code: "network", message: "no answer from \(url): \(reason)\(proxy)")
         }
+    }
+
+    /// Whether the other side does not speak TLS at all, from OpenSSL's words: older versions take its first bytes for a version.
+    private static func isPlain(_ detail: String) -> Bool {
+        let text = detail.lowercased()
+        return text.contains("wrong version number") || text.contains("packet length too long")
     }
 
     /// Whether the two sides have no version of TLS in common, from OpenSSL's words.
@@ -70,7 +82,7 @@ enum CurlFailure {
                 "the certificate of \(host) was issued by an unknown authority; name it with MARTLET_CA_FILE"
             )
         }
-        return refused("tls_failed", "the certificate of \(host) is not trusted: \(detail)")
+        return refused("tls_untrusted", "the certificate of \(host) is not trusted: \(detail)")
     }
 
     private static func refused(_ code: String, _ message: String) -> ClientError {

@@ -40,10 +40,16 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "What the device's owner allows, YAML or JSON; the options below take precedence.") var policy:
         String?
-    @Option(help: "Refuse to take part in a run more often than this.") var maxParticipations: Int?
-    @Option(help: "Refuse to spend more than this epsilon (at the policy's delta, or 1e-5).") var maxEpsilon: Double?
+    @Option(parsing: .unconditional, help: "Refuse to take part in a run more often than this.")
+    var maxParticipations: Int?
+    @Option(
+        parsing: .unconditional,
+        help: "Refuse to spend more than this epsilon (at the policy's delta, or 1e-5)."
+    )
+    var maxEpsilon: Double?
     @Option(help: "Comma-separated privacy modes that are accepted.") var acceptModes: String?
-    @Option(help: "Refuse rounds that may publish what fewer clients sent.") var minimumCohort: Int?
+    @Option(parsing: .unconditional, help: "Refuse rounds that may publish what fewer clients sent.")
+    var minimumCohort: Int?
     @Option(help: "Refuse models with more bytes than this, such as 500MiB.") var maxModelBytes = ByteSize(4 << 30)
     @Option(help: "Refuse work of built-in models that takes more memory; without it half of what there is.")
     var maxTrainingBytes = ByteSize(ClientLimits.standardTrainingBytes)
@@ -52,9 +58,15 @@ struct ClientCommand: AsyncParsableCommand {
             "Keep at most this many bytes between rounds of runs with sparse updates or SCAFFOLD; the oldest are removed."
     )
     var maxKeptBytes = ByteSize(8 << 30)
-    @Flag(help: "Stop when the server has no work, and with the first error; default: run until told to stop.")
+    @Flag(
+        help:
+            "Stop when the server has no work, and with the first error. A server that does not answer is waited for (--give-up-after)."
+    )
     var once = false
-    @Option(help: "Stop with an error when nobody has answered for so many seconds; default: wait.")
+    @Option(
+        parsing: .unconditional,
+        help: "Stop with an error when nobody has answered for so many seconds, also with --once; default: wait."
+    )
     var giveUpAfter: Double?
     @Flag(help: "Forget the registration and register as a new client; the device's ledger stays.")
     var registerAgain = false
@@ -97,6 +109,13 @@ struct ClientCommand: AsyncParsableCommand {
                     throw ValidationError("--register-again takes an --enrollment-token, too")
                 }
                 try state.forgetRegistration(by: privacyPolicy())
+            }
+            guard state.isRegistered || enrollmentToken != nil else {
+                throw Failure(
+                    "this device is not registered yet, and an enrollment token is needed for that (not_registered)",
+                    advice: "Give --enrollment-token TOKEN. The server's operator makes one with: "
+                        + "martlet population token NAME --uses 1"
+                )
             }
             models = try ModelCache(directory: state.subdirectory("models"))
             if trainerCommand != nil { _ = try state.subdirectory("trainer") }
@@ -427,7 +446,7 @@ enum TextFiles {
 
     private static func read(_ path: String) throws -> String {
         guard let data = FileManager.default.contents(atPath: path) else {
-            throw ValidationError("cannot read \(path)")
+            throw ValidationError("cannot read \(path): \(DocumentFile.reason(path))")
         }
         do { return try TextEncoding.text(of: data) } catch let error as LocalTrainingError {
             throw ValidationError("\(path): \(error.ownerSentence)")

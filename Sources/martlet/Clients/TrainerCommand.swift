@@ -32,7 +32,29 @@ struct TrainerCommand: AsyncParsableCommand {
         var trainerEnv: [String] = []
         @Flag(help: "Print one JSON line for each rule.") var json = false
 
+        /// Names what was mistyped, before the trainer is started and could be blamed for it.
+        private func requireInputs() throws {
+            guard (model == nil) == (data == nil) else {
+                throw ValidationError("a model of yours needs data for it: give --model and --data, or neither")
+            }
+            var isDirectory: ObjCBool = false
+            for (option, path) in [("--model", model), ("--config", config), ("--data", data)] {
+                guard let path else { continue }
+                guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else {
+                    throw ValidationError("\(option): there is no file or directory \(path)")
+                }
+                guard option.hasPrefix("--data") || !isDirectory.boolValue else {
+                    throw ValidationError("\(option): \(path) is a directory; name the file")
+                }
+            }
+            let own = ProcessInfo.processInfo.environment
+            if let name = trainerEnv.first(where: { own[$0] == nil }) {
+                throw ValidationError("--trainer-env: the variable \(name) is not set")
+            }
+        }
+
         func run() async throws {
+            try requireInputs()
             var conformance = TrainerConformance(command: command)
             if let model {
                 try Failure.explaining(model) {
@@ -55,9 +77,6 @@ struct TrainerCommand: AsyncParsableCommand {
             conformance.data = data
             conformance.timeLimitSeconds = timeLimit
             conformance.learningRate = learningRate
-            guard (model == nil) == (data == nil) else {
-                throw ValidationError("a model of yours needs data for it: give --model and --data, or neither")
-            }
             let findings = try conformance.run()
             for finding in findings {
                 if json {

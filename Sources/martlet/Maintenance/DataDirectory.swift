@@ -63,9 +63,15 @@ struct DataDirectory {
     }
 
     /// Refuses a directory that holds no database.
-    func requireDatabase() throws {
+    ///
+    /// - Parameter wanted: What should have been named, for the message.
+    /// - Throws: `ValidationError` that says what to name.
+    func requireDatabase(of wanted: String = "a server's data directory") throws {
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw ValidationError("there is no directory \(path): name \(wanted)")
+        }
         guard FileManager.default.fileExists(atPath: database) else {
-            throw ValidationError("\(path) holds no martlet.sqlite: name a server's data directory")
+            throw ValidationError("\(path) holds no martlet.sqlite: name \(wanted)")
         }
     }
 

@@ -21,7 +21,9 @@ struct DoctorCommand: ParsableCommand {
 
     func run() throws {
         let directory = DataDirectory(path: dataDir, ledgerHead: ledgerHead)
-        if directory.missingDatabase == nil { try directory.requireDatabase() }
+        if directory.missingDatabase == nil {
+            try directory.requireDatabase(of: "a server's data directory, or a backup")
+        }
         let limit = modelBytes.flatMap { SettingDefinition.byteCount($0) }
         guard modelBytes == nil || limit != nil else {
             throw ValidationError("--model-bytes takes a number of bytes, plain or as 512MiB or 4GiB")

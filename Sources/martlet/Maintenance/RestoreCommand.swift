@@ -40,7 +40,7 @@ struct RestoreCommand: ParsableCommand {
 
     func run() throws {
         let backup = DataDirectory(path: source)
-        try backup.requireDatabase()
+        try backup.requireDatabase(of: "a backup that martlet backup has made")
         let present = (try? FileManager.default.contentsOfDirectory(atPath: dataDir)) ?? []
         guard present.allSatisfy({ Self.expected.contains($0) }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
@@ -75,8 +75,17 @@ struct RestoreCommand: ParsableCommand {
             throw error
         }
         print("restored \(dataDir) as of \(backup.manifest?.createdAt ?? "an unknown time")")
-        if !ledger.rows.isEmpty { print(standing) }
+        guard !ledger.rows.isEmpty else { return }
+        print(standing)
+        guard standing.contains(Self.acknowledgement) else { return }
+        print("when the server runs, with an administrator's token in MARTLET_TOKEN:")
+        print(
+            "  curl -X POST -H \"Authorization: Bearer $MARTLET_TOKEN\" -H \"Content-Type: application/json\" "
+                + "-d '{\"reason\": \"WHY\"}' $MARTLET_URL\(Self.acknowledgement)"
+        )
     }
+
+    private static let acknowledgement = "/v1/ledger/acknowledgement"
 
     /// What a restore that was interrupted leaves.
     private static let unfinished = ".restoring"

@@ -41,7 +41,7 @@ enum DataFiles {
         var isDirectory: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), !isDirectory.boolValue,
             let data = FileManager.default.contents(atPath: path)
-        else { throw Failure("cannot read the file \(path)") }
+        else { throw Failure("cannot read the file \(path): \(DocumentFile.reason(path))") }
         return data
     }
 }

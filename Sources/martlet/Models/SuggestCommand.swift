@@ -58,7 +58,7 @@ struct SuggestCommand: ParsableCommand {
     private func blockedWords() throws -> Set<String> {
         guard let blocklist else { return [] }
         guard let data = FileManager.default.contents(atPath: blocklist) else {
-            throw Failure("cannot read \(blocklist)")
+            throw Failure("cannot read \(blocklist): \(DocumentFile.reason(blocklist))")
         }
         let lines = String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline)
         return Set(lines.map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty })
@@ -67,7 +67,7 @@ struct SuggestCommand: ParsableCommand {
     private func userCache() throws -> PersonalCache? {
         let path = cache ?? options.model + "/personal-cache.json"
         guard let data = FileManager.default.contents(atPath: path) else {
-            if let cache { throw Failure("cannot read \(cache)") }
+            if let cache { throw Failure("cannot read \(cache): \(DocumentFile.reason(cache))") }
             return nil
         }
         guard let known = try? WireCoding.decode(PersonalCache.self, from: data) else {

@@ -25,9 +25,15 @@ enum DocumentFile {
     /// A file's bytes.
     static func bytes(_ path: String) throws -> [UInt8] {
         guard let data = FileManager.default.contents(atPath: path) else {
-            let isThere = FileManager.default.fileExists(atPath: path)
-            throw Failure("cannot read \(path): \(isThere ? "is it a file that you may read?" : "no such file")")
+            throw Failure("cannot read \(path): \(reason(path))")
         }
         return Array(data)
+    }
+
+    /// Why a file has no contents for this process.
+    static func reason(_ path: String) -> String {
+        var isDirectory: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else { return "no such file" }
+        return isDirectory.boolValue ? "it is a directory; name one file in it" : "is it a file that you may read?"
     }
 }

@@ -3,7 +3,7 @@ import Foundation
 import MartletTransport
 import WireFormat
 
-/// Prints the two variables that the other commands read, for a server of this machine.
+/// Prints the variables that the other commands read, for a server of this machine.
 struct EnvironmentCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "env",
@@ -13,7 +13,8 @@ struct EnvironmentCommand: AsyncParsableCommand {
               eval "$(martlet env --data-dir data)"           bash, zsh
               martlet env --data-dir data --fish | source     fish
 
-            The token is the one that the first start wrote into the data directory: an administrator's.
+            The token is the one that the first start wrote into the data directory: an administrator's. For a server with a certificate
+            of your own, give --ca-file: it is printed as MARTLET_CA_FILE.
             """
     )
 
@@ -29,11 +30,17 @@ struct EnvironmentCommand: AsyncParsableCommand {
     func run() async throws {
         let url = try await address()
         var lines = [assignment("MARTLET_URL", url)]
+        lines += trust.variables.map { assignment($0.name, $0.value) }
         let tokenFile = dataDir + "/admin-token"
         if let token = try? String(contentsOfFile: tokenFile, encoding: .utf8) {
             lines.append(assignment("MARTLET_TOKEN", token.trimmingCharacters(in: .whitespacesAndNewlines)))
         } else {
-            lines.append("# \(tokenFile) cannot be read: set MARTLET_TOKEN yourself")
+            // Where eval runs the lines, a comment among them would not be seen.
+            printError(
+                "Note: \(tokenFile) cannot be read, so MARTLET_TOKEN is not set: set it to a token that you have. For a new "
+                    + "administrator's token write 32 or more letters and digits into a file, and start the server with "
+                    + "--set admin_token_file=FILE; \"A new administrator's token\" in docs/operations.md shows it."
+            )
         }
         print(lines.joined(separator: "\n"))
     }
@@ -51,6 +58,15 @@ struct EnvironmentCommand: AsyncParsableCommand {
                     let answer = try await transport.send(request)
                     if answer.status == 200 { return url }
                     reason = "\(url) answers \(answer.status)"
+                } catch let error as ClientError where error.isAboutTrust {
+                    // Waiting changes nothing about it.
+                    let isOtherHost = ["tls_wrong_host"].contains(error.code)
+                    throw Failure(
+                        "the server at \(url) runs, but: \(error)",
+                        advice: isOtherHost
+                            ? "Set MARTLET_URL to https:// with a host that the certificate names, and MARTLET_TOKEN to the text "
+                                + "of \(dataDir)/admin-token." : TrustOptions.advice(error)
+                    )
                 } catch {
                     reason = "\(error)"
                 }

@@ -14,13 +14,15 @@ struct PopulationCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Create a population.")
         @OptionGroup var access: ServerAccess
         @Argument(help: "Its name.") var name: String
-        @Option(help: "The budget's epsilon; without it there is no budget.") var epsilon: Double?
-        @Option(help: "The budget's delta; 1e-5 where it is not given.") var delta: Double?
+        @Option(parsing: .unconditional, help: "The budget's epsilon; without it there is no budget.")
+        var epsilon: Double?
+        @Option(parsing: .unconditional, help: "The budget's delta; 1e-5 where it is not given.") var delta: Double?
 
         func validate() throws {
             // JSON has no word for these.
             for (name, value) in [("epsilon", epsilon), ("delta", delta)] {
                 guard value?.isFinite ?? true else { throw ValidationError("--\(name) must be a finite number") }
+                guard value ?? 0 >= 0 else { throw ValidationError("--\(name) must not be negative") }
             }
             guard delta == nil || epsilon != nil else {
                 throw ValidationError("--delta belongs to a budget: give its --epsilon too")
@@ -106,11 +108,12 @@ struct PopulationCommand: AsyncParsableCommand {
         )
         @OptionGroup var access: ServerAccess
         @Argument(help: "Its id or name.") var population: String
-        @Option(help: "The new epsilon.") var epsilon: Double
+        @Option(parsing: .unconditional, help: "The new epsilon.") var epsilon: Double
         @Option(help: "Why it is raised; stays in the ledger.") var reason: String?
 
         func validate() throws {
             guard epsilon.isFinite else { throw ValidationError("--epsilon must be a finite number") }
+            guard epsilon >= 0 else { throw ValidationError("--epsilon must not be negative") }
         }
 
         func run() async throws {

@@ -48,16 +48,19 @@ struct RunCommand: AsyncParsableCommand {
                 let plan = try await access.ask { try await $0.answer(to: target, .bytes(file), contentType: format) }
                 return try access.show(plan) { OperatorSentences.plan($0) }
             }
+            let warnings = await access.json ? [] : access.warnings(of: file, format)
             let created = try await access.ask {
                 try await $0.answer(to: Endpoints.createRun(), .bytes(file), contentType: format)
             }
             guard start else {
-                return try access.show(created) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
+                return try access.show(created) {
+                    OperatorSentences.run($0) + warnings + [OperatorSentences.next($0)]
+                }
             }
             let view = try created.decoded()
             do {
                 let started = try await access.answer(to: Endpoints.startRun(RunReference(view.id)))
-                try access.show(started) { OperatorSentences.run($0) + [OperatorSentences.next($0)] }
+                try access.show(started) { OperatorSentences.run($0) + warnings + [OperatorSentences.next($0)] }
             } catch let failure as Failure {
                 throw Failure("\(view.id) was created, but not started: \(failure)")
             }

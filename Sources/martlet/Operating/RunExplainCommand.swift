@@ -18,8 +18,13 @@ extension RunCommand {
         func run() async throws {
             let curves = try await RunCurves.read(run, access)
             let population = try await access.ask { try await $0.population(curves.run.population) }
-            let endings = try await chargeEndings(of: curves)
-            let story = RunStory(curves: curves, population: population, chargeEndings: endings)
+            let charges = try await chargeEndings(of: curves)
+            let story = RunStory(
+                curves: curves,
+                population: population,
+                chargeEndings: charges.endings,
+                chargedApart: charges.apart
+            )
             if let round {
                 guard curves.rounds.contains(where: { $0.number == round }) else {
                     throw Failure("run \(run) has no round \(round) yet; it has \(curves.rounds.last?.number ?? 0)")
@@ -40,22 +45,30 @@ extension RunCommand {
             return try await access.ask { try await $0.items(of: target) }
         }
 
-        /// What became of the charges of attempts that were given up, as the ledger says.
-        private func chargeEndings(of curves: RunCurves) async throws -> [RunStory.Attempt: ChargeState] {
+        /// What became of the charges of attempts that were given up, as the ledger says, and of which of them another row was charged.
+        private func chargeEndings(
+            of curves: RunCurves
+        ) async throws -> (endings: [RunStory.Attempt: ChargeState], apart: Set<RunStory.Attempt>) {
             guard curves.run.specification.privacy.mode != .none,
                 curves.rounds.contains(where: { $0.state == .abandoned })
-            else { return [:] }
+            else { return ([:], []) }
             let target = Endpoints.populationLedger(PopulationReference(curves.run.population)).with("limit", 10_000)
+            let all = try await access.ask { try await $0.items(of: target) }
+            let rows = all.filter { $0.runId == curves.run.id }
+            // A charge of its own has round 0, and the number of the row that gave the reservation up.
+            let charged = Set(rows.filter { $0.round == 0 }.map(\.attempt))
             var endings: [RunStory.Attempt: ChargeState] = [:]
-            for row in try await access.ask({ try await $0.items(of: target) }) where row.runId == curves.run.id {
+            var apart: Set<RunStory.Attempt> = []
+            for row in rows {
                 let attempt = RunStory.Attempt(
                     number: row.round,
                     attempt: row.attempt,
                     isEvaluation: row.isOfEvaluation
                 )
                 endings[attempt] = row.state
+                if charged.contains(row.sequence) { apart.insert(attempt) }
             }
-            return endings
+            return (endings, apart)
         }
     }
 }
@@ -85,6 +98,8 @@ struct RunStory {
     let population: PopulationView
     /// The last state of each attempt's charge in the ledger.
     let chargeEndings: [Attempt: ChargeState]
+    /// The attempts whose reservation went over to a charge of its own, because another server may have gone on with them.
+    let chargedApart: Set<Attempt>
 
     /// One attempt at a round or an evaluation.
     struct Attempt: Hashable {
@@ -185,9 +200,10 @@ struct RunStory {
             isEvaluation: round.kind == .evaluation
         )
         switch chargeEndings[attempt] {
-        case .released:
-            return " Nothing was published here, so its reservation went back to the budget, or to a charge of its own "
-                + "where another server may have gone on with it."
+        case .released where chargedApart.contains(attempt):
+            return " Nothing was published here. Another server may have gone on with it after a backup, so the "
+                + "ledger charges it in a row of its own."
+        case .released: return " Nothing was published, so its reservation went back to the budget."
         case .committed:
             return
                 " Nothing was published, but its charge stays: something that depends on data may have been released."

@@ -49,15 +49,16 @@ extension RunCommand {
                     continue
                 }
                 let line = WatchScreen.line(curves)
+                let change = WatchScreen.withoutSeconds(line)
                 if access.json {
-                    if line != last { try access.show(WireCoding.encode(curves.run)) }
+                    if change != last { try access.show(WireCoding.encode(curves.run)) }
                 } else if terminal.isInteractive {
                     screen.draw(screen.picture(curves))
-                } else if line != last {
+                } else if change != last {
                     print(line)
                 }
                 fflush(nil)
-                (last, isSilent) = (line, false)
+                (last, isSilent) = (change, false)
                 if curves.run.state == .completed || curves.run.state == .cancelled { return }
                 if curves.run.state == .failed { throw ExitCode(2) }
                 try await Task.sleep(for: .milliseconds(500))
@@ -101,6 +102,11 @@ struct WatchScreen {
         }
         if let epsilon = run.epsilon { text += ", epsilon \(Readable.rounded(epsilon, 2))" }
         return Terminal.printable(text + "; waits for \(run.waitingFor)")
+    }
+
+    /// The line without its seconds, which pass and are no change.
+    static func withoutSeconds(_ line: String) -> String {
+        line.replacing(/[0-9]+ s\b/, with: "s")
     }
 
     /// Title, progress, curves, the open round.

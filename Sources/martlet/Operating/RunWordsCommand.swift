@@ -106,7 +106,9 @@ enum RunWordFiles {
 
     /// The words of a vocab.txt, or of a file with one word a line.
     static func words(at path: String) throws -> [String] {
-        guard let data = FileManager.default.contents(atPath: path) else { throw Failure("cannot read \(path)") }
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw Failure("cannot read \(path): \(DocumentFile.reason(path))")
+        }
         let text = String(decoding: data, as: UTF8.self)
         guard !text.hasPrefix("<pad>\n") else {
             return try Failure.explaining(path) { try VocabularyFile.decode(text) }

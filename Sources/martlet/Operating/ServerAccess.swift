@@ -37,10 +37,14 @@ struct ServerAccess: ParsableArguments {
                 isConnectionProblem: error.status == 503,
                 advice: error.status == 401 ? whoAsks(hadToken: token != nil) : Self.wayOut(error.detail ?? "")
             )
+        } catch let error as ClientError where error.isAboutTrust {
+            throw Failure(error.description, advice: TrustOptions.advice(error))
         } catch {
             // An answer that cannot be read came from somewhere.
             if error is DecodingError || error is Failure { throw error }
-            throw Failure("\(error)", isConnectionProblem: true, advice: Self.whereToLook)
+            // A handshake that failed found somebody there.
+            let isTLS = (error as? ClientError)?.code.hasPrefix("tls_") ?? false
+            throw Failure("\(error)", isConnectionProblem: true, advice: isTLS ? nil : Self.whereToLook)
         }
     }
 
@@ -57,6 +61,19 @@ struct ServerAccess: ParsableArguments {
         _ body: Body
     ) async throws -> AnswerDocument<Answer> {
         try await ask { try await $0.answer(to: target, body) }
+    }
+
+    /// What a dry run warns of, a line each; none where the server refuses it, which the call that follows says too.
+    ///
+    /// - Parameters:
+    ///   - runFile: The run file's bytes.
+    ///   - type: Their media type.
+    /// - Returns: The lines.
+    func warnings(of runFile: Data, _ type: String) async -> [String] {
+        let target = Endpoints.createRun().with("dry_run", true).answering(RunPlan.self)
+        let answer = try? await ask { try await $0.answer(to: target, .bytes(runFile), contentType: type) }
+        guard let answer, let plan = try? answer.decoded() else { return [] }
+        return plan.warnings.map { "warning: \($0)" }
     }
 
     private static let whereToLook = """

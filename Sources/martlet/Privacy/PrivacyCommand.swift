@@ -15,7 +15,7 @@ struct PrivacyCommand: AsyncParsableCommand {
     struct Epsilon: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "The epsilon of noisy rounds at a delta.")
         @OptionGroup var mechanism: MechanismOptions
-        @Option(help: "The delta.") var delta = 1e-5
+        @Option(parsing: .unconditional, help: "The delta.") var delta = 1e-5
 
         func run() throws {
             try mechanism.report(at: ["delta": delta]) { accountant in
@@ -30,7 +30,7 @@ struct PrivacyCommand: AsyncParsableCommand {
     struct Delta: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "The delta of noisy rounds at an epsilon.")
         @OptionGroup var mechanism: MechanismOptions
-        @Option(help: "The epsilon.") var epsilon: Double
+        @Option(parsing: .unconditional, help: "The epsilon.") var epsilon: Double
 
         func run() throws {
             try mechanism.report(at: ["epsilon": epsilon]) { accountant in
@@ -46,8 +46,8 @@ struct PrivacyCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "The least noise multiplier for an epsilon and a delta."
         )
-        @Option(help: "The epsilon.") var epsilon: Double
-        @Option(help: "The delta.") var delta = 1e-5
+        @Option(parsing: .unconditional, help: "The epsilon.") var epsilon: Double
+        @Option(parsing: .unconditional, help: "The delta.") var delta = 1e-5
         @Option(help: "Rounds that one client's data can be in.") var rounds = 1
         @Option(help: "Chance that a client is in a round; 1 claims no amplification.") var samplingRate = 1.0
         @Option(help: "gaussian, pld or rdp; default: gaussian without sampling, else pld.") var accountant: String?
@@ -55,10 +55,16 @@ struct PrivacyCommand: AsyncParsableCommand {
 
         func validate() throws { try PrivacyCommand.check(rounds: rounds) }
 
+        /// The next number of four significant digits.
+        private static func roundedUp(_ value: Double) -> Double {
+            let scale = pow(10, 3 - floor(log10(value)))
+            return (value * scale).rounded(.up) / scale
+        }
+
         func run() throws {
             do {
                 let kind = try PrivacyCommand.kind(accountant, samplingRate: samplingRate)
-                let z = try LossAllowance.limited { () throws(PrivacyError) in
+                let exact = try LossAllowance.limited { () throws(PrivacyError) in
                     try NoiseCalibration.noiseMultiplier(
                         epsilon: epsilon,
                         delta: delta,
@@ -67,6 +73,8 @@ struct PrivacyCommand: AsyncParsableCommand {
                         accountant: kind
                     )
                 }
+                // Rounded up to the digits that are shown: less noise would miss the target.
+                let z = json ? exact : Self.roundedUp(exact)
                 // What is reported is checked by the accountant that enforces, and by the one that always can.
                 var values: [(String, Double)] = [("noise_multiplier", z)]
                 for check in kind == .rdp ? [kind] : [kind, .rdp] {
@@ -98,10 +106,10 @@ struct PrivacyCommand: AsyncParsableCommand {
         q == 1 ? .gaussian(noiseMultiplier: z) : .poissonGaussian(samplingRate: q, noiseMultiplier: z)
     }
 
-    /// One line of JSON, or a line for each value.
+    /// One line of JSON with all digits, or a line with four of them for each value.
     static func show(_ values: [(String, Double)], json: Bool) {
         guard json else {
-            for (name, value) in values { print("\(name)  \(value)") }
+            for (name, value) in values { print("\(name)  \(Readable.significant(value))") }
             return
         }
         let fields = values.map { name, value in
@@ -113,8 +121,10 @@ struct PrivacyCommand: AsyncParsableCommand {
 
 /// The noisy rounds that `epsilon` and `delta` judge.
 struct MechanismOptions: ParsableArguments {
-    @Option(help: "Noise standard deviation over the L2 sensitivity.") var noiseMultiplier: Double?
-    @Option(help: "Laplace noise instead: its scale over the L1 sensitivity.") var laplaceScale: Double?
+    @Option(parsing: .unconditional, help: "Noise standard deviation over the L2 sensitivity.")
+    var noiseMultiplier: Double?
+    @Option(parsing: .unconditional, help: "Laplace noise instead: its scale over the L1 sensitivity.")
+    var laplaceScale: Double?
     @Option(help: "Rounds that one client's data can be in.") var rounds = 1
     @Option(help: "Chance that a client is in a round; 1 claims no amplification.") var samplingRate = 1.0
     @Option(help: "The only accountant to ask: gaussian, pld, rdp, filter, zcdp or basic.") var accountant: String?
@@ -159,8 +169,8 @@ struct MechanismOptions: ParsableArguments {
         rows.sort { $0.2 < $1.2 }
         guard let best = rows.first else { return }
         guard json else {
-            print("\(best.1)  \(best.2)")
-            for row in rows { print("  by \(row.0.rawValue)  \(row.2)") }
+            print("\(best.1)  \(Readable.significant(best.2))")
+            for row in rows { print("  by \(row.0.rawValue)  \(Readable.significant(row.2))") }
             return
         }
         let byAccountant = rows.map { ("\($0.1)_\($0.0.rawValue)", $0.2) }

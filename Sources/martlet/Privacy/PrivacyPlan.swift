@@ -80,6 +80,12 @@ struct PrivacyPlan: AsyncParsableCommand {
                 Terminal.document(String(decoding: try WireCoding.encode(projection), as: UTF8.self))
             } else {
                 show(projection)
+                guard fromServer else { return }
+                // How many clients there are, too, decides how many rounds come about.
+                let type = file.hasSuffix(".json") ? "application/json" : "application/yaml"
+                for line in await access.warnings(of: Data(try DocumentFile.bytes(file)), type) {
+                    print(Terminal.printable(line))
+                }
             }
         } catch let error as PrivacyError {
             throw Failure("\(file): \(error)")
@@ -87,23 +93,30 @@ struct PrivacyPlan: AsyncParsableCommand {
     }
 
     private func show(_ plan: PrivacyProjection) {
-        print("mechanism            \(plan.mode) \(plan.mechanism), noise multiplier \(plan.noiseMultiplier)")
-        if let threshold = plan.threshold { print("threshold            \(threshold) votes, by their noised count") }
+        func short(_ value: Double) -> String { Readable.significant(value) }
+        print("mechanism            \(plan.mode) \(plan.mechanism), noise multiplier \(short(plan.noiseMultiplier))")
+        if let threshold = plan.threshold {
+            print("threshold            \(short(threshold)) votes, by their noised count")
+        }
         print("rounds               \(plan.rounds), one client in at most \(plan.participations)")
         print(
-            "epsilon              \(plan.epsilon) at delta \(plan.delta) (\(plan.accountant)); \(plan.epsilonRdp) by rdp"
+            "epsilon              \(short(plan.epsilon)) at delta \(plan.delta) (\(plan.accountant)); "
+                + "\(short(plan.epsilonRdp)) by rdp"
         )
-        for row in plan.epsilonByRound { print("  after round \(row.round)  \(row.epsilon)") }
-        if let total = plan.populationEpsilon { print("with earlier runs    \(total)") }
+        for row in plan.epsilonByRound { print("  after round \(row.round)  \(short(row.epsilon))") }
+        if let total = plan.populationEpsilon { print("with earlier runs    \(short(total))") }
         if let budget = plan.budgetEpsilon {
             let end = plan.endingPart.map { "; then the budget's \($0) ends" } ?? ""
-            print("budget               \(budget): \(plan.roundsThatFit) of \(plan.rounds) rounds fit\(end)")
+            print(
+                "budget               \(short(budget)): \(plan.roundsThatFit) of \(plan.rounds) rounds fit the budget\(end)"
+            )
         }
-        print("what is proven       \(plan.claim.terms()), of everything that is released of the population by then")
+        let terms = plan.claim.terms(epsilon: short(plan.claim.epsilon))
+        print("what is proven       \(terms), of everything that is released of the population by then")
         print("against whom         \(plan.claim.protection)")
-        print("noise of the mean    \(plan.noiseOfMean) a parameter (standard deviation)")
+        print("noise of the mean    \(short(plan.noiseOfMean)) a parameter (standard deviation)")
         if let ratio = plan.noiseToSignal {
-            print("noise to signal      \(ratio) when all updates have the clipping norm and agree")
+            print("noise to signal      \(short(ratio)) when all updates have the clipping norm and agree")
         }
         if plan.mode == .central {
             print(

@@ -77,7 +77,7 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
         if source == "-" { return FileHandle.standardInput.readDataToEndOfFile() }
         guard let url = URL(string: source), ["http", "https"].contains(url.scheme), let host = url.host else {
             guard let data = FileManager.default.contents(atPath: source) else {
-                throw Failure("cannot read \(source)")
+                throw Failure("cannot read \(source): \(DocumentFile.reason(source))")
             }
             return data
         }
@@ -108,11 +108,12 @@ struct PrivacyVerifyLedger: AsyncParsableCommand {
         print("rows  \(audit.rowCount)")
         print("charges  \(audit.committed) committed, \(audit.reserved) reserved, \(audit.released) released")
         if let epsilon = audit.budgetEpsilon, let delta = audit.budgetDelta {
-            print("budget  epsilon \(epsilon) at delta \(delta)")
+            print("budget  epsilon \(Readable.significant(epsilon)) at delta \(delta)")
         }
         for row in audit.epsilons {
             print(
-                "by \(row.accountant.rawValue)  epsilon \(row.spent) spent, \(row.withReserved) with what is reserved"
+                "by \(row.accountant.rawValue)  epsilon \(Readable.significant(row.spent)) spent, "
+                    + "\(Readable.significant(row.withReserved)) with what is reserved"
             )
         }
         for problem in audit.problems { print("PROBLEM  \(problem)") }

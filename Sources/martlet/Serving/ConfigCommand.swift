@@ -23,9 +23,13 @@ struct ConfigCommand: ParsableCommand {
             let settings: Settings
             do {
                 settings = try options.settings()
-                _ = try ServerPlan(settings)
+                _ = try ServerPlan(settings, needsDirectory: false)
             } catch let error as Settings.Invalid {
                 throw Failure(error.description)
+            }
+            if settings.optional("data_dir") == nil {
+                // Not among the settings, which programs read.
+                printError("Note: data_dir is not set. A server needs it: give --data-dir DIR, or set it in the file.")
             }
             if json { return try printJSON(settings) }
             let width = SettingDefinition.all.map(\.key.count).max() ?? 0

@@ -21,11 +21,14 @@ struct ServerPlan: Sendable {
 
     /// Judges the settings.
     ///
+    /// - Parameters:
+    ///   - settings: The effective settings.
+    ///   - needsDirectory: Whether settings without a data directory are wrong, as they are for a server.
     /// - Throws: ``Settings/Invalid`` naming every problem.
-    init(_ settings: Settings) throws {
+    init(_ settings: Settings, needsDirectory: Bool = true) throws {
         var problems: [String] = []
         dataDirectory = settings.text("data_dir")
-        if dataDirectory.isEmpty { problems.append("data_dir is needed: give --data-dir DIR") }
+        if needsDirectory && dataDirectory.isEmpty { problems.append("data_dir is needed: give --data-dir DIR") }
         var host = "127.0.0.1"
         var port = 0
         if let address = Self.address(settings.text("listen")) {
@@ -89,8 +92,14 @@ struct ServerPlan: Sendable {
     /// TLS, when a certificate is named; the files are read, so that a wrong one is found here.
     private static func tls(_ settings: Settings, _ problems: inout [String]) -> TLSConfiguration? {
         guard let certificate = settings.optional("tls.certificate"), let key = settings.optional("tls.key") else {
-            for name in ["tls.certificate", "tls.key", "tls.client_ca"] where settings.optional(name) != nil {
-                problems.append("\(name) is of no use without tls.certificate and tls.key")
+            if settings.optional("tls.certificate") != nil {
+                problems.append("tls.certificate needs tls.key too: give --tls-key")
+            } else if settings.optional("tls.key") != nil {
+                problems.append("tls.key needs tls.certificate too: give --tls-certificate")
+            } else if settings.optional("tls.client_ca") != nil {
+                problems.append(
+                    "tls.client_ca needs tls.certificate and tls.key too: give --tls-certificate and --tls-key"
+                )
             }
             return nil
         }
@@ -154,7 +163,7 @@ struct ServerPlan: Sendable {
     /// A secret from its file, without the line break at its end.
     private static func secret(_ path: String) -> Result<String, Failure> {
         guard let data = FileManager.default.contents(atPath: path) else {
-            return .failure(Failure("\(path) cannot be read"))
+            return .failure(Failure("\(path) cannot be read: \(DocumentFile.reason(path))"))
         }
         let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {

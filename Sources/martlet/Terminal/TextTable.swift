@@ -1,3 +1,5 @@
+import Foundation
+
 /// Columns that line up: words to the left, numbers to the right, two spaces between.
 struct TextTable {
     enum Alignment { case left, right }
@@ -70,6 +72,9 @@ enum Readable {
         let digitsText = String(whole % Int(scale))
         return "\(sign)\(whole / Int(scale))." + String(repeating: "0", count: digits - digitsText.count) + digitsText
     }
+
+    /// Four significant digits, for sentences; programs read all digits in JSON.
+    static func significant(_ value: Double) -> String { String(format: "%.4g", value) }
 
     /// `1 round`, `2 rounds`.
     static func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }

@@ -47,7 +47,8 @@ struct DataFileTests {
         (Data("a,b\n1,2\n".utf16.flatMap { [UInt8($0 & 0xFF), UInt8($0 >> 8)] }), "without a byte order mark"),
         (Data([0x50, 0x4B, 3, 4, 20, 0]), "a spreadsheet"), (Data([0x1F, 0x8B, 8]), "gzip"),
         (Data("%PDF-1.7".utf8), "PDF"),
-        (Data(repeating: 0, count: 100), "byte order mark"),
+        (Data(repeating: 0, count: 100), "NUL bytes"),
+        (Data([0x7F, 0x45, 0x4C, 0x46, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "a program or a library, not text"),
     ])
     func whatIsNoTextIsNamed(data: Data, says: String) {
         let error = #expect(throws: LocalTrainingError.self) { try DataFile(data, name: "t.csv") }

@@ -209,6 +209,18 @@ struct TrainerContractTests {
         #expect(first?.detail.contains(advice) == true, "\(String(describing: first))")
     }
 
+    /// What a finding names is there when somebody looks for it; what passes leaves nothing.
+    @Test func theLogThatAFindingNamesStays() throws {
+        let findings = try TrainerConformance(command: "echo the reason >&2; exit 7; true").run()
+        let failed = try #require(findings.first { $0.outcome == .failed && $0.rule == "exit_code" })
+        let path = try #require(failed.detail.firstMatch(of: /its log, ([^,]+),/)?.1)
+        let log = try String(contentsOfFile: String(path), encoding: .utf8)
+        #expect(log.contains("the reason"), "\(log)")
+        let assignment = URL(fileURLWithPath: String(path)).deletingLastPathComponent()
+        #expect(try FileManager.default.contentsOfDirectory(atPath: assignment.path) == ["trainer.log"])
+        try FileManager.default.removeItem(at: assignment.deletingLastPathComponent())
+    }
+
     @Test func theCheckSaysWhatTheServerWillSay() throws {
         let example =
             URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

@@ -67,7 +67,7 @@ struct Settings: Sendable {
                 continue
             }
             let key = section + "." + name.dropFirst("MARTLET_\(section)_".count).lowercased()
-            problems.append("\(name) is not a setting's variable\(Self.suggestion(for: key))")
+            problems.append("\(name) is not a setting's variable\(Self.suggestion(for: key, asVariable: true))")
         }
         for (key, value, flag) in flags {
             guard definitions[key] != nil else {
@@ -172,11 +172,11 @@ struct Settings: Sendable {
         return found
     }
 
-    /// The nearest setting's name, when one is near.
-    private static func suggestion(for key: String) -> String {
-        let nearest = SettingDefinition.all.map { ($0.key, distance(key, $0.key)) }.min { $0.1 < $1.1 }
+    /// The nearest setting's name, or that of its variable, when one is near.
+    private static func suggestion(for key: String, asVariable: Bool = false) -> String {
+        let nearest = SettingDefinition.all.map { ($0, distance(key, $0.key)) }.min { $0.1 < $1.1 }
         guard let nearest, nearest.1 <= 4 else { return "; 'martlet config check' shows them all" }
-        return "; did you mean '\(nearest.0)'?"
+        return "; did you mean \(asVariable ? nearest.0.variable : "'\(nearest.0.key)'")?"
     }
 
     private static func distance(_ left: String, _ right: String) -> Int {
