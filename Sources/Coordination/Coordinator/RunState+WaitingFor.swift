@@ -79,7 +79,7 @@ extension RunState {
         if let newcomerCount, present + newcomerCount < needed {
             let cohort = specification.cohort
             if round.isEvaluation {
-                return ". Only \(newcomerCount) more clients may measure: the others have reached "
+                return ". \(Self.newcomers(newcomerCount)) measure: the others have reached "
                     + "evaluation.max_participations, or had their part in it; a version that cannot be measured is left out "
                     + "after 3 attempts"
             }
@@ -87,10 +87,18 @@ extension RunState {
                 cohort.maxParticipations > 0 ? "max_participations of \(cohort.maxParticipations)" : nil,
                 cohort.minSeparationRounds > 1 ? "min_separation_rounds of \(cohort.minSeparationRounds)" : nil,
             ].compactMap { $0 }.joined(separator: " or ")
-            return ". Only \(newcomerCount) more clients may take part in this round: the others have reached "
+            return ". \(Self.newcomers(newcomerCount)) take part in this round: the others have reached "
                 + "\(limits.isEmpty ? "it already" : limits), or had their part in it: enroll more clients, or create a run "
                 + "with other limits"
         }
         return ""
+    }
+
+    private static func newcomers(_ count: Int) -> String {
+        switch count {
+        case ...0: "No other client may"
+        case 1: "Only one more client may"
+        default: "Only \(count) more clients may"
+        }
     }
 }

@@ -29,7 +29,10 @@ package struct Device: Sendable {
         try state.requireRegistration(by: policy)
         voice.tell(.phase(.registering))
         guard let enrollmentToken else {
-            throw ClientError(code: "not_registered", message: "an enrollment token is needed to register")
+            throw ClientError(
+                code: "not_registered",
+                message: "this device is not registered yet, and an enrollment token is needed for that"
+            )
         }
         // The key is on disk before the request: a repeat after a kill gives the same client. The ledger is there before the
         // credential: one that is missing later was lost.

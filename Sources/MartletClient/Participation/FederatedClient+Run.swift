@@ -52,15 +52,12 @@ extension FederatedClient {
                 return
             } catch {
                 let error = error as? ClientError ?? ClientError(unexpected: error)
+                guard !error.endsClient, !options.stopsWithoutWork else { throw error }
                 // What the requests have told already is told once.
                 device.session.retry.watch?.failed(error)
                 failures += 1
                 let wait = Swift.max(1, device.session.retry.backoff(failures + 3))
-                guard !error.endsClient, !options.stopsWithoutWork,
-                    device.session.retry.watch?.isTooLong(after: wait) != true
-                else {
-                    throw error
-                }
+                if device.session.retry.watch?.isTooLong(after: wait) == true { throw error }
                 do { try await device.session.retry.sleep(wait) } catch { return }
             }
         }

@@ -184,7 +184,7 @@ struct PrivateEvaluationTests {
         }
         let reason = try await coordinator.run(run).waitingFor
         #expect(
-            reason.contains("Only 0 more clients may measure") && reason.contains("max_participations"),
+            reason.contains("No other client may measure") && reason.contains("max_participations"),
             "\(reason)"
         )
         for _ in 0..<12 where try await coordinator.run(run).state == .running {
