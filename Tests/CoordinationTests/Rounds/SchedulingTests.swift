@@ -330,7 +330,7 @@ struct SchedulingTests {
         bench.clock.advance(by: 51)
         try await bench.coordinator.tick()
         #expect(try await bench.coordinator.round(run: run, number: 2).state == .abandoned)
-        #expect(try await bench.coordinator.run(run).waitingFor.contains("Only 1 more"))
+        #expect(try await bench.coordinator.run(run).waitingFor.contains("Only one more"))
         _ = try await bench.enroll(1, prefix: "new")
         #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
     }

@@ -84,7 +84,7 @@ struct WaitingForTests {
         }
         _ = try await Bench.untilSettled(bench.coordinator, run)
         let text = try await said(bench, run)
-        #expect(text.contains("Only 1 more clients") && text.contains("min_separation_rounds of 2"), "\(text)")
+        #expect(text.contains("Only one more client") && text.contains("min_separation_rounds of 2"), "\(text)")
         #expect(!text.contains("max_participations"), "\(text)")
     }
 
