@@ -127,7 +127,8 @@ extension CoordinatorAPI {
     /// where it has many, and the count goes with the next one that has a row.
     private func auditRefusal(_ trail: AuditTrail, _ error: any Error) async {
         guard let actor = trail.actorID else { return }
-        guard limits.refusals?.take(actor) == nil else {
+        // What was done in part has its row in any case.
+        guard trail.isWritten || limits.refusals?.take(actor) == nil else {
             if unwrittenRefusals.note(actor) == 1 {
                 requestLog.logger.warning(
                     "A token has many requests refused: the audit log counts them from here on",
@@ -136,11 +137,9 @@ extension CoordinatorAPI {
             }
             return
         }
-        await coordinator.auditRefusal(
-            trail,
-            code: ErrorMapping.code(of: error),
-            unwritten: unwrittenRefusals.take(actor)
-        )
+        let unwritten = unwrittenRefusals.take(actor)
+        let isWritten = await coordinator.auditRefusal(trail, code: ErrorMapping.code(of: error), unwritten: unwritten)
+        if !isWritten { _ = unwrittenRefusals.note(actor, unwritten + 1) }
     }
 }
 
@@ -148,12 +147,12 @@ extension CoordinatorAPI {
 final class UnwrittenRefusals: Sendable {
     private let counts = Mutex<[String: Int]>([:])
 
-    /// Counts one.
+    /// Counts some.
     ///
     /// - Returns: How many there are now.
-    func note(_ actor: String) -> Int {
+    func note(_ actor: String, _ count: Int = 1) -> Int {
         counts.withLock {
-            $0[actor, default: 0] += 1
+            $0[actor, default: 0] += count
             return $0[actor] ?? 0
         }
     }

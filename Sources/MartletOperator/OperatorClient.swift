@@ -89,13 +89,16 @@ public struct OperatorClient: Sendable {
         byteLimit: Int
     ) async throws {
         var request = request(target, .none, contentType: nil)
-        request.destination = path
+        // What was there is replaced by what was asked for, or not at all.
+        let part = path + ".part"
+        defer { try? FileManager.default.removeItem(atPath: part) }
+        request.destination = part
         request.fileSHA256 = sha256
         request.byteLimit = byteLimit
         request.longestSeconds = Self.longestSeconds(ofBytes: byteLimit)
         _ = try await response(to: request)
         // The field that names the hash is the server's word, and not what came.
-        let actual = try FileDigest.hexadecimal(path)
+        let actual = try FileDigest.hexadecimal(part)
         guard actual == sha256 else {
             throw ClientError(
                 code: "digest_mismatch",
@@ -103,6 +106,7 @@ public struct OperatorClient: Sendable {
                     "the downloaded file has SHA-256 \(actual), and \(PrintableText.escaped(sha256, limit: 80)) was promised"
             )
         }
+        guard rename(part, path) == 0 else { throw LocalFailure.error("write", path, errno) }
     }
 
     /// An hour, and what a file takes at 16 kiB a second.

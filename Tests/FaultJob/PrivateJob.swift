@@ -269,7 +269,7 @@ struct PrivateJob {
             try inspection.findings()
             + DataDirectoryCheck(
                 state: state,
-                blobs: BlobStore(existing: directory),
+                blobs: DirectoryBlobStore(existing: directory),
                 ledgerHeadPath: directory + "/ledger.head"
             ).findings(isDeep: true)
         let bad = findings.filter { $0.severity != .ok && $0.severity != .notice }

@@ -1,23 +1,20 @@
 import WireFormat
 
+/// What a claim is made of: the first so many of a population's own rows.
+///
+/// Rows are only ever appended.
+struct ClaimPlace: Hashable, Sendable {
+    var population: String
+    var rowCount: Int
+}
+
 /// Has claims of published versions made one at a time, beside the coordinator: each takes as long as a round's reservation, and whoever
 /// may read models may ask for any version.
 actor ClaimDesk {
-    /// The version that a claim is of.
-    struct Key: Hashable {
-        var run: String
-        var version: Int
-
-        init(_ version: ModelVersionRecord) {
-            run = version.runId
-            self.version = version.version
-        }
-    }
-
     /// So many may wait; the next one is told to come again.
     static let waitingLimit = 32
 
-    private var open: [Key: Task<PrivacyClaim?, any Error>] = [:]
+    private var open: [ClaimPlace: Task<PrivacyClaim?, any Error>] = [:]
     private var last: Task<PrivacyClaim?, any Error>?
 
     /// Claims that are being made, and those that wait for it.
@@ -27,10 +24,10 @@ actor ClaimDesk {
     ///
     /// - Throws: ``CoordinationError`` `claims_busy`, which is temporary, and what `making` throws.
     func claim(
-        of key: Key,
+        of place: ClaimPlace,
         making: @escaping @Sendable () async throws -> PrivacyClaim?
     ) async throws -> PrivacyClaim? {
-        if let task = open[key] { return try await task.value }
+        if let task = open[place] { return try await task.value }
         guard open.count < Self.waitingLimit else {
             throw CoordinationError(
                 .unavailable,
@@ -41,10 +38,10 @@ actor ClaimDesk {
         let before = last
         let task = Task { [self] in
             _ = await before?.result
-            defer { open[key] = nil }
+            defer { open[place] = nil }
             return try await making()
         }
-        open[key] = task
+        open[place] = task
         last = task
         return try await task.value
     }

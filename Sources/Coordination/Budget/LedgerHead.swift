@@ -63,7 +63,7 @@ package struct LedgerHead: Codable, Equatable, Sendable {
     package static func read(path: String) throws(CoordinationError) -> LedgerHead? {
         let data: Data
         do throws(CoordinationError) {
-            data = try BlobStore.read(path, role: .ledgerRecord)
+            data = try DurableFiles.read(path, role: .ledgerRecord)
         } catch {
             if error.storage?.isMissing == true { return nil }
             throw error
@@ -119,7 +119,7 @@ package struct LedgerHead: Codable, Equatable, Sendable {
 
     package func write(path: String) throws {
         let text = try JSONValue(encoding: self).text
-        try BlobStore.writeDurably(Data(text.utf8), to: path, role: .ledgerRecord)
+        try DurableFiles.write(Data(text.utf8), to: path, role: .ledgerRecord)
     }
 
     /// Why the ledger is not the one that this record was made of, or a later state of it; `nil` when it is.

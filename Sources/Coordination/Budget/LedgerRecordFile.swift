@@ -126,10 +126,10 @@ struct LedgerRecordFile: Sendable {
     /// - Throws: ``CoordinationError`` with code `storage_failed`; the alarm stays then.
     func keepOverruled(at time: Date) throws {
         guard access(path, F_OK) == 0 else {
-            guard errno == ENOENT || errno == ENOTDIR else { throw BlobStore.failure(.open, path, .ledgerRecord) }
+            guard errno == ENOENT || errno == ENOTDIR else { throw DurableFiles.failure(.open, path, .ledgerRecord) }
             return
         }
-        let data = try BlobStore.read(path, role: .ledgerRecord)
+        let data = try DurableFiles.read(path, role: .ledgerRecord)
         let stamp = time.formatted(.iso8601.year().month().day().time(includingFractionalSeconds: false))
             .filter(\.isNumber)
         let name = path + ".overruled-" + stamp
@@ -139,7 +139,7 @@ struct LedgerRecordFile: Sendable {
             count += 1
             free = "\(name)-\(count)"
         }
-        try BlobStore.writeDurably(data, to: free, role: .ledgerRecord)
+        try DurableFiles.write(data, to: free, role: .ledgerRecord)
     }
 
     /// Puts what the ledger says in the place of a record that was acknowledged, and kept under another name.

@@ -89,15 +89,20 @@ extension PrivacyBudgets {
                 return resolved
             }
         } catch {
-            if error.isTooCostly {
-                throw CoordinationError(
-                    .unprocessable,
-                    "privacy_too_costly",
-                    "what the run costs is not computed: \(error)"
-                )
-            }
-            throw CoordinationError(.unprocessable, "privacy_invalid", "the target cannot be met: \(error)")
+            throw Self.refusal(of: error, "the target cannot be met")
         }
+    }
+
+    /// What a caller is told of noise or a cost that is not computed.
+    private static func refusal(of error: PrivacyError, _ problem: String) -> CoordinationError {
+        guard error.isTooCostly else {
+            return CoordinationError(.unprocessable, "privacy_invalid", "\(problem): \(error)")
+        }
+        return CoordinationError(
+            .unprocessable,
+            "privacy_too_costly",
+            "what the run costs is not computed: \(error)"
+        )
     }
 
     /// What a specification would cost its population, with everything charged before.
@@ -132,14 +137,7 @@ extension PrivacyBudgets {
                 )
             }
         } catch {
-            if error.isTooCostly {
-                throw CoordinationError(
-                    .unprocessable,
-                    "privacy_too_costly",
-                    "what the run costs is not computed: \(error)"
-                )
-            }
-            throw CoordinationError(.unprocessable, "privacy_invalid", "the cost cannot be computed: \(error)")
+            throw Self.refusal(of: error, "the cost cannot be computed")
         }
     }
 }

@@ -31,8 +31,8 @@ struct PrivacyBudgets: Sendable {
     /// Totals of populations, good as long as their ledger stands still.
     private var statuses: [String: (key: BudgetStatusKey, status: BudgetStatus)] = [:]
     private var epsilons: [EpsilonQuestion: Double] = [:]
-    /// What was proven of published versions: rows are only ever appended, so what was true of a beginning of the ledger stays true.
-    private var claims: [ClaimDesk.Key: PrivacyClaim?] = [:]
+    /// What was proven of beginnings of the ledger, which stays true.
+    private var claims: [ClaimPlace: PrivacyClaim?] = [:]
     /// How many releases of a plan the budget admits in all, by loss distributions.
     var plansThatFit: [PlanQuestion: Int] = [:]
 
@@ -625,8 +625,8 @@ extension PrivacyBudgets {
     enum ClaimState: Sendable {
         /// It was made before, or there was nothing to make it of; `nil` where nothing was charged by then.
         case known(PrivacyClaim?)
-        /// It takes the first so many of the population's own rows.
-        case open(rowCount: Int)
+        /// It is to be made.
+        case open(ClaimPlace)
     }
 
     /// What is known of everything that was released of a population up to one of a run's versions; it is computed by
@@ -635,7 +635,6 @@ extension PrivacyBudgets {
         through version: ModelVersionRecord,
         of population: PopulationRecord
     ) -> ClaimState {
-        if let known = claims[ClaimDesk.Key(version)] { return .known(known) }
         let places = ledger.places(ofPopulation: population.id)
         // The newest versions are asked for most: from the end.
         let index =
@@ -645,14 +644,15 @@ extension PrivacyBudgets {
                     && row.state == .committed
             } ?? places.lastIndex { ledger.rows[$0].createdAt <= version.createdAt }
         guard population.budgetDelta != nil, let index else { return .known(nil) }
-        return .open(rowCount: index + 1)
+        let place = ClaimPlace(population: population.id, rowCount: index + 1)
+        return claims[place].map { .known($0) } ?? .open(place)
     }
 
     /// Keeps a claim, unless the ledger was read again since its rows were.
-    mutating func keep(_ claim: PrivacyClaim?, of version: ModelVersionRecord, generation: Int) {
+    mutating func keep(_ claim: PrivacyClaim?, of place: ClaimPlace, generation: Int) {
         guard generation == self.generation else { return }
         if claims.count >= 4096 { claims = [:] }
-        claims[ClaimDesk.Key(version)] = .some(claim)
+        claims[place] = .some(claim)
     }
 
     /// What is proven of the releases of a population's own rows: training, evaluations and statistics of all runs.

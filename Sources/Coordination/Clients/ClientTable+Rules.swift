@@ -168,6 +168,37 @@ extension ClientTable {
         )
     }
 
+    /// What of the clients needs somebody's attention.
+    var problems: [ProblemView] {
+        var found: [ProblemView] = []
+        let count = count(of: .quarantined)
+        if count > 0 {
+            found.append(
+                ProblemView(
+                    code: "clients_quarantined",
+                    severity: "warning",
+                    count: count,
+                    detail:
+                        "\(count) clients are quarantined, because their updates stood out: look at them, then release or "
+                        + "revoke them."
+                )
+            )
+        }
+        if !ahead.isEmpty {
+            found.append(
+                ProblemView(
+                    code: "clients_ahead",
+                    severity: "warning",
+                    count: ahead.count,
+                    detail:
+                        "\(ahead.count) clients know of assignments that this database does not: it was restored or rolled "
+                        + "back, or they lie. Where it was not restored with martlet restore, put the newest database back."
+                )
+            )
+        }
+        return found
+    }
+
     /// A population's clients by state, as they are with a changed one.
     func stateCounts(with record: ClientRecord) -> [ClientStanding: Int] {
         var counts = stateCounts[record.populationId] ?? [:]

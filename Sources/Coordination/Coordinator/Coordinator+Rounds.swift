@@ -1,34 +1,34 @@
-import Aggregation
-import DifferentialPrivacy
 import Foundation
 import Logging
 import Tensors
 import WireFormat
 
+/// The life of rounds: time, events, openings, and what becomes of the sum.
 extension Coordinator {
-    /// Whether a time has come that was set so many seconds ahead at most: one that is further away was set before the clock
-    /// was put back.
-    func isDue(_ time: Date, setAhead seconds: Double) -> Bool {
-        !(0.001...seconds).contains(time.timeIntervalSince(now))
-    }
+    // MARK: - Time
 
     /// Ends what has waited long enough; called a few times a second, and by tests.
     package func tick() throws {
         try resolveDoubt()
         noteAlive()
         try publishPending()
-        retryLedgerRecord()
+        if let trouble = budgets.trust.trouble, trouble.until.isDue(at: now, setAhead: trouble.pause) {
+            ledgerRecord.write(&budgets, at: now)
+        }
         consumeRestoredNote()
-        retryDroppingNoise()
+        noiseStates.retry(runs, isWhole: !budgets.trust.isInQuestion)
         updateHolds()
-        resumeStalled()
-        for id in openRuns { takeNextStep(run: id) }
+        for id in publication.takeDue(at: now, runs) { startAggregation(run: id) }
+        for id in runs.open { takeNextStep(run: id) }
         wakeForWork()
-        removeAbandonedUploads()
+        if nextUploadSweep.isDue(at: now, setAhead: 60) {
+            nextUploadSweep = now.addingTimeInterval(60)
+            updates.sweep(isWanted: mayDeliver)
+        }
         removeExpiredTokens()
     }
 
-    /// Takes the step that is due: by time, or where a stop or a failed transaction left it between two transactions.
+    /// Takes the step that is due: by time, or because a stop or a failed transaction left it between two transactions.
     func takeNextStep(run id: String) {
         // While the ledger's alarm stands, time does nothing to a private run: see ``LedgerTrust``.
         if let run = runs[id], budgets.trust.isHalted(run.specification) { return }
@@ -52,57 +52,120 @@ extension Coordinator {
 
     /// Lets time act on a run's open round and on those of its assignments that are due.
     private func advance(run id: String) throws {
-        guard let run = runs[id], run.record.state == .running || run.record.state == .paused,
-            let round = run.round, round.phase.isCollecting, holds[id] == nil, holdReason(run) == nil
-        else { return }
-        var events: [RoundEvent] = []
-        var changes: [StoreChange] = []
-        let terms = run.terms(of: round)
-        // Each has an entry in the queue. After the clock was put back, which moves times to be earlier, all are looked at.
-        let isBack = run.expiries.lastAsked.map { now < $0 } ?? true
-        let due = run.expiries.due(at: now)
-        for assignment in (isBack ? Array(run.live) : due).sorted() {
-            // Should what is changed here not be stored, it is due at the next tick again.
-            defer { if let record = assignments[assignment] { run.noteExpiry(of: record) } }
-            guard var record = assignments[assignment] else { continue }
-            var effects: [AssignmentEffect] = []
-            // Nothing may last longer than what begins now: else it was begun by a clock that has been put back since.
-            // In mode `buffered` some may train still while others measure.
-            let longest =
-                record.isEvaluation
-                ? run.specification.evaluation.reportTimeoutS : run.specification.cohort.reportTimeoutS
-            if record.deadline.timeIntervalSince(now) > longest + 1 {
-                effects += try apply(.clockWentBack(deadline: now.addingTimeInterval(longest)), to: &record)
-            }
-            if let end = record.leaseUntil, openUploads[assignment] == nil, end.timeIntervalSince(now) > run.lease + 1 {
-                record.leaseUntil = min(record.deadline, now.addingTimeInterval(run.lease))
-                assignments[assignment] = record
-            }
-            effects += try apply(.tick, to: &record)
-            guard !effects.isEmpty else { continue }
-            changes += self.changes(of: record, effects)
-            if run.counts(record) { events += effects.roundEvents }
-        }
-        let timeout = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS
-        if round.openedAt.timeIntervalSince(now) > 1 || round.deadline.timeIntervalSince(now) > timeout + 1 {
-            events.append(.clockWentBack)
-        }
+        guard mayAdvance(run: id) else { return }
+        let (events, changes) = try runs.passTime(run: id, now: now)
         if !changes.isEmpty || !events.isEmpty { try drive(run: id, events, with: changes) }
-        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
-        try endIfNobodyMayJoin(run: id)
+        try closeIfComplete(run: id)
+        if isNobodyLeft(run: id) { try drive(run: id, [.nobodyLeft]) }
+    }
+
+    private func mayAdvance(run id: String) -> Bool {
+        guard let run = runs[id], run.record.state == .running || run.record.state == .paused else { return false }
+        return run.round?.phase.isCollecting == true && !lostTime.isHeld(id) && holdReason(run) == nil
+    }
+
+    private func isNobodyLeft(run id: String) -> Bool {
+        runs[id].map { placement.isNobodyLeft(for: $0, clients) } ?? false
+    }
+
+    // MARK: - Lost time
+
+    /// What a run waits for that hands out no work and whose clock stands still; `nil` if it waits for nothing of that kind.
+    func holdReason(_ run: RunState) -> String? {
+        if let damage = modelFiles.damage(of: run) { return "the disk: " + damage.sentence }
+        return run.specification.isPrivate ? budgets.trust.holdReason : nil
+    }
+
+    /// Starts and ends holds, and gives their time back.
+    private func updateHolds() {
+        if modelFiles.hasDamage, abs(now.timeIntervalSince(modelsCheckedAt)) >= 1 {
+            modelsCheckedAt = now
+            modelFiles.recheck()
+        }
+        guard modelFiles.hasDamage || budgets.trust.isInQuestion || !lostTime.holds.isEmpty else { return }
+        for id in runs.open {
+            guard let isHeld = runs[id].map({ holdReason($0) != nil }),
+                let seconds = lostTime.note(id, isHeld: isHeld, at: now)
+            else { continue }
+            // What cannot be stored now is given back later.
+            guard giveBack(seconds, run: id) else { continue }
+            lostTime.noteGivenBack(id, isHeld: isHeld, at: now)
+            if !isHeld { wakeForWork() }
+        }
+        lostTime.keep { runs[$0]?.isOver == false }
+    }
+
+    /// Gives back what holds have taken so far, so that a stop does not lose it.
+    func settleHolds() {
+        for (id, since) in lostTime.holds where giveBack(now.timeIntervalSince(since), run: id) {
+            lostTime.noteGivenBack(id, at: now)
+        }
+    }
+
+    /// Gives a run the time that was lost until now, before one of its deadlines is judged.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed`: no work is refused because the disk does not take its new deadline.
+    func settleTime(run id: String) throws {
+        if lostTime.isAway(limit: configuration.awayAfterSeconds, at: now) { noteAlive() }
+        guard let seconds = lostTime.owed(id, at: now) else { return }
+        guard giveBack(seconds, run: id) else {
+            throw CoordinationError(
+                .unavailable,
+                "storage_failed",
+                "the new deadline cannot be stored now; send it again"
+            )
+        }
+        lostTime.noteGivenBack(id, at: now)
+    }
+
+    /// Notes that the server is there, and gives back the time in which it was not.
+    private func noteAlive() {
+        if lostTime.isAway(limit: configuration.awayAfterSeconds, at: now), let last = lostTime.lastTick {
+            let seconds = Int(now.timeIntervalSince(last))
+            logger.notice("The server was away, or its clock jumped", metadata: ["seconds": "\(seconds)"])
+            giveBackAll(since: last, cause: "the server was away, or its clock jumped")
+        }
+        lostTime.noteTick(at: now)
+        if configuration.awayAfterSeconds != nil { signOfLife.mark(at: now) }
+    }
+
+    /// Gives back what passed between the last sign of life of an earlier process and this one's start.
+    func noteStart() {
+        guard configuration.awayAfterSeconds != nil else { return }
+        if let last = signOfLife.last(), now.timeIntervalSince(last) > 1 {
+            giveBackAll(since: last, cause: "the server was down")
+        }
+        lostTime.noteTick(at: now)
+        signOfLife.mark(at: now)
+    }
+
+    private func giveBackAll(since last: Date, cause: String) {
+        for id in runs.open where !lostTime.isHeld(id) {
+            // What cannot be stored now is given back later.
+            if !giveBack(now.timeIntervalSince(last), run: id, cause: cause) { lostTime.owe(id, since: last) }
+        }
+    }
+
+    /// Moves a run's open round, its assignments and their leases by as many seconds as were lost.
+    ///
+    /// - Returns: Whether it is stored.
+    private func giveBack(_ seconds: Double, run id: String, cause: String = "nothing could be handed out") -> Bool {
+        guard seconds > 0, let run = runs[id], !run.isOver, run.round?.phase.isCollecting == true else { return true }
+        let seconds = min(seconds, LostTime.longestPause)
+        do {
+            let changes = runs.givingBack(seconds, run: run)
+            try drive(run: id, [.timeGivenBack(seconds: seconds, cause: cause)], with: changes)
+            return true
+        } catch {
+            logger.error(
+                "A run's deadline could not be moved",
+                metadata: ["run.id": "\(id)", "reason": "\(ErrorSentence.text(of: error))"]
+            )
+            return false
+        }
     }
 
     // MARK: - Driving the machines
-
-    /// What events come to, before anything has happened.
-    private struct Step {
-        var effects: [RoundEffect] = []
-        var changes: [StoreChange] = []
-        /// How long the ledger was before what the step charges.
-        var ledgerCount = 0
-        /// Accepted assignments whose updates are given up.
-        var accepted: [String] = []
-    }
 
     /// Feeds events to a run's open round, stores what changed with `others` in one transaction, and does what follows.
     ///
@@ -120,30 +183,49 @@ extension Coordinator {
         with others: [StoreChange] = [],
         cost: AttemptCost = .judged
     ) throws {
-        guard let step = try step(run: id, events, others, cost: cost) else { return }
+        guard let step = try runs[id].flatMap({ try step(of: $0, events, others, cost: cost) }) else { return }
         if !step.changes.isEmpty { try commit(step.changes, ledgerCount: step.ledgerCount) }
         try perform(step, run: id)
     }
 
-    /// What events come to, with the copy of the run that this takes gone before anything changes.
+    /// What events come to for a run's open round, with the settlement of an attempt that they end.
     private func step(
-        run id: String,
+        of run: RunState,
         _ events: [RoundEvent],
         _ others: [StoreChange],
-        cost: AttemptCost
-    ) throws -> Step? {
-        try runs[id].flatMap { try step(of: $0, events, others, cost: cost) }
+        cost: AttemptCost = .judged,
+        code: String = "round_closed"
+    ) throws -> RoundStep? {
+        guard let round = run.round else { return nil }
+        var step = try RoundStep(of: run, round, runs, events, with: others, code: code, at: now)
+        guard step.isDiscarded else { return step }
+        let isElsewhere = budgets.trust.mayHaveGoneOnElsewhere(ChargedAttempt(round))
+        let count = budgets.ledger.rows.count
+        switch AttemptSettlement(run.specification, step, cost: cost, isElsewhere: isElsewhere) {
+        case .nothing: break
+        case .apart:
+            let rows = try budgets.settleApart(
+                reservedCharge(of: run, step.round),
+                for: ChargedAttempt(step.round),
+                of: populations.record(run.record.populationId),
+                at: now
+            )
+            step.settle(ledgerCount: count, rows.map { .ledger($0) })
+        case .committed: step.settle(ledgerCount: count, [.ledger(try settle(run, step.round, as: .committed))])
+        case .released: step.settle(ledgerCount: count, [.ledger(try settle(run, step.round, as: .released))])
+        }
+        return step
     }
 
     /// Does what follows from a step that is stored.
-    private func perform(_ step: Step, run id: String) throws {
+    private func perform(_ step: RoundStep, run id: String) throws {
         for effect in step.effects {
             switch effect {
             case .aggregate: startAggregation(run: id)
             case .discard:
                 endAttempt(run: id)
-                if let round = runs[id]?.round { discardResult(run: id, round: round.number, attempt: round.attempt) }
-                forget(run: id, spooled: step.accepted)
+                updates.discardResult(run: id, round: step.round.number, attempt: step.round.attempt)
+                forget(run: id, accepted: step.accepted)
             case .draw: try drawCohort(run: id)
             case .freed: wakeForWork()
             case .history: break
@@ -151,130 +233,78 @@ extension Coordinator {
         }
     }
 
-    // What events come to for a run's open round; `code` is what assignments that are live are ended with.
-    private func step(
-        of run: RunState,
-        _ events: [RoundEvent],
-        _ others: [StoreChange],
-        cost: AttemptCost = .judged,
-        code: String = "round_closed"
-    ) throws -> Step? {
-        guard var round = run.round else { return nil }
-        let id = run.record.id
-        let before = round
-        var step = Step(changes: others)
-        do throws(RoundError) {
-            for event in events { step.effects += try round.apply(event, at: now, terms: run.terms(of: round)) }
-        } catch {
-            throw error.refusal
-        }
-        if run.specification.cohort.tiers > 1 {
-            for case .assignment(let record) in others {
-                if assignments[record.id] == nil { round.count(tier: record.tier, accepted: false) }
-                if record.state == .accepted { round.count(tier: record.tier, accepted: true) }
-            }
-        }
-        if round != before { step.changes.append(.round(round)) }
-        step.ledgerCount = budgets.ledger.rows.count
-        for effect in step.effects {
-            switch effect {
-            case .history(let state, let cause):
-                step.changes.append(
-                    history(id, round: round.number, attempt: round.attempt, state: state, cause: cause)
-                )
-            case .aggregate: step.changes += superseding(run, code: "round_full")
-            case .discard:
-                step.changes += superseding(run, code: code)
-                step.changes += try settlement(of: run, round: round, from: before.phase, cost: cost)
-                step.accepted = run.assignmentIDs.filter { assignments[$0]?.state == .accepted }
-            case .draw, .freed: break
-            }
-        }
-        return step
-    }
-
-    func apply(_ event: AssignmentEvent, to record: inout AssignmentRecord) throws -> [AssignmentEffect] {
-        do {
-            return try record.apply(event, at: now)
-        } catch {
-            throw error.refusal
-        }
-    }
-
-    /// An assignment's change and its history, for one transaction.
-    func changes(of record: AssignmentRecord, _ effects: [AssignmentEffect]) -> [StoreChange] {
-        var changes: [StoreChange] = [.assignment(record)]
-        for case .history(let state, let cause) in effects {
-            changes.append(
-                .history(
-                    HistoryRow(
-                        runId: record.runId,
-                        round: record.round,
-                        attempt: record.attempt,
-                        at: now,
-                        state: state.rawValue,
-                        cause: cause,
-                        assignmentId: record.id
-                    )
-                )
-            )
-        }
-        return changes
-    }
-
-    /// Ends what is live; in mode `buffered` an update may be delivered to the next round, as long as there is one.
-    private func superseding(_ run: RunState, code: String) -> [StoreChange] {
-        let ended = run.isBuffered && !run.isOver ? run.measuring : run.live
-        return ended.sorted().flatMap { id -> [StoreChange] in
-            guard var record = assignments[id], let effects = try? apply(.superseded(code: code), to: &record) else {
-                return []
-            }
-            return changes(of: record, effects)
-        }
-    }
-
     /// Feeds a run's own machine.
     func drive(run id: String, _ event: RunEvent) throws {
-        let run = try runState(id)
-        var record = run.record
+        let run = try runs.run(id)
+        var ended = run
         let effects: [RunEffect]
         do {
-            effects = try record.apply(event)
+            effects = try ended.record.apply(event)
         } catch {
             throw error.refusal
         }
-        if event == .started { record.startedAt = now }
-        var changes: [StoreChange] = [.run(record)]
-        for case .history(let state, let cause) in effects { changes.append(history(id, state: state, cause: cause)) }
-        var ended = run
-        ended.record = record
+        if event == .started { ended.record.startedAt = now }
+        var changes: [StoreChange] = [.run(ended.record)]
         var reason: String?
-        for case .abandonRound(let cause) in effects { reason = cause }
+        for effect in effects {
+            switch effect {
+            case .history(let state, let cause): changes.append(.history(id, at: now, state: state, cause: cause))
+            case .abandonRound(let cause): reason = cause
+            case .openRound: break
+            }
+        }
         // A round whose sum is being made is abandoned when the arithmetic has ended; any other in the same transaction: nothing
         // would end it later.
-        let step = try reason.flatMap { reason in
-            run.round?.phase.isCollecting == true
-                ? try self.step(of: ended, [.abandoned(reason: reason)], changes, code: "run_ended") : nil
-        }
-        if let step {
+        if let reason, run.round?.phase.isCollecting == true,
+            let step = try step(of: ended, [.abandoned(reason: reason)], changes, code: "run_ended")
+        {
             try commit(step.changes, ledgerCount: step.ledgerCount)
             try perform(step, run: id)
         } else {
-            if ended.isOver { changes += superseding(ended, code: "run_ended") }
+            if ended.isOver { changes += runs.superseding(ended, code: "run_ended", at: now) }
             try commit(changes)
         }
-        if ended.isOver { dropNoiseStates(run: id) }
+        if ended.isOver { noiseStates.drop(run: id, runs, isWhole: !budgets.trust.isInQuestion) }
         guard effects.contains(.openRound) else { return }
         if runs[id]?.round?.phase.isFinal ?? true, run.nextOpening(now: now) <= now { try openNext(run: id) }
         wakeForWork()
+    }
+
+    /// Closes the round when it has what it wants.
+    func closeIfComplete(run id: String) throws {
+        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
+    }
+
+    /// Ends an attempt without a result; see ``drive(run:_:with:cost:)``.
+    func abandon(run id: String, reason: String, cost: AttemptCost = .judged) throws {
+        guard let round = runs[id]?.round, !round.phase.isFinal else { return }
+        try drive(run: id, [.abandoned(reason: reason)], cost: cost)
+    }
+
+    /// Ends the open attempts of private runs, each with the charge that it must keep.
+    ///
+    /// - Parameters:
+    ///   - population: Of this one only; `nil` for all.
+    ///   - reason: What is recorded.
+    ///   - cost: What each costs.
+    /// - Throws: ``CoordinationError`` if a transaction fails.
+    func abandonPrivateAttempts(population: String? = nil, reason: String, cost: AttemptCost = .judged) throws {
+        for id in runs.order {
+            guard let run = runs[id], run.specification.isPrivate, run.round.map({ !$0.phase.isFinal }) ?? false,
+                population.map({ $0 == run.record.populationId }) ?? true
+            else { continue }
+            let lost = budgets.trust.attemptsWithLostUpdates
+            let hasLostUpdates = run.round.map { lost.contains(ChargedAttempt($0)) } ?? false
+            try abandon(run: id, reason: reason, cost: hasLostUpdates ? .apart : cost)
+        }
     }
 
     // MARK: - Opening
 
     /// Opens the next round of a running run, unless the disk holds it up; then a tick does it later.
     ///
-    /// - Throws: ``CoordinationError``, such as `ledger_rolled_back` while the ledger's alarm stands: who starts a run hears of it.
-    func openNext(run id: String) throws {
+    /// - Throws: ``CoordinationError``, such as `ledger_rolled_back` while the ledger's alarm stands: who starts a run is told.
+    private func openNext(run id: String) throws {
         guard let run = runs[id], run.record.state == .running else { return }
         let hasAlarm = budgets.trust.alarm != nil && run.specification.isPrivate
         guard hasAlarm || holdReason(run) == nil else { return }
@@ -282,70 +312,38 @@ extension Coordinator {
     }
 
     /// Opens the next round, or the next attempt; with privacy its cost is reserved in the same transaction.
-    func openRound(run id: String) throws {
-        let run = try runState(id)
-        let evaluated = run.evaluationDue
-        if evaluated == nil, let reason = run.reasonToStop {
-            return try drive(run: id, .finished(cause: "stopped early: \(reason)"))
-        }
-        let number = evaluated.map { -$0 } ?? run.versions.count
-        guard number <= run.specification.rounds else {
-            return try drive(run: id, .finished(cause: "all rounds are committed"))
-        }
-        if let cause = missingNoiseState(of: run, round: number) {
-            return try drive(run: id, .failed(code: "noise_state_lost", cause: cause))
-        }
-        let attempt = (run.rounds.last { $0.number == number }?.attempt ?? 0) + 1
-        let limit = run.specification.cohort.maxAttempts
-        if number > 0, limit > 0, attempt > limit {
-            let last = run.rounds.last { $0.number == number }?.reason ?? ""
-            return try drive(
-                run: id,
-                .failed(code: "attempts_exhausted", cause: "round \(number) failed in \(limit) attempts: \(last)")
-            )
-        }
-        let terms = RoundTerms(run.specification, isEvaluation: number < 0)
-        var round = RoundRecord(
-            runId: id,
-            number: number,
-            attempt: attempt,
-            opening: terms.policy.isDrawn || terms.isBuffered ? .reporting : .selecting,
+    private func openRound(run id: String) throws {
+        let run = try runs.run(id)
+        var round: RoundRecord
+        switch run.nextRound(
             at: now,
-            deadline: now
-        )
-        let seconds = round.phase == .selecting ? terms.selectionTimeoutS : terms.reportTimeoutS
-        round.deadline = now.addingTimeInterval(seconds)
-        if terms.policy.isDrawn {
-            let key = PoissonDraw.makeKey()
-            round.drawKey = key
-            round.drawn = drawnCountAtOnce(run, round, policy: terms.policy)
+            missingNoise: { noiseStates.missing(of: run, round: $0) },
+            drawKey: PoissonDraw.makeKey
+        ) {
+        case .finished(let cause): return try drive(run: id, .finished(cause: cause))
+        case .failed(let code, let cause): return try drive(run: id, .failed(code: code, cause: cause))
+        case .opens(let next): round = next
         }
+        let terms = run.terms(of: round)
+        round.drawn = run.drawnAtOnce(round, clients)
         var changes: [StoreChange] = [
-            .round(round),
-            history(id, round: number, attempt: attempt, state: round.phase, cause: "opened"),
+            .round(round), round.history(at: now, state: round.phase, cause: "opened"),
         ]
         let ledgerCount = budgets.ledger.rows.count
-        let evaluation = number < 0 ? PrivacyCharge.evaluation(of: run.specification) : nil
-        if run.specification.privacy.mode != .none && (number > 0 || evaluation != nil) {
-            do {
-                let row = try budgets.reserve(
-                    evaluation ?? charge(of: run),
-                    for: ChargedAttempt(round),
-                    of: populations.record(run.record.populationId),
-                    clientCount: clients.presentCount(population: run.record.populationId),
-                    at: now
-                )
-                changes.append(.ledger(row))
-            } catch let error as CoordinationError where error.is(.budgetExhausted) && evaluation != nil {
-                return try refuseEvaluation(round, error)
-            } catch let error as CoordinationError where error.is(.budgetExhausted) {
-                try drive(run: id, .failed(code: error.code, cause: error.message))
-                throw error
-            } catch let error as CoordinationError where error.is(.ledgerRolledBack) {
-                // An administrator has to look first; the run goes on after that.
-                if run.record.state == .running { try drive(run: id, .paused) }
-                throw error
-            }
+        do {
+            if let row = try reserve(run, round) { changes.append(.ledger(row)) }
+        } catch let error as CoordinationError where error.is(.budgetExhausted) && round.isEvaluation {
+            let refused = round.refused(by: error, at: now)
+            let reason = refused.reason ?? ""
+            logger.warning("A version is not measured", metadata: ["run.id": "\(id)", "reason": "\(reason)"])
+            return try commit([.round(refused), refused.history(at: now, state: refused.phase, cause: reason)])
+        } catch let error as CoordinationError where error.is(.budgetExhausted) {
+            try drive(run: id, .failed(code: error.code, cause: error.message))
+            throw error
+        } catch let error as CoordinationError where error.is(.ledgerRolledBack) {
+            // An administrator has to look first; the run goes on after that.
+            if run.record.state == .running { try drive(run: id, .paused) }
+            throw error
         }
         try commit(changes, ledgerCount: ledgerCount)
         prepareSelection(run: id, terms: terms)
@@ -354,242 +352,144 @@ extension Coordinator {
         wakeForWork()
     }
 
-    // MARK: - Abandoning
+    // MARK: - Charges
 
-    /// Ends an attempt without a result; see ``drive(run:_:with:cost:)``.
-    func abandon(run id: String, reason: String, cost: AttemptCost = .judged) throws {
-        guard let round = runs[id]?.round, !round.phase.isFinal else { return }
-        try drive(run: id, [.abandoned(reason: reason)], cost: cost)
-    }
-
-    /// Ends the reservation of an attempt that has no result.
-    ///
-    /// While it collects nothing that depends on client data was released, so its cost is given back. It stays where something
-    /// may have been or may still be: with local privacy every byte of an update is a release by its client, also of one that is
-    /// refused, cut off, or comes when nobody waits for it any more, so that work which was handed out is paid for unless its
-    /// clients have given all of it back; and when the sum was being made noise may have been drawn, however the arithmetic ended.
-    ///
-    /// While it is not known whether this database is the newest one, another server may have handed out, taken and published what
-    /// this one thinks open: then it is charged apart, whoever ends it and why.
-    private func settlement(
-        of run: RunState,
-        round: RoundRecord,
-        from phase: RoundPhase,
-        cost: AttemptCost
-    ) throws -> [StoreChange] {
-        guard !round.isEvaluation || run.specification.hasPrivateEvaluation else { return [] }
-        let mode = run.specification.privacy.mode
-        guard mode != .none else { return [] }
-        if cost == .apart || cost == .judged && budgets.trust.mayHaveGoneOnElsewhere(ChargedAttempt(round)) {
-            return try budgets.settleApart(
-                reservedCharge(of: run, round),
-                for: ChargedAttempt(round),
-                of: populations.record(run.record.populationId),
-                at: now
-            ).map { .ledger($0) }
-        }
-        let isSpent = cost == .kept || (mode == .local && round.mayReceive) || phase == .aggregating
-        return [.ledger(try settle(run, round, as: isSpent ? .committed : .released))]
-    }
-
-    /// Drops what an attempt that was abandoned had made already.
-    private func discardResult(run id: String, round: Int, attempt: Int) {
-        let path = blobs.resultPath(run: id, round: round, attempt: attempt)
-        blobs.discard(AggregationJob.resultSuffixes.map { path + $0 })
-    }
-
-    /// Drops the closed attempt's assignments from memory and its updates from the spool.
-    func forget(run id: String, spooled: [String]) {
-        guard let run = runs[id] else { return }
-        let kept = run.assignmentIDs.filter { run.live.contains($0) }
-        let ended = run.assignmentIDs.filter { !run.live.contains($0) }
-        for assignment in ended {
-            assignments[assignment] = nil
-            squaredNorms[assignment] = nil
-        }
-        runs[id]?.assignmentIDs = kept
-        runs[id]?.members = AttemptMembers()
-        newcomerSearches[id] = nil
-        guard run.specification.isPrivate else {
-            return blobs.discard(spooled.map { blobs.updatePath(of: $0) })
-        }
-        // All that is known of anybody's update goes with the round and does not wait for the next sweep: what had arrived of others',
-        // and what a failed transaction left of one that was not accepted.
-        blobs.discard(
-            Set(spooled + ended).flatMap {
-                [
-                    blobs.updatePath(of: $0), blobs.receiptPath(of: $0), blobs.spoolPath($0 + Self.partialSuffix),
-                    blobs.spoolPath($0 + Self.judgedSuffix),
-                ]
-            }
+    /// Reserves what an attempt costs; `nil` if it costs nothing.
+    private func reserve(_ run: RunState, _ round: RoundRecord) throws -> LedgerRow? {
+        let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
+        guard run.specification.privacy.mode != .none, !round.isEvaluation || evaluation != nil else { return nil }
+        return try budgets.reserve(
+            evaluation ?? charge(of: run),
+            for: ChargedAttempt(round),
+            of: populations.record(run.record.populationId),
+            clientCount: clients.presentCount(population: run.record.populationId),
+            at: now
         )
     }
 
-    // MARK: - Aggregating
-
-    /// Closes the round when it has what it wants.
-    func closeIfComplete(run id: String) throws {
-        try drive(run: id, [.tick(live: runs[id]?.atWork.count ?? 0)])
+    /// What a run is charged with for each of its rounds.
+    func charge(of run: RunState) throws -> PrivacyCharge {
+        PrivacyCharge(of: run.specification, parameterCount: try uploadLayout(of: run.record.id).parameterCount)
     }
 
-    /// The updates that go into the open round's result.
-    func counted(_ run: RunState) -> [AssignmentRecord] {
-        run.assignmentIDs.compactMap { assignments[$0] }.filter { $0.state == .accepted }
+    /// What an attempt was reserved for.
+    private func reservedCharge(of run: RunState, _ round: RoundRecord) throws -> PrivacyCharge {
+        let evaluation = round.isEvaluation ? PrivacyCharge.evaluation(of: run.specification) : nil
+        let population = try populations.record(run.record.populationId)
+        return try budgets.reservation(for: ChargedAttempt(round), of: population, evaluation: evaluation)
+            ?? charge(of: run)
     }
 
-    /// Starts the arithmetic of a round that has closed, away from the actor; or publishes what it has come to, where that failed.
+    /// Ends the reservation of an attempt.
+    private func settle(_ run: RunState, _ round: RoundRecord, as state: ChargeState) throws -> LedgerRow {
+        try budgets.settle(
+            reservedCharge(of: run, round),
+            for: ChargedAttempt(round),
+            of: populations.record(run.record.populationId),
+            as: state,
+            at: now
+        )
+    }
+
+    // MARK: - The sum
+
+    /// Starts the arithmetic of a round that has closed, away from the actor; or publishes what it has come to, if that failed.
     func startAggregation(run id: String) {
         guard let run = runs[id], let round = run.round, round.phase == .aggregating, let base = run.versions.last,
-            !aggregating.contains(id)
+            !publication.isWorking(id)
         else { return }
         // Nothing is published while the ledger's alarm stands; its end abandons the attempt, or lets this go on. Nor while the second
         // record is behind: a server that is restored would not know of it.
         if let error = budgets.trust.publishingHalt(run.specification) { return stall(run: id, error) }
-        guard !round.isEvaluation else { return startEvaluation(run: id) }
-        if let known = outcomes[id], known.round == round.number, known.attempt == round.attempt {
-            return finishAggregation(run: id, round: round.number, attempt: round.attempt, .success(known.outcome))
+        if let known = publication.result(of: round) { return finish(round, .success(known)) }
+        guard !round.isEvaluation || run.specification.hasPrivateEvaluation else {
+            return finish(round, .success(.exactSums))
         }
-        let isPrivate = run.specification.isPrivate
-        let isBuffered = run.terms(of: round).isBuffered
-        let metrics = metrics
-        var job = AggregationJob(
-            specification: run.specification,
-            updates: counted(run).map { record in
-                AggregationJob.Update(
-                    assignment: record,
-                    path: blobs.updatePath(of: record.id),
-                    staleness: isBuffered ? max(0, round.number - record.round) : 0,
-                    squaredNorm: squaredNorms[record.id],
-                    receiptPath: isPrivate ? blobs.receiptPath(of: record.id) : nil
-                )
-            },
-            basePath: blobs.path(sha256: base.sha256),
-            optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
-            controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
-            clientCount: presentCount(population: run.record.populationId),
-            level: round.number,
-            resultPath: blobs.resultPath(run: id, round: round.number, attempt: round.attempt),
-            clippingNorm: base.clippingNorm,
-            noiseKey: noiseKey(of: round)
-        )
-        if run.specification.privacy.isBanded {
-            do {
-                job.correlated = try correlatedRelease(run: id, version: round.number, resultPath: job.resultPath)
-            } catch {
-                return stall(run: id, error)
-            }
-        }
-        job.verify = verification(of: base)
-        job.report = { phase, seconds in metrics.observe("martlet_aggregation_seconds", seconds, ["phase": phase]) }
-        aggregating.insert(id)
-        DispatchQueue.global(qos: .utility).async { [job] in
-            metrics.add("martlet_aggregations_running")
-            let result = Result {
-                var job = job
-                try job.readReceipts()
-                return try job.timed("total") { try job.run() }
-            }
-            metrics.add("martlet_aggregations_running", -1)
-            Task {
-                await self.takeOutcome(run: id, round: round.number, attempt: round.attempt, result)
-            }
-        }
-    }
-
-    private func takeOutcome(
-        run id: String,
-        round number: Int,
-        attempt: Int,
-        _ result: Result<AggregationJob.Outcome, any Error>
-    ) {
-        aggregating.remove(id)
-        if case .success(let outcome) = result, let round = runs[id]?.round, round.phase == .aggregating,
-            round.number == number, round.attempt == attempt
-        {
-            outcomes[id] = (number, attempt, outcome)
-        }
-        finishAggregation(run: id, round: number, attempt: attempt, result)
-        // Meanwhile another attempt may have come to its end.
-        if runs[id]?.round?.phase == .aggregating, stalls[id] == nil { startAggregation(run: id) }
-    }
-
-    private func finishAggregation(
-        run id: String,
-        round number: Int,
-        attempt: Int,
-        _ result: Result<AggregationJob.Outcome, any Error>
-    ) {
+        let work: RoundArithmetic
         do {
-            guard let run = runs[id], var round = run.round, round.phase == .aggregating, round.number == number,
-                round.attempt == attempt
-            else {
+            work = try arithmetic(of: run, round, base)
+        } catch {
+            return stall(run: id, error)
+        }
+        publication.begin(id)
+        DispatchQueue.global(qos: .utility).async { [metrics] in
+            let result = Result { try work.run(metrics) }
+            Task { await self.takeResult(of: round, result) }
+        }
+    }
+
+    /// What has to be computed of a closed round.
+    private func arithmetic(
+        of run: RunState,
+        _ round: RoundRecord,
+        _ base: ModelVersionRecord
+    ) throws -> RoundArithmetic {
+        let counted = runs.counted(run)
+        let key = publication.noiseKey(of: round) { configuration.drawNoiseKey(round.runId, round.number) }
+        guard !round.isEvaluation else {
+            return .measurements(run.specification.evaluation, updates.reports(counted), key)
+        }
+        var job = AggregationJob(run, round, base: base, updates.updates(counted, run, round, runs.squaredNorms), blobs)
+        job.clientCount = clients.presentCount(population: run.record.populationId)
+        job.noiseKey = key
+        if run.specification.privacy.isBanded {
+            job.correlated = try noiseStates.release(
+                run: run.record.id,
+                version: round.number,
+                resultPath: job.resultPath
+            )
+        }
+        job.verify = modelFiles.verification(of: base)
+        return .model(job)
+    }
+
+    private func takeResult(of round: RoundRecord, _ result: Result<RoundResult, any Error>) {
+        publication.end(round.runId)
+        var result = result
+        if isBeingSummed(round), case .success(let found) = result {
+            result = .success(publication.keep(found, of: round))
+        }
+        finish(round, result)
+        // Meanwhile another attempt may have come to its end.
+        if publication.stalls[round.runId] == nil { startAggregation(run: round.runId) }
+    }
+
+    private func isBeingSummed(_ round: RoundRecord) -> Bool {
+        runs[round.runId]?.round.map {
+            $0.phase == .aggregating && $0.number == round.number && $0.attempt == round.attempt
+        } ?? false
+    }
+
+    /// Publishes what the arithmetic of a closed round has come to, or gives the attempt up.
+    private func finish(_ closed: RoundRecord, _ result: Result<RoundResult, any Error>) {
+        let id = closed.runId
+        do {
+            guard isBeingSummed(closed), let run = runs[id], let round = run.round else {
                 // The attempt was abandoned meanwhile; what the arithmetic has left goes, however it ended.
-                return discardResult(run: id, round: number, attempt: attempt)
+                return updates.discardResult(run: id, round: closed.number, attempt: closed.attempt)
             }
             // The result is a file by now, and is published or dropped when the alarm has ended, or the second record is kept again.
             if let error = budgets.trust.publishingHalt(run.specification) { return stall(run: id, error) }
             if run.record.state == .cancelled || run.record.state == .failed {
                 try abandon(run: id, reason: "the run was \(run.record.state)")
-                if case .success(let outcome) = result { blobs.discard(outcome.spoolPaths) }
+                if case .success(.model(let outcome)) = result { blobs.discard(outcome.spoolPaths) }
                 return
             }
             switch result {
-            case .failure(let error) where mayPass(error): stall(run: id, error)
+            case .failure(let error) where RunPublication.mayPass(error): stall(run: id, error)
             case .failure(let error):
-                logger.error("An aggregation failed", metadata: ["run.id": "\(id)", "error": "\(error)"])
-                try abandon(run: id, reason: "the aggregation failed: \(ErrorSentence.text(of: error))")
+                logger.error(
+                    round.isEvaluation ? "An evaluation failed" : "An aggregation failed",
+                    metadata: ["run.id": "\(id)", "error": "\(error)"]
+                )
+                let name = round.isEvaluation ? "evaluation" : "aggregation"
+                try abandon(run: id, reason: "the \(name) failed: \(ErrorSentence.text(of: error))")
                 if let error = error as? CoordinationError, error.is(.noiseStateLost) {
                     try drive(run: id, .failed(code: error.code, cause: error.message))
                 }
-            case .success(let outcome):
-                let judged = judge(outcome.scores)
-                guard let model = outcome.model else {
-                    try commit(judged)
-                    return try abandon(run: id, reason: outcome.shortfall ?? "there is no model")
-                }
-                for file in outcome.files { try blobs.link(spoolFile: file.path, sha256: file.sha256) }
-                if let path = outcome.noiseStatePath { try keepNoiseState(path, run: id, version: number) }
-                let version = ModelVersionRecord(
-                    runId: id,
-                    version: number,
-                    sha256: model.sha256,
-                    bytes: model.byteCount,
-                    createdAt: now,
-                    optimizerSha256: outcome.optimizer?.sha256,
-                    controlSha256: outcome.control?.sha256,
-                    clippingNorm: outcome.nextNorm
-                )
-                let effects = try round.apply(
-                    .aggregated(sha256: model.sha256),
-                    at: now,
-                    terms: run.terms(of: round)
-                )
-                round.excluded = outcome.scores.count { !$0.counted }
-                if run.specification.privacy.mode == .none { round.note(outcome.cuts) }
-                let ledgerCount = budgets.ledger.rows.count
-                var changes: [StoreChange] = [.modelVersion(version)]
-                for case .history(let state, let cause) in effects {
-                    changes.append(history(id, round: number, attempt: attempt, state: state, cause: cause))
-                }
-                if run.specification.privacy.mode != .none {
-                    let row = try settle(run, round, as: .committed)
-                    round.epsilon = row.epsilonAfter
-                    changes.append(.ledger(row))
-                } else if let metrics = rates(of: counted(run), run: id, version: number, source: "training") {
-                    changes.append(.modelMetrics(metrics))
-                }
-                let spooled = counted(run).map(\.id)
-                try commit(changes + judged + [.round(round)], ledgerCount: ledgerCount)
-                endAttempt(run: id)
-                for role in [StorageFailure.Role.result, .model, .noiseState] { storage.noteSuccess(role) }
-                forget(run: id, spooled: spooled)
-                blobs.discard(outcome.spoolPaths)
-                dropNoiseStates(run: id)
-                logger.info(
-                    "A round was committed",
-                    metadata: ["run.id": "\(id)", "round.id": "\(number)", "round.updates": "\(round.accepted)"]
-                )
-                try openNext(run: id)
+            case .success(.model(let outcome)): try publish(outcome, run, round)
+            case .success(.measurements(let release)): try close(measured: release, run, round)
+            case .success(.exactSums): try close(measured: nil, run, round)
             }
         } catch {
             // What the arithmetic has come to is kept: the next try publishes that.
@@ -600,14 +500,109 @@ extension Coordinator {
             }
         }
     }
-}
 
-extension [AssignmentEffect] {
-    /// What the round is told of an assignment's change.
-    var roundEvents: [RoundEvent] {
-        compactMap { effect in
-            if case .round(let event) = effect { return event }
-            return nil
+    /// Gives a model's files their places, then publishes the version.
+    private func publish(_ outcome: AggregationJob.Outcome, _ run: RunState, _ round: RoundRecord) throws {
+        let id = round.runId
+        let judged = judge(outcome.scores)
+        guard let model = outcome.model else {
+            try commit(judged)
+            return try abandon(run: id, reason: outcome.shortfall ?? "there is no model")
         }
+        for file in outcome.files { try blobs.link(spoolFile: file.path, sha256: file.sha256) }
+        if let path = outcome.noiseStatePath { try noiseStates.keep(path, run: id, version: round.number) }
+        let counted = runs.counted(run)
+        let closing = try RoundClosing(
+            published: outcome,
+            model,
+            run,
+            round,
+            counted: counted,
+            judged: judged,
+            at: now
+        )
+        try store(closing, run, round)
+        for role in [StorageFailure.Role.result, .model, .noiseState] { storage.noteSuccess(role) }
+        forget(run: id, accepted: counted.map(\.id))
+        blobs.discard(outcome.spoolPaths)
+        noiseStates.drop(run: id, runs, isWhole: !budgets.trust.isInQuestion)
+        logger.info(
+            "A round was committed",
+            metadata: ["run.id": "\(id)", "round.id": "\(round.number)", "round.updates": "\(round.accepted)"]
+        )
+        try openNext(run: id)
+    }
+
+    /// Marks a version with what was measured of it.
+    private func close(measured release: EvaluationRelease.Outcome?, _ run: RunState, _ round: RoundRecord) throws {
+        let counted = runs.counted(run)
+        try store(RoundClosing(measured: release, run, round, counted: counted, at: now), run, round)
+        forget(run: round.runId, accepted: release == nil ? [] : counted.map(\.id))
+        try openNext(run: round.runId)
+    }
+
+    /// Stores the end of a round with its charge, in one transaction.
+    private func store(_ closing: RoundClosing, _ run: RunState, _ round: RoundRecord) throws {
+        var closing = closing
+        let ledgerCount = budgets.ledger.rows.count
+        if closing.isCharged { closing.settle(try settle(run, round, as: .committed)) }
+        try commit(closing.changes, ledgerCount: ledgerCount)
+        endAttempt(run: round.runId)
+    }
+
+    /// The changes that a round's scores ask for: the scores themselves, and clients that are asked for no more work.
+    private func judge(_ scores: [UpdateScoreRecord]) -> [StoreChange] {
+        let quarantined = clients.quarantining(scores, at: now) { run in
+            runs[run]?.specification.aggregation.anomalies?.action == .quarantine
+        }
+        for (score, client) in quarantined {
+            logger.notice(
+                "A client was quarantined",
+                metadata: ["client.id": "\(client.id)", "run.id": "\(score.runId)", "round.id": "\(score.round)"]
+            )
+        }
+        return scores.map { .updateScore($0) } + quarantined.map { .client($0.client) }
+    }
+
+    /// Tries a run's closed round later, each time after a longer pause.
+    private func stall(run id: String, _ error: any Error) {
+        let (stall, isFirst) = publication.stall(id, error, at: now)
+        if let failure = stall.failure { storage.note(failure) }
+        logger.log(
+            level: isFirst ? .error : .info,
+            "A closed round waits and is tried again",
+            metadata: [
+                "run.id": "\(id)", "reason": "\(stall.reason)", "path": "\(stall.failure?.path ?? "")",
+                "error": "\(stall.failure == nil ? "\(error)" : "")",
+            ]
+        )
+    }
+
+    // MARK: - Ends
+
+    /// Forgets what the way to a version has gathered for an attempt that is over.
+    private func endAttempt(run id: String) {
+        guard let stall = publication.endAttempt(run: id) else { return }
+        let waited = Int(now.timeIntervalSince(stall.since).rounded())
+        logger.notice(
+            "A round that had waited for the disk is over",
+            metadata: ["run.id": "\(id)", "waited_s": "\(waited)"]
+        )
+    }
+
+    /// Drops the closed attempt's assignments from memory and its updates from the spool.
+    private func forget(run id: String, accepted: [String]) {
+        guard let isPrivate = runs[id]?.specification.isPrivate else { return }
+        let ended = runs.endAttempt(run: id)
+        placement.endAttempt(run: id)
+        updates.discard(accepted: accepted, ended: ended, isPrivate: isPrivate)
+    }
+
+    /// Drops exact sums that nothing needs any more.
+    func dropUnneededNoise() { noiseStates.dropUnneeded(runs, isWhole: !budgets.trust.isInQuestion) }
+
+    /// Whether an assignment may still be fulfilled, so that parts of its upload are kept.
+    func mayDeliver(_ assignment: String) -> Bool {
+        runs.assignments[assignment].map { $0.state.isLive && $0.deadline >= now } ?? false
     }
 }

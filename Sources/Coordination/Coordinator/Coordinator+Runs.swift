@@ -1,10 +1,14 @@
-import DifferentialPrivacy
-import Foundation
+package import Foundation
+import Logging
 import StrictJSON
 package import Tensors
+import UpdateCompression
 package import WireFormat
 
+/// Runs and their models: how they are made, started and ended, and how they are shown.
 extension Coordinator {
+    // MARK: - Making
+
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
     ///
     /// The model is written before the coordinator is asked for the run: nobody waits for that.
@@ -14,88 +18,48 @@ extension Coordinator {
     ) async throws -> RunView {
         // What is refused leaves no file.
         let checked = try await perform { coordinator in
-            try coordinator.checkRunCount()
+            try coordinator.runs.checkCount(limit: coordinator.configuration.openRunLimit)
             return try coordinator.checkedRun(specification, initialModel: initialModel).0
         }
-        guard let initialModel else { return try await insertRun(checked, stored: nil) }
-        let stored = try await DispatchQueue.global(qos: .utility).result { [blobs] in
-            try Self.store(initialModel, among: blobs)
+        guard let initialModel else { return try await insertRun(checked, model: nil) }
+        let stored = try await DispatchQueue.global(qos: .utility).result { [modelFiles] in
+            try modelFiles.store(initialModel)
         }
-        return try await insertRun(checked, stored: stored)
-    }
-
-    /// A model's file among the blobs.
-    private struct StoredModel: Sendable {
-        var sha256: String
-        var byteCount: Int
-    }
-
-    /// Refuses a run beyond the limit: each check-in looks at all that have not ended.
-    private func checkRunCount() throws {
-        guard openRuns.count >= configuration.openRunLimit else { return }
-        throw CoordinationError(
-            .conflict,
-            "too_many_runs",
-            "\(openRuns.count) runs have not ended, and limits.open_runs allows no more: cancel those that nobody needs "
-                + "(POST /v1/runs/{run}/cancel), or raise the limit"
-        )
+        return try await insertRun(checked, model: stored)
     }
 
     /// Stores a run that was checked; what may have changed since is looked at again.
-    private func insertRun(_ specification: RunSpecification, stored: StoredModel?) throws -> RunView {
-        try checkRunCount()
+    private func insertRun(
+        _ specification: RunSpecification,
+        model: (sha256: String, byteCount: Int)?
+    ) throws -> RunView {
+        try runs.checkCount(limit: configuration.openRunLimit)
         let population = try populations.record(specification.population)
         try PrivacyBudgets.checkMode(of: specification, population)
-        let document = try WireCoding.encode(specification)
-        let record = RunRecord(
-            id: Secrets.identifier("run"),
-            populationId: population.id,
-            name: specification.name,
-            specification: String(decoding: document, as: UTF8.self),
-            state: .created,
-            createdAt: now
-        )
-        var changes: [StoreChange] = [
-            .run(record), history(record.id, state: RunPhase.created, cause: "created by an operator"),
-        ]
-        if let stored {
-            changes.append(
-                .modelVersion(
-                    ModelVersionRecord(
-                        runId: record.id,
-                        version: 0,
-                        sha256: stored.sha256,
-                        bytes: stored.byteCount,
-                        createdAt: now
-                    )
-                )
-            )
-        }
-        let state = try RunState(record: record)
+        let (run, changes) = try RunState.creating(specification, population: population.id, model: model, at: now)
         // The transaction's events and its model belong to it.
-        runs[record.id] = state
+        runs.prepare(run)
         do {
             try commit(changes)
         } catch {
-            runs[record.id] = nil
+            runs.withdraw(run.record.id)
             throw error
         }
-        runOrder.append(record.id)
-        if let base = specification.model.base?.run { runsByBase[base, default: []].append(record.id) }
-        return try run(record.id)
+        runs.enlist(run.record.id)
+        return try self.run(run.record.id)
     }
 
     /// The specification with its base's version fixed, and its population, when both go together.
-    func checkedRun(
+    private func checkedRun(
         _ specification: RunSpecification,
         initialModel: ParameterVector?
     ) throws -> (RunSpecification, PopulationRecord) {
         // Not where it is read: runs with older names are read too.
         if let problem = NameRule.problem(specification.name) { throw DocumentError("/name", problem) }
-        var specification = try resolvingBase(specification)
+        var specification = try runs.resolvingBase(specification)
         let population = try populations.record(specification.population)
         try PrivacyBudgets.checkMode(of: specification, population)
-        try checkMethod(specification)
+        try specification.checkMethod()
         specification = try budgets.calibrating(
             specification,
             parameterCount: initialModel?.layout.parameterCount,
@@ -105,69 +69,179 @@ extension Coordinator {
         return (specification, population)
     }
 
+    /// Checks a specification as ``createRun(_:initialModel:)`` does, stores nothing, and says what the run would cost.
+    package func planRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunPlan {
+        let (specification, population) = try checkedRun(specification, initialModel: initialModel)
+        let count = initialModel?.layout.parameterCount
+        return RunPlan(
+            specification,
+            parameterCount: count,
+            modelByteCount: initialModel.map {
+                SafetensorsWriter.header(for: $0.layout, metadata: [:]).count + 4 * $0.values.count
+            },
+            clientCount: clients.presentCount(population: population.id),
+            specification.privacy.mode == .none ? nil : try projection(of: specification, parameterCount: count)
+        )
+    }
+
+    /// Refuses a base whose tensors are not those that the model builds on, before any client meets them.
+    ///
+    /// - Throws: `DocumentError` at `/model/base` with the first tensor that is wrong; ``CoordinationError``.
+    package func checkBase(of specification: RunSpecification, against wanted: ParameterLayout) throws {
+        let resolved = try runs.resolvingBase(specification)
+        guard let base = resolved.model.base, let version = runs.baseVersion(of: resolved) else { return }
+        let actual = try modelFiles.layout(of: version)
+        if let reason = wanted.mismatch(of: actual, "version \(version.version) of run \(base.run)") {
+            throw DocumentError("/model/base", reason)
+        }
+    }
+
     /// Takes the initial weights of a run that has not started.
     package func putInitialModel(run id: String, spoolFile: String, sha256: String) throws -> ModelVersionView {
-        let state = try runState(id)
-        guard state.record.state == .created else {
-            throw CoordinationError(.conflict, "run_started", "the initial model can be set before the start only")
-        }
-        guard state.specification.model.isExternal else {
-            throw CoordinationError(
-                .conflict,
-                "model_built_in",
-                "the run's architecture makes its own first model; use architecture external"
-            )
-        }
-        if let existing = state.versions.first {
-            guard existing.sha256 == sha256 else {
-                throw CoordinationError(.conflict, "model_set", "the run has another initial model already")
-            }
-            return view(existing)
-        }
+        let run = try runs.run(id)
+        if let existing = try run.checkInitialModel(sha256: sha256) { return run.view(existing) }
         let file = try SafetensorsFile(path: spoolFile)
-        let refusals = file.header.entries.lazy.compactMap {
-            ModelTensors.refusal(of: $0.specification.name, dataType: $0.dataType.rawValue)
-        }
-        if let refusal = file.header.entries.isEmpty ? "the model must hold at least one tensor" : refusals.first {
-            throw CoordinationError(.unprocessable, "tensor_mismatch", refusal)
-        }
-        try checkNames(state.specification, layout: file.layout)
-        try PrivacyBudgets.checkNoise(of: state.specification, layout: file.layout)
+        try RunSpecification.checkModel(file)
+        try run.specification.checkNames(file.layout)
+        try PrivacyBudgets.checkNoise(of: run.specification, layout: file.layout)
         try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
         let bytes = file.header.dataOffset + file.layout.parameterCount * 4
         let version = ModelVersionRecord(runId: id, version: 0, sha256: sha256, bytes: bytes, createdAt: now)
         try commit([.modelVersion(version)])
-        return view(version)
+        return try runs.run(id).view(version)
     }
 
-    /// Refuses models whose control variates could not be told from their tensors.
-    private func checkNames(_ specification: RunSpecification, layout: ParameterLayout) throws {
-        guard specification.training.usesControlVariates, let name = ControlVariates.ambiguousName(in: layout) else {
-            return
+    // MARK: - Starting and ending
+
+    /// Starts a run: the first round opens.
+    package func startRun(_ id: String) throws -> RunView {
+        let run = try runs.run(id)
+        guard !run.versions.isEmpty else {
+            throw CoordinationError(
+                .conflict,
+                "model_missing",
+                "upload the initial model first: PUT \(Endpoints.putModel(RunReference(id)).path)"
+            )
         }
-        throw CoordinationError(
-            .unprocessable,
-            "tensor_mismatch",
-            "the tensor '\(name)' has a name that scaffold gives to control variates; rename it, or take another algorithm"
+        if run.specification.analytics?.isTrie == true, run.record.state == .created {
+            try run.specification.checkMethod()
+            try run.checkTrieStart(
+                clientCount: clients.presentCount(population: run.record.populationId),
+                projection(of: run.specification, parameterCount: nil)
+            )
+        }
+        // Also a model that another run made.
+        try run.specification.checkNames(layout(of: id))
+        // A lasting refusal is said before anything changes; a disk that fails is waited for.
+        if run.specification.isPrivate, budgets.trust.alarm != nil { try budgets.trust.requireOpening() }
+        do {
+            return try changeRun(id, .started)
+        } catch let error as CoordinationError where runs[id]?.record.state == .paused {
+            throw CoordinationError(
+                error.kind,
+                error.code,
+                "\(error.message). The run is paused now: POST /v1/runs/\(id)/resume goes on when that is mended"
+            )
+        }
+    }
+
+    /// Pauses a run: the open round goes on waiting for what it has assigned, but hands out nothing new.
+    package func pauseRun(_ id: String) throws -> RunView { try changeRun(id, .paused) }
+
+    package func resumeRun(_ id: String) throws -> RunView { try changeRun(id, .resumed) }
+
+    /// Cancels a run: its open round is abandoned and its reservation is given back.
+    ///
+    /// A round whose sum is being made ends when the arithmetic has: nothing of it is published, and its cost stays.
+    package func cancelRun(_ id: String) throws -> RunView { try changeRun(id, .cancelled) }
+
+    private func changeRun(_ id: String, _ event: RunEvent) throws -> RunView {
+        try drive(run: id, event)
+        return try run(id)
+    }
+
+    // MARK: - Layouts
+
+    /// The layout that the run's models have.
+    package func layout(of id: String) throws -> ParameterLayout {
+        if let layout = runs[id]?.layout { return layout }
+        guard let version = runs[id]?.versions.first else {
+            throw CoordinationError(
+                .conflict,
+                "model_missing",
+                "the run has no model yet: upload it, then start the run"
+            )
+        }
+        let layout = try modelFiles.layout(of: version)
+        runs[id]?.layout = layout
+        return layout
+    }
+
+    /// The tensors of an update: the model's, with SCAFFOLD their control variates too, or one vote.
+    package func uploadLayout(of id: String) throws -> ParameterLayout {
+        if runs[id]?.specification.analytics?.isTrie == true { return PrefixTrie.voteLayout }
+        let layout = try layout(of: id)
+        return try runs.run(id).specification.uploadLayout(of: layout)
+    }
+
+    /// The size that an update must have, or measurements that are published with noise; `nil` if any will do.
+    func plannedByteCount(of record: AssignmentRecord) -> Int? {
+        guard let specification = runs[record.runId]?.specification, specification.isPrivate,
+            !record.isEvaluation || specification.hasPrivateEvaluation
+        else { return nil }
+        let count =
+            record.isEvaluation ? EvaluationResult.privateByteCount : plannedByteCount(ofRun: record.runId)
+        return count > 0 ? count : nil
+    }
+
+    /// The size that every client's update has; 0 if the run has no model yet.
+    func plannedByteCount(ofRun id: String) -> Int {
+        if let known = runs[id]?.plannedByteCount { return known }
+        guard let layout = try? uploadLayout(of: id), let base = runs[id]?.versions.first?.sha256,
+            let specification = runs[id]?.specification
+        else { return 0 }
+        let metadata = UpdateMetadata.planned(specification, baseSHA256: base)
+        let encoder = UpdateEncoder(
+            specification.training.encoding,
+            metadata: metadata,
+            seed: 0,
+            hasFixedLength: true
+        )
+        let count = encoder.byteCount(of: layout)
+        runs[id]?.plannedByteCount = count
+        return count
+    }
+
+    /// Holds the settings against an open run: limits that are lower than they were when it was made stop it.
+    func checkSettings(run id: String) {
+        guard let run = runs[id], !run.isOver, run.specification.analytics == nil, let layout = try? layout(of: id)
+        else { return }
+        let needed = SettingsCheck.updateByteCount(run.specification, layout: layout)
+        runs[id]?.updateByteCount = needed
+        guard needed > configuration.modelByteLimit else { return }
+        logger.warning(
+            "limits.model_bytes is less than an update of an open run: all its clients will be refused",
+            metadata: ["run.id": "\(id)", "needed": "\(needed)", "limit": "\(configuration.modelByteLimit)"]
         )
     }
 
-    /// Beside a model's tensors: libraries that load files for PyTorch ask for `pt`.
-    static let modelMetadata = ["format": "pt", "made_by": "martlet"]
+    // MARK: - Views
 
-    private static func store(_ model: ParameterVector, among blobs: BlobStore) throws -> StoredModel {
-        let data = SafetensorsWriter.encode(model, metadata: modelMetadata)
-        return StoredModel(sha256: try blobs.put(data), byteCount: data.count)
-    }
-
-    /// Runs in the order in which they were made, from a place on.
-    ///
-    /// Looks at some at a time, so that nobody waits for the whole page.
-    package nonisolated func listRuns(from cursor: Int = 0, limit: Int) async throws -> Listing<RunView> {
-        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
-            let ids = Listing(coordinator.runOrder, from: place, limit: limit)
-            return Listing(items: try ids.items.map { try coordinator.run($0) }, next: ids.next)
-        }
+    /// How far a run is now; everything that is shown of it comes from here.
+    func progress(of run: RunState) -> RunProgress {
+        let present = clients.presentCount(population: run.record.populationId)
+        return RunProgress(
+            run: run,
+            time: now,
+            waitingFor: run.waitingFor(
+                now: now,
+                clientCount: present,
+                newcomerCount: newcomers(of: run, present: present),
+                stall: publication.stalls[run.record.id],
+                hold: holdReason(run)
+            ),
+            plannedByteCount: { self.plannedByteCount(ofRun: run.record.id) }
+        )
     }
 
     /// Gathers a page out of small ones, between which others have their turn.
@@ -188,68 +262,14 @@ extension Coordinator {
     /// How many records are looked at in one go.
     static let partCount = 100
 
-    package func run(_ id: String) throws -> RunView {
-        let state = try runState(id)
-        return RunView(
-            id: id,
-            name: state.record.name,
-            population: state.record.populationId,
-            state: state.record.state,
-            reason: state.record.reason,
-            createdAt: state.record.createdAt.wireTimestamp,
-            round: abs(state.round?.number ?? 0),
-            committedRounds: max(0, state.versions.count - 1),
-            modelVersion: state.versions.last?.version,
-            modelSha256: state.versions.last?.sha256,
-            epsilon: state.lastEpsilon,
-            bestVersion: state.bestVersion,
-            waitingFor: waitingFor(state),
-            specification: state.specification
-        )
-    }
+    package func run(_ id: String) throws -> RunView { progress(of: try runs.run(id)).view }
 
-    /// Starts a run: the first round opens.
-    package func startRun(_ id: String) throws -> RunView {
-        guard try !runState(id).versions.isEmpty else {
-            throw CoordinationError(
-                .conflict,
-                "model_missing",
-                "upload the initial model first: PUT \(Endpoints.putModel(RunReference(id)).path)"
-            )
+    /// Runs in the order in which they were made, from a place on.
+    package nonisolated func listRuns(from cursor: Int = 0, limit: Int) async throws -> Listing<RunView> {
+        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+            let ids = Listing(coordinator.runs.order, from: place, limit: limit)
+            return Listing(items: try ids.items.map { try coordinator.run($0) }, next: ids.next)
         }
-        try checkTrieStart(run: id)
-        // Also a model that another run made.
-        try checkNames(runState(id).specification, layout: layout(of: id))
-        // A lasting refusal is said before anything changes; a disk that fails is waited for.
-        if try runState(id).specification.isPrivate, budgets.trust.alarm != nil { try budgets.trust.requireOpening() }
-        do { try drive(run: id, .started) } catch let error as CoordinationError where runs[id]?.record.state == .paused
-        {
-            throw CoordinationError(
-                error.kind,
-                error.code,
-                "\(error.message). The run is paused now: POST /v1/runs/\(id)/resume goes on when that is mended"
-            )
-        }
-        return try run(id)
-    }
-
-    /// Pauses a run: the open round goes on waiting for what it has assigned, but hands out nothing new.
-    package func pauseRun(_ id: String) throws -> RunView {
-        try drive(run: id, .paused)
-        return try run(id)
-    }
-
-    package func resumeRun(_ id: String) throws -> RunView {
-        try drive(run: id, .resumed)
-        return try run(id)
-    }
-
-    /// Cancels a run: its open round is abandoned and its reservation is given back.
-    ///
-    /// A round whose sum is being made ends when the arithmetic has: nothing of it is published, and its cost stays.
-    package func cancelRun(_ id: String) throws -> RunView {
-        try drive(run: id, .cancelled)
-        return try run(id)
     }
 
     /// Attempts of training rounds, oldest first: of the rounds with these numbers only, and only the `last` of them.
@@ -260,11 +280,7 @@ extension Coordinator {
         from cursor: Int = 0,
         limit: Int = .max
     ) async throws -> Listing<RoundView> {
-        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
-            let state = try coordinator.runState(id)
-            let found = Listing(state.trainingPlaces(in: numbers).suffix(last), from: place, limit: limit)
-            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
-        }
+        try await attempts(run: id, from: cursor, limit: limit) { $0.trainingPlaces(in: numbers).suffix(last) }
     }
 
     /// The attempts that published a version, oldest first.
@@ -273,11 +289,7 @@ extension Coordinator {
         from cursor: Int = 0,
         limit: Int = .max
     ) async throws -> Listing<RoundView> {
-        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
-            let state = try coordinator.runState(id)
-            let found = Listing(state.committedPlaces, from: place, limit: limit)
-            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
-        }
+        try await attempts(run: id, from: cursor, limit: limit) { $0.committedPlaces[...] }
     }
 
     /// The evaluation rounds, oldest first; `number` is the version that was measured.
@@ -287,67 +299,26 @@ extension Coordinator {
         from cursor: Int = 0,
         limit: Int = .max
     ) async throws -> Listing<RoundView> {
+        try await attempts(run: id, from: cursor, limit: limit) { $0.evaluationPlaces.suffix(last) }
+    }
+
+    private nonisolated func attempts(
+        run id: String,
+        from cursor: Int,
+        limit: Int,
+        _ places: @escaping @Sendable (RunState) -> ArraySlice<Int>
+    ) async throws -> Listing<RoundView> {
         try await pages(from: cursor, limit: limit) { coordinator, place, limit in
-            let state = try coordinator.runState(id)
-            let found = Listing(state.evaluationPlaces.suffix(last), from: place, limit: limit)
-            return Listing(items: found.items.map { coordinator.view(state.rounds[$0], of: state) }, next: found.next)
-        }
-    }
-
-    /// What the run waits for; with the population's size, which may be the reason.
-    func waitingFor(_ state: RunState) -> String {
-        let present = presentCount(population: state.record.populationId)
-        return state.waitingFor(
-            now: now,
-            clientCount: present,
-            newcomerCount: newcomers(of: state, present: present),
-            stall: stalls[state.record.id],
-            hold: holdReason(state)
-        )
-    }
-
-    /// Clients of a population that have not been revoked.
-    func presentCount(population: String) -> Int { clients.presentCount(population: population) }
-
-    /// Clients that may join the open attempt by the limits on participation; `nil` where there are plainly enough.
-    private func newcomers(of state: RunState, present: Int) -> Int? {
-        guard let round = state.round, round.phase.isCollecting || round.phase == .abandoned,
-            !state.terms(of: round).policy.isDrawn
-        else { return nil }
-        guard !round.isEvaluation else { return evaluators(of: state, round, present: present) }
-        let cohort = state.specification.cohort
-        // Whoever never had a part is free; they are counted one by one only where those might be too few.
-        let untouched = present - state.participations.count
-        guard cohort.maxParticipations > 0 || cohort.minSeparationRounds > 1, untouched < cohort.goal else {
-            return nil
-        }
-        return tally(of: state, round) { coordinator, run, client in
-            guard client.populationId == run.record.populationId, client.state != .revoked, let round = run.round
-            else { return false }
-            switch coordinator.participationRefusal(of: client, run: run, round: round) {
-            case .cap, .separation: return false
-            default: return !(round.phase.isCollecting && run.members.contains(client.id))
-            }
-        }
-    }
-
-    /// Clients that may still be asked to measure; `nil` where there are plainly enough.
-    private func evaluators(of state: RunState, _ round: RoundRecord, present: Int) -> Int? {
-        guard state.specification.evaluation.maxParticipations != nil,
-            present - state.evaluations.count < state.specification.evaluation.cohortGoal
-        else { return nil }
-        return tally(of: state, round) { _, run, client in
-            client.populationId == run.record.populationId && client.state != .revoked
-                && !run.hasMeasuredEnough(client.id) && !run.members.contains(client.id)
+            let progress = coordinator.progress(of: try coordinator.runs.run(id))
+            let found = Listing(places(progress.run), from: place, limit: limit)
+            let rounds = found.items.map { progress.view(progress.run.rounds[$0], coordinator.runs) }
+            return Listing(items: rounds, next: found.next)
         }
     }
 
     package func round(run id: String, number: Int) throws -> RoundView {
-        let state = try runState(id)
-        guard let round = state.lastAttempt(ofRound: number) else {
-            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no round \(number) yet")
-        }
-        return view(round, of: state)
+        let run = try runs.run(id)
+        return progress(of: run).view(try run.requiredAttempt(ofRound: number), runs)
     }
 
     /// The changes of a round, all its attempts; of the run itself for round 0, and of the evaluation of version v for -v.
@@ -374,11 +345,15 @@ extension Coordinator {
     }
 
     /// Refuses a run or round that is not known; round 0 is the run itself.
-    func requireRound(run id: String, number: Int) throws {
-        let state = try runState(id)
-        guard number == 0 || state.lastAttempt(ofRound: number) != nil else {
-            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no round \(number) yet")
-        }
+    private func requireRound(run id: String, number: Int) throws {
+        let run = try runs.run(id)
+        if number != 0 { _ = try run.requiredAttempt(ofRound: number) }
+    }
+
+    /// How far the updates of a round stood out, the longest first; empty if the run does not ask for scores.
+    package nonisolated func updateScores(run id: String, round number: Int) async throws -> [UpdateScoreView] {
+        try await requireRound(run: id, number: number)
+        return try store.updateScores(run: id, round: number).map(UpdateScoreView.init)
     }
 
     /// The published versions, oldest first, from a place on.
@@ -388,105 +363,97 @@ extension Coordinator {
         limit: Int = .max
     ) async throws -> Listing<ModelVersionView> {
         try await pages(from: cursor, limit: limit) { coordinator, place, limit in
-            let found = Listing(try coordinator.runState(id).versions, from: place, limit: limit)
-            return Listing(items: found.items.map(coordinator.view), next: found.next)
+            let run = try coordinator.runs.run(id)
+            let found = Listing(run.versions, from: place, limit: limit)
+            return Listing(items: found.items.map(run.view), next: found.next)
         }
     }
 
     /// What stands for a run's last version.
-    package static let latestVersion = "latest"
+    package static var latestVersion: String { RunTable.latestVersion }
 
     /// One version; ``latestVersion`` is the last one.
     package func model(run id: String, version: String) throws -> ModelVersionView {
-        let versions = try runState(id).versions
-        let found =
-            version == Self.latestVersion
-            ? versions.last : Int(version).flatMap { versions.indices.contains($0) ? versions[$0] : nil }
-        guard let found else {
-            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(version)'")
+        let run = try runs.run(id)
+        return run.view(try run.version(version))
+    }
+
+    /// Stores what somebody measured of a model version; a later report of the same source replaces it.
+    package func reportMetrics(run id: String, version: String, _ report: MetricsReport) throws -> ModelVersionView {
+        let run = try runs.run(id)
+        let version = try run.version(version)
+        let record = try run.metricsRecord(report.metrics, version: version.version, source: report.source, at: now)
+        try commit([.modelMetrics(record)])
+        return try runs.run(id).view(version)
+    }
+
+    /// Counts what was sent of a model in the attempt that is open; it is stored with the attempt's next change.
+    package func noteDownload(run id: String, version: Int, byteCount: Int) {
+        runs[id]?.countDownload(version: version, byteCount: byteCount)
+    }
+
+    /// The base of a model as an assignment names it.
+    package func baseModel(of specification: RunSpecification) -> AssignmentBody.Model? {
+        runs.baseModel(of: specification)
+    }
+
+    /// The tokeniser of a run as JSON.
+    ///
+    /// - Throws: ``CoordinationError`` `not_found` if the run has none of its own.
+    package func tokenizer(run id: String) throws -> (document: Data, sha256: String) {
+        guard let tokenizer = try runs.run(id).longTokenizer else {
+            throw CoordinationError(.notFound, "not_found", "run '\(id)' has no tokenizer that is kept apart")
         }
-        return view(found)
+        return tokenizer
     }
 
-    func runState(_ id: String) throws -> RunState {
-        guard let state = runs[id] else { throw CoordinationError(.notFound, "not_found", "no run '\(id)'") }
-        return state
-    }
+    /// Whether devices need a version now; see ``RunTable/needsModel(run:version:)``.
+    package func needsModel(run id: String, version: Int) -> Bool { runs.needsModel(run: id, version: version) }
 
-    func history(_ run: String, round: Int = 0, attempt: Int = 0, state: some ClosedWord, cause: String) -> StoreChange
-    {
-        .history(HistoryRow(runId: run, round: round, attempt: attempt, at: now, state: state.rawValue, cause: cause))
-    }
+    /// Whether a client may read a run's models; see ``RunTable/mayReadModels(client:run:)``.
+    package func mayReadModels(client: String, run: String) -> Bool { runs.mayReadModels(client: client, run: run) }
 
-    func view(_ version: ModelVersionRecord) -> ModelVersionView {
-        let (run, number) = (RunReference(version.runId), VersionReference(version.version))
-        return ModelVersionView(
-            run: version.runId,
-            version: version.version,
-            sha256: version.sha256,
-            bytes: version.bytes,
-            createdAt: version.createdAt.wireTimestamp,
-            url: Endpoints.weights(run, number).target,
-            optimizerSha256: version.optimizerSha256,
-            optimizerUrl: version.optimizerSha256.map { _ in
-                Endpoints.optimizerState(run, number).target
-            },
-            controlSha256: version.controlSha256,
-            controlUrl: version.controlSha256.map { _ in
-                Endpoints.controlVariate(run, number).target
-            },
-            clippingNorm: version.clippingNorm,
-            metrics: runs[version.runId]?.metrics[version.version],
-            isBest: runs[version.runId]?.bestVersion == version.version
+    /// What the vocabulary of an analytics run's version is made of.
+    ///
+    /// - Parameters:
+    ///   - id: The run.
+    ///   - version: A number, or `latest`.
+    /// - Returns: The source; `VocabularySource.vocabulary(minimumCount:)` does the work, elsewhere.
+    /// - Throws: ``CoordinationError`` `not_found`.
+    package func vocabularySource(run id: String, version: String) throws -> VocabularySource {
+        let run = try runs.run(id)
+        let found = try run.version(version)
+        let reports = run.rounds.filter { $0.phase == .committed && $0.number <= found.version }.reduce(0) {
+            $0 + $1.accepted
+        }
+        return VocabularySource(
+            run: id,
+            version: found.version,
+            path: blobs.path(sha256: found.sha256),
+            specification: run.specification,
+            reportCount: reports
         )
     }
 
-    func view(_ round: RoundRecord, of state: RunState) -> RoundView {
-        let isCurrent = round == state.round
-        return RoundView(
-            run: round.runId,
-            kind: round.isEvaluation ? .evaluation : RoundKind(of: state.specification.kind),
-            number: abs(round.number),
-            attempt: round.attempt,
-            state: round.phase,
-            reason: round.reason,
-            goal: state.terms(of: round).goal,
-            minimum: state.terms(of: round).minimum,
-            assigned: round.assigned,
-            accepted: round.accepted,
-            rejected: round.rejected,
-            failed: round.failed,
-            expired: round.expired,
-            excluded: round.excluded,
-            cappedWeights: round.cappedWeights,
-            weightCap: round.weightCap,
-            cappedNorms: round.cappedNorms,
-            normBound: round.normBound,
-            bytesUp: bytesUp(round, of: state),
-            bytesDown: bytesDown(round, of: state),
-            openedAt: round.openedAt.wireTimestamp,
-            deadline: round.phase.isCollecting ? round.deadline.wireTimestamp : nil,
-            closedAt: round.closedAt?.wireTimestamp,
-            seconds: (round.closedAt ?? now).timeIntervalSince(round.openedAt),
-            phaseSeconds: phaseSeconds(round, of: state),
-            modelSha256: round.modelSha256,
-            epsilon: round.epsilon,
-            refusals: state.refusals[round.number] ?? [:],
-            metrics: round.phase == .committed ? state.metrics[abs(round.number)] : nil,
-            live: isCurrent ? liveStates(of: state) : nil,
-            isSecret: state.terms(of: round).isSecret,
-            tiers: round.tierTable.enumerated().map {
-                TierView(tier: $0.offset, assigned: $0.element[0], accepted: $0.element[1])
-            },
-            waitingFor: isCurrent ? waitingFor(state) : "nothing: the round is \(round.phase.rawValue)"
-        )
+    /// A run's curves, at most `points` points each.
+    ///
+    /// The coordinator gives the attempts in parts; what is computed of them holds up nobody.
+    package nonisolated func curves(run id: String, points limit: Int) async throws -> CurvesView {
+        var all: [CurvesView.Attempt] = []
+        while case let part = try await curveAttempts(run: id, from: all.count), !part.isEmpty { all += part }
+        let (metrics, bests) = try await perform { coordinator in
+            let run = try coordinator.runs.run(id)
+            return (run.metrics, run.bests)
+        }
+        return CurvesView(run: id, all, metrics: metrics, bests: bests, points: limit)
     }
-}
 
-extension Coordinator {
-    private func liveStates(of run: RunState) -> [String: Int] {
-        run.atWork.reduce(into: [:]) { counts, id in
-            if let state = assignments[id]?.state { counts[state.rawValue, default: 0] += 1 }
+    private func curveAttempts(run id: String, from place: Int) throws -> [CurvesView.Attempt] {
+        let run = try runs.run(id)
+        return run.trainingPlaces.dropFirst(place).prefix(10 * Self.partCount).map { place in
+            let round = run.rounds[place]
+            let bytesUp = run.bytesUp(round) { plannedByteCount(ofRun: id) }
+            return CurvesView.Attempt(round, bytesUp: bytesUp, bytesDown: run.bytesDown(round))
         }
     }
 }

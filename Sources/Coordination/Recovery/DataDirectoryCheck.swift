@@ -45,7 +45,7 @@ extension Finding {
 /// Holds the files of a data directory against what the database says of them.
 package struct DataDirectoryCheck: Sendable {
     private let state: StoredState
-    private let blobs: BlobStore
+    private let blobs: any BlobStore
     private let ledgerHeadPath: String?
     /// A backup holds no updates of private runs, and misses none.
     private let isBackup: Bool
@@ -57,7 +57,7 @@ package struct DataDirectoryCheck: Sendable {
     ///   - blobs: The directory's files.
     ///   - ledgerHeadPath: The ledger's second record; `nil` where none belongs, as in a backup.
     ///   - isBackup: Whether the directory is a backup and no server's.
-    package init(state: StoredState, blobs: BlobStore, ledgerHeadPath: String? = nil, isBackup: Bool = false) {
+    package init(state: StoredState, blobs: any BlobStore, ledgerHeadPath: String? = nil, isBackup: Bool = false) {
         self.isBackup = isBackup
         self.state = state
         self.blobs = blobs
@@ -107,7 +107,7 @@ package struct DataDirectoryCheck: Sendable {
     package func leftovers() -> [String] {
         // What has arrived of an upload whose assignment is open is gone on with.
         let gathering = state.assignments.filter(\.state.isLive).flatMap {
-            [$0.id + Coordinator.partialSuffix, $0.id + Coordinator.judgedSuffix]
+            [$0.id + UpdateFiles.partialSuffix, $0.id + UpdateFiles.judgedSuffix]
         }
         let known = Set(awaited().flatMap { [$0.id + ".update", $0.id + SpooledReceipt.suffix] } + gathering)
         // The result of an attempt that is open stands, with what goes with it.

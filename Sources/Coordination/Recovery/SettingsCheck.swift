@@ -26,7 +26,7 @@ package enum SettingsCheck {
     ///   - blobs: The directory's files.
     ///   - modelByteLimit: The setting.
     /// - Returns: An error for each of them.
-    package static func findings(_ state: StoredState, blobs: BlobStore, modelByteLimit: Int) -> [Finding] {
+    package static func findings(_ state: StoredState, blobs: any BlobStore, modelByteLimit: Int) -> [Finding] {
         state.runs.filter { !$0.state.isFinal }.compactMap { run in
             guard let document = try? JSONValue.parse(Array(run.specification.utf8)),
                 let specification = try? RunSpecification.read(document), specification.analytics == nil,

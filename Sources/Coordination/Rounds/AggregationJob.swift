@@ -159,7 +159,7 @@ struct AggregationJob: Sendable {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
         if let norm = combined.nextNorm {
-            try BlobStore.writeDurably(Data(String(norm).utf8), to: normResultPath)
+            try DurableFiles.write(Data(String(norm).utf8), to: normResultPath)
         }
         return try timed("publish") {
             let memory =
@@ -186,7 +186,11 @@ struct AggregationJob: Sendable {
             throw CoordinationError(.unprocessable, "tensor_mismatch", "the model is not the trie of this run")
         }
         guard case .gaussianSparseHistogram(let threshold) = specification.privacy.mechanism else {
-            throw CoordinationError(.unprocessable, Coordinator.withdrawn, "method triehh is offered no more")
+            throw CoordinationError(
+                .unprocessable,
+                RunSpecification.withdrawnMethod,
+                "method triehh is offered no more"
+            )
         }
         let histogram = try GaussianSparseHistogram(
             noiseMultiplier: specification.privacy.noiseMultiplier,
@@ -252,7 +256,7 @@ struct AggregationJob: Sendable {
     }
 
     private static func writer(_ layout: ParameterLayout, path: String) throws -> ModelWriter {
-        try ModelWriter(layout, metadata: Coordinator.modelMetadata, path: path)
+        try ModelWriter(layout, metadata: ModelFiles.metadata, path: path)
     }
 
     /// Gives the file its name; where the disk does not confirm it, it is written again under another one, from the values that are
@@ -284,7 +288,7 @@ struct AggregationJob: Sendable {
             let directory = (resultPath as NSString).deletingLastPathComponent
             let name = (resultPath as NSString).lastPathComponent
             let left = try SpooledFile.names(in: directory).filter { $0.hasPrefix(name) }
-            try BlobStore.removeDurably(left.map { directory + "/" + $0 }, in: directory)
+            try DurableFiles.remove(left.map { directory + "/" + $0 }, in: directory)
             return nil
         }
         var scores: [UpdateScoreRecord] = []
@@ -331,12 +335,12 @@ struct AggregationJob: Sendable {
         let all = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
         let paths = try all.filter { path in
             if access(path, F_OK) == 0 { return true }
-            guard errno == ENOENT else { throw BlobStore.failure(.open, path) }
+            guard errno == ENOENT else { throw DurableFiles.failure(.open, path) }
             return false
         }
         var norm: Double?
         if paths.contains(normResultPath) {
-            norm = Double(String(decoding: try BlobStore.read(normResultPath, role: .result), as: UTF8.self))
+            norm = Double(String(decoding: try DurableFiles.read(normResultPath, role: .result), as: UTF8.self))
         }
         return Outcome(
             model: model,
@@ -364,5 +368,28 @@ extension RunSpecification.Aggregation.Optimizer {
         case .yogi(let rate, let moments):
             FedYogi(learningRate: rate, beta1: moments.beta1, beta2: moments.beta2, epsilon: moments.epsilon)
         }
+    }
+}
+
+extension AggregationJob {
+    /// The arithmetic of a closed round, before what it takes from elsewhere is added.
+    ///
+    /// - Parameters:
+    ///   - run: The run.
+    ///   - round: The round.
+    ///   - base: The version that it starts from.
+    ///   - updates: What was accepted.
+    ///   - blobs: Where the files are.
+    init(_ run: RunState, _ round: RoundRecord, base: ModelVersionRecord, _ updates: [Update], _ blobs: any BlobStore) {
+        self.init(
+            specification: run.specification,
+            updates: updates,
+            basePath: blobs.path(sha256: base.sha256),
+            optimizerPath: base.optimizerSha256.map { blobs.path(sha256: $0) },
+            controlPath: base.controlSha256.map { blobs.path(sha256: $0) },
+            level: round.number,
+            resultPath: blobs.resultPath(run: round.runId, round: round.number, attempt: round.attempt),
+            clippingNorm: base.clippingNorm
+        )
     }
 }

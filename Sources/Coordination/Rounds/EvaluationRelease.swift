@@ -99,7 +99,7 @@ struct EvaluationRelease: Sendable {
     func run(_ reports: [Report], noiseKey: NoiseKey = NoiseKey()) throws -> Outcome {
         var sums = [Int64](repeating: 0, count: metrics.count + 1)
         for report in reports {
-            let bytes = try BlobStore.read(report.path, role: .update)
+            let bytes = try DurableFiles.read(report.path, role: .update)
             guard try Secrets.sha256(bytes) == SpooledReceipt.read(path: report.receiptPath)?.sha256 else {
                 throw CoordinationError(.unavailable, "update_lost", "an accepted measurement is not what was received")
             }

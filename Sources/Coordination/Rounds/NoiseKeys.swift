@@ -21,7 +21,7 @@ struct NoiseKeys: Sendable {
     func make(run: String) throws -> SymmetricKey {
         if let known = try read(path(run: run)) { return known }
         let key = SymmetricKey(size: .bits256)
-        try BlobStore.writeDurably(key.withUnsafeBytes { Data($0) }, to: path(run: run), role: .noiseKey)
+        try DurableFiles.write(key.withUnsafeBytes { Data($0) }, to: path(run: run), role: .noiseKey)
         return key
     }
 
@@ -56,7 +56,7 @@ struct NoiseKeys: Sendable {
 
     private func contents(_ path: String) throws(CoordinationError) -> Data? {
         do throws(CoordinationError) {
-            return try BlobStore.read(path, role: .noiseKey)
+            return try DurableFiles.read(path, role: .noiseKey)
         } catch {
             guard error.storage?.isMissing == true else { throw error }
             return nil
@@ -74,10 +74,10 @@ struct NoiseKeys: Sendable {
     /// Destroys a run's key.
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    func destroy(run: String) throws { try BlobStore.removeDurably([path(run: run)], in: directory) }
+    func destroy(run: String) throws { try DurableFiles.remove([path(run: run)], in: directory) }
 
     /// Destroys the key that all runs shared.
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    func destroyShared() throws { try BlobStore.removeDurably([sharedPath], in: directory) }
+    func destroyShared() throws { try DurableFiles.remove([sharedPath], in: directory) }
 }

@@ -143,7 +143,7 @@ struct NoiseState: Sendable {
 
         func finish() throws {
             try file.sync()
-            try BlobStore.renameDurably(partialPath, to: path, role: .noiseState)
+            try DurableFiles.rename(partialPath, to: path, role: .noiseState)
         }
     }
 }

@@ -16,7 +16,7 @@ final class Descriptor: Sendable {
     init(reading path: String, role: StorageFailure.Role) throws(CoordinationError) {
         number = open(path, O_RDONLY | O_CLOEXEC)
         (self.path, self.role) = (path, role)
-        guard number >= 0 else { throw BlobStore.failure(.open, path, role) }
+        guard number >= 0 else { throw DurableFiles.failure(.open, path, role) }
     }
 
     /// Makes a file to write, which must not exist.
@@ -25,7 +25,7 @@ final class Descriptor: Sendable {
     init(creating path: String, role: StorageFailure.Role) throws(CoordinationError) {
         number = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         (self.path, self.role) = (path, role)
-        guard number >= 0 else { throw BlobStore.failure(.create, path, role) }
+        guard number >= 0 else { throw DurableFiles.failure(.create, path, role) }
     }
 
     deinit { if number >= 0 { close(number) } }
@@ -39,7 +39,7 @@ final class Descriptor: Sendable {
                 pread(number, $0.baseAddress.map { $0 + done }, count - done, off_t(offset + done))
             }
             if received < 0 && errno == EINTR { continue }
-            guard received >= 0 else { throw BlobStore.failure(.read, path, role) }
+            guard received >= 0 else { throw DurableFiles.failure(.read, path, role) }
             if received == 0 { break }
             done += received
         }
@@ -48,18 +48,18 @@ final class Descriptor: Sendable {
 
     /// Writes at the end.
     func append(_ data: Data) throws(CoordinationError) {
-        guard data.withUnsafeBytes({ BlobStore.write($0, to: number) }) else {
-            throw BlobStore.failure(.write, path, role)
+        guard data.withUnsafeBytes({ DurableFiles.writeAll($0, to: number) }) else {
+            throw DurableFiles.failure(.write, path, role)
         }
     }
 
     /// Waits for the disk.
     func sync() throws(CoordinationError) {
-        guard fsync(number) == 0 else { throw BlobStore.failure(.sync, path, role) }
+        guard fsync(number) == 0 else { throw DurableFiles.failure(.sync, path, role) }
     }
 }
 
-extension BlobStore {
+extension DurableFiles {
     /// A whole file.
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`, also where there is no such file.

@@ -44,12 +44,12 @@ final class ModelWriter: @unchecked Sendable {
         header = SafetensorsWriter.header(for: layout, metadata: metadata)
         parameterCount = layout.parameterCount
         descriptor = open(partialPath, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw BlobStore.failure(.create, partialPath) }
+        guard descriptor >= 0 else { throw DurableFiles.failure(.create, partialPath) }
         // File systems that reserve nothing say so, and find out while writing.
         guard
             martlet_reserve(descriptor, 0, Int64(byteCount)) == 0
                 || ![ENOSPC, EDQUOT, EFBIG, EIO, EROFS].contains(errno)
-        else { throw BlobStore.failure(.reserve, partialPath) }
+        else { throw DurableFiles.failure(.reserve, partialPath) }
         header.withUnsafeBytes {
             write($0, at: 0)
             hash.update(bufferPointer: $0)
@@ -118,9 +118,9 @@ final class ModelWriter: @unchecked Sendable {
             return progress.failure
         }
         if let failure { throw failure }
-        guard fdatasync(descriptor) == 0 else { throw BlobStore.failure(.sync, partialPath) }
+        guard fdatasync(descriptor) == 0 else { throw DurableFiles.failure(.sync, partialPath) }
         do {
-            try BlobStore.renameDurably(partialPath, to: path)
+            try DurableFiles.rename(partialPath, to: path)
         } catch {
             unlink(path)
             throw error
@@ -143,8 +143,8 @@ final class ModelWriter: @unchecked Sendable {
     }
 
     private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
-        guard !BlobStore.write(bytes, to: descriptor, at: offset) else { return }
-        let failure = BlobStore.failure(.write, partialPath)
+        guard !DurableFiles.writeAll(bytes, to: descriptor, at: offset) else { return }
+        let failure = DurableFiles.failure(.write, partialPath)
         progress.withLock { $0.failure = $0.failure ?? failure }
     }
 }

@@ -35,11 +35,11 @@ package final class SpoolFile: Sendable {
     package init(path: String, expectedByteCount: Int?, appendsAt: Int? = nil) throws {
         self.path = path
         descriptor = open(path, (appendsAt == nil ? O_CREAT | O_EXCL : 0) | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw BlobStore.failure(appendsAt == nil ? .create : .open, path) }
+        guard descriptor >= 0 else { throw DurableFiles.failure(appendsAt == nil ? .create : .open, path) }
         let byteCount = appendsAt ?? 0
         state = Mutex(State(hash: appendsAt == nil ? SHA256() : nil, byteCount: byteCount, flushedCount: byteCount))
         guard appendsAt == nil || lseek(descriptor, 0, SEEK_END) == off_t(byteCount) else {
-            throw BlobStore.failure(.read, path)
+            throw DurableFiles.failure(.read, path)
         }
         if let expectedByteCount, expectedByteCount > byteCount,
             // The size stays what was written: a cut upload is as long as its bytes.
@@ -47,7 +47,7 @@ package final class SpoolFile: Sendable {
             // File systems that reserve nothing say so, and find out while writing.
             [ENOSPC, EDQUOT, EFBIG, EIO, EROFS].contains(errno)
         {
-            let problem = BlobStore.failure(.reserve, path)
+            let problem = DurableFiles.failure(.reserve, path)
             if appendsAt == nil { unlink(path) }
             throw problem
         }
@@ -61,7 +61,7 @@ package final class SpoolFile: Sendable {
     /// Appends bytes.
     package func write(_ bytes: UnsafeRawBufferPointer) throws {
         try state.withLock { state in
-            guard BlobStore.write(bytes, to: descriptor) else { throw BlobStore.failure(.write, path) }
+            guard DurableFiles.writeAll(bytes, to: descriptor) else { throw DurableFiles.failure(.write, path) }
             state.hash?.update(bufferPointer: bytes)
             state.byteCount += bytes.count
             if state.byteCount - state.flushedCount >= Self.flushByteCount { flush(&state) }
@@ -81,7 +81,7 @@ package final class SpoolFile: Sendable {
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`; the file is of no use then, whatever a second call would say.
     package func sync() throws {
-        guard fdatasync(descriptor) == 0 else { throw BlobStore.failure(.sync, path) }
+        guard fdatasync(descriptor) == 0 else { throw DurableFiles.failure(.sync, path) }
     }
 
     /// Gives back the space that was reserved and not used.
@@ -89,7 +89,7 @@ package final class SpoolFile: Sendable {
 
     /// Forgets what was written after an offset; nothing may be written afterwards.
     package func truncate(to offset: Int) throws {
-        guard ftruncate(descriptor, off_t(offset)) == 0 else { throw BlobStore.failure(.write, path) }
+        guard ftruncate(descriptor, off_t(offset)) == 0 else { throw DurableFiles.failure(.write, path) }
         state.withLock { $0.byteCount = offset }
     }
 
@@ -113,7 +113,7 @@ package final class SpoolFile: Sendable {
         while done < byteCount {
             let count = pread(descriptor, space.baseAddress, min(space.count, byteCount - done), off_t(done))
             if count < 0 && errno == EINTR { continue }
-            guard count > 0 else { throw BlobStore.failure(.read, path) }
+            guard count > 0 else { throw DurableFiles.failure(.read, path) }
             hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: space[0..<count]))
             done += count
         }

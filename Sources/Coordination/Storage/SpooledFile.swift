@@ -27,13 +27,13 @@ enum SpooledFile {
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
     static func names(in directory: String) throws(CoordinationError) -> [String] {
-        guard let stream = opendir(directory) else { throw BlobStore.failure(.open, directory, .directory) }
+        guard let stream = opendir(directory) else { throw DurableFiles.failure(.open, directory, .directory) }
         defer { closedir(stream) }
         var names: [String] = []
         while true {
             errno = 0
             guard let entry = readdir(stream) else {
-                guard errno == 0 else { throw BlobStore.failure(.read, directory, .directory) }
+                guard errno == 0 else { throw DurableFiles.failure(.read, directory, .directory) }
                 return names
             }
             let name = withUnsafePointer(to: &entry.pointee.d_name) {

@@ -38,10 +38,10 @@ package struct SpooledReceipt: Codable, Equatable, Sendable {
             data.append(contentsOf: [UInt8](repeating: 0x20, count: Self.fileByteCount - data.count))
         }
         let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw BlobStore.failure(.create, path, .update) }
+        guard descriptor >= 0 else { throw DurableFiles.failure(.create, path, .update) }
         defer { close(descriptor) }
-        guard data.withUnsafeBytes({ BlobStore.write($0, to: descriptor) }), fdatasync(descriptor) == 0 else {
-            throw BlobStore.failure(.write, path, .update)
+        guard data.withUnsafeBytes({ DurableFiles.writeAll($0, to: descriptor) }), fdatasync(descriptor) == 0 else {
+            throw DurableFiles.failure(.write, path, .update)
         }
     }
 
@@ -58,12 +58,4 @@ package struct SpooledReceipt: Codable, Equatable, Sendable {
         }
         return try? WireCoding.decode(SpooledReceipt.self, from: data)
     }
-}
-
-extension BlobStore {
-    /// The file of an accepted update.
-    package func updatePath(of assignment: String) -> String { spoolPath(assignment + ".update") }
-
-    /// What is known about an accepted update of a private run.
-    package func receiptPath(of assignment: String) -> String { spoolPath(assignment + SpooledReceipt.suffix) }
 }

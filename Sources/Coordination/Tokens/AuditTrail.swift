@@ -117,6 +117,9 @@ package final class AuditTrail: Sendable {
     /// The id of the token that acts, once that is known.
     package var actorID: String? { state.withLock { $0.actor?.id } }
 
+    /// Whether a transaction has taken the action's row.
+    package var isWritten: Bool { state.withLock { $0.isWritten } }
+
     /// The row of the action, the first time; `nil` afterwards, and for callers who operate nothing.
     ///
     /// A request that fails after its first transaction has a second row, which says that it was refused.

@@ -167,7 +167,7 @@ actor ModelVariants {
             try file.sync()
             let sha256 = try file.digest().hexadecimal
             let path = directory + "/" + key + "." + sha256
-            try BlobStore.renameDurably(partial, to: path)
+            try DurableFiles.rename(partial, to: path)
             return File(path: path, sha256: sha256, byteCount: file.byteCount)
         } catch {
             unlink(partial)

@@ -85,7 +85,7 @@ final class PartialUpload: BodySink {
     func offset() throws -> Int {
         var status = stat()
         if stat(path, &status) == 0 { return Int(status.st_size) }
-        guard errno == ENOENT else { throw BlobStore.failure(.open, path, .update) }
+        guard errno == ENOENT else { throw DurableFiles.failure(.open, path, .update) }
         return 0
     }
 

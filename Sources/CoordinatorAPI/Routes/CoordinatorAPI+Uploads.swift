@@ -160,7 +160,7 @@ extension CoordinatorAPI {
             )
         }
         let path = terms.spoolPath
-        try await DiskQueue.run { try BlobStore.writeDurably(Data(bytes), to: path) }
+        try await DiskQueue.run { try DurableFiles.write(Data(bytes), to: path) }
     }
 
     /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.

@@ -479,8 +479,8 @@ struct TransferPace {
 
     init(now: Int) { start = now }
 
-    /// Bytes a second since the start.
-    func rate(now: Int) -> Double { Double(count) / Double(max(1, now - start)) * 1e9 }
+    /// Bytes a second since the start, as if 64 kB had been taken before and a second had passed: whoever has only begun is no slow reader.
+    func rate(now: Int) -> Double { Double(count + 65_536) / Double(max(1_000_000_000, now - start)) * 1e9 }
 
     /// How long the peer may be silent, as a time of the monotonic clock in nanoseconds.
     func deadline(now: Int, _ configuration: ServerConfiguration) -> Int {

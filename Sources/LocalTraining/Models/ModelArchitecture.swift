@@ -42,7 +42,7 @@ extension ModelArchitecture {
     /// `nil`: no other model is needed.
     public var baseLayout: ParameterLayout? { nil }
 
-    /// 0: rows of a table are small.
+    /// 0: counting takes no batches.
     public func workingByteCount(batchSize: Int) -> Double { 0 }
 
     /// True for every task.

@@ -27,6 +27,12 @@ package struct TabularArchitecture: ModelArchitecture {
 
     package var widths: [Int] { [schema.width] + hidden + [schema.outputCount] }
     package var layout: ParameterLayout { TabularNetwork<Float>.layout(widths) }
+
+    package func workingByteCount(batchSize: Int) -> Double {
+        let columns = widths.reduce(0) { $0 + Double($1) } + 2 * Double(widths.max() ?? 0)
+        return 4 * Double(batchSize) * columns
+    }
+
     package var baseLayout: ParameterLayout? { scaling == .federated ? TabularStatistics.layout(schema) : nil }
     package var madeUpData: LocalData { .table(schema.madeUpTable()) }
 

@@ -20,11 +20,12 @@ extension AssignmentWork {
     private func weights(_ file: Assignment.ModelFile, layout: ParameterLayout? = nil) async throws -> ParameterVector {
         let session = device.session
         let whole = try session.download(of: file, within: assignment.deadline)
-        let limit = session.limits.modelBytes / 4
+        // A load that others wait for goes on without this client: it must not hold the client's directory.
+        let (transport, retry, limit) = (session.transport, session.retry, session.limits.modelBytes / 4)
         return try await device.models.model(file, layout: layout, parameterLimit: limit) { path in
             var download = whole
             download.path = path
-            try await download.send(over: session.transport, retry: session.retry)
+            try await download.send(over: transport, retry: retry)
         }
     }
 

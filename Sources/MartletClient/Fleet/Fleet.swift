@@ -103,6 +103,9 @@ public struct Fleet: Sendable {
         withExtendedLifetime(fleetState) {}
     }
 
+    /// So often a client waits for the end of its own work of before, for some five minutes, until its owner is told.
+    private static let lockedTurnLimit = 36
+
     private func turn(
         _ index: Int,
         _ fleetState: ClientState,
@@ -130,13 +133,16 @@ public struct Fleet: Sendable {
             outcome = try await client.participateOnce(waitSeconds: 5)
         } catch let error as ClientError {
             let isKnown = mine?.device.state.hasCredential ?? false
+            if error.code == "state_locked", StateLock.isHeldHere(directory: directory),
+                await turns.delayCount(index) < Self.lockedTurnLimit
+            {
+                // Its work of the turn before was cancelled, and has not ended yet.
+                return await turns.putBack(index, { min(10, 0.25 * Double(1 << min($0, 8))) })
+            }
             switch error.code {
             case _ where error.status == 401 && error.endsClient && isKnown:
                 // Revoked: this client is out, the others go on.
                 outcome = .finished
-            case "state_locked" where StateLock.isOwn(directory: directory):
-                // Its work of the turn before was cancelled, and has not ended yet.
-                return await turns.putBack(index, { min(10, 0.25 * Double(1 << min($0, 8))) })
             case "enrollment_exhausted":
                 if await turns.isNews(of: error.code) {
                     let words = "client-\(index) is left out, and others may be that are not registered yet: "
@@ -280,6 +286,9 @@ private actor FleetTurns {
         delay(index, seconds)
         waiting.append(index)
     }
+
+    /// How often in a row a client's turn was made later.
+    func delayCount(_ index: Int) -> Int { later[index]?.count ?? 0 }
 
     private func delay(_ index: Int, _ seconds: (_ failures: Int) -> Double) {
         let count = (later[index]?.count ?? 0) + 1

@@ -92,7 +92,10 @@ public actor ModelCache {
             } onCancel: {
                 Task { await self.leave(name, id) }
             }
-            if let model { return model }
+            if let model {
+                try expected.require(model.layout)
+                return model
+            }
         }
     }
 
@@ -151,7 +154,11 @@ public actor ModelCache {
                 throw LocalFailure.error("write", path, errno)
             }
         }
-        return try Self.read(path, file, expected)
+        do { return try Self.read(path, file, expected) } catch {
+            // What is of no use makes no room for itself; a disk that fails says nothing about it.
+            if LocalFailure.error(error, path) == nil { unlink(path) }
+            throw error
+        }
     }
 
     private func end(_ name: String, _ result: Result<ParameterVector, any Error>) {

@@ -8,6 +8,8 @@ final class StateLock: Sendable {
     private let descriptor: Int32
 
     private let attempts = Mutex(Attempts())
+    /// Whether the file's lock is this one's.
+    private let isTaken = Mutex(false)
 
     private struct Attempts {
         var isRunning = false
@@ -42,6 +44,8 @@ final class StateLock: Sendable {
             }
             usleep(20_000)
         }
+        if let identity = FileIdentity(descriptor) { _ = held.withLock { $0.insert(identity) } }
+        lock.isTaken.withLock { $0 = true }
         // Who has it, for those who come later; a lock that cannot say so is one all the same.
         let text = Array("\(getpid())\n".utf8)
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
@@ -64,14 +68,33 @@ final class StateLock: Sendable {
     /// Ends the attempt.
     func end() { attempts.withLock { $0.isRunning = false } }
 
-    deinit { close(descriptor) }
+    deinit {
+        if isTaken.withLock({ $0 }), let identity = FileIdentity(descriptor) {
+            _ = Self.held.withLock { $0.remove(identity) }
+        }
+        close(descriptor)
+    }
 
-    /// Whether it was this process that took a directory's lock last.
-    static func isOwn(directory: String) -> Bool {
+    /// Lock files that this process holds: ids of processes are no identity across containers.
+    private static let held = Mutex<Set<FileIdentity>>([])
+
+    private struct FileIdentity: Hashable {
+        let device: UInt64
+        let number: UInt64
+
+        init?(_ descriptor: Int32) {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0 else { return nil }
+            (device, number) = (UInt64(status.st_dev), UInt64(status.st_ino))
+        }
+    }
+
+    /// Whether this process holds a directory's lock.
+    static func isHeldHere(directory: String) -> Bool {
         let descriptor = PlainFile.open(directory + "/lock", O_RDONLY)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
-        return process(in: descriptor) == Int(getpid())
+        return FileIdentity(descriptor).map { identity in held.withLock { $0.contains(identity) } } ?? false
     }
 
     private static func process(in descriptor: Int32) -> Int? {

@@ -36,7 +36,7 @@ struct BackupCommand: ParsableCommand {
         )
         do {
             let manifest = try copy(source, to: partial)
-            try BlobStore.publishDirectory(partial, as: target)
+            try DurableFiles.publishDirectory(partial, as: target)
             print(
                 "backed up to \(target): \(manifest.modelFiles) model files, \(manifest.updates) updates of open rounds, "
                     + "\(manifest.ledgerRows) ledger rows"
@@ -49,7 +49,7 @@ struct BackupCommand: ParsableCommand {
 
     /// A round that commits in between takes its updates with it: then all is done again, of a later moment.
     private func copy(_ source: DataDirectory, to partial: String) throws -> BackupManifest {
-        let files = BlobStore(existing: source.path)
+        let files = DirectoryBlobStore(existing: source.path)
         for _ in 0..<10 {
             try? FileManager.default.removeItem(atPath: partial + "/martlet.sqlite")
             try? FileManager.default.removeItem(atPath: partial + "/spool")
@@ -72,7 +72,7 @@ struct BackupCommand: ParsableCommand {
                 let name = "/blobs/" + sha256.prefix(2) + "/" + sha256
                 try DataDirectory.place(files.path(sha256: sha256), at: partial + name)
             }
-            let check = DataDirectoryCheck(state: state, blobs: BlobStore(existing: partial), isBackup: true)
+            let check = DataDirectoryCheck(state: state, blobs: DirectoryBlobStore(existing: partial), isBackup: true)
             guard check.lostUpdates().isEmpty else { continue }
             let spooled = (try? FileManager.default.contentsOfDirectory(atPath: partial + "/spool")) ?? []
             let manifest = BackupManifest(
@@ -82,14 +82,15 @@ struct BackupCommand: ParsableCommand {
                 modelFiles: Set(state.modelVersions.map(\.sha256)).count,
                 updates: spooled.count
             )
-            try BlobStore.writeDurably(try WireCoding.encode(manifest, pretty: true), to: partial + "/manifest.json")
+            try DurableFiles.write(try WireCoding.encode(manifest, pretty: true), to: partial + "/manifest.json")
             return manifest
         }
         throw ValidationError("rounds commit faster than they can be copied: pause the runs for a moment")
     }
 
     private func linkSpool(_ source: String, to partial: String, of state: StoredState) {
-        for name in DataDirectoryCheck(state: state, blobs: BlobStore(existing: source)).spoolNamesForBackup() {
+        for name in DataDirectoryCheck(state: state, blobs: DirectoryBlobStore(existing: source)).spoolNamesForBackup()
+        {
             // It may be gone by now: its round has committed.
             try? DataDirectory.place(source + "/spool/" + name, at: partial + "/spool/" + name)
         }

@@ -95,13 +95,13 @@ struct DataDirectory {
                 }
                 findings += DataDirectoryCheck(
                     state: state,
-                    blobs: BlobStore(existing: path),
+                    blobs: DirectoryBlobStore(existing: path),
                     ledgerHeadPath: manifest == nil ? ledgerHeadPath : nil,
                     // The server that starts on what was restored knows what is missing, and abandons its attempt.
                     isBackup: manifest != nil || FileManager.default.fileExists(atPath: path + "/restored.json")
                 ).findings(isDeep: isDeep)
                 if let modelByteLimit {
-                    let blobs = BlobStore(existing: path)
+                    let blobs = DirectoryBlobStore(existing: path)
                     findings += SettingsCheck.findings(state, blobs: blobs, modelByteLimit: modelByteLimit)
                 }
             }

@@ -66,9 +66,9 @@ struct RestoreCommand: ParsableCommand {
             try copyAll(to: partial)
             standing = try placeLedgerHead(known, of: ledger, in: partial)
             if isThere {
-                try BlobStore.publishContents(of: partial, in: dataDir, last: "martlet.sqlite")
+                try DurableFiles.publishContents(of: partial, in: dataDir, last: "martlet.sqlite")
             } else {
-                try BlobStore.publishDirectory(partial, as: dataDir)
+                try DurableFiles.publishDirectory(partial, as: dataDir)
             }
         } catch {
             try? FileManager.default.removeItem(atPath: partial)
@@ -137,6 +137,6 @@ struct RestoreCommand: ParsableCommand {
         }
         // Says to the server, and to whoever looks, that the ledger may be older than what was spent.
         let note = manager.contents(atPath: source + "/manifest.json") ?? Data("{}".utf8)
-        try BlobStore.writeDurably(note, to: partial + "/restored.json")
+        try DurableFiles.write(note, to: partial + "/restored.json")
     }
 }

@@ -107,7 +107,7 @@ struct ServeCommand: AsyncParsableCommand {
         gate.open(api.router())
         let host = plan.http.host
         let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
-        try BlobStore.writeDurably(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
+        try DurableFiles.write(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
         Signals.started()
         print("martlet is listening on \(url)")
         fflush(nil)
@@ -223,7 +223,7 @@ struct ServeCommand: AsyncParsableCommand {
     /// Writes a token to its file, with the setting's name in the error.
     private static func keep(_ token: String, at path: String, setting: String) throws {
         do {
-            try BlobStore.writeDurably(Data((token + "\n").utf8), to: path)
+            try DurableFiles.write(Data((token + "\n").utf8), to: path)
         } catch {
             guard let failure = StorageFailure(error) else { throw error }
             let isParent = failure.isMissing

@@ -1,4 +1,3 @@
-import Foundation
 import Synchronization
 import TestSupport
 import Testing
@@ -9,17 +8,7 @@ import WireFormat
 /// Claims of versions are made one at a time, beside the coordinator.
 @Suite(.timeLimit(.minutes(10)))
 struct ClaimDeskTests {
-    private func key(_ version: Int) -> ClaimDesk.Key {
-        ClaimDesk.Key(
-            ModelVersionRecord(
-                runId: "r",
-                version: version,
-                sha256: "",
-                bytes: 0,
-                createdAt: Date(timeIntervalSince1970: 0)
-            )
-        )
-    }
+    private func place(_ count: Int) -> ClaimPlace { ClaimPlace(population: "p", rowCount: count) }
 
     private final class Counts: Sendable {
         private let state = Mutex((atWork: 0, most: 0, made: 0))
@@ -41,9 +30,9 @@ struct ClaimDeskTests {
     func oneAtATime() async throws {
         let (desk, counts) = (ClaimDesk(), Counts())
         let asking = (0..<60).map { number in
-            let key = key(number % 20)
+            let place = place(number % 20)
             return Task {
-                try await desk.claim(of: key) {
+                try await desk.claim(of: place) {
                     counts.begin()
                     for _ in 0..<20 { await Task.yield() }
                     counts.end()
@@ -61,9 +50,9 @@ struct ClaimDeskTests {
         let desk = ClaimDesk()
         let (gate, open) = AsyncStream.makeStream(of: Void.self)
         let waiting = (0..<ClaimDesk.waitingLimit).map { number in
-            let key = key(number)
+            let place = place(number)
             return Task {
-                try await desk.claim(of: key) {
+                try await desk.claim(of: place) {
                     for await _ in gate { break }
                     throw CancellationError()
                 }
@@ -71,7 +60,7 @@ struct ClaimDeskTests {
         }
         var patience = Patience("the claims")
         while await desk.waitingCount < ClaimDesk.waitingLimit { try await patience.pause() }
-        let last = key(99)
+        let last = place(99)
         let error = await #expect(throws: CoordinationError.self) { try await desk.claim(of: last) { nil } }
         #expect(error?.code == "claims_busy" && error?.kind == .unavailable)
         open.finish()

@@ -219,9 +219,9 @@ struct PrivacyBudgetsTests {
     private func claim(_ version: ModelVersionRecord, _ budgets: inout PrivacyBudgets) throws -> PrivacyClaim? {
         switch budgets.claimState(through: version, of: population()) {
         case .known(let claim): return claim
-        case .open(let count):
-            let claim = try PrivacyBudgets.claim(of: Array(budgets.ledger.rows.prefix(count)), delta: 1e-5)
-            budgets.keep(claim, of: version, generation: budgets.generation)
+        case .open(let place):
+            let claim = try PrivacyBudgets.claim(of: Array(budgets.ledger.rows.prefix(place.rowCount)), delta: 1e-5)
+            budgets.keep(claim, of: place, generation: budgets.generation)
             return claim
         }
     }
@@ -257,11 +257,18 @@ struct PrivacyBudgetsTests {
             return
         }
         // A ledger that was read again may be another one.
-        budgets.keep(claims[1], of: first, generation: budgets.generation + 1)
+        let place = ClaimPlace(population: "p", rowCount: 2)
+        budgets.keep(claims[1], of: place, generation: budgets.generation + 1)
         guard case .known(claims[0]) = budgets.claimState(through: first, of: population()) else {
             Issue.record("a claim of another ledger was kept")
             return
         }
+        // What is measured of a version later belongs to it, too.
+        let later = ChargedAttempt(run: "r", round: 1, attempt: 2)
+        _ = try budgets.reserve(charge(), for: later, of: population(), clientCount: 9, at: start)
+        _ = try budgets.settle(charge(), for: later, of: population(), as: .committed, at: start)
+        let grown = try claim(first, &budgets)
+        #expect(try #require(grown).epsilon > claims[1].epsilon)
     }
 
     @Test("Where loss distributions take more than one question may, Rényi divergences answer, which claim no less.")

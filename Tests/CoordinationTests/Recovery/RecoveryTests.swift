@@ -23,7 +23,7 @@ struct RecoveryTests {
         let state = try #require(try inspection.state())
         let check = DataDirectoryCheck(
             state: state,
-            blobs: BlobStore(existing: bench.directory.path),
+            blobs: DirectoryBlobStore(existing: bench.directory.path),
             ledgerHeadPath: bench.directory.path + "/ledger.head"
         )
         let all = try inspection.findings() + check.findings(isDeep: isDeep)

@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 import Tensors
 import TestSupport
 import Testing
@@ -91,6 +92,27 @@ struct CohortTests {
         #expect(try await bench.coordinator.round(run: run, number: 1).assigned == 2)
         #expect(try await Bench.assignment(bench.coordinator, clients[0])?.id == busy.id)
         for client in clients.suffix(2) { #expect(try await Bench.assignment(bench.coordinator, client)?.run == run) }
+    }
+
+    /// How many examples a client has it says when it comes, and that is not kept: whoever came in time is chosen.
+    @Test func whoSaidHowManyExamplesItHasMayBeChosen() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(
+                #""goal": 2, "minimum": 1, "policy": "uniform", "requirements": "num_examples >= 100""#
+            ),
+            clients: 2
+        )
+        for client in clients {
+            let request = try CheckInRequest.read(
+                JSONValue.parse(Array(#"{"num_examples": 500, "capabilities": {"runtime_version": "9.0.0"}}"#.utf8))
+            )
+            let answer = try await bench.coordinator.checkIn(client: client, request, wait: .zero)
+            #expect(answer.reason == "in_selection")
+        }
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 1).assigned == 2)
     }
 
     // MARK: - Places

@@ -83,7 +83,7 @@ struct LargePopulationTests {
         let (_, coordinator, run) = try await bench(
             #""policy": "all", "goal": 10, "minimum": 1, "max_participations": 0"#
         )
-        let present = await coordinator.presentCount(population: coordinator.populations.order[0])
+        let present = await coordinator.clients.presentCount(population: coordinator.populations.order[0])
         #expect(await coordinator.runs[run]?.round?.drawn == present && present > 2000)
     }
 

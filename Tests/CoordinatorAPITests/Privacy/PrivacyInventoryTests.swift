@@ -51,8 +51,8 @@ struct PrivacyInventoryTests {
         #expect(names.count > 30)
         compare("metric", Set(names), fields(try inventory()["metrics"]))
         // Types of events are given where events are written, and nowhere else.
-        let source = try text("Sources/Coordination/Events/Coordinator+Events.swift")
-        let types = source.matches(of: #/writer\.add\(\s*"([a-z_]+)"/#).map { String($0.output.1) }
+        let source = try text("Sources/Coordination/Events/EventJournal+Rows.swift")
+        let types = source.matches(of: #/\badd\(\s*"([a-z_]+)"/#).map { String($0.output.1) }
         #expect(types.count > 5)
         compare("event", Set(types), fields(try inventory()["events"]))
     }

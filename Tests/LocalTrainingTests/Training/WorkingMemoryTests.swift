@@ -17,6 +17,10 @@ struct WorkingMemoryTests {
             "decoder", 64,
             #"{"preset": "tiny", "num_attention_heads": 1024, "num_key_value_heads": 1, "head_dim": 2, "window": 2048}"#
         ),
+        (
+            "tabular", 100_000,
+            #"{"schema": {"label": {"column": "y"}, "features": [{"column": "a"}]}, "hidden": [65536, 1, 65536]}"#
+        ),
         ("cifg-lstm", 100_000, #"{"embedding_dim": 4096, "hidden_dim": 8192}"#),
     ]
 

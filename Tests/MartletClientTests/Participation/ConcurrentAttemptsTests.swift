@@ -136,6 +136,39 @@ struct SharedDownloadTests {
         #expect(asked.value == 1)
     }
 
+    /// A file that is not what its assignment needs makes no room for itself, and another assignment may need just that file.
+    @Test func aModelIsWhatEachWhoAsksExpects() async throws {
+        let cache = try ModelCache(directory: directory.path)
+        let file = try Assignment.ModelFile.rehearsed
+        let other = ParameterLayout([.init(name: "v", shape: [4])])
+        let fetch: @Sendable (String) async throws -> Void = { path in
+            try RehearsalServer.model.write(to: URL(fileURLWithPath: path))
+        }
+        for (layout, limit) in [(other, Int.max), (RehearsalServer.layout, 3)] {
+            let error = await #expect(throws: ClientError.self) {
+                try await cache.model(file, layout: layout, parameterLimit: limit, fetch: fetch)
+            }
+            #expect(["model_mismatch", "server_invalid"].contains(error?.code))
+            #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path).isEmpty)
+        }
+        // One who joins the other's load is held to what itself expects.
+        let (asked, goOn) = (Counter(), Counter())
+        let first = Task {
+            try await cache.model(file, layout: nil) { path in
+                asked.value = 1
+                try await wait(for: "the other") { goOn.value == 1 }
+                try await fetch(path)
+            }
+        }
+        try await wait(for: "the download") { asked.value == 1 }
+        let second = Task { try await cache.model(file, layout: other, fetch: fetch) }
+        try await wait(for: "the second one") { await cache.waitingCount == 2 }
+        goOn.value = 1
+        #expect(try await first.value.layout == RehearsalServer.layout)
+        let error = await #expect(throws: ClientError.self) { try await second.value }
+        #expect(error?.code == "model_mismatch")
+    }
+
     /// Its token may be refused, and its deadline over: the others ask for themselves.
     @Test func aFailureIsTheOneWhoAsked() async throws {
         let cache = try ModelCache(directory: directory.path)

@@ -1,0 +1,206 @@
+import Foundation
+import Tensors
+import Testing
+import WireFormat
+
+@testable import Coordination
+
+struct RunTableTests {
+    @Test("The lists go by the states of the runs, whatever order those have.")
+    func lists() throws {
+        var sample = try SampleRun(#""goal": 2"#)
+        let specification = try sample.run.specification
+        for id in ["run_b", "run_c"] { try sample.add(id, specification) }
+        #expect(sample.runs.open == ["run_a", "run_b", "run_c"])
+        for (id, state) in [("run_b", RunPhase.paused), ("run_c", .failed), ("run_a", .cancelled)] {
+            var record = try sample.runs.run(id).record
+            record.state = state
+            let changed = sample.runs.set(record)
+            let again = sample.runs.set(record)
+            #expect(changed && !again)
+        }
+        #expect(sample.runs.open == ["run_b"] && sample.runs.open(population: "p") == ["run_b"])
+        #expect(sample.runs.failed == ["run_c"] && sample.runs.order == ["run_a", "run_b", "run_c"])
+        let counts = sample.runs.stateCounts.filter { $0.value > 0 }
+        #expect(counts == [.paused: 1, .failed: 1, .cancelled: 1])
+        #expect(refusalCode { _ = try sample.runs.run("run_x") } == "not_found")
+    }
+
+    @Test("A run whose transaction failed leaves nothing, and one that is stored has its place.")
+    func prepared() throws {
+        let sample = try SampleRun(#""goal": 2"#)
+        var table = RunTable()
+        let (run, changes) = try RunState.creating(
+            sample.run.specification,
+            population: "p",
+            model: ("abc", 7),
+            at: SampleRun.start
+        )
+        #expect(changes.map(\.word) == ["run created", "history created", "version 0"])
+        table.prepare(run)
+        #expect(table[run.record.id] != nil && table.order.isEmpty && table.open.isEmpty)
+        table.withdraw(run.record.id)
+        #expect(table[run.record.id] == nil)
+        table.prepare(run)
+        _ = table.set(run.record)
+        table.enlist(run.record.id)
+        #expect(table.order == [run.record.id] && table.open == [run.record.id])
+    }
+
+    @Test("A client is at one assignment, and its refusals and participations are counted once.")
+    func assignments() throws {
+        var sample = try SampleRun(#""goal": 2, "max_participations": 3"#)
+        try sample.open()
+        let first = try sample.assign("c0")
+        #expect(sample.runs.liveByClient == ["c0": first.id] && sample.runs.liveCount == 1)
+        var failed = first
+        let effects = try failed.taking(.failed(code: "no_data"), at: sample.now)
+        try sample.take(effects.roundEvents, with: failed.changes(effects, at: sample.now))
+        sample.runs.set(failed)
+        #expect(sample.runs.liveByClient.isEmpty)
+        #expect(try sample.run.refusals == [1: ["no_data": 1]])
+        let second = try sample.assign("c0")
+        #expect(second.turn == 2)
+        #expect(try sample.run.participations == ["c0": 1])
+        try sample.accept(second.id)
+        #expect(try sample.runs.counted(sample.run).map(\.id) == [second.id])
+        let ended = sample.runs.endAttempt(run: sample.id)
+        #expect(ended.sorted() == [first.id, second.id].sorted())
+        #expect(try sample.runs.assignments.isEmpty && sample.run.assignmentIDs.isEmpty)
+    }
+
+    @Test("Random work leaves the table as if it had been read from what is stored.", arguments: [1, 2, 3])
+    func reading(seed: UInt64) throws {
+        var sample = try SampleRun(#""goal": 3, "minimum": 1"#, clients: 6)
+        try sample.open()
+        var generator = Xoshiro256StarStar(seed: seed)
+        var stored: [String: AssignmentRecord] = [:]
+        for _ in 0..<40 {
+            let client = "c\(Int.random(in: 0..<6, using: &generator))"
+            if let live = sample.runs.liveByClient[client], var record = sample.runs.assignments[live] {
+                let effects = try record.taking(.failed(code: "no_data"), at: sample.now)
+                sample.runs.set(record)
+                #expect(!effects.isEmpty)
+                stored[live] = record
+            } else if try !sample.run.members.contains(client) {
+                let record = try sample.assign(client)
+                stored[record.id] = record
+            }
+        }
+        var state = StoredState()
+        state.runs = [try sample.run.record]
+        state.rounds = try sample.run.rounds
+        state.assignments = Array(stored.values)
+        var read = RunTable()
+        try read.load(state)
+        #expect(read.liveByClient == sample.runs.liveByClient && read.assignments == sample.runs.assignments)
+        #expect(try read.run(sample.id).training == sample.run.training)
+        for client in (0..<6).map({ "c\($0)" }) {
+            #expect(try read.run(sample.id).members.contains(client) == sample.run.members.contains(client))
+        }
+    }
+
+    @Test("What is live ends with its round; in mode buffered it goes on while the run does.")
+    func superseding() throws {
+        var sample = try SampleRun(#""goal": 2"#)
+        try sample.open()
+        try sample.assign("c1")
+        try sample.assign("c0")
+        let ended = try sample.runs.superseding(sample.run, code: "round_full", at: sample.now)
+        let both = ["assignment superseded", "history superseded"]
+        #expect(ended.map(\.word) == both + both)
+        var buffered = try SampleRun(
+            #""goal": 2"#,
+            extra: #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 3, "max_staleness": 1}}"#
+        )
+        try buffered.open()
+        try buffered.assign("c0")
+        #expect(try buffered.runs.superseding(buffered.run, code: "round_full", at: buffered.now).isEmpty)
+        var over = try buffered.run
+        over.record.state = .cancelled
+        #expect(buffered.runs.superseding(over, code: "run_ended", at: buffered.now).count == 2)
+        // Its work outlives the attempt.
+        let gone = buffered.runs.endAttempt(run: buffered.id)
+        #expect(gone.isEmpty && buffered.runs.liveCount == 1)
+    }
+
+    @Test(
+        "A lease that is over ends the work, unless its update is on its way; a clock that was put back ends nothing."
+    )
+    func leases() throws {
+        var sample = try SampleRun(#""goal": 2, "lease_s": 10"#)
+        try sample.open()
+        let (idle, busy) = (try sample.assign("c0"), try sample.assign("c1"))
+        let begun = [
+            sample.runs.beginUpload(of: busy.id, client: "c1"), sample.runs.beginUpload(of: busy.id, client: "c0"),
+        ]
+        #expect(begun == [true, false])
+        var record = busy
+        sample.runs.keepLease(of: &record, at: sample.now)
+        sample.runs.keep(record)
+        #expect(record.leaseUntil == record.deadline)
+        sample.now += 11
+        let (events, changes) = try sample.runs.passTime(run: sample.id, now: sample.now)
+        #expect(events == [.expired] && changes.map(\.word) == ["assignment expired", "history expired"])
+        try sample.take(events, with: changes)
+        #expect(sample.runs.assignments[idle.id]?.state == .expired)
+        sample.runs.endUpload(of: busy.id, at: sample.now)
+        #expect(sample.runs.assignments[busy.id]?.leaseUntil == sample.now + 10)
+        sample.now -= 1000
+        let back = try sample.runs.passTime(run: sample.id, now: sample.now)
+        #expect(back.events.contains(.clockWentBack) && !back.events.contains(.expired))
+    }
+
+    @Test("Lost time moves deadlines and leases alike.")
+    func lostTime() throws {
+        var sample = try SampleRun(#""goal": 2, "lease_s": 10"#)
+        try sample.open()
+        let work = try sample.assign("c0")
+        let moved = try sample.runs.givingBack(30, run: sample.run)
+        guard case .assignment(let record)? = moved.first, moved.count == 1 else {
+            Issue.record("nothing was moved")
+            return
+        }
+        #expect(record.deadline == work.deadline + 30 && record.leaseUntil == sample.now + 40)
+    }
+
+    @Test("An update that nobody waits for is refused with the reason.")
+    func unwanted() throws {
+        var sample = try SampleRun(#""goal": 2"#)
+        try sample.open()
+        let work = try sample.assign("c0")
+        func code(_ record: AssignmentRecord, at time: Date) -> String? {
+            refusalCode { try sample.runs.requireWanted(record, at: time) { _ in } }
+        }
+        #expect(code(work, at: sample.now) == nil)
+        #expect(code(work, at: work.deadline + 1) == "round_closed")
+        var other = work
+        other.attempt = 2
+        #expect(code(other, at: sample.now) == "round_closed")
+        other.state = .expired
+        #expect(code(other, at: sample.now) == "lease_expired")
+        let halted = refusalCode {
+            try sample.runs.requireWanted(work, at: work.deadline + 1) { _ in
+                throw CoordinationError(.unavailable, "ledger_rolled_back", "")
+            }
+        }
+        #expect(halted == "ledger_rolled_back", "time that stands still refuses nothing")
+    }
+
+    @Test(
+        "With mode local a client keeps to the bytes that it has begun to send, and one that names none has no further turn."
+    )
+    func releases() throws {
+        let privacy = #", "privacy": {"mode": "local", "noise_multiplier": 2}"#
+        var sample = try SampleRun(#""goal": 2, "max_participations": 3"#, extra: privacy)
+        try sample.open()
+        let work = try sample.assign("c0")
+        #expect(try sample.run.receiving(work)?.hasReceived == true)
+        let answers = [[1], [1], [2], nil].map { sample.runs.holdsToRelease(work, $0) }
+        #expect(answers == [true, true, false, true])
+        sample.runs[sample.id]?.members.readmit("c0")
+        #expect(try sample.run.members.contains("c0"))
+        let open = try SampleRun(#""goal": 2"#)
+        #expect(try open.run.receiving(work) == nil)
+    }
+}
