@@ -112,7 +112,7 @@ struct OperatorClientTests {
         let transport = CurlTransport()
         let administrator = try OperatorClient(server: url, token: service.admin, transport: transport)
         #expect(try await administrator.health().status == "ok")
-        #expect(try await administrator.readiness().status == "ok")
+        #expect(try await administrator.readiness().status == "ready")
         let population = try await administrator.createPopulation("p")
         #expect(try await administrator.population("p").id == population.id)
         #expect(try await administrator.populations().map(\.name) == ["p"])

@@ -52,7 +52,7 @@ struct PackageTests {
     @Test func theOperatorsLibraryLinksNoTrainerEither() throws {
         let closure = try everything(neededBy: "MartletOperator")
         #expect(closure.contains("WireFormat") && closure.contains("CCurl"))
-        let device: Set = ["LocalTraining", "TrainerInterface", "DifferentialPrivacy", "MartletClient", "Crypto"]
+        let device: Set = ["LocalTraining", "TrainerInterface", "DifferentialPrivacy", "MartletClient"]
         #expect(closure.isDisjoint(with: Self.server.union(device)), "\(closure)")
     }
 
