@@ -32,6 +32,7 @@ struct EventJournalTests {
         round.phase = .reporting
         let phase = journal.rows(for: [.round(round)], sources(sample), at: sample.now + 0.36)
         #expect(phase.map(\.type) == ["round"] && journal.progressWaiting.isEmpty)
+        sample.apply([.round(round)])
         round.assigned += 1
         _ = journal.rows(for: [.round(round)], sources(sample), at: sample.now + 0.4)
         let gathered = journal.gatheredRows(sources(sample), at: sample.now + 9)
