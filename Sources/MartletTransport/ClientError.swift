@@ -17,6 +17,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     package static let network = "network"
     /// A handshake came to nothing, for a reason that has no code of its own: the server may have been ended in it.
     package static let tlsFailed = "tls_failed"
+    /// Another process, or another client of this one, has the state directory.
+    package static let stateLocked = "state_locked"
     /// A file of this device is not what was written.
     package static let stateDamaged = "state_damaged"
     /// Codes of what is wrong on this device: `disk_full`, `storage` (the file system refuses), `state_damaged`,

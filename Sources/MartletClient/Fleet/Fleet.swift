@@ -133,7 +133,7 @@ public struct Fleet: Sendable {
             outcome = try await client.participateOnce(waitSeconds: 5)
         } catch let error as ClientError {
             let isKnown = mine?.device.state.hasCredential ?? false
-            if error.code == "state_locked", StateLock.isHeldHere(directory: directory),
+            if error.code == ClientError.stateLocked, StateLock.isHeldHere(directory: directory),
                 await turns.delayCount(index) < Self.lockedTurnLimit
             {
                 // Its work of the turn before was cancelled, and has not ended yet.

@@ -36,7 +36,7 @@ final class StateLock: Sendable {
             guard code == EWOULDBLOCK, tries < 25 else {
                 guard code == EWOULDBLOCK else { throw LocalFailure.error("lock", path, code) }
                 throw ClientError(
-                    code: "state_locked",
+                    code: ClientError.stateLocked,
                     message:
                         "the state directory \(directory) is in use by \(holder(descriptor)); one process at a time may have "
                         + "it: stop that one, or give this client a directory of its own"
