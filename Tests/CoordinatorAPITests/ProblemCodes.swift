@@ -19,14 +19,13 @@ enum ProblemCodes {
     /// Of the overview's problems.
     static let ofOverview = Set(codes("OverviewProblemCode").keys)
 
-    /// The text of every source file of some modules.
-    static func sources(_ modules: [String]) throws -> [String] {
+    /// The text of every source file of some modules, but for those whose path has one of some words.
+    static func sources(_ modules: [String], without words: [String] = []) throws -> [String] {
         try modules.flatMap { module in
             let directory = repository + "/Sources/" + module
-            return try FileManager.default.subpathsOfDirectory(atPath: directory).filter { $0.hasSuffix(".swift") }.map
-            {
-                try String(contentsOfFile: directory + "/" + $0, encoding: .utf8)
-            }
+            return try FileManager.default.subpathsOfDirectory(atPath: directory)
+                .filter { path in path.hasSuffix(".swift") && !words.contains { path.contains($0) } }
+                .map { try String(contentsOfFile: directory + "/" + $0, encoding: .utf8) }
         }
     }
 }

@@ -526,7 +526,7 @@ extension Coordinator {
         )
     }
 
-    /// Holds a client to the update that it has begun to send in the open attempt; see ``RunTable/holdsToRelease(_:_:)``.
+    /// Holds a client to the update that it has begun to send in the open attempt; see `RunTable`.
     ///
     /// - Throws: ``CoordinationError`` with code `update_differs`; the assignment has ended then.
     private func holdToRelease(_ record: AssignmentRecord, _ digest: [UInt8]?) throws {

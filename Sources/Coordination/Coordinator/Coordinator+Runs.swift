@@ -407,10 +407,10 @@ extension Coordinator {
         return tokenizer
     }
 
-    /// Whether devices need a version now; see ``RunTable/needsModel(run:version:)``.
+    /// Whether devices need a version now; see `RunTable`.
     package func needsModel(run id: String, version: Int) -> Bool { runs.needsModel(run: id, version: version) }
 
-    /// Whether a client may read a run's models; see ``RunTable/mayReadModels(client:run:)``.
+    /// Whether a client may read a run's models; see `RunTable`.
     package func mayReadModels(client: String, run: String) -> Bool { runs.mayReadModels(client: client, run: run) }
 
     /// What the vocabulary of an analytics run's version is made of.

@@ -5,7 +5,7 @@ import WireFormat
 
 /// All round state: takes every decision, and makes it durable before it is answered.
 ///
-/// What it knows are values, such as ``RunTable``, ``Placement`` and ``PrivacyBudgets``, which decide without a store, a clock or a
+/// What it knows are values, such as `RunTable`, `Placement` and `PrivacyBudgets`, which decide without a store, a clock or a
 /// logger. The actor asks them, stores what they answer in one transaction, and applies that to memory only after it is durable. Long
 /// arithmetic runs elsewhere and reports back.
 package actor Coordinator {
