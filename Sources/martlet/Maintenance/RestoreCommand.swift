@@ -81,7 +81,8 @@ struct RestoreCommand: ParsableCommand {
         print("when the server runs, with an administrator's token in MARTLET_TOKEN:")
         print(
             "  curl -X POST -H \"Authorization: Bearer $MARTLET_TOKEN\" -H \"Content-Type: application/json\" "
-                + "-d '{\"reason\": \"WHY\"}' $MARTLET_URL\(Self.acknowledgement)"
+                + "-d '{\"reason\": \"WHY\"}' "
+                + "$MARTLET_URL\(Self.acknowledgement)"
         )
     }
 
