@@ -202,12 +202,10 @@ struct UpdateCombination {
 
     /// Gives a whole vector away in blocks, in parallel.
     private func deliver(_ values: [Double], to receiver: FixedPointMean.Receiver) {
-        let size = FixedPointMean.defaultBlockElementCount
-        Parallel.forEach(count: (values.count + size - 1) / size) { block in
-            var part = Array(values[(block * size)..<min(values.count, (block + 1) * size)])
+        Parallel.blocks(of: values.count, size: FixedPointMean.defaultBlockElementCount) { block in
+            var part = Array(values[block])
             part.withUnsafeMutableBufferPointer { buffer in
-                guard let base = buffer.baseAddress else { return }
-                receiver((block * size)..<(block * size + buffer.count), base)
+                if let base = buffer.baseAddress { receiver(block, base) }
             }
         }
     }
@@ -235,10 +233,8 @@ struct UpdateCombination {
         }
         try timed("noise") { try addNoise(to: &sums, terms.grid, .sum) }
         let step = sign * terms.grid.step
-        let size = FixedPointMean.defaultBlockElementCount
         let noised = sums
-        Parallel.forEach(count: (noised.count + size - 1) / size) { block in
-            let range = (block * size)..<min(noised.count, (block + 1) * size)
+        Parallel.blocks(of: noised.count, size: FixedPointMean.defaultBlockElementCount) { range in
             withUnsafeTemporaryAllocation(of: Double.self, capacity: range.count) { means in
                 for index in range {
                     means.initializeElement(at: index - range.lowerBound, to: Double(noised[index]) * step / divisor)

@@ -98,12 +98,11 @@ final class ModelWriter: @unchecked Sendable {
 
     /// Takes all blocks of a vector, on all cores.
     func put(_ values: [Float]) {
-        let size = 1 << 16
         values.withUnsafeBufferPointer { buffer in
             guard let base = buffer.baseAddress else { return }
             let parameters = UncheckedParameters(base: base)
-            Parallel.forEach(count: (buffer.count + size - 1) / size) { block in
-                self.put((block * size)..<min(parameterCount, (block + 1) * size), of: parameters.base)
+            Parallel.blocks(of: min(parameterCount, buffer.count), size: 1 << 16) { block in
+                self.put(block, of: parameters.base)
             }
         }
     }

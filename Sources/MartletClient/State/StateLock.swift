@@ -8,8 +8,8 @@ final class StateLock: Sendable {
     private let descriptor: Int32
 
     private let attempts = Mutex(Attempts())
-    /// Whether the file's lock is this one's.
-    private let isTaken = Mutex(false)
+    /// The file, once its lock is this one's.
+    private let taken = Mutex<FileIdentity?>(nil)
 
     private struct Attempts {
         var isRunning = false
@@ -44,8 +44,10 @@ final class StateLock: Sendable {
             }
             usleep(20_000)
         }
-        if let identity = FileIdentity(descriptor) { _ = held.withLock { $0.insert(identity) } }
-        lock.isTaken.withLock { $0 = true }
+        if let identity = FileIdentity(descriptor) {
+            _ = held.withLock { $0.insert(identity) }
+            lock.taken.withLock { $0 = identity }
+        }
         // Who has it, for those who come later; a lock that cannot say so is one all the same.
         let text = Array("\(getpid())\n".utf8)
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
@@ -69,9 +71,7 @@ final class StateLock: Sendable {
     func end() { attempts.withLock { $0.isRunning = false } }
 
     deinit {
-        if isTaken.withLock({ $0 }), let identity = FileIdentity(descriptor) {
-            _ = Self.held.withLock { $0.remove(identity) }
-        }
+        if let identity = taken.withLock({ $0 }) { _ = Self.held.withLock { $0.remove(identity) } }
         close(descriptor)
     }
 
