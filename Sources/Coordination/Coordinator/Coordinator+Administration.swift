@@ -316,14 +316,19 @@ extension Coordinator {
                 next: next
             )
         }
-        let participations = try participations(of: page.items.map(\.record.id))
-        return Listing(
-            items: page.items.map {
-                ClientView($0.record, lastSeen: $0.lastSeen, participations: participations[$0.record.id] ?? [:])
-            },
-            next: page.next
-        )
+        return try await Self.listing.result {
+            let participations = try self.participations(of: page.items.map(\.record.id))
+            return Listing(
+                items: page.items.map {
+                    ClientView($0.record, lastSeen: $0.lastSeen, participations: participations[$0.record.id] ?? [:])
+                },
+                next: page.next
+            )
+        }
     }
+
+    /// Where long pages are read from the store and put together, away from the few cooperative threads.
+    private static let listing = DispatchQueue(label: "martlet.listing", attributes: .concurrent)
 
     /// One client, looked up beside the coordinator.
     package nonisolated func clientView(_ id: String) async throws -> ClientView {

@@ -24,6 +24,7 @@ extension Coordinator {
         if nextUploadSweep.isDue(at: now, setAhead: 60) {
             nextUploadSweep = now.addingTimeInterval(60)
             updates.sweep(isWanted: mayDeliver)
+            blobs.retryRemovals { [storage] in storage.note($0) }
         }
         removeExpiredTokens()
     }

@@ -254,19 +254,25 @@ extension Coordinator {
         while let place = page.next, page.items.count < limit {
             let wanted = min(Self.partCount, limit - page.items.count)
             let found = try await perform { try part($0, place, wanted) }
-            page = Listing(items: page.items + found.items, next: found.next)
+            page.items += found.items
+            page.next = found.next
         }
         return page
     }
 
     /// How many records are looked at in one go.
     static let partCount = 100
+    /// A page of runs ends with the run file that reaches so many bytes.
+    static let listedRunFileBytes = 4 << 20
 
     package func run(_ id: String) throws -> RunView { progress(of: try runs.run(id)).view }
 
-    /// Runs in the order in which they were made, from a place on.
+    /// Runs in the order in which they were made, from a place on; fewer than asked for where their run files are large.
     package nonisolated func listRuns(from cursor: Int = 0, limit: Int) async throws -> Listing<RunView> {
-        try await pages(from: cursor, limit: limit) { coordinator, place, limit in
+        let count = try await perform {
+            $0.runs.countOnPage(from: cursor, limit: limit, byteLimit: Self.listedRunFileBytes)
+        }
+        return try await pages(from: cursor, limit: min(limit, count)) { coordinator, place, limit in
             let ids = Listing(coordinator.runs.order, from: place, limit: limit)
             return Listing(items: try ids.items.map { try coordinator.run($0) }, next: ids.next)
         }

@@ -16,6 +16,8 @@ struct Placement {
 
     /// So many clients are looked at in one go; if there are more, they are looked at in parts, between which others have their turn.
     static let countedAtOnce = 1000
+    /// Of so many clients' profiles the parsing is under a millisecond.
+    static let countedAside = 100
     /// So many long polls are looked at in one go.
     static let lookedAtOnce = 256
     /// Seconds for which a count of many clients is good.

@@ -76,6 +76,22 @@ extension RunTable {
             .sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map(\.id)
     }
 
+    /// How many runs fit on a page with their run files, each of which may be as large as a document: at least one.
+    ///
+    /// - Parameters:
+    ///   - cursor: Where the page begins.
+    ///   - limit: How many are asked for.
+    ///   - byteLimit: What their stored run files may come to.
+    func countOnPage(from cursor: Int, limit: Int, byteLimit: Int) -> Int {
+        var room = byteLimit
+        let page = order.dropFirst(max(0, cursor)).prefix(limit)
+        let fitting = page.prefix { id in
+            defer { room -= self[id]?.record.specification.utf8.count ?? 0 }
+            return room > 0
+        }
+        return max(1, fitting.count)
+    }
+
     /// Runs whose clients at work nobody may count, and how many those are.
     var secretWork: (isThere: Bool, count: Int) {
         let secret = open.compactMap { self[$0] }.filter { $0.specification.privacy.hasSecretDraw }

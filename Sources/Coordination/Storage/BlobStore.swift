@@ -36,6 +36,17 @@ package protocol BlobStore: Sendable {
 
     /// Removes files that nothing refers to any more, soon: the caller does not wait for it. What a stop leaves over a start removes.
     func discard(_ paths: [String])
+
+    /// Removes files that nothing refers to any more, before this returns.
+    func removeAtOnce(_ paths: [String])
+
+    /// Notes that files get these names now, so that no removal that failed is tried again with them.
+    func want(_ paths: [String])
+
+    /// Tries again, soon, to remove what the disk has not let go.
+    ///
+    /// - Parameter note: Is told what it still does not let go, once for each sort of file.
+    func retryRemovals(noting note: @escaping @Sendable (StorageFailure) -> Void)
 }
 
 extension BlobStore {
@@ -51,11 +62,6 @@ extension BlobStore {
     /// Whether what an attempt's arithmetic comes to is on disk.
     func hasResult(of round: RoundRecord) -> Bool {
         access(resultPath(run: round.runId, round: round.number, attempt: round.attempt), F_OK) == 0
-    }
-
-    /// Removes files that nothing refers to any more, before this returns.
-    func removeAtOnce(_ paths: [String]) {
-        for path in paths { unlink(path) }
     }
 
     /// The file of an accepted update.

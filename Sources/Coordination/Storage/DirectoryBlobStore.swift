@@ -9,6 +9,7 @@ package struct DirectoryBlobStore: BlobStore {
     package let directory: String
     package let verifier = BlobVerifier()
     private let discarding = DispatchQueue(label: "martlet.discard", qos: .utility)
+    private let owed = OwedRemovals()
 
     /// Creates the directories where they are missing.
     package init(dataDirectory: String) throws {
@@ -45,11 +46,21 @@ package struct DirectoryBlobStore: BlobStore {
         discarding.async {
             for path in paths {
                 let start = ContinuousClock.now
-                unlink(path)
+                owed.remove(path)
                 let pause = (ContinuousClock.now - start) * 3
                 if pause > .milliseconds(1) { usleep(useconds_t(min(pause / .microseconds(1), 100_000))) }
             }
         }
+    }
+
+    package func removeAtOnce(_ paths: [String]) {
+        for path in paths { owed.remove(path) }
+    }
+
+    package func want(_ paths: [String]) { owed.want(paths) }
+
+    package func retryRemovals(noting note: @escaping @Sendable (StorageFailure) -> Void) {
+        discarding.async { owed.retry().forEach(note) }
     }
 
     package func put(_ data: Data) throws -> String {

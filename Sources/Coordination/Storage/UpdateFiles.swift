@@ -30,13 +30,14 @@ struct UpdateFiles: Sendable {
     ///   - receipt: With privacy what is known of it; its name is durable with the update's, by the same sync of the directory.
     /// - Throws: ``CoordinationError`` with code `storage_failed`; nothing is among the accepted ones then.
     func accept(_ path: String, of assignment: String, receipt: SpooledReceipt?) throws {
+        let names = [blobs.updatePath(of: assignment), blobs.receiptPath(of: assignment)]
+        blobs.want(names)
         if let receipt { try receipt.write(to: blobs.receiptPath(of: assignment)) }
         do {
             try DurableFiles.rename(path, to: blobs.updatePath(of: assignment))
         } catch {
             // Nobody was told that it is here.
-            unlink(blobs.updatePath(of: assignment))
-            if receipt != nil { unlink(blobs.receiptPath(of: assignment)) }
+            blobs.removeAtOnce(names)
             throw error
         }
     }
@@ -44,7 +45,7 @@ struct UpdateFiles: Sendable {
     /// Gives an update back to where it came from: it was not counted.
     func giveBack(_ path: String, of assignment: String, hasReceipt: Bool) {
         rename(blobs.updatePath(of: assignment), path)
-        if hasReceipt { unlink(blobs.receiptPath(of: assignment)) }
+        if hasReceipt { blobs.removeAtOnce([blobs.receiptPath(of: assignment)]) }
     }
 
     /// What is known about an accepted update: by its row, or with privacy by its file as long as that is there.
@@ -140,7 +141,7 @@ struct UpdateFiles: Sendable {
 
     /// Removes accepted updates with their receipts at once.
     func remove(_ assignments: some Sequence<String>) {
-        for path in assignments.flatMap({ [blobs.updatePath(of: $0), blobs.receiptPath(of: $0)] }) { unlink(path) }
+        blobs.removeAtOnce(assignments.flatMap { [blobs.updatePath(of: $0), blobs.receiptPath(of: $0)] })
     }
 
     /// Removes the updates of an attempt that is over, soon.
@@ -169,13 +170,13 @@ struct UpdateFiles: Sendable {
     ///
     /// - Parameter isWanted: Whether an assignment may still be fulfilled.
     func sweep(isWanted: (_ assignment: String) -> Bool) {
-        forEach(Self.partialSuffix) { path, assignment in if !isWanted(assignment) { unlink(path) } }
+        forEach(Self.partialSuffix) { path, assignment in if !isWanted(assignment) { blobs.removeAtOnce([path]) } }
     }
 
     /// Makes the files of uploads that a stop interrupted ready to be continued.
     func recover(isWanted: (_ assignment: String) -> Bool) {
         forEach(Self.judgedSuffix) { path, assignment in
-            if isWanted(assignment) { rename(path, partialPath(assignment)) } else { unlink(path) }
+            if isWanted(assignment) { rename(path, partialPath(assignment)) } else { blobs.removeAtOnce([path]) }
         }
         sweep(isWanted: isWanted)
     }

@@ -10,7 +10,7 @@ import Glibc
 
 /// Takes a bulk body to a file of the spool in one pass: hashed while it is written, its digest checked, synced.
 enum BodySpool {
-    /// Streams the body and checks its digest; on any error the file is gone again.
+    /// Streams the body and checks its digest; the caller removes the file, whatever becomes of it.
     ///
     /// - Parameters:
     ///   - request: Whose body it is.
@@ -30,17 +30,11 @@ enum BodySpool {
         if let length, length > byteLimit { throw tooLarge(byteLimit) }
         let expected = try ContentDigest.contentDigest(of: request)
         let file = try SpoolFile(path: path, expectedByteCount: length)
-        do {
-            let sink = LimitedSink(file, byteLimit: byteLimit, lease: lease)
-            try await request.body.receive(into: sink)
-            let file = sink.written
-            if let expected, try expected != file.digest() { throw ContentDigest.mismatch("Content-Digest") }
-            file.startFlush()
-            return file
-        } catch {
-            unlink(path)
-            throw error
-        }
+        let sink = LimitedSink(file, byteLimit: byteLimit, lease: lease)
+        try await request.body.receive(into: sink)
+        if let expected, try expected != sink.written.digest() { throw ContentDigest.mismatch("Content-Digest") }
+        sink.written.startFlush()
+        return sink.written
     }
 
     static func tooLarge(_ byteLimit: Int) -> CoordinationError {

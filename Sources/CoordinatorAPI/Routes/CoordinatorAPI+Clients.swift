@@ -23,7 +23,7 @@ extension CoordinatorAPI {
         }
         routes.add(Endpoints.clients) { request in
             let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listClients(from: cursor ?? 0, limit: limit))
+            return try await Self.list(coordinator.listClients(from: cursor ?? 0, limit: limit))
         }
         routes.add(Endpoints.client) { request, client in
             try Self.tagged(await coordinator.clientView(client.text), request)
@@ -42,7 +42,7 @@ extension CoordinatorAPI {
             return ServerResponse(status: 204)
         }
         routes.add(Endpoints.clientUpdates) { request, client in
-            try Self.list(await coordinator.updateScores(client: client.text), request)
+            try await Self.list(coordinator.updateScores(client: client.text), request)
         }
         routes.add(Endpoints.releaseClient) { request, client in
             let id = client.text

@@ -23,7 +23,7 @@ extension CoordinatorAPI {
                     from: cursor ?? 0,
                     limit: limit
                 )
-                return try Self.list(Listing(items: rows.map(LedgerRowView.init), next: rows.next))
+                return try await Self.list(Listing(items: rows.map(LedgerRowView.init), next: rows.next))
             case .jsonl: return try await ledgerLines(population)
             }
         }

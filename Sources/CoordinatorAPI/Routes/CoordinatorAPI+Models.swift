@@ -11,7 +11,7 @@ extension CoordinatorAPI {
         routes.add(Endpoints.putModel) { try await putModel($0, $1) }
         routes.add(Endpoints.models) { request, run in
             let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.models(run: run.text, from: cursor ?? 0, limit: limit))
+            return try await Self.list(coordinator.models(run: run.text, from: cursor ?? 0, limit: limit))
         }
         routes.add(Endpoints.model) { request, run, version in
             try Self.tagged(await coordinator.model(run: run.text, version: version.text), request)
@@ -28,12 +28,12 @@ extension CoordinatorAPI {
         _ = try await coordinator.run(run.text)
         try Self.requireBulkType(request)
         let path = coordinator.blobs.spoolPath(Secrets.identifier("model") + ".part")
+        defer { coordinator.blobs.removeAtOnce([path]) }
         let received = try await BodySpool.receive(
             request,
             path: path,
             byteLimit: coordinator.configuration.modelByteLimit
         )
-        defer { try? FileManager.default.removeItem(atPath: path) }
         try await DiskQueue.run { try ModelAdmission.check(path) }
         try await SyncQueue.shared.sync(received)
         return try Self.json(

@@ -12,7 +12,7 @@ extension CoordinatorAPI {
         }
         routes.add(Endpoints.populations) { request in
             let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listPopulations(from: cursor ?? 0, limit: limit))
+            return try await Self.list(coordinator.listPopulations(from: cursor ?? 0, limit: limit))
         }
         routes.add(Endpoints.population) { request, population in
             try Self.tagged(await coordinator.population(population.text), request)

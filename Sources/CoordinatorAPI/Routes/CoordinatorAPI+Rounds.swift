@@ -9,7 +9,7 @@ extension CoordinatorAPI {
             let after = try request.integer("after", default: 0, in: 0...ServerRequest.greatestNumber)
             let before = try request.integer("before", default: Int.max, in: 0...ServerRequest.greatestNumber)
             let (limit, cursor) = try request.page()
-            return try Self.list(
+            return try await Self.list(
                 await coordinator.rounds(
                     run: run.text,
                     in: after + 1..<max(after + 1, before),
@@ -26,11 +26,11 @@ extension CoordinatorAPI {
             try await history(request, run, number: round.number)
         }
         routes.add(Endpoints.roundUpdates) { request, run, round in
-            try Self.list(await coordinator.updateScores(run: run.text, round: round.number), request)
+            try await Self.list(coordinator.updateScores(run: run.text, round: round.number), request)
         }
         routes.add(Endpoints.evaluations) { request, run in
             let (limit, cursor) = try request.page()
-            return try Self.list(
+            return try await Self.list(
                 await coordinator.evaluations(
                     run: run.text,
                     last: try request.integer("last", default: Int.max, in: 1...ServerRequest.greatestNumber),
@@ -54,7 +54,7 @@ extension CoordinatorAPI {
             from: cursor ?? 0,
             limit: limit
         )
-        return try Self.list(Listing(items: rows.map(HistoryView.init), next: rows.next))
+        return try await Self.list(Listing(items: rows.map(HistoryView.init), next: rows.next))
     }
 }
 

@@ -21,7 +21,7 @@ extension CoordinatorAPI {
         }
         routes.add(Endpoints.runs) { request in
             let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listRuns(from: cursor ?? 0, limit: limit))
+            return try await Self.list(coordinator.listRuns(from: cursor ?? 0, limit: limit))
         }
         routes.add(Endpoints.run) { request, run in
             try Self.tagged(await coordinator.run(run.text), request)
@@ -38,7 +38,7 @@ extension CoordinatorAPI {
             let type = AcceptField(request.headers[.accept]).best(of: ["application/json", "text/csv"])
             guard type == "text/csv" else {
                 let (limit, cursor) = try request.page()
-                return try Self.list(
+                return try await Self.list(
                     await coordinator.committedRounds(run: run.text, from: cursor ?? 0, limit: limit)
                 )
             }

@@ -13,7 +13,7 @@ extension CoordinatorAPI {
         }
         routes.add(Endpoints.tokens) { request in
             let (limit, cursor) = try request.page()
-            return try Self.list(await coordinator.listTokens(after: cursor ?? 0, limit: limit))
+            return try await Self.list(coordinator.listTokens(after: cursor ?? 0, limit: limit))
         }
         routes.addKnowingCaller(Endpoints.token) { request, caller, token in
             guard token == .current else { return try Self.tagged(await coordinator.token(token.text), request) }

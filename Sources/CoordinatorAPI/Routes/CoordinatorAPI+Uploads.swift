@@ -71,13 +71,13 @@ extension CoordinatorAPI {
             until: terms.deadline
         )
         defer { lease.release() }
+        defer { coordinator.blobs.removeAtOnce([terms.spoolPath]) }
         let file = try await BodySpool.receive(
             request,
             path: terms.spoolPath,
             byteLimit: terms.byteLimit,
             lease: lease
         )
-        defer { try? FileManager.default.removeItem(atPath: terms.spoolPath) }
         return try await judge(file, terms, client: client)
     }
 
@@ -187,8 +187,8 @@ extension CoordinatorAPI {
             }
             result.metrics = MetricSums.counted(result.metrics)
         }
+        defer { if !terms.releasedMetrics.isEmpty { coordinator.blobs.removeAtOnce([terms.spoolPath]) } }
         if !terms.releasedMetrics.isEmpty { try await keep(bytes, of: result, terms) }
-        defer { if !terms.releasedMetrics.isEmpty { try? FileManager.default.removeItem(atPath: terms.spoolPath) } }
         let receipt = try await coordinator.finishUpdate(
             assignment: terms.assignmentID,
             client: client,
@@ -299,20 +299,21 @@ extension CoordinatorAPI {
     ) async throws -> ServerResponse {
         var terms = terms
         terms.spoolPath = terms.judgedPath
+        coordinator.blobs.want([terms.judgedPath])
         let file = try session.claim(as: terms.judgedPath)
         do {
             let digest = try await DiskQueue.run { try file.digest() }
             if let whole, whole != digest { throw ContentDigest.mismatch("Repr-Digest") }
             let response = try await judge(file, terms, client: client)
             // Gone already, unless the same update had been accepted before.
-            try? FileManager.default.removeItem(atPath: terms.judgedPath)
+            coordinator.blobs.removeAtOnce([terms.judgedPath])
             return response
         } catch {
             if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error) {
                 // Nothing is wrong with the bytes: the client need not send them again.
                 session.putBack(terms.judgedPath)
             } else {
-                try? FileManager.default.removeItem(atPath: terms.judgedPath)
+                coordinator.blobs.removeAtOnce([terms.judgedPath])
             }
             throw error
         }

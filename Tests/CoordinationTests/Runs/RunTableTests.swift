@@ -26,6 +26,21 @@ struct RunTableTests {
         #expect(refusalCode { _ = try sample.runs.run("run_x") } == "not_found")
     }
 
+    @Test("A page of runs is cut where their run files are large, and every run is on a page.")
+    func pagesByBytes() throws {
+        var sample = try SampleRun(#""goal": 2"#)
+        let specification = try sample.run.specification
+        for number in 0..<9 { try sample.add("run_b\(number)", specification) }
+        let size = try sample.run.record.specification.utf8.count
+        #expect(size > 10)
+        func count(from cursor: Int, limit: Int = 100, _ sizes: Int) -> Int {
+            sample.runs.countOnPage(from: cursor, limit: limit, byteLimit: sizes * size)
+        }
+        #expect(count(from: 0, 3) == 3 && count(from: 8, 3) == 2 && count(from: 0, limit: 2, 3) == 2)
+        #expect(count(from: 0, 100) == 10)
+        #expect(count(from: 0, 0) == 1 && count(from: 99, 3) == 1, "a page that is asked for is never empty for its size")
+    }
+
     @Test("A run whose transaction failed leaves nothing, and one that is stored has its place.")
     func prepared() throws {
         let sample = try SampleRun(#""goal": 2"#)

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 
@@ -48,5 +49,42 @@ struct BlobStoreTests {
         #expect(content(sha256) == [5])
         try Data([9]).write(to: URL(fileURLWithPath: blobs.path(sha256: sha256)))
         #expect(try blobs.put(Data([5])) == sha256 && content(sha256) == [5])
+    }
+
+    /// What the disk does not let go: a directory where a file should be refuses to be unlinked, whoever asks.
+    private func stuck(_ name: String) throws -> String {
+        let path = blobs.spoolPath(name)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        return path
+    }
+
+    private func retry() -> [String] {
+        let told = Mutex<[String]>([])
+        blobs.retryRemovals { failure in told.withLock { $0.append(failure.sentence) } }
+        _ = blobs.spoolNames()
+        return told.withLock { $0 }
+    }
+
+    @Test("A file that the disk does not let go is tried again and told of until it is gone.", arguments: [true, false])
+    func owedRemovals(isAtOnce: Bool) throws {
+        let paths = try ["a.update", "b.update"].map(stuck)
+        isAtOnce ? blobs.removeAtOnce(paths) : blobs.discard(paths)
+        #expect(blobs.spoolNames().count == 2)
+        #expect(retry().count == 1, "one sort of file")
+        for path in paths {
+            #expect(rmdir(path) == 0)
+            try Data([1]).write(to: URL(fileURLWithPath: path))
+        }
+        #expect(retry().isEmpty && blobs.spoolNames().isEmpty)
+    }
+
+    @Test("A name that is wanted again is not taken by an earlier removal that failed.")
+    func wantedAgain() throws {
+        let path = try stuck("a.update")
+        blobs.removeAtOnce([path])
+        blobs.want([path])
+        #expect(rmdir(path) == 0)
+        try Data([1]).write(to: URL(fileURLWithPath: path))
+        #expect(retry().isEmpty && blobs.spoolNames() == ["a.update"])
     }
 }
