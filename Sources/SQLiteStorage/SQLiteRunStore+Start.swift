@@ -22,7 +22,8 @@ extension SQLiteRunStore {
                     ON a.run_id = r.run_id AND a.round = r.number AND a.attempt = r.attempt
                     WHERE r.phase NOT IN ('committed', 'abandoned')
                 UNION SELECT a.rowid FROM round r JOIN assignment a INDEXED BY assignment_counted
-                    ON a.run_id = r.run_id AND a.counted_round = r.number AND a.counted_round IS NOT NULL
+                    ON a.run_id = r.run_id AND a.counted_round = r.number AND a.counted_attempt = r.attempt
+                        AND a.counted_round IS NOT NULL
                     WHERE r.phase NOT IN ('committed', 'abandoned'))
             """
         )

@@ -39,4 +39,18 @@ extension SchemaMigrations {
         DROP TABLE assignment;
         ALTER TABLE assignment_next RENAME TO assignment;
         """
+
+    /// Which attempt took a buffered update, for earlier ones by the time; and what clients with local privacy have begun to send:
+    /// nobody knows it of those who are at work now.
+    static let attemptsAndReleases = """
+        ALTER TABLE assignment ADD COLUMN counted_attempt INTEGER;
+        ALTER TABLE assignment ADD COLUMN release_sha256 TEXT;
+        UPDATE assignment SET counted_attempt = coalesce(
+                (SELECT max(r.attempt) FROM round r WHERE r.run_id = assignment.run_id
+                    AND r.number = assignment.counted_round AND r.opened_at <= assignment.ended_at), 1)
+            WHERE counted_round IS NOT NULL;
+        UPDATE assignment SET release_sha256 = '?' WHERE state <> 'accepted' AND EXISTS (
+            SELECT 1 FROM round r WHERE r.run_id = assignment.run_id AND r.number = assignment.round
+                AND r.attempt = assignment.attempt AND r.has_received AND r.phase NOT IN ('committed', 'abandoned'));
+        """
 }

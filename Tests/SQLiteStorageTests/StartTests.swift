@@ -68,6 +68,7 @@ struct StartTests {
                     )
                 )
             ])
+            var late = 0
             for number in [1, 2, 3, -1, 4] {
                 var round = RoundRecord(
                     runId: run,
@@ -93,7 +94,10 @@ struct StartTests {
                     if record.state == .rejected || record.state == .failed {
                         record.code = ["too_large", "no_data", nil][client % 3]
                     }
-                    if run == "b", record.state == .accepted, number == 3 { record.countedRound = 4 }
+                    if run == "b", record.state == .accepted, number == 3 {
+                        (record.countedRound, record.countedAttempt) = (4, 1 + late % 2)
+                        late += 1
+                    }
                     try store.commit([.assignment(record)])
                 }
                 for state in ["reporting", "aggregating", "committed"] {
@@ -135,8 +139,9 @@ struct StartTests {
             }
             #expect(row.count == count)
         }
-        let matters = whole.assignments.filter { $0.state.isLive || $0.round == 4 || $0.countedRound == 4 }
-        #expect(start.assignments == matters && matters.contains { $0.countedRound == 4 })
+        let matters = whole.assignments.filter { $0.state.isLive || $0.round == 4 || $0.countedAttempt == 1 }
+        #expect(start.assignments == matters && matters.contains { $0.countedAttempt == 1 })
+        #expect(whole.assignments.contains { $0.countedAttempt == 2 }, "what another attempt took is not this one's")
         #expect(start.phaseChanges.count == 2 * 4 * 2 && start.rounds == whole.rounds)
     }
 

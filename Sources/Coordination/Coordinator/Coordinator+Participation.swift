@@ -510,7 +510,13 @@ extension Coordinator {
         if isReceiving, let round = runs[record.runId]?.receiving(record) { try commit([.round(round)]) }
         if record.state != .accepted {
             record = try wanted(record)
-            if isReceiving { try holdToRelease(record, digest) }
+            if isReceiving {
+                try holdToRelease(record, digest)
+                if let noted = runs.noting(release: digest, of: record) {
+                    try commit([.assignment(noted)])
+                    record = noted
+                }
+            }
             // Shown, and not worth a transaction.
             record.state = .uploading
             runs.keepLease(of: &record, at: now)
@@ -566,12 +572,13 @@ extension Coordinator {
             byteCount: update.byteCount,
             exampleCount: update.exampleCount
         )
+        // Before the file is moved: whoever is refused here leaves nothing behind.
+        let effects = try record.accept(update, specification, round, at: now)
         if isFile { try updates.accept(update.path, of: id, receipt: isPrivate ? facts : nil) }
         let known = clients[client]?.noting(update, record, specification, at: now)
         if specification.aggregation.limitsNorms || specification.privacy.mode == .local {
             runs.noteSquaredNorm(update.squaredNorm, of: id)
         }
-        let effects = try record.accept(update, specification, round, at: now)
         var stored = record.changes(effects, at: now)
         if let known, known != clients[client] || known.generation != nil { stored.append(.client(known)) }
         do {

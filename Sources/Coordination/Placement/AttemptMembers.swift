@@ -14,7 +14,7 @@ struct AttemptMembers: Sendable {
     /// Clients that get no further turn whatever happens.
     private var barred: Set<String> = []
     /// SHA-256 of the update that a client has begun to send, where a second one would be a second release.
-    private var releases: [String: [UInt8]] = [:]
+    private var releases: [String: String] = [:]
 
     /// Clients that are not given work in the open attempt, as things stand.
     var settledCount: Int { settled.count }
@@ -51,7 +51,7 @@ struct AttemptMembers: Sendable {
     /// Notes the update that a client is about to send.
     ///
     /// - Returns: Whether it is the client's first one, or the same.
-    mutating func noteRelease(_ digest: [UInt8], of client: String) -> Bool {
+    mutating func noteRelease(_ digest: String, of client: String) -> Bool {
         guard let known = releases[client] else {
             releases[client] = digest
             return true

@@ -121,7 +121,10 @@ extension RoundRecord {
     package var isEvaluation: Bool { number < 0 }
 
     /// Whether bytes of an update have come, or may come: from a client that was given work and has not said that it gives it up.
-    var mayReceive: Bool { accepted > 0 || hasReceived || assigned > failed }
+    ///
+    /// - Parameter isBuffered: Whether work outlasts its attempt: a client that gives it up is counted by the round that is open then, so
+    ///   that the attempt which handed it out does not know it.
+    func mayReceive(isBuffered: Bool) -> Bool { accepted > 0 || hasReceived || assigned > (isBuffered ? 0 : failed) }
 
     /// How the reason of an evaluation begins that never opened.
     static let refusedByBudget = "budget_exhausted: "
@@ -152,12 +155,23 @@ package struct AssignmentRecord: Codable, Equatable, Sendable {
     package var tier: Int?
     /// Steps that this client was given, where its speed decided.
     package var maxSteps: Int?
-    /// The round whose result the update is in, where that is a later one than the assignment's.
+    /// Mode `buffered`: the round, and the attempt at it, that took the update; the assignment's own attempt may be an earlier one.
     package var countedRound: Int?
+    package var countedAttempt: Int?
     /// JSON object: the client's sums of metrics.
     package var metrics: String?
     /// From 1: how often the client has been given work in the attempt.
     package var turn: Int = 1
+    /// Privacy mode `local`: SHA-256, in hexadecimal, of the noised update that the client has begun to send, stored before its first
+    /// byte is read, and `?` behind it or alone where a request did not say it; `nil` where nothing was sent.
+    package var releaseSha256: String?
+}
+
+extension AssignmentRecord {
+    /// Whether the update counts in a round attempt, or would: in mode `buffered` that is the one that took it.
+    func counts(in round: RoundRecord) -> Bool {
+        (countedRound ?? self.round) == round.number && (countedAttempt ?? attempt) == round.attempt
+    }
 }
 
 /// What a committed round publishes.

@@ -264,7 +264,8 @@ package struct DataDirectoryCheck: Sendable {
     private func counters() -> [Finding] {
         var accepted: [String: Int] = [:]
         for record in state.assignments where record.state == .accepted {
-            accepted["\(record.runId)/\(record.countedRound ?? record.round)/\(record.attempt)", default: 0] += 1
+            let (number, attempt) = (record.countedRound ?? record.round, record.countedAttempt ?? record.attempt)
+            accepted["\(record.runId)/\(number)/\(attempt)", default: 0] += 1
         }
         let wrong = state.rounds.filter { $0.accepted != accepted["\($0.runId)/\($0.number)/\($0.attempt)"] ?? 0 }
         guard wrong.isEmpty else {
@@ -326,8 +327,7 @@ package struct DataDirectoryCheck: Sendable {
             guard record.state == .accepted, !record.isEvaluation || measuring.contains(record.runId),
                 let round = open[record.runId]
             else { return false }
-            return record.countedRound.map { $0 == round.number }
-                ?? (record.round == round.number && record.attempt == round.attempt)
+            return record.counts(in: round)
         }
     }
 

@@ -232,7 +232,7 @@ struct RunState: Sendable {
         let number = assignment.countedRound ?? assignment.round
         // Only the attempts at this one round are looked at, however many there were of others.
         let place = attemptPlaces(ofRound: number).last {
-            assignment.countedRound != nil || rounds[$0].attempt == assignment.attempt
+            rounds[$0].attempt == assignment.countedAttempt ?? assignment.attempt
         }
         guard let own = place.map({ rounds[$0] }), own.phase.isFinal else { return nil }
         return own.phase == .committed

@@ -1,4 +1,5 @@
 import Foundation
+import Tensors
 import WireFormat
 
 /// What signs of life, uploads and time do to assignments.
@@ -87,13 +88,30 @@ extension RunTable {
     /// The request's digest stands for the bytes, so that others are refused before one of them is read. A client that does not say it
     /// gets no further turn.
     mutating func holdsToRelease(_ record: AssignmentRecord, _ digest: [UInt8]?) -> Bool {
+        // Not the run itself: a copy of it would copy its lists when they change.
         guard self[record.runId]?.specification.privacy.mode == .local, !record.isEvaluation else { return true }
-        // Further work of a buffer may start from another version, whose update has other bytes.
+        // Further work of a buffer may start from another version, whose update has other bytes. What an earlier attempt handed out is
+        // paid for by that one.
         guard self[record.runId]?.isBuffered == false, let digest else {
-            self[record.runId]?.members.bar(record.clientId)
+            if self[record.runId]?.isOfOpenAttempt(record) == true { self[record.runId]?.members.bar(record.clientId) }
             return true
         }
-        return self[record.runId]?.members.noteRelease(digest, of: record.clientId) != false
+        return self[record.runId]?.members.noteRelease(digest.hexadecimal, of: record.clientId) != false
+    }
+
+    /// The assignment with the note of what its client is about to send; `nil` if that is noted already, or need not be.
+    ///
+    /// It is durable before the first byte is read, so that a restart does not give the client a second release.
+    func noting(release digest: [UInt8]?, of record: AssignmentRecord) -> AssignmentRecord? {
+        guard let run = self[record.runId], run.specification.privacy.mode == .local, !record.isEvaluation else {
+            return nil
+        }
+        let said = run.isBuffered ? nil : digest?.hexadecimal
+        let known = record.releaseSha256?.prefix { $0 != "?" } ?? ""
+        let isUnsaid = said == nil || record.releaseSha256?.hasSuffix("?") == true
+        var noted = record
+        noted.releaseSha256 = (known.isEmpty ? said ?? "" : String(known)) + (isUnsaid ? "?" : "")
+        return noted == record ? nil : noted
     }
 
     /// Offers a client to the choice of a `uniform` round.
@@ -207,7 +225,9 @@ extension AssignmentRecord {
             let declared = specification.declared(update.metrics)
             if !declared.isEmpty { metrics = StoredDocument.text(declared) }
         }
-        if RoundTerms(specification, isEvaluation: round.isEvaluation).isBuffered { countedRound = round.number }
+        if RoundTerms(specification, isEvaluation: round.isEvaluation).isBuffered {
+            (countedRound, countedAttempt) = (round.number, round.attempt)
+        }
         return try taking(
             specification.isPrivate
                 ? .accepted(sha256: nil, bytes: nil, examples: nil)

@@ -128,7 +128,7 @@ struct RunTable: Sendable {
         }
         // In the order of their turns: a client's last one says whether it may have another.
         for record in state.assignments.sorted(by: { $0.turn < $1.turn }) where isOpen(record) { place(record) }
-        for id in order { barAfterRestart(run: id) }
+        for id in order { holdToReleases(run: id) }
     }
 
     // MARK: - Assignments
@@ -184,7 +184,7 @@ struct RunTable: Sendable {
             return record.state.isLive && states[record.runId].map { !$0.isOver } ?? false
         }
         if record.round == round.number && record.attempt == round.attempt { return true }
-        return run.isBuffered && (record.state.isLive || record.countedRound == round.number)
+        return run.isBuffered && (record.state.isLive || record.counts(in: round))
     }
 
     /// Forgets the assignments of an attempt that is over; those that may still deliver stay.
@@ -220,12 +220,14 @@ struct RunTable: Sendable {
         }
     }
 
-    /// With privacy mode `local` nobody knows after a restart whose updates had begun to come: no ended work is given again.
-    mutating func barAfterRestart(run id: String) {
+    /// With privacy mode `local` what a client has begun to send before a restart binds it after that, also while its work goes on.
+    mutating func holdToReleases(run id: String) {
         guard let run = states[id], run.specification.privacy.mode == .local else { return }
-        for record in run.assignmentIDs.compactMap({ assignments[$0] })
-        where !record.state.isLive && record.state != .accepted && run.isOfOpenAttempt(record) {
-            states[id]?.members.bar(record.clientId)
+        for record in run.assignmentIDs.compactMap({ assignments[$0] }) where run.isOfOpenAttempt(record) {
+            guard let note = record.releaseSha256 else { continue }
+            let digest = note.prefix { $0 != "?" }
+            if !digest.isEmpty { _ = states[id]?.members.noteRelease(String(digest), of: record.clientId) }
+            if note.hasSuffix("?") { states[id]?.members.bar(record.clientId) }
         }
     }
 }

@@ -73,6 +73,47 @@ struct RecoveryTests {
         #expect(try findings(bench)["updates"] == "ok")
     }
 
+    @Test("Updates that an abandoned attempt of a buffered run had taken are no part of the next one, however often the server starts.")
+    func abandonedBuffer() async throws {
+        let bench = try await Bench(.sqlite)
+        let mode = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 5, "max_staleness": 3}}"#
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(#""goal": 3, "minimum": 2"#, rounds: 1, extra: mode),
+            clients: 5
+        )
+        var ids: [String] = []
+        for client in clients.prefix(2) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+            ids.append(id)
+        }
+        // What a stop before the removal leaves: the first attempt's files are there when it is over.
+        let spool = bench.directory.path + "/spool/"
+        let saved = try ids.map { try Data(contentsOf: URL(fileURLWithPath: spool + $0 + ".update")) }
+        try FileManager.default.removeItem(atPath: spool + ids[0] + ".update")
+        var restarted = try await bench.restarted()
+        #expect(try await restarted.rounds(run: run)[0].state == .abandoned)
+        bench.clock.advance(by: 10)
+        try await restarted.tick()
+        let third = try #require(try await Bench.assignment(restarted, clients[2])).id
+        _ = try await Bench.submit(restarted, clients[2], third, value: 4)
+        for isLeft in [true, false] {
+            for (id, bytes) in zip(ids, saved) where isLeft {
+                try bytes.write(to: URL(fileURLWithPath: spool + id + ".update"))
+            }
+            restarted = try await bench.restarted()
+            let open = try #require(try await restarted.rounds(run: run).items.last)
+            #expect(open.attempt == 2 && open.accepted == 1 && [.selecting, .reporting].contains(open.state))
+            #expect(try findings(bench).values.allSatisfy { $0 == "ok" || $0 == "notice" })
+        }
+        for client in clients[3...] {
+            let id = try #require(try await Bench.assignment(restarted, client)).id
+            _ = try await Bench.submit(restarted, client, id, value: 4)
+        }
+        #expect(try await Bench.untilSettled(restarted, run).state == .completed)
+        #expect(try await Bench.model(restarted, run) == [4, -4, 8, 0.5])
+    }
+
     @Test func damagedAndMissingModelFilesAreNamed() async throws {
         let bench = try await Bench(.sqlite)
         let (run, _, _) = try await halfARound(bench)

@@ -166,8 +166,34 @@ struct TurnTests {
             try await fail(bench, clients[0], id, .cancelled)
         }
         if end != "restart" { #expect(try await Bench.assignment(bench.coordinator, clients[0]) == nil) }
-        // Digests are in memory only: what was begun before a restart is not begun again.
         let restarted = try await bench.restarted()
+        if end == "restart" {
+            // What was begun is known after a restart too: the same bytes may come again, others are refused unread.
+            let second = try #require(try await Bench.assignment(restarted, clients[0])).id
+            let error = await refusal {
+                try await restarted.beginUpdate(assignment: second, client: clients[0], digest: Self.digests[1])
+            }
+            #expect(error?.code == "update_differs")
+        }
+        #expect(try await Bench.assignment(restarted, clients[0]) == nil)
+    }
+
+    /// Work that goes on over a restart is held to what was begun, and so is the client once the work has ended.
+    @Test(arguments: [true, false])
+    func aLocalReleaseBindsOverARestart(_ isSaid: Bool) async throws {
+        let (bench, clients) = try await startLocal(.sqlite)
+        let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
+        let digest = isSaid ? Self.digests[0] : nil
+        _ = try await bench.coordinator.beginUpdate(assignment: id, client: clients[0], digest: digest)
+        let restarted = try await bench.restarted()
+        if isSaid {
+            let error = await refusal {
+                try await restarted.beginUpdate(assignment: id, client: clients[0], digest: Self.digests[1])
+            }
+            #expect(error?.code == "update_differs")
+        } else {
+            try await restarted.rejectUpdate(assignment: id, client: clients[0], code: "not_finite")
+        }
         #expect(try await Bench.assignment(restarted, clients[0]) == nil)
     }
 

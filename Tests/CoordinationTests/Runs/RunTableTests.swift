@@ -38,7 +38,10 @@ struct RunTableTests {
         }
         #expect(count(from: 0, 3) == 3 && count(from: 8, 3) == 2 && count(from: 0, limit: 2, 3) == 2)
         #expect(count(from: 0, 100) == 10)
-        #expect(count(from: 0, 0) == 1 && count(from: 99, 3) == 1, "a page that is asked for is never empty for its size")
+        #expect(
+            count(from: 0, 0) == 1 && count(from: 99, 3) == 1,
+            "a page that is asked for is never empty for its size"
+        )
     }
 
     @Test("A run whose transaction failed leaves nothing, and one that is stored has its place.")
@@ -113,6 +116,88 @@ struct RunTableTests {
         for client in (0..<6).map({ "c\($0)" }) {
             #expect(try read.run(sample.id).members.contains(client) == sample.run.members.contains(client))
         }
+    }
+
+    /// What of a run decides who is given work, what counts, and who may send what.
+    private func facts(_ runs: RunTable, _ id: String) throws -> [String] {
+        let run = try runs.run(id)
+        let live = runs.liveByClient.sorted { $0.key < $1.key }
+        var facts = ["counted \(runs.counted(run).map(\.id).sorted())", "live \(live)"]
+        // Whoever is at work is given no other.
+        for client in (0..<6).map({ "c\($0)" }) where runs.liveByClient[client] == nil {
+            facts.append("\(client) member \(run.members.contains(client)) turn \(run.members.nextTurn(of: client))")
+        }
+        for (client, work) in live {
+            for digest: [UInt8] in [[1], [2]] {
+                var copy = runs
+                let record = try #require(runs.assignments[work])
+                facts.append("\(client) may send \(digest): \(copy.holdsToRelease(record, digest))")
+            }
+        }
+        return facts
+    }
+
+    @Test(
+        "A restart at any moment changes nothing of what counts, who has work and who may send what, over abandoned attempts too.",
+        arguments: ["none", "local"],
+        ["synchronous", "buffered"]
+    )
+    func restarts(privacy: String, mode: String) throws {
+        var extra = privacy == "local" ? #", "privacy": {"mode": "local", "noise_multiplier": 3}"# : ""
+        if mode == "buffered" {
+            extra += #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 5, "max_staleness": 3}}"#
+        }
+        for seed in UInt64(1)...20 {
+            var sample = try SampleRun(#""goal": 4, "minimum": 1"#, rounds: 9, extra: extra, clients: 6)
+            try sample.open()
+            var generator = Xoshiro256StarStar(seed: seed)
+            var stored: [String: AssignmentRecord] = [:]
+            for step in 0..<60 {
+                let client = "c\(Int.random(in: 0..<6, using: &generator))"
+                let live = sample.runs.liveByClient[client].flatMap { sample.runs.assignments[$0] }
+                switch (Int.random(in: 0..<8, using: &generator), live) {
+                case (0, _):
+                    try sample.take([.abandoned(reason: "a test")])
+                    stored.merge(sample.runs.assignments) { $1 }
+                    _ = sample.runs.endAttempt(run: sample.id)
+                    try sample.open()
+                case (1...2, let record?):
+                    var failed = record
+                    _ = try failed.taking(.failed(code: "no_data"), at: sample.now)
+                    sample.runs.set(failed)
+                case (3...4, let record?):
+                    let digest: [UInt8]? = [[1], [2], nil][step % 3]
+                    guard sample.runs.holdsToRelease(record, digest) else { continue }
+                    if let noted = sample.runs.noting(release: digest, of: record) { sample.runs.set(noted) }
+                case (5, let record?) where try sample.runs.liveCount > 1 && sample.round.accepted < 3:
+                    try sample.accept(record.id)
+                case (_, nil) where try !sample.run.members.contains(client): try sample.assign(client)
+                default: continue
+                }
+                stored.merge(sample.runs.assignments) { $1 }
+                var state = StoredState()
+                state.runs = [try sample.run.record]
+                state.rounds = try sample.run.rounds
+                state.assignments = Array(stored.values)
+                var read = RunTable()
+                try read.load(state)
+                let (after, before) = try (facts(read, sample.id), facts(sample.runs, sample.id))
+                #expect(after == before, "seed \(seed), step \(step): \(Set(after).symmetricDifference(before))")
+            }
+        }
+    }
+
+    @Test(
+        "In mode buffered work that an attempt handed out is paid for by it, whoever gives up what another one handed out."
+    )
+    func outstandingWork() throws {
+        var round = try SampleRun(#""goal": 2"#).opened().round
+        (round.assigned, round.failed) = (1, 1)
+        #expect(!round.mayReceive(isBuffered: false) && round.mayReceive(isBuffered: true))
+        round.assigned = 0
+        #expect(!round.mayReceive(isBuffered: true))
+        round.hasReceived = true
+        #expect(round.mayReceive(isBuffered: false) && round.mayReceive(isBuffered: true))
     }
 
     @Test("What is live ends with its round; in mode buffered it goes on while the run does.")

@@ -66,6 +66,13 @@ struct SampleRun {
         runs[id]?.setRound(round)
     }
 
+    /// The run with its next attempt open.
+    func opened() throws -> Self {
+        var sample = self
+        try sample.open()
+        return sample
+    }
+
     /// Gives a client work of the open round.
     @discardableResult
     mutating func assign(_ client: String) throws -> AssignmentRecord {
