@@ -94,7 +94,8 @@ enum SchemaMigrations {
         migrator.registerMigration(privacyMigration) { database in
             try database.execute(sql: forgettingWhatWasNotNoised)
         }
-        migrator.registerMigration("assignments: the attempt that took the update, and what was begun to be sent") { database in
+        migrator.registerMigration("assignments: the attempt that took the update, and what was begun to be sent") {
+            database in
             try database.execute(sql: attemptsAndReleases)
         }
         return migrator

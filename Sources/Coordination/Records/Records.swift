@@ -124,6 +124,7 @@ extension RoundRecord {
     ///
     /// - Parameter isBuffered: Whether work outlasts its attempt: a client that gives it up is counted by the round that is open then, so
     ///   that the attempt which handed it out does not know it.
+    /// - Returns: Whether the attempt has to be paid for.
     func mayReceive(isBuffered: Bool) -> Bool { accepted > 0 || hasReceived || assigned > (isBuffered ? 0 : failed) }
 
     /// How the reason of an evaluation begins that never opened.

@@ -122,7 +122,8 @@ enum AttemptSettlement: Equatable {
             self = .apart
             return
         }
-        let mayBeReleased = mode == .local && step.round.mayReceive(isBuffered: specification.aggregation.buffered != nil)
+        let mayBeReleased =
+            mode == .local && step.round.mayReceive(isBuffered: specification.aggregation.buffered != nil)
         self = cost == .kept || mayBeReleased || step.before.phase == .aggregating ? .committed : .released
     }
 }

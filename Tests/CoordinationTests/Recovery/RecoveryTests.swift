@@ -73,7 +73,9 @@ struct RecoveryTests {
         #expect(try findings(bench)["updates"] == "ok")
     }
 
-    @Test("Updates that an abandoned attempt of a buffered run had taken are no part of the next one, however often the server starts.")
+    @Test(
+        "Updates that an abandoned attempt of a buffered run had taken are no part of the next one, however often the server starts."
+    )
     func abandonedBuffer() async throws {
         let bench = try await Bench(.sqlite)
         let mode = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 5, "max_staleness": 3}}"#
