@@ -16,6 +16,7 @@ extension Coordinator {
     ///   - client: Who asks.
     ///   - request: What it says.
     ///   - wait: How long it waits.
+    ///   - isAllowed: Is asked in each step that may give work: a wait may outlive the caller's token. What it throws is thrown.
     ///   - mayChange: Is asked before what the client says of itself becomes a transaction; what it throws is thrown.
     /// - Returns: Work, or when to come again.
     /// - Throws: ``CoordinationError``.
@@ -23,10 +24,12 @@ extension Coordinator {
         client: String,
         _ request: CheckInRequest,
         wait: Duration,
+        isAllowed: @Sendable (isolated Coordinator) throws -> Void = { _ in },
         mayChange: @Sendable () throws -> Void = {}
     ) async throws -> CheckInResponse {
         let deadline = ContinuousClock.now + wait
         while true {
+            try isAllowed(self)
             let answer = try checkInNow(client: client, request, mayChange)
             if answer.hasAssignment || ContinuousClock.now >= deadline || answer.retryWindow == nil {
                 return answer

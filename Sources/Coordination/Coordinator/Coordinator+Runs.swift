@@ -12,20 +12,36 @@ extension Coordinator {
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
     ///
     /// The model is written before the coordinator is asked for the run: nobody waits for that.
+    ///
+    /// - Parameters:
+    ///   - specification: The run's.
+    ///   - initialModel: Its first version.
+    ///   - isAllowed: Is asked in the step that stores the run; what it throws is thrown.
+    /// - Returns: The run.
+    /// - Throws: ``CoordinationError``; `DocumentError`.
     package nonisolated func createRun(
         _ specification: RunSpecification,
-        initialModel: ParameterVector?
+        initialModel: ParameterVector?,
+        isAllowed: @Sendable (isolated Coordinator) throws -> Void = { _ in }
     ) async throws -> RunView {
         // What is refused leaves no file.
         let checked = try await perform { coordinator in
             try coordinator.runs.checkCount(limit: coordinator.configuration.openRunLimit)
             return try coordinator.checkedRun(specification, initialModel: initialModel).0
         }
-        guard let initialModel else { return try await insertRun(checked, model: nil) }
+        guard let initialModel else {
+            return try await perform { coordinator in
+                try isAllowed(coordinator)
+                return try coordinator.insertRun(checked, model: nil)
+            }
+        }
         let stored = try await DispatchQueue.global(qos: .utility).result { [modelFiles] in
             try modelFiles.store(initialModel)
         }
-        return try await insertRun(checked, model: stored)
+        return try await perform { coordinator in
+            try isAllowed(coordinator)
+            return try coordinator.insertRun(checked, model: stored)
+        }
     }
 
     /// Stores a run that was checked; what may have changed since is looked at again.

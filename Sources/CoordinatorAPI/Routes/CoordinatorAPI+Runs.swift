@@ -11,12 +11,14 @@ extension CoordinatorAPI {
             let specification = try RunSpecification.read(await Self.document(request), architectures: architectures)
             let model = try makeInitialModel(specification.model)
             if let base = try baseLayout(specification.model) {
-                try await coordinator.checkBase(of: specification, against: base)
+                try await step(request) { try $0.checkBase(of: specification, against: base) }
             }
             guard try !request.flag("dry_run") else {
                 return try Self.json(await coordinator.planRun(specification, initialModel: model))
             }
-            let run = try await coordinator.createRun(specification, initialModel: model)
+            let run = try await coordinator.createRun(specification, initialModel: model) {
+                try requireAllowed(request, $0)
+            }
             return try Self.created(run, at: Endpoints.run(RunReference(run.id)))
         }
         routes.add(Endpoints.runs) { request in
