@@ -519,7 +519,7 @@ extension Coordinator {
             runs.keepLease(of: &record, at: now)
             runs.keep(record)
         }
-        return UploadTerms(
+        var terms = UploadTerms(
             record,
             try runs.run(record.runId),
             layout: try uploadLayout(of: record.runId),
@@ -530,6 +530,15 @@ extension Coordinator {
                 ? try updates.acceptedReceipt(record, ledgerHead(of: record)) : nil,
             at: now
         )
+        // What is not known any more was accepted, and is only compared.
+        if runs.assignments[id] != nil { terms.permit = uploadPermits.permit(for: id) }
+        return terms
+    }
+
+    /// Cuts the requests that bring an update which is not wanted any more, and removes what they have brought.
+    func endUpload(of assignment: String, _ refusal: CoordinationError) {
+        guard let files = uploadPermits.withdraw(assignment, refusal) else { return }
+        updates.discardUpload(assignment, files)
     }
 
     /// Holds a client to the update that it has begun to send in the open attempt; see `RunTable`.

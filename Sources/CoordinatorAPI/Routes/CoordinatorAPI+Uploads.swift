@@ -68,10 +68,20 @@ extension CoordinatorAPI {
             request.body.contentLength ?? terms.byteLimit,
             for: terms.assignmentID,
             run: terms.runID,
-            until: terms.deadline
+            until: terms.deadline,
+            permit: terms.permit
         )
         defer { lease.release() }
-        defer { coordinator.blobs.removeAtOnce([terms.spoolPath]) }
+        guard terms.accepted == nil else {
+            // Nothing of it is kept, which may be of a round that is over.
+            let (digest, count) = try await BodySpool.hash(request, byteLimit: terms.byteLimit, lease: lease)
+            return try await repeated(terms, digest.hexadecimal, count, of: sender)
+        }
+        try terms.permit.begin(terms.spoolPath)
+        defer {
+            coordinator.blobs.removeAtOnce([terms.spoolPath])
+            terms.permit.end(terms.spoolPath)
+        }
         let file = try await BodySpool.receive(
             request,
             path: terms.spoolPath,
@@ -122,13 +132,14 @@ extension CoordinatorAPI {
     /// Checks a complete update and counts it.
     private func judge(_ file: SpoolFile, _ terms: UploadTerms, of sender: Sender) async throws -> ServerResponse {
         let sha256 = try file.digest().hexadecimal
-        if terms.accepted != nil { return try await repeated(terms, sha256, file.byteCount, of: sender) }
         try await requirePlannedLength(file.byteCount, terms, of: sender)
         let admitted: UpdateAdmission.Admitted
         do {
             // The disk works while the values are looked at.
             admitted = try await DiskQueue.run { try UpdateAdmission.check(terms.spoolPath, terms) }
         } catch {
+            // The coordinator removes the file of an update that is not wanted any more.
+            try terms.permit.require()
             // A disk that fails says nothing about the update.
             if let failure = StorageFailure(error) { throw failure.error }
             let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
@@ -203,8 +214,14 @@ extension CoordinatorAPI {
             }
             result.metrics = MetricSums.counted(result.metrics)
         }
-        defer { if !terms.releasedMetrics.isEmpty { coordinator.blobs.removeAtOnce([terms.spoolPath]) } }
-        if !terms.releasedMetrics.isEmpty { try await keep(bytes, of: result, terms) }
+        defer {
+            if !terms.releasedMetrics.isEmpty { coordinator.blobs.removeAtOnce([terms.spoolPath]) }
+            terms.permit.end(terms.spoolPath)
+        }
+        if !terms.releasedMetrics.isEmpty {
+            try terms.permit.begin(terms.spoolPath)
+            try await keep(bytes, of: result, terms)
+        }
         return try await finish(
             ReceivedUpdate(
                 path: terms.spoolPath,
@@ -270,7 +287,8 @@ extension CoordinatorAPI {
             length ?? terms.byteLimit - start,
             for: terms.assignmentID,
             run: terms.runID,
-            until: terms.deadline
+            until: terms.deadline,
+            permit: terms.permit
         )
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
@@ -324,7 +342,9 @@ extension CoordinatorAPI {
             coordinator.blobs.removeAtOnce([terms.judgedPath])
             return response
         } catch {
-            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error) {
+            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error),
+                terms.permit.refusal == nil
+            {
                 // Nothing is wrong with the bytes: the client need not send them again.
                 session.putBack(terms.judgedPath)
             } else {
