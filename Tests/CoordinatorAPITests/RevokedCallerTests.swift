@@ -11,7 +11,7 @@ import WireFormat
 @Suite(.timeLimit(.minutes(2)))
 struct RevokedCallerTests {
     /// What each endpoint that reads a body takes, by method and template; the other ones act when the head was read.
-    private static let bodies: [String: [UInt8]] = [
+    static let bodies: [String: [UInt8]] = [
         "POST /v1/tokens": Array(#"{"role": "admin", "name": "another"}"#.utf8),
         "POST /v1/tokens/{token}/rotate": Array("{}".utf8),
         "POST /v1/populations": Array(#"{"name": "q"}"#.utf8),

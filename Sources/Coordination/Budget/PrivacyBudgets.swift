@@ -635,16 +635,12 @@ extension PrivacyBudgets {
         through version: ModelVersionRecord,
         of population: PopulationRecord
     ) -> ClaimState {
-        let places = ledger.places(ofPopulation: population.id)
-        // The newest versions are asked for most: from the end.
-        let index =
-            places.lastIndex { place in
-                let row = ledger.rows[place]
-                return version.version > 0 && row.runId == version.runId && row.round == version.version
-                    && row.state == .committed
-            } ?? places.lastIndex { ledger.rows[$0].createdAt <= version.createdAt }
-        guard population.budgetDelta != nil, let index else { return .known(nil) }
-        let place = ClaimPlace(population: population.id, rowCount: index + 1)
+        let index = ledger.index(ofPopulation: population.id)
+        let own = version.version > 0 ? index.lastCommitted(run: version.runId, round: version.version) : nil
+        guard population.budgetDelta != nil, let last = own ?? index.last(by: version.createdAt) else {
+            return .known(nil)
+        }
+        let place = ClaimPlace(population: population.id, rowCount: last + 1)
         return claims[place].map { .known($0) } ?? .open(place)
     }
 

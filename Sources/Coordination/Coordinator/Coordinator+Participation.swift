@@ -160,16 +160,17 @@ extension Coordinator {
         guard !candidates.isEmpty else {
             return .away(.away("no_run", Refusal.noSlot.retryWindow(run: nil, seen: seen, at: now)))
         }
-        var refusals: [(refusal: Refusal, run: RunState)] = []
+        // By their ids: a run that is held here would be copied by what changes it next.
+        var refusals: [(refusal: Refusal, run: String)] = []
+        defer { for refused in refusals where refused.refusal == .choosing { runs.offer(id, run: refused.run) } }
         for runID in placement.inFairOrder(candidates, runs) {
             guard let run = runs[runID], let round = run.round else { continue }
             guard let refusal = admission(run).refusal(of: client, clients, exampleCount: request.numExamples) else {
                 return .work(run: runID, round)
             }
-            if refusal == .choosing { runs.offer(id, run: runID) }
-            refusals.append((refusal, run))
+            refusals.append((refusal, runID))
         }
-        return .away(Placement.answer(to: refusals, seen: seen, at: now))
+        return .away(Placement.answer(to: refusals, runs, seen: seen, at: now))
     }
 
     /// Who may have a place in a run's open round now.

@@ -445,15 +445,12 @@ extension Coordinator {
     package func vocabularySource(run id: String, version: String) throws -> VocabularySource {
         let run = try runs.run(id)
         let found = try run.version(version)
-        let reports = run.rounds.filter { $0.phase == .committed && $0.number <= found.version }.reduce(0) {
-            $0 + $1.accepted
-        }
         return VocabularySource(
             run: id,
             version: found.version,
             path: blobs.path(sha256: found.sha256),
             specification: run.specification,
-            reportCount: reports
+            reportCount: run.acceptedCount(through: found.version)
         )
     }
 
