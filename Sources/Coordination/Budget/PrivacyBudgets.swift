@@ -33,6 +33,8 @@ struct PrivacyBudgets: Sendable {
     private var epsilons: [EpsilonQuestion: Double] = [:]
     /// What was proven of beginnings of the ledger, which stays true.
     private var claims: [ClaimPlace: PrivacyClaim?] = [:]
+    /// What starting runs would cost, computed beside the coordinator; good as long as the population stands where it did.
+    var startProjections: [String: (basis: PlanBasis, projection: PrivacyProjection)] = [:]
     /// How many releases of a plan the budget admits in all, by loss distributions.
     var plansThatFit: [PlanQuestion: Int] = [:]
 

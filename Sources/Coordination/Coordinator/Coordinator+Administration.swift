@@ -470,12 +470,12 @@ extension Coordinator {
     /// What a specification would cost its population, with everything charged before.
     ///
     /// - Throws: ``CoordinationError``: no privacy, no budget, or parameters that no accountant takes.
-    package func projection(of specification: RunSpecification, parameterCount: Int?) throws -> PrivacyProjection {
-        try budgets.projection(
-            of: specification,
-            parameterCount: parameterCount,
-            populations.record(specification.population)
-        )
+    package nonisolated func projection(
+        of specification: RunSpecification,
+        parameterCount: Int?
+    ) async throws -> PrivacyProjection {
+        let basis = try await perform { $0.budgets.basis(of: try $0.populations.record(specification.population)) }
+        return try await planDesk.compute { try basis.projection(of: specification, parameterCount: parameterCount) }
     }
 
     /// Where the ledger stands.

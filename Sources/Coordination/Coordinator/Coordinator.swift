@@ -47,6 +47,7 @@ package actor Coordinator {
     var writer: StoreWriter
     let ledgerRecord: LedgerRecordFile
     let claimDesk = ClaimDesk()
+    let planDesk = PlanDesk()
     let modelFiles: ModelFiles
     let updates: UpdateFiles
     var noiseStates: NoiseStateFiles
