@@ -8,6 +8,11 @@ import WireFormat
 /// Who calls, and whether they may.
 extension CoordinatorAPI {
     static let forbidden = refusal("this token may not do that")
+    private static let unknownToken = CoordinationError(
+        .unauthorized,
+        "unauthorized",
+        "the token is not known, expired or revoked"
+    )
 
     /// The bearer token as it was sent.
     static func bearer(_ request: ServerRequest) throws -> String? {
@@ -30,7 +35,7 @@ extension CoordinatorAPI {
         }
         guard let found = try await coordinator.principal(token: token, certificateKey: request.peerKey) else {
             try noteGuess(request)
-            throw CoordinationError(.unauthorized, "unauthorized", "the token is not known, expired or revoked")
+            throw Self.unknownToken
         }
         if case .client(let id) = found { try noteClient(id, request) }
         return found
@@ -59,25 +64,88 @@ extension CoordinatorAPI {
     func authorize(_ request: ServerRequest, _ endpoint: EndpointRow) async throws -> Principal? {
         guard endpoint.access != .anybody else { return nil }
         let caller = try await principal(request)
+        var mayReadModels = false
+        if endpoint.access == .modelReader, case .client(let id) = caller {
+            let run = try endpoint.parameter(RunReference.self, in: request.pathSegments)
+            mayReadModels = await coordinator.mayReadModels(client: id, run: run.text)
+        }
+        try Self.permit(caller, request, endpoint) { _, _ in mayReadModels }
+        return caller
+    }
+
+    /// Does something for a request's caller in one step of the coordinator, in which the caller is still allowed to do it.
+    ///
+    /// ``authorize(_:_:)`` has checked the token when the head was read. Whatever has a caller's right behind it and follows on a wait,
+    /// for the body, for work or for arithmetic, goes through here: meanwhile the token may have been revoked or rotated, or have expired.
+    ///
+    /// - Parameters:
+    ///   - request: The request.
+    ///   - body: What is done; it must not wait.
+    /// - Returns: What `body` gives.
+    /// - Throws: ``CoordinationError`` `unauthorized` or `forbidden`, and then nothing was done; what `body` throws.
+    func step<Result: Sendable>(
+        _ request: ServerRequest,
+        _ body: @Sendable (isolated Coordinator) throws -> Result
+    ) async throws -> Result {
+        try await coordinator.perform { coordinator in
+            try requireAllowed(request, coordinator)
+            return try body(coordinator)
+        }
+    }
+
+    /// Refuses a request whose caller was let in and has lost that right since; what ``step(_:_:)`` checks.
+    ///
+    /// - Throws: ``CoordinationError`` `unauthorized` or `forbidden`.
+    func requireAllowed(_ request: ServerRequest, _ coordinator: isolated Coordinator) throws {
+        guard let endpoint = Self.endpoint(of: request) else { throw Self.forbidden }
+        guard endpoint.access != .anybody else { return }
+        guard let token = try Self.bearer(request) else {
+            guard isOpen else { throw Self.unknownToken }
+            return
+        }
+        guard let caller = try coordinator.principal(token: token, certificateKey: request.peerKey) else {
+            throw Self.unknownToken
+        }
+        try Self.permit(caller, request, endpoint) { client, run in
+            coordinator.mayReadModels(client: client, run: run.text)
+        }
+    }
+
+    private static let endpoints = Dictionary(
+        uniqueKeysWithValues: Endpoints.all.map { ("\($0.method.rawValue) \($0.template)", $0) }
+    )
+
+    /// The row of the table that a request was routed by.
+    private static func endpoint(of request: ServerRequest) -> EndpointRow? {
+        endpoints["\(request.method) \(request.route)"]
+            ?? (request.method == "HEAD" ? endpoints["GET \(request.route)"] : nil)
+    }
+
+    /// Turns away a caller whom an endpoint's rule does not let in.
+    private static func permit(
+        _ caller: Principal,
+        _ request: ServerRequest,
+        _ endpoint: EndpointRow,
+        mayReadModels: (_ client: String, _ run: RunReference) -> Bool
+    ) throws {
         switch (endpoint.access, caller) {
         case (.anybody, _), (.client, .client), (.enrollment, .enrollment), (.modelReader, .staff),
             (.populationReader, .staff), (.populationReader, .client):
             break
-        case (.client, _): throw Self.refusal("this takes a client's own token")
-        case (.enrollment, _): throw Self.refusal("registering takes an enrollment token")
-        case (.staff(let role), _): try Self.require(role, caller)
+        case (.client, _): throw refusal("this takes a client's own token")
+        case (.enrollment, _): throw refusal("registering takes an enrollment token")
+        case (.staff(let role), _): try require(role, caller)
         case (.modelReader, .client(let id)):
             let run = try endpoint.parameter(RunReference.self, in: request.pathSegments)
-            guard await coordinator.mayReadModels(client: id, run: run.text) else { throw Self.forbidden }
-        case (.modelReader, .enrollment), (.populationReader, .enrollment): throw Self.forbidden
+            guard mayReadModels(id, run) else { throw forbidden }
+        case (.modelReader, .enrollment), (.populationReader, .enrollment): throw forbidden
         case (.clientItself(let role), _):
             let client = try endpoint.parameter(ClientReference.self, in: request.pathSegments)
-            if caller != .client(id: client.text) { try Self.require(role, caller) }
+            if caller != .client(id: client.text) { try require(role, caller) }
         case (.tokenItself, _):
             let token = try endpoint.parameter(TokenReference.self, in: request.pathSegments)
-            if token != .current { try Self.require(.admin, caller) }
+            if token != .current { try require(.admin, caller) }
         }
-        return caller
     }
 
     private static func require(_ role: StaffRole, _ caller: Principal) throws {

@@ -59,86 +59,9 @@ extension PrivacyBudgets {
         }
     }
 
-    /// The specification with the noise that meets its target.
-    ///
-    /// - Parameters:
-    ///   - specification: A run that is about to be made.
-    ///   - parameterCount: Of its model, where that is known.
-    ///   - population: Whose budget it spends.
-    /// - Returns: The specification as it is stored.
-    /// - Throws: ``CoordinationError`` with code `privacy_invalid`, or `privacy_too_costly` where its cost takes too much arithmetic.
-    func calibrating(
-        _ specification: RunSpecification,
-        parameterCount: Int?,
-        _ population: PopulationRecord
-    ) throws(CoordinationError) -> RunSpecification {
-        guard let delta = population.budgetDelta else { return specification }
-        let account = ledger.account(population.id)
-        let charge = PrivacyCharge(of: specification, parameterCount: 1)
-        let allowance = account.failureAllowance(with: charge, of: "", delta: delta)
-        do {
-            return try LossAllowance.limited { () throws(PrivacyError) in
-                let resolved = try PrivacyCalibration.resolve(
-                    specification,
-                    parameterCount: parameterCount,
-                    delta: delta,
-                    failureDelta: allowance
-                )
-                // Each opening of a round asks for as much: what is refused here would hold up everybody there.
-                try PrivacyCalibration.checkCost(of: resolved, parameterCount: parameterCount, delta: delta)
-                return resolved
-            }
-        } catch {
-            throw Self.refusal(of: error, "the target cannot be met")
-        }
-    }
-
-    /// What a caller is told of noise or a cost that is not computed.
-    private static func refusal(of error: PrivacyError, _ problem: String) -> CoordinationError {
-        guard error.isTooCostly else {
-            return CoordinationError(.unprocessable, "privacy_invalid", "\(problem): \(error)")
-        }
-        return CoordinationError(
-            .unprocessable,
-            "privacy_too_costly",
-            "what the run costs is not computed: \(error)"
-        )
-    }
-
-    /// What a specification would cost its population, with everything charged before.
-    ///
-    /// - Throws: ``CoordinationError``: no privacy, no budget, or parameters that no accountant takes.
-    func projection(
-        of specification: RunSpecification,
-        parameterCount: Int?,
-        _ population: PopulationRecord
-    ) throws(CoordinationError) -> PrivacyProjection {
-        guard specification.privacy.mode != .none, let delta = population.budgetDelta else {
-            throw CoordinationError(
-                .unprocessable,
-                "no_privacy",
-                "the run has no privacy mode, or its population no budget"
-            )
-        }
-        let account = ledger.account(population.id)
-        do {
-            let earlier = try account.releases()
-            let start = account.start(with: PrivacyCharge(of: specification, parameterCount: parameterCount ?? 0))
-            return try LossAllowance.limited { () throws(PrivacyError) in
-                try PrivacyProjection(
-                    of: specification,
-                    parameterCount: parameterCount,
-                    delta: delta,
-                    budget: population.budgetEpsilon,
-                    earlier: earlier,
-                    earlierCharges: account.charges,
-                    isAdaptive: account.isAdaptive || !account.planOrder.isEmpty,
-                    start: start
-                )
-            }
-        } catch {
-            throw Self.refusal(of: error, "the cost cannot be computed")
-        }
+    /// What the cost of a plan of a population is computed from, now.
+    func basis(of population: PopulationRecord) -> PlanBasis {
+        PlanBasis(population, ledger.account(population.id), head: ledger.populationHead(population.id))
     }
 }
 

@@ -33,6 +33,8 @@ struct PrivacyBudgets: Sendable {
     private var epsilons: [EpsilonQuestion: Double] = [:]
     /// What was proven of beginnings of the ledger, which stays true.
     private var claims: [ClaimPlace: PrivacyClaim?] = [:]
+    /// What starting runs would cost, computed beside the coordinator; good as long as the population stands where it did.
+    var startProjections: [String: (basis: PlanBasis, projection: PrivacyProjection)] = [:]
     /// How many releases of a plan the budget admits in all, by loss distributions.
     var plansThatFit: [PlanQuestion: Int] = [:]
 
@@ -635,16 +637,12 @@ extension PrivacyBudgets {
         through version: ModelVersionRecord,
         of population: PopulationRecord
     ) -> ClaimState {
-        let places = ledger.places(ofPopulation: population.id)
-        // The newest versions are asked for most: from the end.
-        let index =
-            places.lastIndex { place in
-                let row = ledger.rows[place]
-                return version.version > 0 && row.runId == version.runId && row.round == version.version
-                    && row.state == .committed
-            } ?? places.lastIndex { ledger.rows[$0].createdAt <= version.createdAt }
-        guard population.budgetDelta != nil, let index else { return .known(nil) }
-        let place = ClaimPlace(population: population.id, rowCount: index + 1)
+        let index = ledger.index(ofPopulation: population.id)
+        let own = version.version > 0 ? index.lastCommitted(run: version.runId, round: version.version) : nil
+        guard population.budgetDelta != nil, let last = own ?? index.last(by: version.createdAt) else {
+            return .known(nil)
+        }
+        let place = ClaimPlace(population: population.id, rowCount: last + 1)
         return claims[place].map { .known($0) } ?? .open(place)
     }
 

@@ -13,6 +13,7 @@ package struct PrivacyLedger: Sendable {
     private(set) var accounts: [String: PopulationAccount] = [:]
     /// The places in ``rows`` of each population's.
     private var places: [String: [Int]] = [:]
+    private var indices: [String: LedgerRowIndex] = [:]
     private(set) var chains: [String: PopulationChain] = [:]
     /// Whether rows of format 2 have begun: rows of format 1 after them would carry no number of their population.
     private var hasNumbers = false
@@ -36,6 +37,7 @@ package struct PrivacyLedger: Sendable {
             }
             try accounts[row.populationId, default: PopulationAccount()].take(row)
             places[row.populationId, default: []].append(self.rows.count)
+            indices[row.populationId, default: LedgerRowIndex()].take(row)
             self.rows.append(row)
         }
     }
@@ -46,6 +48,9 @@ package struct PrivacyLedger: Sendable {
 
     /// The places in ``rows`` of a population's own rows, oldest first.
     func places(ofPopulation population: String) -> [Int] { places[population] ?? [] }
+
+    /// What a population's own rows are looked up by.
+    func index(ofPopulation population: String) -> LedgerRowIndex { indices[population] ?? LedgerRowIndex() }
 
     /// Adds a row to its population's chain; `false` where it does not follow from the rows before it.
     private mutating func take(chainOf row: LedgerRow) -> Bool {
@@ -133,6 +138,7 @@ package struct PrivacyLedger: Sendable {
         try account.take(row)
         accounts[population] = account
         places[population, default: []].append(rows.count)
+        indices[population, default: LedgerRowIndex()].take(row)
         _ = take(chainOf: row)
         rows.append(row)
         return row
@@ -150,7 +156,10 @@ package struct PrivacyLedger: Sendable {
         let removed = rows.suffix(from: count)
         let touched = Set(removed.map(\.populationId))
         rows = kept
-        for population in touched { places[population]?.removeAll { $0 >= count } }
+        for population in touched {
+            places[population]?.removeAll { $0 >= count }
+            indices[population] = (places[population] ?? []).reduce(into: LedgerRowIndex()) { $0.take(kept[$1]) }
+        }
         hasNumbers = kept.last?.format == 2
         for population in touched {
             var account = PopulationAccount()

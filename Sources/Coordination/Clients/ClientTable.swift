@@ -28,7 +28,10 @@ struct ClientTable: Sendable {
 
     /// A client; a changed one is put back.
     subscript(id: String) -> ClientRecord? {
-        get { records[id] }
+        get {
+            WorkCount.note()
+            return records[id]
+        }
         set { if let newValue { set(newValue) } }
     }
 
@@ -70,7 +73,9 @@ struct ClientTable: Sendable {
 
     /// So many clients from a place in the order on.
     func part(from place: Int, limit: Int) -> [ClientRecord] {
-        order.dropFirst(place).prefix(limit).compactMap { records[$0] }
+        let part = order.dropFirst(place).prefix(limit).compactMap { records[$0] }
+        WorkCount.note(part.count)
+        return part
     }
 
     /// Adds a client, or replaces what was known of it.

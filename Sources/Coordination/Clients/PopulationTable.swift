@@ -7,10 +7,16 @@ struct PopulationTable: Sendable {
     /// Ids, oldest first.
     private(set) var order: [String] = []
 
-    subscript(id: String) -> PopulationRecord? { records[id] }
+    subscript(id: String) -> PopulationRecord? {
+        WorkCount.note()
+        return records[id]
+    }
 
     /// Every population, in no order.
-    var all: some Collection<PopulationRecord> { records.values }
+    var all: some Collection<PopulationRecord> {
+        WorkCount.note(records.count)
+        return records.values
+    }
 
     /// Whether a name is taken.
     func hasName(_ name: String) -> Bool { byName[name] != nil }

@@ -432,7 +432,7 @@ extension Coordinator {
     /// - Throws: ``CoordinationError`` `not_found`, `claims_busy`, or `privacy_invalid` where a total cannot be computed.
     package func claim(run id: String, version number: Int) async throws -> PrivacyClaim? {
         let run = try runs.run(id)
-        guard let version = run.versions.first(where: { $0.version == number }) else {
+        guard let version = run.version(numbered: number) else {
             throw CoordinationError(.notFound, "not_found", "run '\(id)' has no model version '\(number)'")
         }
         let population = try populations.record(run.record.populationId)
@@ -470,12 +470,12 @@ extension Coordinator {
     /// What a specification would cost its population, with everything charged before.
     ///
     /// - Throws: ``CoordinationError``: no privacy, no budget, or parameters that no accountant takes.
-    package func projection(of specification: RunSpecification, parameterCount: Int?) throws -> PrivacyProjection {
-        try budgets.projection(
-            of: specification,
-            parameterCount: parameterCount,
-            populations.record(specification.population)
-        )
+    package nonisolated func projection(
+        of specification: RunSpecification,
+        parameterCount: Int?
+    ) async throws -> PrivacyProjection {
+        let basis = try await perform { $0.budgets.basis(of: try $0.populations.record(specification.population)) }
+        return try await planDesk.compute { try basis.projection(of: specification, parameterCount: parameterCount) }
     }
 
     /// Where the ledger stands.
@@ -523,6 +523,11 @@ extension Coordinator {
     /// The rows are gathered in parts, between which others have their turn.
     package nonisolated func ledgerAudit(population idOrName: String) async throws -> LedgerAuditDocument {
         var (document, count) = try await auditWithoutRows(population: idOrName)
+        var runCount = Self.partCount
+        while let part = await drawHistogram(population: document.population, from: runCount) {
+            document.participations.merge(part) { _, new in new }
+            runCount += Self.partCount
+        }
         while document.rows.count < count {
             let part = await ledgerRows(from: document.rows.count, through: count)
             document.rows += part.map { LedgerAuditDocument.Row($0, isShown: $0.populationId == document.population) }
@@ -543,8 +548,12 @@ extension Coordinator {
         guard let status = budgetStatus(of: record, allowance: &allowance) else {
             throw CoordinationError(.conflict, "population_without_budget", "'\(record.name)' has no budget")
         }
-        let histogram = runs.drawHistogram(population: record.id)
+        let histogram = drawHistogram(population: record.id, from: 0) ?? [:]
         return (budgets.audit(of: record, status, participations: histogram), budgets.ledger.rows.count)
+    }
+
+    private func drawHistogram(population: String, from place: Int) -> [String: [String: Int]]? {
+        runs.drawHistogram(population: population, from: place, limit: Self.partCount)
     }
 
     // MARK: - Changes of the budget

@@ -16,6 +16,7 @@ extension Coordinator {
     ///   - client: Who asks.
     ///   - request: What it says.
     ///   - wait: How long it waits.
+    ///   - isAllowed: Is asked in each step that may give work: a wait may outlive the caller's token. What it throws is thrown.
     ///   - mayChange: Is asked before what the client says of itself becomes a transaction; what it throws is thrown.
     /// - Returns: Work, or when to come again.
     /// - Throws: ``CoordinationError``.
@@ -23,10 +24,12 @@ extension Coordinator {
         client: String,
         _ request: CheckInRequest,
         wait: Duration,
+        isAllowed: @Sendable (isolated Coordinator) throws -> Void = { _ in },
         mayChange: @Sendable () throws -> Void = {}
     ) async throws -> CheckInResponse {
         let deadline = ContinuousClock.now + wait
         while true {
+            try isAllowed(self)
             let answer = try checkInNow(client: client, request, mayChange)
             if answer.hasAssignment || ContinuousClock.now >= deadline || answer.retryWindow == nil {
                 return answer
@@ -157,16 +160,17 @@ extension Coordinator {
         guard !candidates.isEmpty else {
             return .away(.away("no_run", Refusal.noSlot.retryWindow(run: nil, seen: seen, at: now)))
         }
-        var refusals: [(refusal: Refusal, run: RunState)] = []
+        // By their ids: a run that is held here would be copied by what changes it next.
+        var refusals: [(refusal: Refusal, run: String)] = []
+        defer { for refused in refusals where refused.refusal == .choosing { runs.offer(id, run: refused.run) } }
         for runID in placement.inFairOrder(candidates, runs) {
             guard let run = runs[runID], let round = run.round else { continue }
             guard let refusal = admission(run).refusal(of: client, clients, exampleCount: request.numExamples) else {
                 return .work(run: runID, round)
             }
-            if refusal == .choosing { runs.offer(id, run: runID) }
-            refusals.append((refusal, run))
+            refusals.append((refusal, runID))
         }
-        return .away(Placement.answer(to: refusals, seen: seen, at: now))
+        return .away(Placement.answer(to: refusals, runs, seen: seen, at: now))
     }
 
     /// Who may have a place in a run's open round now.
@@ -522,7 +526,7 @@ extension Coordinator {
             runs.keepLease(of: &record, at: now)
             runs.keep(record)
         }
-        return UploadTerms(
+        var terms = UploadTerms(
             record,
             try runs.run(record.runId),
             layout: try uploadLayout(of: record.runId),
@@ -533,6 +537,15 @@ extension Coordinator {
                 ? try updates.acceptedReceipt(record, ledgerHead(of: record)) : nil,
             at: now
         )
+        // What is not known any more was accepted, and is only compared.
+        if runs.assignments[id] != nil { terms.permit = uploadPermits.permit(for: id) }
+        return terms
+    }
+
+    /// Cuts the requests that bring an update which is not wanted any more, and removes what they have brought.
+    func endUpload(of assignment: String, _ refusal: CoordinationError) {
+        guard let files = uploadPermits.withdraw(assignment, refusal) else { return }
+        updates.discardUpload(assignment, files)
     }
 
     /// Holds a client to the update that it has begun to send in the open attempt; see `RunTable`.

@@ -594,8 +594,12 @@ extension Coordinator {
     /// Drops the closed attempt's assignments from memory and its updates from the spool.
     private func forget(run id: String, accepted: [String]) {
         guard let isPrivate = runs[id]?.specification.isPrivate else { return }
+        let counted = Set((runs[id].map(runs.counted) ?? []).map(\.id))
         let ended = runs.endAttempt(run: id)
         placement.endAttempt(run: id)
+        let refusal = RoundError.roundOver(runs[id]?.round?.phase ?? .abandoned).refusal
+        // Of accepted ones a request may be bringing the same bytes once more.
+        for id in ended { endUpload(of: id, counted.contains(id) ? UploadPermit.isAccepted : refusal) }
         updates.discard(accepted: accepted, ended: ended, isPrivate: isPrivate)
     }
 

@@ -12,30 +12,56 @@ extension Coordinator {
     /// Stores a checked specification as a new run; with a built-in architecture `initialModel` is its first version.
     ///
     /// The model is written before the coordinator is asked for the run: nobody waits for that.
+    ///
+    /// - Parameters:
+    ///   - specification: The run's.
+    ///   - initialModel: Its first version.
+    ///   - isAllowed: Is asked in the step that stores the run; what it throws is thrown.
+    /// - Returns: The run.
+    /// - Throws: ``CoordinationError``; `DocumentError`.
     package nonisolated func createRun(
         _ specification: RunSpecification,
-        initialModel: ParameterVector?
+        initialModel: ParameterVector?,
+        isAllowed: @Sendable (isolated Coordinator) throws -> Void = { _ in }
     ) async throws -> RunView {
         // What is refused leaves no file.
-        let checked = try await perform { coordinator in
-            try coordinator.runs.checkCount(limit: coordinator.configuration.openRunLimit)
-            return try coordinator.checkedRun(specification, initialModel: initialModel).0
+        try await perform { try $0.runs.checkCount(limit: $0.configuration.openRunLimit) }
+        var checked = try await checkedRun(specification, initialModel: initialModel)
+        let stored = try await writeModel(initialModel)
+        for _ in 0..<Self.calibrationTries {
+            let found = checked
+            let run = try await perform { coordinator in
+                try isAllowed(coordinator)
+                return try coordinator.insertRun(found, model: stored)
+            }
+            if let run { return run }
+            checked = try await checkedRun(specification, initialModel: initialModel)
         }
-        guard let initialModel else { return try await insertRun(checked, model: nil) }
-        let stored = try await DispatchQueue.global(qos: .utility).result { [modelFiles] in
-            try modelFiles.store(initialModel)
-        }
-        return try await insertRun(checked, model: stored)
+        throw CoordinationError(
+            .unavailable,
+            "claims_busy",
+            "other runs were charged each time that this one's noise had been computed; send it again later"
+        )
+    }
+
+    /// How often a run's noise is computed again because others were charged meanwhile.
+    private static let calibrationTries = 4
+
+    /// Makes a run's first version a file.
+    private nonisolated func writeModel(_ model: ParameterVector?) async throws -> (sha256: String, byteCount: Int)? {
+        guard let model else { return nil }
+        return try await DispatchQueue.global(qos: .utility).result { [modelFiles] in try modelFiles.store(model) }
     }
 
     /// Stores a run that was checked; what may have changed since is looked at again.
-    private func insertRun(
-        _ specification: RunSpecification,
-        model: (sha256: String, byteCount: Int)?
-    ) throws -> RunView {
+    ///
+    /// - Returns: The run; `nil` where its noise has to be computed again.
+    private func insertRun(_ checked: CheckedRun, model: (sha256: String, byteCount: Int)?) throws -> RunView? {
+        let specification = checked.specification
         try runs.checkCount(limit: configuration.openRunLimit)
         let population = try populations.record(specification.population)
         try PrivacyBudgets.checkMode(of: specification, population)
+        guard checked.basis.calibratesLike(budgets.basis(of: population), checked.asked) else { return nil }
         let (run, changes) = try RunState.creating(specification, population: population.id, model: model, at: now)
         // The transaction's events and its model belong to it.
         runs.prepare(run)
@@ -49,38 +75,77 @@ extension Coordinator {
         return try self.run(run.record.id)
     }
 
-    /// The specification with its base's version fixed, and its population, when both go together.
-    private func checkedRun(
-        _ specification: RunSpecification,
-        initialModel: ParameterVector?
-    ) throws -> (RunSpecification, PopulationRecord) {
-        // Not where it is read: runs with older names are read too.
-        if let problem = NameRule.problem(specification.name) { throw DocumentError("/name", problem) }
-        var specification = try runs.resolvingBase(specification)
-        let population = try populations.record(specification.population)
-        try PrivacyBudgets.checkMode(of: specification, population)
-        try specification.checkMethod()
-        specification = try budgets.calibrating(
-            specification,
-            parameterCount: initialModel?.layout.parameterCount,
-            population
-        )
-        if let initialModel { try PrivacyBudgets.checkNoise(of: specification, layout: initialModel.layout) }
-        return (specification, population)
+    /// A run that may be made.
+    private struct CheckedRun: Sendable {
+        /// As it was asked for, its base's version fixed.
+        var asked: RunSpecification
+        /// The same with its noise.
+        var specification: RunSpecification
+        /// What the noise was computed from.
+        var basis: PlanBasis
     }
 
-    /// Checks a specification as ``createRun(_:initialModel:)`` does, stores nothing, and says what the run would cost.
-    package func planRun(_ specification: RunSpecification, initialModel: ParameterVector?) throws -> RunPlan {
-        let (specification, population) = try checkedRun(specification, initialModel: initialModel)
+    /// Checks a specification and computes its noise, beside the coordinator.
+    private nonisolated func checkedRun(
+        _ specification: RunSpecification,
+        initialModel: ParameterVector?
+    ) async throws -> CheckedRun {
+        let (asked, basis) = try await perform { try $0.basis(of: specification) }
+        guard asked.privacy.mode != .none else { return CheckedRun(asked: asked, specification: asked, basis: basis) }
+        let layout = initialModel?.layout
+        let resolved = try await planDesk.compute {
+            let resolved = try basis.calibrating(asked, parameterCount: layout?.parameterCount)
+            if let layout { try PrivacyBudgets.checkNoise(of: resolved, layout: layout) }
+            return resolved
+        }
+        return CheckedRun(asked: asked, specification: resolved, basis: basis)
+    }
+
+    /// The specification with its base's version fixed, and what its noise is computed from, when both go together.
+    private func basis(of specification: RunSpecification) throws -> (RunSpecification, PlanBasis) {
+        // Not where it is read: runs with older names are read too.
+        if let problem = NameRule.problem(specification.name) { throw DocumentError("/name", problem) }
+        let resolved = try runs.resolvingBase(specification)
+        let population = try populations.record(resolved.population)
+        try PrivacyBudgets.checkMode(of: resolved, population)
+        try resolved.checkMethod()
+        return (resolved, budgets.basis(of: population))
+    }
+
+    /// Checks a specification as ``createRun(_:initialModel:isAllowed:)`` does, stores nothing, and says what the run would cost.
+    ///
+    /// - Parameters:
+    ///   - specification: The run's.
+    ///   - initialModel: Its first version.
+    ///   - isAllowed: Is asked in the step that gives the answer; what it throws is thrown.
+    /// - Returns: The plan.
+    /// - Throws: ``CoordinationError``; `DocumentError`.
+    package nonisolated func planRun(
+        _ specification: RunSpecification,
+        initialModel: ParameterVector?,
+        isAllowed: @Sendable (isolated Coordinator) throws -> Void = { _ in }
+    ) async throws -> RunPlan {
+        let checked = try await checkedRun(specification, initialModel: initialModel)
         let count = initialModel?.layout.parameterCount
+        var projection: PrivacyProjection?
+        if checked.specification.privacy.mode != .none {
+            projection = try await planDesk.compute {
+                try checked.basis.projection(of: checked.specification, parameterCount: count)
+            }
+        }
+        let byteCount = initialModel.map {
+            SafetensorsWriter.header(for: $0.layout, metadata: [:]).count + 4 * $0.values.count
+        }
+        let clientCount = try await perform { coordinator in
+            try isAllowed(coordinator)
+            return coordinator.clients.presentCount(population: checked.basis.population.id)
+        }
         return RunPlan(
-            specification,
+            checked.specification,
             parameterCount: count,
-            modelByteCount: initialModel.map {
-                SafetensorsWriter.header(for: $0.layout, metadata: [:]).count + 4 * $0.values.count
-            },
-            clientCount: clients.presentCount(population: population.id),
-            specification.privacy.mode == .none ? nil : try projection(of: specification, parameterCount: count)
+            modelByteCount: byteCount,
+            clientCount: clientCount,
+            projection
         )
     }
 
@@ -113,6 +178,35 @@ extension Coordinator {
 
     // MARK: - Starting and ending
 
+    /// Computes, beside the coordinator, what the start of a run asks for; ``startRun(_:)`` computes itself what is not there, or has changed
+    /// since.
+    package nonisolated func prepareStart(run id: String) async throws {
+        let found = try await perform { coordinator -> (RunSpecification, PlanBasis)? in
+            guard let run = coordinator.runs[id], run.specification.analytics?.isTrie == true,
+                run.record.state == .created, !run.versions.isEmpty
+            else { return nil }
+            try run.specification.checkMethod()
+            let population = try coordinator.populations.record(run.record.populationId)
+            return (run.specification, coordinator.budgets.basis(of: population))
+        }
+        guard let (specification, basis) = found else { return }
+        let projection = try await planDesk.compute { try basis.projection(of: specification, parameterCount: nil) }
+        try await perform { coordinator in
+            if coordinator.runs[id]?.record.state == .created {
+                coordinator.budgets.startProjections[id] = (basis, projection)
+            }
+        }
+    }
+
+    /// What a run would cost that is about to start.
+    private func startProjection(of run: RunState) throws -> PrivacyProjection {
+        let basis = budgets.basis(of: try populations.record(run.record.populationId))
+        if let known = budgets.startProjections.removeValue(forKey: run.record.id), known.basis.isLike(basis) {
+            return known.projection
+        }
+        return try basis.projection(of: run.specification, parameterCount: nil)
+    }
+
     /// Starts a run: the first round opens.
     package func startRun(_ id: String) throws -> RunView {
         let run = try runs.run(id)
@@ -127,7 +221,7 @@ extension Coordinator {
             try run.specification.checkMethod()
             try run.checkTrieStart(
                 clientCount: clients.presentCount(population: run.record.populationId),
-                projection(of: run.specification, parameterCount: nil)
+                startProjection(of: run)
             )
         }
         // Also a model that another run made.
@@ -429,15 +523,12 @@ extension Coordinator {
     package func vocabularySource(run id: String, version: String) throws -> VocabularySource {
         let run = try runs.run(id)
         let found = try run.version(version)
-        let reports = run.rounds.filter { $0.phase == .committed && $0.number <= found.version }.reduce(0) {
-            $0 + $1.accepted
-        }
         return VocabularySource(
             run: id,
             version: found.version,
             path: blobs.path(sha256: found.sha256),
             specification: run.specification,
-            reportCount: reports
+            reportCount: run.acceptedCount(through: found.version)
         )
     }
 

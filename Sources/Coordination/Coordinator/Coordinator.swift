@@ -33,6 +33,8 @@ package actor Coordinator {
     var lostTime = LostTime()
     /// Nothing waits any more: the server stops.
     var isStopping = false
+    /// What requests that bring updates may still write.
+    var uploadPermits = UploadPermits()
     /// Whether the rest of the long polls is being looked at.
     var isWaking = false
     /// When missing and damaged model files were last looked at again, and when to look for uploads that nobody will finish.
@@ -45,6 +47,7 @@ package actor Coordinator {
     var writer: StoreWriter
     let ledgerRecord: LedgerRecordFile
     let claimDesk = ClaimDesk()
+    let planDesk = PlanDesk()
     let modelFiles: ModelFiles
     let updates: UpdateFiles
     var noiseStates: NoiseStateFiles
@@ -159,6 +162,7 @@ package actor Coordinator {
         case .assignment(let record):
             runs.set(record)
             placement.noteChanged(client: record.clientId, run: record.runId)
+            if let refusal = record.uploadRefusal { endUpload(of: record.id, refusal) }
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): runs[record.runId]?.noteMetrics(record)
         case .history(let row): runs[row.runId]?.notePhase(row)
@@ -198,6 +202,9 @@ package actor Coordinator {
         ledgerRecord.write(&budgets, at: now)
         publication.keepOpen(runs)
         runs.dropUnknownNorms()
+        blobs.discard(
+            uploadPermits.withdrawUnknown({ runs.assignments[$0] != nil }, RoundError.roundOver(.abandoned).refusal)
+        )
         let left = DataDirectoryCheck(state: state, blobs: blobs).leftovers()
         blobs.removeAtOnce(left.filter { !$0.contains(".part") }.map(blobs.spoolPath))
         // Listeners missed the events of the transaction: they resume by the last one that they were told.

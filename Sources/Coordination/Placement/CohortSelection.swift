@@ -5,7 +5,12 @@ import Tensors
 /// A uniform sample without replacement of everyone who comes, whatever their number.
 ///
 /// Source: Vitter 1985, Algorithm R. The order of arrival gives nobody an advantage.
-package struct Reservoir: Sendable {
+///
+/// A reference, so that a copy of a ``RunState`` shares it: one that somebody held when the next client came made that client's
+/// check-in copy the names of all who had come before.
+package final class Reservoir: @unchecked Sendable {
+    // SAFETY: touched by the coordinator only, as the run that owns it.
+
     package let capacity: Int
     package private(set) var chosen: [String] = []
     private var seen: Set<String> = []
@@ -18,7 +23,7 @@ package struct Reservoir: Sendable {
     package var seenCount: Int { seen.count }
 
     /// Takes a client that checks in; the same client counts once.
-    package mutating func offer(_ client: String, using generator: inout some RandomNumberGenerator) {
+    package func offer(_ client: String, using generator: inout some RandomNumberGenerator) {
         guard seen.insert(client).inserted else { return }
         if chosen.count < capacity {
             chosen.append(client)

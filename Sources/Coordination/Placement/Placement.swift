@@ -48,11 +48,13 @@ struct Placement {
     ///
     /// - Parameters:
     ///   - refusals: What each run said, in the order in which they were asked.
+    ///   - runs: The runs.
     ///   - seen: How many clients of the population were there lately.
     ///   - time: The time.
     /// - Returns: The reason that may pass first, and when to come again.
     static func answer(
-        to refusals: [(refusal: Refusal, run: RunState)],
+        to refusals: [(refusal: Refusal, run: String)],
+        _ runs: RunTable,
         seen: Int,
         at time: Date
     ) -> CheckInResponse {
@@ -62,7 +64,7 @@ struct Placement {
         }
         // Every run has had this client as often as it may: it need not come again.
         guard first.refusal != .cap else { return CheckInResponse(assignment: nil, reason: first.refusal.rawValue) }
-        return .away(first.refusal.rawValue, first.refusal.retryWindow(run: first.run, seen: seen, at: time))
+        return .away(first.refusal.rawValue, first.refusal.retryWindow(run: runs[first.run], seen: seen, at: time))
     }
 
     // MARK: - Counts

@@ -22,7 +22,7 @@ extension RunState {
         let number = evaluated.map { -$0 } ?? versions.count
         guard number <= specification.rounds else { return .finished(cause: "all rounds are committed") }
         if let cause = missingNoise(number) { return .failed(code: "noise_state_lost", cause: cause) }
-        let last = rounds.last { $0.number == number }
+        let last = lastAttempt(ofRound: number)
         let attempt = (last?.attempt ?? 0) + 1
         let limit = specification.cohort.maxAttempts
         if number > 0, limit > 0, attempt > limit {

@@ -16,7 +16,7 @@ struct RunState: Sendable {
     /// The latest attempt of the latest round.
     var round: RoundRecord?
     /// Every attempt, oldest first.
-    private(set) var rounds: [RoundRecord] = []
+    private(set) var rounds: CountedArray<RoundRecord> = []
     /// The places in ``rounds`` of attempts to train, and of those to evaluate.
     private(set) var trainingPlaces: [Int] = []
     private(set) var evaluationPlaces: [Int] = []
@@ -24,10 +24,12 @@ struct RunState: Sendable {
     private var lastEvaluation: [Int: Int] = [:]
     /// The places of attempts that published a version.
     private(set) var committedPlaces: [Int] = []
+    /// The accepted updates of each of these attempts and all before it.
+    private var acceptedSums: [Int] = []
     /// What the population had spent with the last attempt that was committed.
     private(set) var lastEpsilon: Double?
     /// Version `n` is what round `n` published; version 0 is the initial model.
-    var versions: [ModelVersionRecord] = []
+    var versions: CountedArray<ModelVersionRecord> = []
     private let participation = ParticipationTable()
     /// When live assignments are to be looked at again.
     let expiries = ExpiryQueue()
@@ -37,6 +39,8 @@ struct RunState: Sendable {
     var training: Set<String> = []
     /// Those of them that may still deliver measurements.
     var measuring: Set<String> = []
+    /// How many of all these are in which state.
+    var liveCounts = LiveCounts()
     /// Who has had a part in the open attempt.
     var members = AttemptMembers()
     /// Who checked in while a `uniform` round selects.
@@ -120,7 +124,24 @@ struct RunState: Sendable {
 
     private mutating func noteCommitted(_ record: RoundRecord, at place: Int) {
         lastEpsilon = record.epsilon
-        if !record.isEvaluation { committedPlaces.append(place) }
+        guard !record.isEvaluation else { return }
+        committedPlaces.append(place)
+        acceptedSums.append((acceptedSums.last ?? 0) + record.accepted)
+    }
+
+    /// How many updates the versions up to one are made of.
+    func acceptedCount(through version: Int) -> Int {
+        var (low, high) = (0, committedPlaces.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if rounds[committedPlaces[middle]].number <= version { low = middle + 1 } else { high = middle }
+        }
+        return low > 0 ? acceptedSums[low - 1] : 0
+    }
+
+    /// A published version by its number, which is its place.
+    func version(numbered number: Int) -> ModelVersionRecord? {
+        versions.indices.contains(number) ? versions[number] : nil
     }
 
     /// The places in ``rounds`` of attempts at the training rounds with these numbers.
@@ -272,15 +293,16 @@ struct RunState: Sendable {
         guard every > 0, let version = versions.last?.version, version > 0,
             version % every == 0 || version == specification.rounds
         else { return nil }
-        let attempts = rounds.filter { $0.number == -version }
+        let attempts = attemptPlaces(ofRound: -version).map { rounds[$0] }
         let isOver = attempts.contains { $0.phase == .committed || $0.isRefusedByBudget }
         return isOver || attempts.count >= 3 ? nil : version
     }
 
-    /// A rate of each version by the source that counts: evaluation rounds, or training where there are none.
-    func series(_ metric: String) -> [(version: Int, value: Double)] {
+    /// A rate of versions by the source that counts, which is evaluation rounds, or training where there are none: the latest versions
+    /// first, as they are asked for.
+    func latest(_ metric: String) -> some Sequence<(version: Int, value: Double)> {
         let source = specification.evaluation.every > 0 ? "federated" : "training"
-        return metrics.keys.sorted().compactMap { version in
+        return stride(from: lastMeasured ?? -1, through: 0, by: -1).lazy.compactMap { version in
             metrics[version]?[source]?[metric].map { (version, $0) }
         }
     }
@@ -341,7 +363,9 @@ struct RunState: Sendable {
     /// Why the run should end now by its rule to stop, or `nil`.
     var reasonToStop: String? {
         if let reason = trieEnd { return reason }
-        guard let stop = specification.stop, let last = series(stop.metric).last else { return nil }
+        guard let stop = specification.stop, let last = latest(stop.metric).first(where: { _ in true }) else {
+            return nil
+        }
         if let bound = stop.atLeast, last.value >= bound {
             return "\(stop.metric) is \(last.value) at version \(last.version), at least \(bound)"
         }
@@ -349,7 +373,7 @@ struct RunState: Sendable {
             return "\(stop.metric) is \(last.value) at version \(last.version), at most \(bound)"
         }
         if let patience = stop.patience, let best = bestByRule {
-            let since = series(stop.metric).filter { $0.version > best }.count
+            let since = latest(stop.metric).prefix { $0.version > best }.reduce(0) { count, _ in count + 1 }
             if since >= patience {
                 return "\(stop.metric) has had no better value than version \(best)'s for \(since) measurements"
             }

@@ -115,7 +115,7 @@ extension RunTable {
     }
 
     /// Offers a client to the choice of a `uniform` round.
-    mutating func offer(_ client: String, run id: String) {
+    func offer(_ client: String, run id: String) {
         var generator = SystemRandomNumberGenerator()
         self[id]?.reservoir?.offer(client, using: &generator)
     }

@@ -22,7 +22,7 @@ extension RunTable {
     func resolvingBase(_ specification: RunSpecification) throws(CoordinationError) -> RunSpecification {
         guard let base = specification.model.base else { return specification }
         guard let versions = self[base.run]?.versions,
-            let version = base.version.map({ number in versions.first { $0.version == number } }) ?? versions.last
+            let version = base.version.map({ self[base.run]?.version(numbered: $0) }) ?? versions.last
         else {
             throw CoordinationError(
                 .unprocessable,
@@ -37,8 +37,8 @@ extension RunTable {
 
     /// The version that a specification's model builds on; `nil` if it builds on none.
     func baseVersion(of specification: RunSpecification) -> ModelVersionRecord? {
-        guard let base = specification.model.base else { return nil }
-        return self[base.run]?.versions.first { $0.version == base.version }
+        guard let base = specification.model.base, let number = base.version else { return nil }
+        return self[base.run]?.version(numbered: number)
     }
 
     /// The base as an assignment names it.
@@ -55,14 +55,13 @@ extension RunTable {
     /// Whether devices need a version now: the newest two of a run, of which those at work have one, or the base of another run.
     func needsModel(run id: String, version: Int) -> Bool {
         guard let newest = self[id]?.versions.last else { return false }
-        return version >= newest.version - 1
-            || builtOn(id).contains { self[$0]?.specification.model.base?.version == version }
+        return version >= newest.version - 1 || isBase(id, version: version)
     }
 
     /// Whether a client has ever been assigned in the run, or in one that builds on it, and so may read its models.
     func mayReadModels(client: String, run: String) -> Bool {
         self[run]?.participations[client] != nil || self[run]?.evaluations[client] != nil
-            || builtOn(run).contains { self[$0]?.participations[client] != nil }
+            || hasTrainedOn(run, client: client)
     }
 
     /// The runs that the overview shows, oldest first: those that have not ended, and then ended ones from the newest on.
@@ -100,12 +99,20 @@ extension RunTable {
     }
 
     /// How often clients of a population were drawn, by run and number of clients: for outside accountants.
-    func drawHistogram(population: String) -> [String: [String: Int]] {
+    ///
+    /// How often is what an amplified claim keeps secret from readers: its runs are left out.
+    ///
+    /// - Parameters:
+    ///   - population: Its id.
+    ///   - place: The first run, among ``openlyDrawn(population:)``.
+    ///   - limit: So many runs are looked at.
+    /// - Returns: What those give; `nil` where there are no more.
+    func drawHistogram(population: String, from place: Int, limit: Int) -> [String: [String: Int]]? {
+        let runs = openlyDrawn(population: population).dropFirst(place).prefix(limit)
+        guard !runs.isEmpty else { return nil }
         var histogram: [String: [String: Int]] = [:]
-        for id in order {
-            // How often clients were drawn is what an amplified claim keeps secret from readers.
-            guard let run = self[id], run.record.populationId == population, !run.specification.privacy.hasSecretDraw
-            else { continue }
+        for id in runs {
+            guard let run = self[id] else { continue }
             for (count, clients) in run.participationHistogram {
                 histogram[id, default: [:]][String(count)] = clients
             }
@@ -163,7 +170,7 @@ extension RunState {
     func version(_ word: String) throws(CoordinationError) -> ModelVersionRecord {
         let found =
             word == RunTable.latestVersion
-            ? versions.last : Int(word).flatMap { versions.indices.contains($0) ? versions[$0] : nil }
+            ? versions.last : Int(word).flatMap { version(numbered: $0) }
         guard let found else {
             throw CoordinationError(.notFound, "not_found", "run '\(record.id)' has no model version '\(word)'")
         }

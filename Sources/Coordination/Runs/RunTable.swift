@@ -18,7 +18,11 @@ struct RunTable: Sendable {
     private(set) var stateCounts: [RunPhase: Int] = [:]
     /// The state of each run that the lists above go by.
     private var listedStates: [String: RunPhase] = [:]
-    private var byBase: [String: [String]] = [:]
+    /// Versions of each run that others build on, and the clients that have trained one of these.
+    private var basesInUse: [String: Set<Int>] = [:]
+    private var baseReaders: [String: Set<String>] = [:]
+    /// Runs of each population whose draws are no secret, oldest first.
+    private var openlyDrawn: [String: [String]] = [:]
     /// The assignments of open attempts by their ids; in mode `buffered` also live ones of earlier rounds.
     private(set) var assignments: [String: AssignmentRecord] = [:]
     /// The assignment that each client is at.
@@ -32,8 +36,14 @@ struct RunTable: Sendable {
 
     /// A run; it is changed in its place.
     subscript(id: String) -> RunState? {
-        get { states[id] }
-        _modify { yield &states[id] }
+        get {
+            WorkCount.note()
+            return states[id]
+        }
+        _modify {
+            WorkCount.note()
+            yield &states[id]
+        }
     }
 
     /// A run that has to be there.
@@ -47,11 +57,17 @@ struct RunTable: Sendable {
     /// Runs of a population that have not ended, oldest first.
     func open(population: String) -> [String] { openByPopulation[population] ?? [] }
 
-    /// Runs that build on a run's model.
-    func builtOn(_ id: String) -> [String] { byBase[id] ?? [] }
+    /// Whether a run builds on a version of another one.
+    func isBase(_ id: String, version: Int) -> Bool { basesInUse[id]?.contains(version) ?? false }
+
+    /// Whether a client was given work in a run that builds on this one.
+    func hasTrainedOn(_ id: String, client: String) -> Bool { baseReaders[id]?.contains(client) ?? false }
+
+    /// Runs of a population whose draws are no secret, oldest first.
+    func openlyDrawn(population: String) -> [String] { openlyDrawn[population] ?? [] }
 
     /// All runs with their models.
-    var versions: [[ModelVersionRecord]] { states.values.map(\.versions) }
+    var versions: [[ModelVersionRecord]] { states.values.map { Array($0.versions) } }
 
     /// How many clients are at work.
     var liveCount: Int { liveByClient.count }
@@ -74,7 +90,16 @@ struct RunTable: Sendable {
     /// Gives a run its place in the order, and among those that build on its base.
     mutating func enlist(_ id: String) {
         order.append(id)
-        if let base = states[id]?.specification.model.base?.run { byBase[base, default: []].append(id) }
+        guard let run = states[id] else { return }
+        if let base = run.specification.model.base, let version = base.version {
+            basesInUse[base.run, default: []].insert(version)
+        }
+        if !run.specification.privacy.hasSecretDraw { openlyDrawn[run.record.populationId, default: []].append(id) }
+    }
+
+    /// Notes that a client was given work to train in a run.
+    private mutating func noteTraining(of client: String, run id: String) {
+        if let base = states[id]?.specification.model.base { baseReaders[base.run, default: []].insert(client) }
     }
 
     /// Takes a run's new record.
@@ -122,7 +147,10 @@ struct RunTable: Sendable {
         for record in state.modelVersions { states[record.runId]?.versions.append(record) }
         for record in state.modelMetrics { states[record.runId]?.noteMetrics(record) }
         for row in state.phaseChanges { states[row.runId]?.notePhase(row) }
-        for record in state.participations { states[record.runId]?.setParticipation(record) }
+        for record in state.participations {
+            states[record.runId]?.setParticipation(record)
+            if record.trainings > 0 { noteTraining(of: record.clientId, run: record.runId) }
+        }
         for row in state.refusals {
             states[row.runId]?.refusals[row.round, default: [:]][row.code, default: 0] += row.count
         }
@@ -136,15 +164,18 @@ struct RunTable: Sendable {
     /// Takes an assignment as it is stored from now on, and counts it.
     mutating func set(_ record: AssignmentRecord) {
         states[record.runId]?.countRefusal(record, before: assignments[record.id]?.state)
-        if assignments[record.id] == nil { states[record.runId]?.noteParticipation(record) }
+        if assignments[record.id] == nil {
+            states[record.runId]?.noteParticipation(record)
+            if !record.isEvaluation { noteTraining(of: record.clientId, run: record.runId) }
+        }
         place(record)
     }
 
     /// Puts an assignment where it is looked for; what is counted of it stays as it is.
     mutating func place(_ record: AssignmentRecord) {
-        if assignments.updateValue(record, forKey: record.id) == nil {
-            states[record.runId]?.assignmentIDs.append(record.id)
-        }
+        let before = assignments.updateValue(record, forKey: record.id)
+        if before == nil { states[record.runId]?.assignmentIDs.append(record.id) }
+        states[record.runId]?.liveCounts.note(before, record)
         states[record.runId]?.noteMember(record)
         states[record.runId]?.noteState(of: record)
         if record.state.isLive {
@@ -156,7 +187,9 @@ struct RunTable: Sendable {
 
     /// Takes what no transaction stores of an assignment, such as its lease, and looks at it again when that is over.
     mutating func keep(_ record: AssignmentRecord) {
-        assignments[record.id] = record
+        if let before = assignments.updateValue(record, forKey: record.id) {
+            states[record.runId]?.liveCounts.note(before, record)
+        }
         states[record.runId]?.noteExpiry(of: record)
     }
 
@@ -173,9 +206,7 @@ struct RunTable: Sendable {
 
     /// How many of the clients at work are in which state.
     func liveStates(of run: RunState) -> [String: Int] {
-        run.atWork.reduce(into: [:]) { counts, id in
-            if let state = assignments[id]?.state { counts[state.rawValue, default: 0] += 1 }
-        }
+        run.liveCounts.shown(measuring: run.round?.isEvaluation == true)
     }
 
     /// Whether an assignment still matters: it is of the open attempt, or in mode `buffered` at work or waiting in the buffer.

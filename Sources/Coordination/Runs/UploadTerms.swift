@@ -17,6 +17,8 @@ package struct UploadTerms: Sendable {
     package var plannedByteCount: Int?
     /// Until when its bytes may come.
     package var deadline: Date
+    /// Whether they may come now: withdrawn when the update is not wanted any more.
+    package var permit = UploadPermit()
     package var layout: ParameterLayout
     package var baseSHA256: String
     package var kind = Submission.delta

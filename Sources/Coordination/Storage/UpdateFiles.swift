@@ -160,6 +160,15 @@ struct UpdateFiles: Sendable {
         )
     }
 
+    /// Removes, soon, what has come of an update that is not wanted any more.
+    ///
+    /// - Parameters:
+    ///   - assignment: The assignment.
+    ///   - files: Those that requests were writing to.
+    func discardUpload(_ assignment: String, _ files: Set<String>) {
+        blobs.discard(Array(files) + [partialPath(assignment), judgedPath(assignment)])
+    }
+
     /// Removes what the arithmetic of an attempt has left.
     func discardResult(run: String, round: Int, attempt: Int) {
         let path = blobs.resultPath(run: run, round: round, attempt: attempt)

@@ -29,7 +29,7 @@ extension CoordinatorAPI {
     /// Comparison and change are one step of the coordinator: nobody comes between.
     ///
     /// - Parameters:
-    ///   - request: The request, its caller already known to be allowed.
+    ///   - request: The request; its caller must still be allowed, see ``step(_:_:)``.
     ///   - resource: What the tag belongs to.
     ///   - change: What is done.
     /// - Returns: What `change` gives.
@@ -39,8 +39,8 @@ extension CoordinatorAPI {
         of resource: @Sendable (isolated Coordinator) throws -> any TaggedView,
         _ change: @Sendable (isolated Coordinator) throws -> Result
     ) async throws -> Result {
-        guard let wanted = request.headers[.ifMatch] else { return try await coordinator.perform(change) }
-        return try await coordinator.perform { coordinator in
+        guard let wanted = request.headers[.ifMatch] else { return try await step(request, change) }
+        return try await step(request) { coordinator in
             let tag = try resource(coordinator).tag
             guard StateTag.list(wanted, namesStateOf: tag) else { throw PreconditionError(tag: tag) }
             return try change(coordinator)

@@ -1,4 +1,5 @@
 import Coordination
+import Crypto
 import Foundation
 import HTTPServing
 import HTTPTypes
@@ -37,6 +38,27 @@ enum BodySpool {
         return sink.written
     }
 
+    /// Hashes a body of which nothing is kept; its digest is checked too.
+    ///
+    /// - Parameters:
+    ///   - request: Whose body it is.
+    ///   - byteLimit: The largest size it may have.
+    ///   - lease: Room for an update's bytes; without it they stop coming.
+    /// - Returns: SHA-256 and size.
+    /// - Throws: ``CoordinationError`` as ``receive(_:path:byteLimit:lease:)``.
+    static func hash(
+        _ request: ServerRequest,
+        byteLimit: Int,
+        lease: UploadBudget.Lease
+    ) async throws -> (digest: [UInt8], byteCount: Int) {
+        let expected = try ContentDigest.contentDigest(of: request)
+        let sink = HashingSink(byteLimit: byteLimit, lease: lease)
+        try await request.body.receive(into: sink)
+        let (digest, byteCount) = sink.result
+        if let expected, expected != digest { throw ContentDigest.mismatch("Content-Digest") }
+        return (digest, byteCount)
+    }
+
     static func tooLarge(_ byteLimit: Int) -> CoordinationError {
         CoordinationError(.tooLarge, "too_large", "the body may have at most \(byteLimit) bytes")
     }
@@ -62,6 +84,36 @@ final class LimitedSink: BodySink {
         try file.withLock { file in
             guard file.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
             try file.write(bytes)
+        }
+    }
+}
+
+/// Hashes a body and forgets it.
+private final class HashingSink: BodySink {
+    private struct State: Sendable {
+        var hash = SHA256()
+        var byteCount = 0
+    }
+
+    private let state = Mutex(State())
+    private let byteLimit: Int
+    private let lease: UploadBudget.Lease
+
+    init(byteLimit: Int, lease: UploadBudget.Lease) {
+        self.byteLimit = byteLimit
+        self.lease = lease
+    }
+
+    var result: (digest: [UInt8], byteCount: Int) {
+        state.withLock { (Array($0.hash.finalize()), $0.byteCount) }
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer) throws {
+        try lease.check(bytes.count)
+        try state.withLock { state in
+            guard state.byteCount + bytes.count <= byteLimit else { throw BodySpool.tooLarge(byteLimit) }
+            state.hash.update(bufferPointer: bytes)
+            state.byteCount += bytes.count
         }
     }
 }

@@ -103,11 +103,18 @@ final class PartialUpload: BodySink {
     func open(at offset: Int, byteCount: Int?, byteLimit: Int, lease: UploadBudget.Lease) throws {
         // A file whose first byte comes now is hashed on the way; any other is read once more at its end.
         if offset == 0 { unlink(path) }
-        let file = try SpoolFile(
-            path: path,
-            expectedByteCount: byteCount.map { offset + $0 },
-            appendsAt: offset == 0 ? nil : offset
-        )
+        let file: SpoolFile
+        do {
+            file = try SpoolFile(
+                path: path,
+                expectedByteCount: byteCount.map { offset + $0 },
+                appendsAt: offset == 0 ? nil : offset
+            )
+        } catch {
+            // The coordinator removes the file of an update that is not wanted any more.
+            try lease.check(0)
+            throw error
+        }
         try state.withLock { state in
             guard !state.isOver else { throw Self.takenOver }
             state.file = file

@@ -32,12 +32,20 @@ final class UploadBudget: Sendable {
         private let assignment: String
         private let id: Int
         private let deadline: Date
+        private let permit: UploadPermit
 
-        fileprivate init(_ budget: UploadBudget, _ assignment: String, _ id: Int, _ deadline: Date) {
+        fileprivate init(
+            _ budget: UploadBudget,
+            _ assignment: String,
+            _ id: Int,
+            _ deadline: Date,
+            _ permit: UploadPermit
+        ) {
             self.budget = budget
             self.assignment = assignment
             self.id = id
             self.deadline = deadline
+            self.permit = permit
         }
 
         deinit { release() }
@@ -47,8 +55,9 @@ final class UploadBudget: Sendable {
 
         /// Whether more of the body may come; notes that so much of it has.
         ///
-        /// - Throws: ``CoordinationError`` with code `upload_taken_over`, `uploads_full` or `round_closed`.
+        /// - Throws: ``CoordinationError`` with code `upload_taken_over`, `uploads_full`, `round_closed`, or why the assignment has ended.
         func check(_ byteCount: Int) throws {
+            try permit.require()
             let time = budget.now()
             try budget.state.withLock { state in
                 guard state.holders[assignment] == id else {
@@ -67,10 +76,17 @@ final class UploadBudget: Sendable {
     ///   - assignment: Whose update it is.
     ///   - run: The run that has it.
     ///   - deadline: When the room is given to others.
+    ///   - permit: What the coordinator withdraws when the update is not wanted any more.
     /// - Returns: The room.
     /// - Throws: ``CoordinationError`` with code `uploads_full` when the bytes do not fit; answered as 503 with
     ///   `Retry-After`.
-    func take(_ byteCount: Int, for assignment: String, run: String, until deadline: Date) throws -> Lease {
+    func take(
+        _ byteCount: Int,
+        for assignment: String,
+        run: String,
+        until deadline: Date,
+        permit: UploadPermit
+    ) throws -> Lease {
         let time = now()
         let request = UploadRoom.Request(assignment: assignment, run: run, byteCount: byteCount, deadline: deadline)
         let id = state.withLock { state -> Int? in
@@ -94,7 +110,7 @@ final class UploadBudget: Sendable {
                 "as many bytes of updates as the server takes at a time are on their way; try again later"
             )
         }
-        return Lease(self, assignment, id, deadline)
+        return Lease(self, assignment, id, deadline, permit)
     }
 
     private func giveBack(_ assignment: String, _ id: Int) {

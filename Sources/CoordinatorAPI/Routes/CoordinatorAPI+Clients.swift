@@ -13,12 +13,14 @@ extension CoordinatorAPI {
             }
             if let key { try noteRenewal("registration " + enrollmentTokenHash + key) }
             let body = try RegistrationRequest.read(await Self.clientDocument(request))
-            let registered = try await coordinator.register(
-                enrollmentTokenHash: enrollmentTokenHash,
-                body,
-                idempotencyKey: key,
-                certificateKey: request.peerKey
-            )
+            let registered = try await step(request) {
+                try $0.register(
+                    enrollmentTokenHash: enrollmentTokenHash,
+                    body,
+                    idempotencyKey: key,
+                    certificateKey: request.peerKey
+                )
+            }
             return try Self.created(registered, at: Endpoints.client(ClientReference(registered.clientId)))
         }
         routes.add(Endpoints.clients) { request in

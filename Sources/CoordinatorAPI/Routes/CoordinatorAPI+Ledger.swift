@@ -10,7 +10,7 @@ extension CoordinatorAPI {
         routes.add(Endpoints.acknowledgeRollback) { request in
             let body = try AcknowledgementRequest.read(await Self.document(request))
             return try Self.json(
-                await coordinator.acknowledgeRollback(reason: body.reason, lostHeads: body.lostHeads)
+                await step(request) { try $0.acknowledgeRollback(reason: body.reason, lostHeads: body.lostHeads) }
             )
         }
         routes.add(Endpoints.populationLedger) { request, population in
@@ -24,7 +24,7 @@ extension CoordinatorAPI {
                     limit: limit
                 )
                 return try await Self.list(Listing(items: rows.map(LedgerRowView.init), next: rows.next))
-            case .jsonl: return try await ledgerLines(population)
+            case .jsonl: return try await ledgerLines(request, population)
             }
         }
         routes.addKnowingCaller(Endpoints.ledgerLinks) { request, caller, population in
@@ -52,7 +52,10 @@ extension CoordinatorAPI {
     }
 
     /// The whole ledger, a row a line.
-    private func ledgerLines(_ population: PopulationReference) async throws -> ServerResponse {
+    private func ledgerLines(
+        _ request: ServerRequest,
+        _ population: PopulationReference
+    ) async throws -> ServerResponse {
         let first = try await coordinator.ledgerRows(population: population.text, limit: 1000)
         return ServerResponse(
             status: 200,
@@ -62,7 +65,10 @@ extension CoordinatorAPI {
                 while true {
                     for row in part { try await send(Array(try WireCoding.encode(LedgerRowView(row))) + [10]) }
                     guard let next = part.next else { return }
-                    part = try await coordinator.ledgerRows(population: population.text, from: next, limit: 1000)
+                    // A caller that reads slowly has the rest no longer than its token.
+                    part = try await step(request) {
+                        try $0.ledgerRows(population: population.text, from: next, limit: 1000)
+                    }
                 }
             }
         )

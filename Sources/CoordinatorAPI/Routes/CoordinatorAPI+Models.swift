@@ -18,7 +18,9 @@ extension CoordinatorAPI {
         }
         routes.add(Endpoints.reportMetrics) { request, run, version in
             let report = try MetricsReport.read(await Self.document(request))
-            let view = try await coordinator.reportMetrics(run: run.text, version: version.text, report)
+            let view = try await step(request) {
+                try $0.reportMetrics(run: run.text, version: version.text, report)
+            }
             return try Self.json(view, status: 201)
         }
     }
@@ -36,12 +38,9 @@ extension CoordinatorAPI {
         )
         try await DiskQueue.run { try ModelAdmission.check(path) }
         try await SyncQueue.shared.sync(received)
+        let sha256 = try received.digest().hexadecimal
         return try Self.json(
-            await coordinator.putInitialModel(
-                run: run.text,
-                spoolFile: path,
-                sha256: try received.digest().hexadecimal
-            ),
+            await step(request) { try $0.putInitialModel(run: run.text, spoolFile: path, sha256: sha256) },
             status: 201
         )
     }

@@ -21,12 +21,14 @@ extension CoordinatorAPI {
         routes.addKnowingCaller(Endpoints.heartbeat) { request, client, assignment in
             let body = try HeartbeatRequest.read(await Self.clientDocument(request))
             return try Self.json(
-                await coordinator.heartbeat(assignment: assignment.text, client: client, body)
+                await step(request) { try $0.heartbeat(assignment: assignment.text, client: client, body) }
             )
         }
         routes.addKnowingCaller(Endpoints.failure) { request, client, assignment in
             let report = try FailureReport.read(await Self.clientDocument(request))
-            try await coordinator.reportFailure(assignment: assignment.text, client: client, report)
+            try await step(request) {
+                try $0.reportFailure(assignment: assignment.text, client: client, report)
+            }
             return ServerResponse(status: 204)
         }
     }
@@ -45,9 +47,13 @@ extension CoordinatorAPI {
 
     private func checkIn(_ request: ServerRequest, client: String) async throws -> ServerResponse {
         let body = try CheckInRequest.read(await Self.clientDocument(request))
-        let answer = try await coordinator.checkIn(client: client, body, wait: Self.wait(request)) {
-            try noteRenewal("client " + client)
-        }
+        let answer = try await coordinator.checkIn(
+            client: client,
+            body,
+            wait: Self.wait(request),
+            isAllowed: { try requireAllowed(request, $0) },
+            mayChange: { try noteRenewal("client " + client) }
+        )
         return try answer.hasAssignment ? await assigned(answer) : away(answer)
     }
 

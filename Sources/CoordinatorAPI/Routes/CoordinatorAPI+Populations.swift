@@ -7,7 +7,7 @@ extension CoordinatorAPI {
     func addPopulationRoutes(to routes: inout EndpointRoutes) {
         routes.add(Endpoints.createPopulation) { request in
             let body = try PopulationRequest.read(await Self.document(request))
-            let population = try await coordinator.createPopulation(body)
+            let population = try await step(request) { try $0.createPopulation(body) }
             return try Self.created(population, at: Endpoints.population(PopulationReference(population.id)))
         }
         routes.add(Endpoints.populations) { request in
@@ -27,11 +27,9 @@ extension CoordinatorAPI {
         }
         routes.addKnowingCaller(Endpoints.createEnrollmentToken) { request, staff, population in
             let body = try EnrollmentTokenRequest.read(await Self.document(request))
-            let issued = try await coordinator.issueEnrollmentToken(
-                population: population.text,
-                body,
-                by: staff.id
-            )
+            let issued = try await step(request) {
+                try $0.issueEnrollmentToken(population: population.text, body, by: staff.id)
+            }
             return try Self.created(issued, at: Endpoints.token(TokenReference(issued.id)))
         }
     }

@@ -11,12 +11,16 @@ extension CoordinatorAPI {
             let specification = try RunSpecification.read(await Self.document(request), architectures: architectures)
             let model = try makeInitialModel(specification.model)
             if let base = try baseLayout(specification.model) {
-                try await coordinator.checkBase(of: specification, against: base)
+                try await step(request) { try $0.checkBase(of: specification, against: base) }
             }
             guard try !request.flag("dry_run") else {
-                return try Self.json(await coordinator.planRun(specification, initialModel: model))
+                return try Self.json(
+                    await coordinator.planRun(specification, initialModel: model) { try requireAllowed(request, $0) }
+                )
             }
-            let run = try await coordinator.createRun(specification, initialModel: model)
+            let run = try await coordinator.createRun(specification, initialModel: model) {
+                try requireAllowed(request, $0)
+            }
             return try Self.created(run, at: Endpoints.run(RunReference(run.id)))
         }
         routes.add(Endpoints.runs) { request in
@@ -26,7 +30,10 @@ extension CoordinatorAPI {
         routes.add(Endpoints.run) { request, run in
             try Self.tagged(await coordinator.run(run.text), request)
         }
-        routes.add(Endpoints.startRun) { try await steer($0, $1) { try $0.startRun($1) } }
+        routes.add(Endpoints.startRun) { request, run in
+            try await coordinator.prepareStart(run: run.text)
+            return try await steer(request, run) { try $0.startRun($1) }
+        }
         routes.add(Endpoints.pauseRun) { try await steer($0, $1) { try $0.pauseRun($1) } }
         routes.add(Endpoints.resumeRun) { try await steer($0, $1) { try $0.resumeRun($1) } }
         routes.add(Endpoints.cancelRun) { try await steer($0, $1) { try $0.cancelRun($1) } }

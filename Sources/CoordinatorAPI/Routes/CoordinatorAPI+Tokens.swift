@@ -8,7 +8,7 @@ extension CoordinatorAPI {
     func addTokenRoutes(to routes: inout EndpointRoutes) {
         routes.addKnowingCaller(Endpoints.createToken) { request, staff in
             let body = try TokenRequest.read(await Self.document(request))
-            let issued = try await coordinator.createToken(body, by: staff.id)
+            let issued = try await step(request) { try $0.createToken(body, by: staff.id) }
             return try Self.created(issued, at: Endpoints.token(TokenReference(issued.id)))
         }
         routes.add(Endpoints.tokens) { request in

@@ -15,8 +15,8 @@ extension CoordinatorAPI {
                 try await putUpdate(request, assignment, client: client)
             }
         }
-        routes.addKnowingCaller(Endpoints.updateState) { _, client, assignment in
-            try await uploadState(assignment, client: client)
+        routes.addKnowingCaller(Endpoints.updateState) { request, client, assignment in
+            try await uploadState(request, assignment, client: client)
         }
         routes.addKnowingCaller(Endpoints.appendToUpdate) { request, client, assignment in
             try await whileUploading(assignment, client: client) {
@@ -54,41 +54,73 @@ extension CoordinatorAPI {
         _ assignment: AssignmentReference,
         client: String
     ) async throws -> ServerResponse {
-        let terms = try await coordinator.beginUpdate(
-            assignment: assignment.text,
-            client: client,
-            digest: ContentDigest.contentDigest(of: request)
-        )
-        if terms.isEvaluation { return try await putEvaluation(request, terms: terms, client: client) }
+        let digest = try ContentDigest.contentDigest(of: request)
+        let terms = try await step(request) {
+            try $0.beginUpdate(assignment: assignment.text, client: client, digest: digest)
+        }
+        let sender = Sender(request: request, client: client)
+        if terms.isEvaluation { return try await putEvaluation(sender, terms: terms) }
         try Self.requireBulkType(request)
-        if let length = request.body.contentLength { try await requirePlannedLength(length, terms, client: client) }
+        if let length = request.body.contentLength { try await requirePlannedLength(length, terms, of: sender) }
         // Before it takes room from others.
         guard (request.body.contentLength ?? 0) <= terms.byteLimit else { throw BodySpool.tooLarge(terms.byteLimit) }
         let lease = try uploads.take(
             request.body.contentLength ?? terms.byteLimit,
             for: terms.assignmentID,
             run: terms.runID,
-            until: terms.deadline
+            until: terms.deadline,
+            permit: terms.permit
         )
         defer { lease.release() }
-        defer { coordinator.blobs.removeAtOnce([terms.spoolPath]) }
+        guard terms.accepted == nil else {
+            // Nothing of it is kept, which may be of a round that is over.
+            let (digest, count) = try await BodySpool.hash(request, byteLimit: terms.byteLimit, lease: lease)
+            return try await repeated(terms, digest.hexadecimal, count, of: sender)
+        }
+        try terms.permit.begin(terms.spoolPath)
+        defer {
+            coordinator.blobs.removeAtOnce([terms.spoolPath])
+            terms.permit.end(terms.spoolPath)
+        }
         let file = try await BodySpool.receive(
             request,
             path: terms.spoolPath,
             byteLimit: terms.byteLimit,
             lease: lease
         )
-        return try await judge(file, terms, client: client)
+        return try await judge(file, terms, of: sender)
+    }
+
+    /// Who sends an update, and by which request.
+    private struct Sender: Sendable {
+        var request: ServerRequest
+        var client: String
+    }
+
+    /// Ends an assignment whose update is refused for its contents; the refusal of the update is what the sender is told.
+    private func reject(_ terms: UploadTerms, code: String, of sender: Sender) async {
+        try? await step(sender.request) {
+            try $0.rejectUpdate(assignment: terms.assignmentID, client: sender.client, code: code)
+        }
+    }
+
+    /// Counts an update that was checked.
+    private func finish(_ update: ReceivedUpdate, _ terms: UploadTerms, of sender: Sender) async throws -> ServerResponse {
+        try Self.json(
+            await step(sender.request) {
+                try $0.finishUpdate(assignment: terms.assignmentID, client: sender.client, update)
+            }
+        )
     }
 
     /// Refuses what has not the length that everybody's update has in a private run: a length that depends on data tells of
     /// them.
     ///
     /// Nothing is looked at before but the length, so that the answer tells no more than the length did.
-    private func requirePlannedLength(_ byteCount: Int, _ terms: UploadTerms, client: String) async throws {
+    private func requirePlannedLength(_ byteCount: Int, _ terms: UploadTerms, of sender: Sender) async throws {
         guard terms.accepted == nil, let planned = terms.plannedByteCount, byteCount != planned else { return }
         let code = "length_mismatch"
-        try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
+        await reject(terms, code: code, of: sender)
         throw CoordinationError(
             .unprocessable,
             code,
@@ -98,25 +130,24 @@ extension CoordinatorAPI {
     }
 
     /// Checks a complete update and counts it.
-    private func judge(_ file: SpoolFile, _ terms: UploadTerms, client: String) async throws -> ServerResponse {
+    private func judge(_ file: SpoolFile, _ terms: UploadTerms, of sender: Sender) async throws -> ServerResponse {
         let sha256 = try file.digest().hexadecimal
-        if terms.accepted != nil { return try await repeated(terms, sha256, file.byteCount, client: client) }
-        try await requirePlannedLength(file.byteCount, terms, client: client)
+        try await requirePlannedLength(file.byteCount, terms, of: sender)
         let admitted: UpdateAdmission.Admitted
         do {
             // The disk works while the values are looked at.
             admitted = try await DiskQueue.run { try UpdateAdmission.check(terms.spoolPath, terms) }
         } catch {
+            // The coordinator removes the file of an update that is not wanted any more.
+            try terms.permit.require()
             // A disk that fails says nothing about the update.
             if let failure = StorageFailure(error) { throw failure.error }
             let code = (error as? CoordinationError)?.code ?? "tensor_mismatch"
-            try? await coordinator.rejectUpdate(assignment: terms.assignmentID, client: client, code: code)
+            await reject(terms, code: code, of: sender)
             throw error
         }
         try await SyncQueue.shared.sync(file)
-        let receipt = try await coordinator.finishUpdate(
-            assignment: terms.assignmentID,
-            client: client,
+        return try await finish(
             ReceivedUpdate(
                 path: terms.spoolPath,
                 sha256: sha256,
@@ -124,9 +155,10 @@ extension CoordinatorAPI {
                 exampleCount: admitted.exampleCount,
                 metrics: admitted.metrics,
                 squaredNorm: admitted.squaredNorm
-            )
+            ),
+            terms,
+            of: sender
         )
-        return try Self.json(receipt)
     }
 
     /// Answers an update for an assignment that has one already: its bytes are compared where anything is left to compare.
@@ -134,14 +166,12 @@ extension CoordinatorAPI {
         _ terms: UploadTerms,
         _ sha256: String,
         _ byteCount: Int,
-        client: String
+        of sender: Sender
     ) async throws -> ServerResponse {
-        try Self.json(
-            await coordinator.finishUpdate(
-                assignment: terms.assignmentID,
-                client: client,
-                ReceivedUpdate(path: terms.spoolPath, sha256: sha256, byteCount: byteCount, exampleCount: 1)
-            )
+        try await finish(
+            ReceivedUpdate(path: terms.spoolPath, sha256: sha256, byteCount: byteCount, exampleCount: 1),
+            terms,
+            of: sender
         )
     }
 
@@ -164,11 +194,8 @@ extension CoordinatorAPI {
     }
 
     /// Takes the sums that a client measured; counted once like any update, and the same bytes get the same answer.
-    private func putEvaluation(
-        _ request: ServerRequest,
-        terms: UploadTerms,
-        client: String
-    ) async throws -> ServerResponse {
+    private func putEvaluation(_ sender: Sender, terms: UploadTerms) async throws -> ServerResponse {
+        let request = sender.request
         let type = (request.headers[.contentType] ?? "").prefix { $0 != ";" }
         guard type == "application/json" else {
             throw ParseFailure(status: 415, detail: "this is an evaluation: send its sums as application/json")
@@ -177,9 +204,9 @@ extension CoordinatorAPI {
         let limit = min(request.documentByteLimit, max(Self.clientDocumentBytes, terms.plannedByteCount ?? 0))
         let bytes = try await request.body.collect(limit: limit)
         if terms.accepted != nil {
-            return try await repeated(terms, Secrets.sha256(bytes), bytes.count, client: client)
+            return try await repeated(terms, Secrets.sha256(bytes), bytes.count, of: sender)
         }
-        try await requirePlannedLength(bytes.count, terms, client: client)
+        try await requirePlannedLength(bytes.count, terms, of: sender)
         var result = try EvaluationResult.read(JSONValue.parse(bytes), isPrivate: !terms.releasedMetrics.isEmpty)
         if terms.judgesMetrics {
             if let fault = MetricSums.implausible(result.metrics, exampleCount: result.numExamples) {
@@ -187,20 +214,25 @@ extension CoordinatorAPI {
             }
             result.metrics = MetricSums.counted(result.metrics)
         }
-        defer { if !terms.releasedMetrics.isEmpty { coordinator.blobs.removeAtOnce([terms.spoolPath]) } }
-        if !terms.releasedMetrics.isEmpty { try await keep(bytes, of: result, terms) }
-        let receipt = try await coordinator.finishUpdate(
-            assignment: terms.assignmentID,
-            client: client,
+        defer {
+            if !terms.releasedMetrics.isEmpty { coordinator.blobs.removeAtOnce([terms.spoolPath]) }
+            terms.permit.end(terms.spoolPath)
+        }
+        if !terms.releasedMetrics.isEmpty {
+            try terms.permit.begin(terms.spoolPath)
+            try await keep(bytes, of: result, terms)
+        }
+        return try await finish(
             ReceivedUpdate(
                 path: terms.spoolPath,
                 sha256: Secrets.sha256(bytes),
                 byteCount: bytes.count,
                 exampleCount: result.numExamples,
                 metrics: result.metrics
-            )
+            ),
+            terms,
+            of: sender
         )
-        return try Self.json(receipt)
     }
 
     // MARK: - In parts
@@ -208,21 +240,21 @@ extension CoordinatorAPI {
     /// How much of an upload has arrived.
     ///
     /// Whoever asks has given up an earlier request, which writes no more afterwards.
-    private func uploadState(_ assignment: AssignmentReference, client: String) async throws -> ServerResponse {
-        let terms = try await coordinator.beginUpdate(
-            assignment: assignment.text,
-            client: client,
-            isReceiving: false
-        )
+    private func uploadState(
+        _ request: ServerRequest,
+        _ assignment: AssignmentReference,
+        client: String
+    ) async throws -> ServerResponse {
+        let terms = try await step(request) {
+            try $0.beginUpdate(assignment: assignment.text, client: client, isReceiving: false)
+        }
         if let receipt = terms.accepted { return Self.complete(receipt) }
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
         // What was being judged a moment ago may have been accepted meanwhile.
-        let now = try await coordinator.beginUpdate(
-            assignment: terms.assignmentID,
-            client: client,
-            isReceiving: false
-        )
+        let now = try await step(request) {
+            try $0.beginUpdate(assignment: terms.assignmentID, client: client, isReceiving: false)
+        }
         if let receipt = now.accepted { return Self.complete(receipt) }
         var response = Self.progress(offset: try session.offset())
         if let name = UploadField.limit { response.headers[name] = "max-size=\(terms.byteLimit)" }
@@ -240,11 +272,9 @@ extension CoordinatorAPI {
         let part = try ContentDigest.contentDigest(of: request)
         let whole = try ContentDigest.representationDigest(of: request)
         try Self.requirePartType(request)
-        let terms = try await coordinator.beginUpdate(
-            assignment: assignment.text,
-            client: client,
-            digest: whole
-        )
+        let terms = try await step(request) {
+            try $0.beginUpdate(assignment: assignment.text, client: client, digest: whole)
+        }
         guard !terms.isEvaluation else {
             throw ParseFailure(status: 415, detail: "this is an evaluation: PUT its sums as application/json")
         }
@@ -257,12 +287,15 @@ extension CoordinatorAPI {
             length ?? terms.byteLimit - start,
             for: terms.assignmentID,
             run: terms.runID,
-            until: terms.deadline
+            until: terms.deadline,
+            permit: terms.permit
         )
         let session = await partialUploads.take(terms.assignmentID, path: terms.partialPath)
         defer { partialUploads.leave(session) }
         // What was being judged a moment ago may have been accepted meanwhile.
-        let now = try await coordinator.beginUpdate(assignment: terms.assignmentID, client: client, digest: whole)
+        let now = try await step(request) {
+            try $0.beginUpdate(assignment: terms.assignmentID, client: client, digest: whole)
+        }
         if let receipt = now.accepted { return try Self.again(receipt, whole) }
         let arrived = try session.offset()
         guard start == arrived else { throw UploadOffsetError(expected: arrived, provided: start) }
@@ -288,13 +321,13 @@ extension CoordinatorAPI {
                 throw error
             }
         }
-        return try await finish(session, terms, client: client, whole: whole)
+        return try await finish(session, terms, of: Sender(request: request, client: client), whole: whole)
     }
 
     private func finish(
         _ session: PartialUpload,
         _ terms: UploadTerms,
-        client: String,
+        of sender: Sender,
         whole: [UInt8]?
     ) async throws -> ServerResponse {
         var terms = terms
@@ -304,12 +337,14 @@ extension CoordinatorAPI {
         do {
             let digest = try await DiskQueue.run { try file.digest() }
             if let whole, whole != digest { throw ContentDigest.mismatch("Repr-Digest") }
-            let response = try await judge(file, terms, client: client)
+            let response = try await judge(file, terms, of: sender)
             // Gone already, unless the same update had been accepted before.
             coordinator.blobs.removeAtOnce([terms.judgedPath])
             return response
         } catch {
-            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error) {
+            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error),
+                terms.permit.refusal == nil
+            {
                 // Nothing is wrong with the bytes: the client need not send them again.
                 session.putBack(terms.judgedPath)
             } else {

@@ -45,6 +45,13 @@ public final class LossAllowance: Sendable {
         return (value, allowance.spent.withLock { $0 })
     }
 
+    /// Answers a question that waits, and returns how many cells were made in the task that asked, wherever that ran.
+    package static func measured<Value>(_ body: () async throws -> Value) async rethrows -> (value: Value, cells: Int) {
+        let allowance = LossAllowance(limit: 1 << 60)
+        let value = try await $current.withValue(allowance) { try await body() }
+        return (value, allowance.spent.withLock { $0 })
+    }
+
     /// Requests cells before they are made.
     ///
     /// - Returns: Whether the current question may make them. After a refusal the question stays over its limit.

@@ -27,7 +27,7 @@ struct CohortTests {
 
     @Test func aClientCountsOnceHoweverOftenItComes() {
         var generator = Xoshiro256StarStar(seed: 5)
-        var reservoir = Reservoir(capacity: 3)
+        let reservoir = Reservoir(capacity: 3)
         for _ in 0..<10 { for client in ["a", "b"] { reservoir.offer(client, using: &generator) } }
         #expect(reservoir.seenCount == 2 && reservoir.chosen == ["a", "b"])
     }

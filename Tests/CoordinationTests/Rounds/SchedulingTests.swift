@@ -54,7 +54,7 @@ struct SchedulingTests {
         var generator = Xoshiro256StarStar(seed: 7)
         var counts: [String: Int] = [:]
         for _ in 0..<20_000 {
-            var reservoir = Reservoir(capacity: 5)
+            let reservoir = Reservoir(capacity: 5)
             for client in 0..<20 { reservoir.offer("\(client)", using: &generator) }
             for client in reservoir.chosen { counts[client, default: 0] += 1 }
         }

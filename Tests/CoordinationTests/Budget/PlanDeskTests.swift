@@ -1,0 +1,132 @@
+import DifferentialPrivacy
+import Dispatch
+import LocalTraining
+import StrictJSON
+import Tensors
+import TestSupport
+import Testing
+import WireFormat
+
+@testable import Coordination
+
+/// What plans cost is computed beside the coordinator, and looked at again when it is used.
+@Suite(.timeLimit(.minutes(10)))
+struct PlanDeskTests {
+    /// Cells of one composition, so that a build for tests is done in time.
+    private static let cells = 1 << 12
+
+    /// A run whose cost loss distributions compute.
+    private static func drawn() throws -> RunSpecification {
+        let text = """
+            {"population": "p", "model": {"architecture": "external"}, "rounds": 200,
+             "cohort": {"goal": 10, "policy": "poisson", "sampling_rate": 0.01},
+             "privacy": {"mode": "central", "amplification": "poisson", "noise_multiplier": 0.8}}
+            """
+        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    }
+
+    private func bench() async throws -> Bench {
+        let bench = try await Bench(.memory)
+        _ = try await bench.coordinator.createPopulation(
+            PopulationRequest(name: "p", budget: BudgetSpecification(epsilon: 30, delta: 1e-5))
+        )
+        return bench
+    }
+
+    private func basis(_ coordinator: Coordinator) async throws -> PlanBasis {
+        try await coordinator.perform { $0.budgets.basis(of: try $0.populations.record("p")) }
+    }
+
+    /// Cells are counted in the task that asks and in all that runs within it, such as the coordinator's steps.
+    @Test func nothingOfAPlanIsComputedWhereEverybodyWaits() async throws {
+        let coordinator = try await bench().coordinator
+        let specification = try Self.drawn()
+        let basis = try await basis(coordinator)
+        try await ComposedLoss.$cellLimit.withValue(Self.cells) {
+            let (expected, cells) = try LossAllowance.measured {
+                let resolved = try basis.calibrating(specification, parameterCount: nil)
+                return try basis.projection(of: resolved, parameterCount: nil)
+            }
+            #expect(cells > 0)
+            let planned = try await LossAllowance.measured {
+                try await coordinator.planRun(specification, initialModel: nil)
+            }
+            #expect(planned.cells == 0 && planned.value.privacy?.epsilon == expected.epsilon)
+            let model = ParameterVector(zeros: Bench.layout)
+            let made = try await LossAllowance.measured {
+                try await coordinator.createRun(specification, initialModel: model)
+            }
+            #expect(made.cells == 0 && made.value.state == .created)
+            let asked = try await LossAllowance.measured {
+                try await coordinator.projection(of: specification, parameterCount: nil)
+            }
+            #expect(asked.cells == 0 && asked.value.epsilon == expected.epsilon)
+        }
+    }
+
+    @Test func clientsAreAnsweredWhileAPlanWaitsForItsArithmetic() async throws {
+        let bench = try await bench()
+        let coordinator = bench.coordinator
+        let client = try #require(try await bench.enroll(1).first)
+        let gate = DispatchSemaphore(value: 0)
+        let held = Task { try await coordinator.planDesk.compute { gate.wait() } }
+        let specification = try Self.drawn()
+        let planning = Task { try await coordinator.planRun(specification, initialModel: nil) }
+        try await wait(for: "the plan") { await coordinator.planDesk.waitingCount == 2 }
+        for _ in 0..<3 {
+            #expect(try await coordinator.checkIn(client: client, CheckInRequest(), wait: .zero).reason == "no_run")
+        }
+        #expect(await coordinator.planDesk.waitingCount == 2)
+        gate.signal()
+        try await held.value
+        #expect(try await planning.value.privacy != nil)
+    }
+
+    @Test func whoAsksForMoreThanMayWaitIsToldToComeAgain() async throws {
+        let desk = PlanDesk()
+        let gate = DispatchSemaphore(value: 0)
+        let waiting = (0..<PlanDesk.waitingLimit).map { _ in
+            Task { try await desk.compute { gate.wait() } }
+        }
+        try await wait(for: "the plans") { await desk.waitingCount == PlanDesk.waitingLimit }
+        let refused = await #expect(throws: CoordinationError.self) { try await desk.compute {} }
+        #expect(refused?.code == "claims_busy" && refused?.kind == .unavailable)
+        for _ in waiting { gate.signal() }
+        for task in waiting { try await task.value }
+        #expect(await desk.waitingCount == 0)
+    }
+
+    /// What votes may fail with depends on what was charged before: a charge in between changes the threshold.
+    @Test func noiseIsComputedAgainWhenOthersWereChargedMeanwhile() async throws {
+        let bench = try await bench()
+        let coordinator = bench.coordinator
+        let text = """
+            {"population": "p", "kind": "analytics", "rounds": 8, "privacy": {"noise_multiplier": 2},
+             "cohort": {"goal": 45, "minimum": 45, "over_selection": 1}, "analytics": {"method": "votes"}}
+            """
+        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let config = String(decoding: try WireCoding.encode(try #require(specification.model.config)), as: UTF8.self)
+        let description = ModelDescription(architecture: specification.model.architecture, config: config)
+        let model = try ModelArchitectures.make(description).initialParameters(seed: 0)
+        let first = try await coordinator.createRun(specification, initialModel: model)
+        _ = try await bench.enroll(45)
+        let stale = try await basis(coordinator).calibrating(specification, parameterCount: nil)
+        let gate = DispatchSemaphore(value: 0)
+        let held = Task { try await coordinator.planDesk.compute { gate.wait() } }
+        try await wait(for: "the desk") { await coordinator.planDesk.waitingCount == 1 }
+        let making = Task { try await coordinator.createRun(specification, initialModel: model) }
+        try await wait(for: "the run") { await coordinator.planDesk.waitingCount == 2 }
+        _ = try await coordinator.startRun(first.id)
+        gate.signal()
+        try await held.value
+        let made = try await making.value
+        let fresh = try await basis(coordinator).calibrating(specification, parameterCount: nil)
+        #expect(made.specification.privacy.threshold == fresh.privacy.threshold)
+        #expect(made.specification.privacy.threshold != stale.privacy.threshold)
+        // What a start asks for is kept for the start, as long as the population stands where it did.
+        try await coordinator.prepareStart(run: made.id)
+        #expect(try await coordinator.perform { $0.budgets.startProjections[made.id] != nil })
+        #expect(try await coordinator.startRun(made.id).state == .running)
+        #expect(try await coordinator.perform { $0.budgets.startProjections.isEmpty })
+    }
+}
