@@ -12,7 +12,8 @@ import Testing
 struct UploadsEndWithTheirRoundTests {
     /// How an update comes.
     enum Way: String, CaseIterable {
-        case whole = "PUT", inParts = "PATCH"
+        case whole = "PUT"
+        case inParts = "PATCH"
     }
 
     /// What ends the work while it does.
@@ -97,7 +98,8 @@ struct UploadsEndWithTheirRoundTests {
                 ? #"{"mode": "central", "noise_multiplier": 1, "clipping": {"norm": 1}}"# : #"{"mode": "none"}"#,
             cohort: #"{"goal": 1, "minimum": 1, "over_selection": 3, "report_timeout_s": 1000}"#,
             rounds: 2,
-            clients: 3
+            clients: 3,
+            hasBudget: isPrivate
         )
     }
 
@@ -109,7 +111,11 @@ struct UploadsEndWithTheirRoundTests {
         return Work(id: id, client: record.clientId, document: document)
     }
 
-    private static func update(_ bench: PrivateBench, _ work: Work, _ values: [Float] = [1, 0, 0, 0]) throws -> [UInt8] {
+    private static func update(
+        _ bench: PrivateBench,
+        _ work: Work,
+        _ values: [Float] = [1, 0, 0, 0]
+    ) throws -> [UInt8] {
         let base = try #require((work.document["model"] as? [String: Any])?["sha256"] as? String)
         let vector = ParameterVector(layout: bench.layout, values: values)
         let plain = SafetensorsWriter.encode(vector, metadata: ["base": base])

@@ -81,6 +81,7 @@ extension RunTable {
     ///   - cursor: Where the page begins.
     ///   - limit: How many are asked for.
     ///   - byteLimit: What their stored run files may come to.
+    /// - Returns: How many.
     func countOnPage(from cursor: Int, limit: Int, byteLimit: Int) -> Int {
         var room = byteLimit
         let page = order.dropFirst(max(0, cursor)).prefix(limit)

@@ -48,16 +48,16 @@ struct PlanDeskTests {
                 return try basis.projection(of: resolved, parameterCount: nil)
             }
             #expect(cells > 0)
-            let planned = try await LossAllowance.measured {
+            let planned = try await LossAllowance.measuredInTask {
                 try await coordinator.planRun(specification, initialModel: nil)
             }
             #expect(planned.cells == 0 && planned.value.privacy?.epsilon == expected.epsilon)
             let model = ParameterVector(zeros: Bench.layout)
-            let made = try await LossAllowance.measured {
+            let made = try await LossAllowance.measuredInTask {
                 try await coordinator.createRun(specification, initialModel: model)
             }
             #expect(made.cells == 0 && made.value.state == .created)
-            let asked = try await LossAllowance.measured {
+            let asked = try await LossAllowance.measuredInTask {
                 try await coordinator.projection(of: specification, parameterCount: nil)
             }
             #expect(asked.cells == 0 && asked.value.epsilon == expected.epsilon)

@@ -60,8 +60,8 @@ struct RunIndexTests {
         }
         let run = try sample.run
         for version in 0...10 {
-            let walked = run.rounds.filter { $0.phase == .committed && $0.number <= version }.reduce(0) { $0 + $1.accepted }
-            #expect(run.acceptedCount(through: version) == walked)
+            let walked = run.rounds.filter { $0.phase == .committed && $0.number <= version }
+            #expect(run.acceptedCount(through: version) == walked.reduce(0) { $0 + $1.accepted })
         }
     }
 
