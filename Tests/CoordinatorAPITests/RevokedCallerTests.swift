@@ -52,7 +52,7 @@ struct RevokedCallerTests {
         let bench = try await Bench(service)
         let caller = try await bench.caller(for: row.access)
         let afterRevocation = Mutex<String?>(nil)
-        let body = HeldBody(Self.bodies[key] ?? []) {
+        let body = RevokingBody(Self.bodies[key] ?? []) {
             try await caller.revoke()
             let state = try service.store.load()
             afterRevocation.withLock { $0 = "\(state)" }
@@ -90,7 +90,7 @@ struct RevokedCallerTests {
             row.method.rawValue,
             path,
             token: caller.token,
-            body: HeldBody(body) {},
+            body: RevokingBody(body) {},
             Self.fields(row)
         )
         let nothingLost = answer.code == "nothing_to_acknowledge"
@@ -182,7 +182,7 @@ private struct Bench {
 }
 
 /// A body of which nothing comes before something else was done.
-final class HeldBody: RequestBody {
+final class RevokingBody: RequestBody {
     private let bytes: [UInt8]
     private let meanwhile: @Sendable () async throws -> Void
     private let readCount = Atomic(0)
