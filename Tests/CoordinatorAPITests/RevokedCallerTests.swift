@@ -182,7 +182,7 @@ private struct Bench {
 }
 
 /// A body of which nothing comes before something else was done.
-final class RevokingBody: RequestBody {
+private final class RevokingBody: RequestBody {
     private let bytes: [UInt8]
     private let meanwhile: @Sendable () async throws -> Void
     private let readCount = Atomic(0)
