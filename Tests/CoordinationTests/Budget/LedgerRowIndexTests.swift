@@ -36,7 +36,10 @@ struct LedgerRowIndexTests {
             rounds += 1
             let run = random.next() % 2 == 0 ? "a" : "b"
             try charge(start.addingTimeInterval(seconds), run: run, round: rounds, to: &ledger)
-            if random.next() % 8 == 0 { ledger.truncate(to: max(0, ledger.rows.count - 2 * Int(1 + random.next() % 3))) }
+            if random.next() % 8 == 0 {
+                let lost = 2 * Int(1 + random.next() % 3)
+                ledger.truncate(to: max(0, ledger.rows.count - lost))
+            }
             let read = try PrivacyLedger(verifying: ledger.rows)
             for index in [ledger.index(ofPopulation: "p"), read.index(ofPopulation: "p")] {
                 for offset in -3..<12 {
