@@ -105,7 +105,7 @@ struct RunTableTests {
         }
         var state = StoredState()
         state.runs = [try sample.run.record]
-        state.rounds = try sample.run.rounds
+        state.rounds = try Array(sample.run.rounds)
         state.assignments = Array(stored.values)
         var read = RunTable()
         try read.load(state)

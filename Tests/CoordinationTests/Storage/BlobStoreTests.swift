@@ -65,7 +65,10 @@ struct BlobStoreTests {
         return told.withLock { $0 }
     }
 
-    @Test("A file that the disk does not let go is tried again and told of until it is gone.", arguments: [true, false])
+    @Test(
+        "A file that the disk does not let go is tried again and told of until it is gone.",
+        arguments: [true, false]
+    )
     func owedRemovals(isAtOnce: Bool) throws {
         let paths = try ["a.update", "b.update"].map(stuck)
         isAtOnce ? blobs.removeAtOnce(paths) : blobs.discard(paths)
