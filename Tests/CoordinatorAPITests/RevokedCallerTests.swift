@@ -30,6 +30,17 @@ struct RevokedCallerTests {
         "PATCH /v1/assignments/{assignment}/update": Service.update([1, 2, 3, 4]),
     ]
 
+    /// The fields of a request with such a body.
+    static func fields(_ row: EndpointRow) -> [String: String] {
+        guard bodies["\(row.method.rawValue) \(row.template)"]?.first != UInt8(ascii: "{") else { return [:] }
+        return switch row.method {
+        case .put: ["Content-Type": "application/octet-stream"]
+        case .patch:
+            ["Upload-Offset": "0", "Upload-Complete": "?1", "Content-Type": "application/partial-upload"]
+        default: [:]
+        }
+    }
+
     private static let changing = Endpoints.all.filter { ![.get, .head].contains($0.method) }
 
     /// Every row that changes something, its body held back until the caller's token was revoked.
@@ -41,16 +52,19 @@ struct RevokedCallerTests {
         let bench = try await Bench(service)
         let caller = try await bench.caller(for: row.access)
         let afterRevocation = Mutex<String?>(nil)
-        let body = HeldBody(Self.bodies[key] ?? []) {
+        let body = RevokingBody(Self.bodies[key] ?? []) {
             try await caller.revoke()
             let state = try service.store.load()
             afterRevocation.withLock { $0 = "\(state)" }
         }
         let path = row.path(row.placeholders.map { bench.named(row)[$0] ?? "" })
-        var fields = row.method == .patch && Self.bodies[key]?.first != UInt8(ascii: "{")
-            ? ["Upload-Offset": "0", "Upload-Complete": "?1", "Content-Type": "application/partial-upload"] : [:]
-        if row.method == .put { fields["Content-Type"] = "application/octet-stream" }
-        let answer = try await service.call(row.method.rawValue, path, token: caller.token, body: body, fields)
+        let answer = try await service.call(
+            row.method.rawValue,
+            path,
+            token: caller.token,
+            body: body,
+            Self.fields(row)
+        )
         guard Self.bodies[key] != nil else {
             #expect(!body.wasRead, "\(key) reads a body: say above what it takes")
             return
@@ -71,11 +85,14 @@ struct RevokedCallerTests {
         let service = try await Service()
         let bench = try await Bench(service)
         let caller = try await bench.caller(for: row.access)
-        var fields = row.method == .patch && body.first != UInt8(ascii: "{")
-            ? ["Upload-Offset": "0", "Upload-Complete": "?1", "Content-Type": "application/partial-upload"] : [:]
-        if row.method == .put { fields["Content-Type"] = "application/octet-stream" }
         let path = row.path(row.placeholders.map { bench.named(row)[$0] ?? "" })
-        let answer = try await service.call(row.method.rawValue, path, token: caller.token, body: HeldBody(body) {}, fields)
+        let answer = try await service.call(
+            row.method.rawValue,
+            path,
+            token: caller.token,
+            body: RevokingBody(body) {},
+            Self.fields(row)
+        )
         let nothingLost = answer.code == "nothing_to_acknowledge"
         #expect((200...201).contains(answer.status) || answer.status == 204 || nothingLost, "\(row): \(answer.json)")
     }
@@ -165,7 +182,7 @@ private struct Bench {
 }
 
 /// A body of which nothing comes before something else was done.
-final class HeldBody: RequestBody {
+private final class RevokingBody: RequestBody {
     private let bytes: [UInt8]
     private let meanwhile: @Sendable () async throws -> Void
     private let readCount = Atomic(0)

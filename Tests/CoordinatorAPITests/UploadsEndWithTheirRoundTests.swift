@@ -6,13 +6,15 @@ import Synchronization
 import Tensors
 import TestSupport
 import Testing
+import WireFormat
 
 /// What has come of an update goes when the update is not wanted any more, however slowly the rest comes.
 @Suite(.timeLimit(.minutes(5)))
 struct UploadsEndWithTheirRoundTests {
     /// How an update comes.
     enum Way: String, CaseIterable {
-        case whole = "PUT", inParts = "PATCH"
+        case whole = "PUT"
+        case inParts = "PATCH"
     }
 
     /// What ends the work while it does.
@@ -24,110 +26,122 @@ struct UploadsEndWithTheirRoundTests {
         case clientFails
     }
 
-    static let cases = Way.allCases.flatMap { way in
-        Ending.allCases.flatMap { ending in [true, false].map { (way, ending, isPrivate: $0) } }
+    static let cases: [(Way, Ending, Bool)] = Way.allCases.flatMap { way in
+        Ending.allCases.flatMap { ending in [(way, ending, true), (way, ending, false)] }
     }
 
     @Test(arguments: cases)
     func nothingOfAnUpdateOutlivesItsWork(_ way: Way, _ ending: Ending, isPrivate: Bool) async throws {
-        let bench = try await PrivateBench()
-        try await begin(bench, isPrivate: isPrivate)
-        let work = try await Self.assignment(bench, of: 0)
-        let other = try await Self.assignment(bench, of: 1)
-        let body = try Self.update(bench, work)
-        let slow = SlowBody(body) {
-            // The half that has come is in the spool.
-            #expect(Self.files(bench, of: work.id).count == 1, "\(Self.files(bench, of: work.id))")
+        let scene = try await Scene(isPrivate: isPrivate)
+        let work = scene.work(of: 0)
+        let other = scene.work(of: 1)
+        let slow = SlowBody(work.update) {
+            // The third that has come is in the spool.
+            #expect(scene.files(of: work.id).count == 1, "\(scene.files(of: work.id))")
             switch ending {
             case .roundCommits:
-                let receipt = try await bench.upload(1, other.document, [1, 0, 0, 0])
-                #expect(receipt.status == 200, "\(receipt.json)")
+                let receipt = try await scene.send(.whole, other, MemoryBody(other.update))
+                #expect(receipt.status == 200, "\(receipt)")
                 try await wait(for: "the version") {
-                    try await bench.coordinator.rounds(run: bench.run).first?.state == .committed
+                    try await scene.coordinator.rounds(run: scene.run).first?.state == .committed
                 }
-            case .runIsCancelled: #expect(try await bench.post("/v1/runs/\(bench.run)/cancel").status == 200)
-            case .clientIsRevoked: try await bench.coordinator.revokeClient(work.client)
+            case .runIsCancelled: _ = try await scene.coordinator.cancelRun(scene.run)
+            case .clientIsRevoked: try await scene.coordinator.revokeClient(work.client)
             case .deadlinePasses:
-                bench.clock.advance(by: 100_000)
-                try await bench.coordinator.tick()
+                scene.clock.advance(by: 100_000)
+                try await scene.coordinator.tick()
             case .clientFails:
-                let path = "/v1/assignments/\(work.id)/failure"
-                let answer = try await bench.post(path, token: bench.clients[0], #"{"code": "cancelled"}"#)
-                #expect(answer.status == 204)
+                let report = FailureReport(code: .cancelled, detail: nil)
+                try await scene.coordinator.reportFailure(assignment: work.id, client: work.client, report)
             }
-            // Its other half has not come, and may never come.
-            #expect(Self.files(bench, of: work.id).isEmpty, "\(Self.files(bench, of: work.id))")
+            // The rest has not come, and may never come.
+            #expect(scene.files(of: work.id).isEmpty, "\(scene.files(of: work.id))")
         }
-        let answer = try await Self.send(bench, way, work, slow)
+        let answer = try await scene.send(way, work, slow)
         #expect([401, 409, 410].contains(answer.status), "\(answer)")
-        #expect(Self.files(bench, of: work.id).isEmpty, "\(Self.files(bench, of: work.id))")
+        #expect(scene.files(of: work.id).isEmpty, "\(scene.files(of: work.id))")
         #expect(slow.readCount == 2, "the rest was read: \(slow.readCount)")
     }
 
     /// A client that brings an accepted update once more, having lost the answer, leaves no second copy of it.
     @Test(arguments: [true, false])
     func aRepeatedUpdateIsComparedAndNotKept(isPrivate: Bool) async throws {
-        let bench = try await PrivateBench()
-        try await begin(bench, isPrivate: isPrivate)
-        let work = try await Self.assignment(bench, of: 0)
-        let body = try Self.update(bench, work)
-        let first = try await Self.send(bench, .whole, work, MemoryBody(body))
-        #expect(first.status == 200)
-        try await bench.settled()
-        let again = SlowBody(body) { #expect(Self.files(bench, of: work.id).isEmpty) }
-        #expect(try await Self.send(bench, .whole, work, again).status == 200)
-        #expect(Self.files(bench, of: work.id).isEmpty)
-        if !isPrivate {
-            let others = try Self.update(bench, work, [0, 0, 0, 1])
-            #expect(try await Self.send(bench, .whole, work, MemoryBody(others)).status == 409)
+        let scene = try await Scene(isPrivate: isPrivate)
+        let work = scene.work(of: 0)
+        #expect(try await scene.send(.whole, work, MemoryBody(work.update)).status == 200)
+        try await wait(for: "the version") {
+            try await scene.coordinator.rounds(run: scene.run).first?.state == .committed
         }
+        let again = SlowBody(work.update) { #expect(scene.files(of: work.id).isEmpty) }
+        let receipt = try await scene.send(.whole, work, again)
+        #expect(receipt.status == 200, "\(receipt)")
+        #expect(scene.files(of: work.id).isEmpty)
+        guard !isPrivate else { return }
+        var changed = work.update
+        changed[changed.count - 1] ^= 1
+        #expect(try await scene.send(.whole, work, MemoryBody(changed)).status == 409)
     }
+}
 
-    // MARK: -
+/// One client's work, and the update that it will send.
+private struct Work: Sendable {
+    var id: String
+    var client: String
+    var token: String
+    var update: [UInt8]
+}
 
-    private struct Work {
-        var id: String
-        var client: String
-        var document: [String: Any]
-    }
+/// A run of two rounds whose first wants one update and asks three clients for it.
+private struct Scene: Sendable {
+    let directory: TemporaryDirectory
+    let clock: TestClock
+    let store: any RunStore
+    let coordinator: Coordinator
+    let router: Router
+    let run: String
+    private let works: [Work]
 
-    private func begin(_ bench: PrivateBench, isPrivate: Bool) async throws {
+    init(isPrivate: Bool) async throws {
+        let bench = try await PrivateBench()
         try await bench.begin(
             privacy: isPrivate
                 ? #"{"mode": "central", "noise_multiplier": 1, "clipping": {"norm": 1}}"# : #"{"mode": "none"}"#,
             cohort: #"{"goal": 1, "minimum": 1, "over_selection": 3, "report_timeout_s": 1000}"#,
             rounds: 2,
-            clients: 3
+            clients: 3,
+            hasBudget: isPrivate
         )
+        (directory, clock, store) = (bench.directory, bench.clock, bench.store)
+        (coordinator, router, run) = (bench.coordinator, bench.router, bench.run)
+        var works: [Work] = []
+        for index in 0..<2 {
+            let answer = try await bench.checkIn(index)
+            let document = try #require(answer["assignment"] as? [String: Any], "\(answer)")
+            let id = try #require(document["id"] as? String)
+            let record = try #require(try bench.store.load().assignments.first { $0.id == id })
+            let base = try #require((document["model"] as? [String: Any])?["sha256"] as? String)
+            let vector = ParameterVector(layout: bench.layout, values: [1, 0, 0, 0])
+            let plain = SafetensorsWriter.encode(vector, metadata: ["base": base])
+            let update = Array(SafetensorsWriter.padded(plain, to: document["update_bytes"] as? Int ?? 0))
+            works.append(Work(id: id, client: record.clientId, token: bench.clients[index], update: update))
+        }
+        self.works = works
     }
 
-    private static func assignment(_ bench: PrivateBench, of client: Int) async throws -> Work {
-        let answer = try await bench.checkIn(client)
-        let document = try #require(answer["assignment"] as? [String: Any], "\(answer)")
-        let id = try #require(document["id"] as? String)
-        let record = try #require(try bench.store.load().assignments.first { $0.id == id })
-        return Work(id: id, client: record.clientId, document: document)
+    func work(of client: Int) -> Work { works[client] }
+
+    /// Files of the spool that hold something of an assignment's update, but for the accepted one.
+    func files(of assignment: String) -> [String] {
+        coordinator.blobs.spoolNames().filter { $0.hasPrefix(assignment) && !$0.hasSuffix(".update") }
+            .filter { !$0.hasSuffix(".receipt") }
     }
 
-    private static func update(_ bench: PrivateBench, _ work: Work, _ values: [Float] = [1, 0, 0, 0]) throws -> [UInt8] {
-        let base = try #require((work.document["model"] as? [String: Any])?["sha256"] as? String)
-        let vector = ParameterVector(layout: bench.layout, values: values)
-        let plain = SafetensorsWriter.encode(vector, metadata: ["base": base])
-        return Array(SafetensorsWriter.padded(plain, to: work.document["update_bytes"] as? Int ?? 0))
-    }
-
-    /// Files of the spool that hold something of an assignment's update.
-    private static func files(_ bench: PrivateBench, of assignment: String) -> [String] {
-        bench.coordinator.blobs.spoolNames().filter { $0.hasPrefix(assignment) && !$0.hasSuffix(".update") }
-    }
-
-    private static func send(
-        _ bench: PrivateBench,
-        _ way: Way,
+    func send(
+        _ way: UploadsEndWithTheirRoundTests.Way,
         _ work: Work,
         _ body: any RequestBody
     ) async throws -> (status: Int, text: String) {
-        var headers: HTTPFields = [.authorization: "Bearer \(bench.clients[0])"]
+        var headers: HTTPFields = [.authorization: "Bearer \(work.token)"]
         headers[.contentType] = way == .whole ? "application/vnd.safetensors" : "application/partial-upload"
         if way == .inParts {
             headers[try #require(HTTPField.Name("Upload-Offset"))] = "0"
@@ -141,7 +155,7 @@ struct UploadsEndWithTheirRoundTests {
             requestID: "test"
         )
         request.remoteAddress = "192.0.2.7"
-        let response = await bench.router.handle(request)
+        let response = await router.handle(request)
         guard case .bytes(let bytes) = response.body else { return (response.status, "") }
         return (response.status, String(decoding: bytes, as: UTF8.self))
     }

@@ -302,8 +302,9 @@ struct RunState: Sendable {
     /// first, as they are asked for.
     func latest(_ metric: String) -> some Sequence<(version: Int, value: Double)> {
         let source = specification.evaluation.every > 0 ? "federated" : "training"
-        return stride(from: lastMeasured ?? -1, through: 0, by: -1).lazy.compactMap { version in
-            metrics[version]?[source]?[metric].map { (version, $0) }
+        return stride(from: lastMeasured ?? -1, through: 0, by: -1).lazy.compactMap {
+            version -> (version: Int, value: Double)? in
+            metrics[version]?[source]?[metric].map { (version: version, value: $0) }
         }
     }
 

@@ -105,7 +105,11 @@ extension CoordinatorAPI {
     }
 
     /// Counts an update that was checked.
-    private func finish(_ update: ReceivedUpdate, _ terms: UploadTerms, of sender: Sender) async throws -> ServerResponse {
+    private func finish(
+        _ update: ReceivedUpdate,
+        _ terms: UploadTerms,
+        of sender: Sender
+    ) async throws -> ServerResponse {
         try Self.json(
             await step(sender.request) {
                 try $0.finishUpdate(assignment: terms.assignmentID, client: sender.client, update)

@@ -46,7 +46,9 @@ public final class LossAllowance: Sendable {
     }
 
     /// Answers a question that waits, and returns how many cells were made in the task that asked, wherever that ran.
-    package static func measured<Value>(_ body: () async throws -> Value) async rethrows -> (value: Value, cells: Int) {
+    package static func measuredInTask<Value>(
+        _ body: () async throws -> Value
+    ) async rethrows -> (value: Value, cells: Int) {
         let allowance = LossAllowance(limit: 1 << 60)
         let value = try await $current.withValue(allowance) { try await body() }
         return (value, allowance.spent.withLock { $0 })

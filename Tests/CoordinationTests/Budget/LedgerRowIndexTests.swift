@@ -36,12 +36,15 @@ struct LedgerRowIndexTests {
             rounds += 1
             let run = random.next() % 2 == 0 ? "a" : "b"
             try charge(start.addingTimeInterval(seconds), run: run, round: rounds, to: &ledger)
-            if random.next() % 8 == 0 { ledger.truncate(to: ledger.rows.count - 2 * Int(1 + random.next() % 3)) }
+            if random.next() % 8 == 0 {
+                let lost = 2 * Int(1 + random.next() % 3)
+                ledger.truncate(to: max(0, ledger.rows.count - lost))
+            }
             let read = try PrivacyLedger(verifying: ledger.rows)
             for index in [ledger.index(ofPopulation: "p"), read.index(ofPopulation: "p")] {
                 for offset in -3..<12 {
                     let time = start.addingTimeInterval(seconds + Double(offset))
-                    #expect(index.last(by: time) == ledger.rows.lastIndex { $0.createdAt <= time })
+                    #expect(index.last(by: time) == ledger.rows.lastIndex(where: { $0.createdAt <= time }))
                 }
                 for (run, round) in [("a", rounds), ("b", rounds), ("a", rounds - 2), ("b", rounds - 5), ("c", 1)] {
                     let walked = ledger.rows.lastIndex { ($0.runId, $0.round, $0.state) == (run, round, .committed) }

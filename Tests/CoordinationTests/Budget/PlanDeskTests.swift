@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Dispatch
+import Foundation
 import LocalTraining
 import StrictJSON
 import Tensors
@@ -48,16 +49,16 @@ struct PlanDeskTests {
                 return try basis.projection(of: resolved, parameterCount: nil)
             }
             #expect(cells > 0)
-            let planned = try await LossAllowance.measured {
+            let planned = try await LossAllowance.measuredInTask {
                 try await coordinator.planRun(specification, initialModel: nil)
             }
             #expect(planned.cells == 0 && planned.value.privacy?.epsilon == expected.epsilon)
             let model = ParameterVector(zeros: Bench.layout)
-            let made = try await LossAllowance.measured {
+            let made = try await LossAllowance.measuredInTask {
                 try await coordinator.createRun(specification, initialModel: model)
             }
             #expect(made.cells == 0 && made.value.state == .created)
-            let asked = try await LossAllowance.measured {
+            let asked = try await LossAllowance.measuredInTask {
                 try await coordinator.projection(of: specification, parameterCount: nil)
             }
             #expect(asked.cells == 0 && asked.value.epsilon == expected.epsilon)
@@ -111,22 +112,21 @@ struct PlanDeskTests {
         let first = try await coordinator.createRun(specification, initialModel: model)
         _ = try await bench.enroll(45)
         let stale = try await basis(coordinator).calibrating(specification, parameterCount: nil)
+        // What the start asks for was computed beside the coordinator, and is used once.
+        try await coordinator.prepareStart(run: first.id)
+        #expect(try await coordinator.perform { $0.budgets.startProjections[first.id] != nil })
         let gate = DispatchSemaphore(value: 0)
         let held = Task { try await coordinator.planDesk.compute { gate.wait() } }
         try await wait(for: "the desk") { await coordinator.planDesk.waitingCount == 1 }
         let making = Task { try await coordinator.createRun(specification, initialModel: model) }
         try await wait(for: "the run") { await coordinator.planDesk.waitingCount == 2 }
-        _ = try await coordinator.startRun(first.id)
+        #expect(try await coordinator.startRun(first.id).state == .running)
+        #expect(try await coordinator.perform { $0.budgets.startProjections.isEmpty })
         gate.signal()
         try await held.value
         let made = try await making.value
         let fresh = try await basis(coordinator).calibrating(specification, parameterCount: nil)
         #expect(made.specification.privacy.threshold == fresh.privacy.threshold)
         #expect(made.specification.privacy.threshold != stale.privacy.threshold)
-        // What a start asks for is kept for the start, as long as the population stands where it did.
-        try await coordinator.prepareStart(run: made.id)
-        #expect(try await coordinator.perform { $0.budgets.startProjections[made.id] != nil })
-        #expect(try await coordinator.startRun(made.id).state == .running)
-        #expect(try await coordinator.perform { $0.budgets.startProjections.isEmpty })
     }
 }

@@ -36,9 +36,10 @@ struct PlacementTests {
 
     @Test("A client is told the reason that may pass first, and is sent away for good only if every run has had it.")
     func answers() throws {
-        let run = try SampleRun(#""goal": 2"#).run
+        let sample = try SampleRun(#""goal": 2"#)
         func reason(_ refusals: Refusal...) -> (String?, Bool) {
-            let answer = Placement.answer(to: refusals.map { ($0, run) }, seen: 3, at: SampleRun.start)
+            let refused = refusals.map { (refusal: $0, run: sample.id) }
+            let answer = Placement.answer(to: refused, sample.runs, seen: 3, at: SampleRun.start)
             return (answer.reason, answer.retryWindow != nil)
         }
         #expect(reason(.cap, .separation, .choosing) == ("in_selection", true))

@@ -60,8 +60,8 @@ struct RunIndexTests {
         }
         let run = try sample.run
         for version in 0...10 {
-            let walked = run.rounds.filter { $0.phase == .committed && $0.number <= version }.reduce(0) { $0 + $1.accepted }
-            #expect(run.acceptedCount(through: version) == walked)
+            let walked = run.rounds.filter { $0.phase == .committed && $0.number <= version }
+            #expect(run.acceptedCount(through: version) == walked.reduce(0) { $0 + $1.accepted })
         }
     }
 
@@ -72,11 +72,13 @@ struct RunIndexTests {
         sample.runs[sample.id]?.reservoir = Reservoir(capacity: 3)
         let held = try sample.run
         for index in 0..<100 { sample.runs.offer("c\(index)", run: sample.id) }
-        #expect(held.reservoir === (try sample.run).reservoir && held.reservoir?.seenCount == 100)
+        let now = try sample.run
+        #expect(held.reservoir === now.reservoir && held.reservoir?.seenCount == 100)
     }
 
     @Test func readersOfABaseAreThoseWhoTrainedOnIt() throws {
         var sample = try SampleRun(#""goal": 3, "minimum": 1"#)
+        // The base is a run of the same table.
         let text = """
             {"population": "p", "rounds": 3, "cohort": {"goal": 3, "minimum": 1},
              "model": {"architecture": "external", "base": {"run": "\(sample.id)", "version": 0}}}

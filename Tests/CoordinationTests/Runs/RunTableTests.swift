@@ -38,10 +38,8 @@ struct RunTableTests {
         }
         #expect(count(from: 0, 3) == 3 && count(from: 8, 3) == 2 && count(from: 0, limit: 2, 3) == 2)
         #expect(count(from: 0, 100) == 10)
-        #expect(
-            count(from: 0, 0) == 1 && count(from: 99, 3) == 1,
-            "a page that is asked for is never empty for its size"
-        )
+        // A page that is asked for is never empty for its size.
+        #expect(count(from: 0, 0) == 1 && count(from: 99, 3) == 1)
     }
 
     @Test("A run whose transaction failed leaves nothing, and one that is stored has its place.")
@@ -107,7 +105,7 @@ struct RunTableTests {
         }
         var state = StoredState()
         state.runs = [try sample.run.record]
-        state.rounds = try sample.run.rounds
+        state.rounds = try Array(sample.run.rounds)
         state.assignments = Array(stored.values)
         var read = RunTable()
         try read.load(state)
