@@ -566,12 +566,13 @@ extension Coordinator {
             byteCount: update.byteCount,
             exampleCount: update.exampleCount
         )
-        if isFile { try updates.accept(update.path, of: id, receipt: isPrivate ? facts : nil) }
         let known = clients[client]?.noting(update, record, specification, at: now)
+        // Before the file is moved: all that may be refused after that gives it back.
+        let effects = try record.accept(update, specification, round, at: now)
+        if isFile { try updates.accept(update.path, of: id, receipt: isPrivate ? facts : nil) }
         if specification.aggregation.limitsNorms || specification.privacy.mode == .local {
             runs.noteSquaredNorm(update.squaredNorm, of: id)
         }
-        let effects = try record.accept(update, specification, round, at: now)
         var stored = record.changes(effects, at: now)
         if let known, known != clients[client] || known.generation != nil { stored.append(.client(known)) }
         do {
