@@ -394,7 +394,7 @@ extension Coordinator {
         let sources = AssignmentBody.Sources(
             layout: layout,
             updateLayout: upload == layout ? nil : upload,
-            controlByteCount: control.flatMap { modelFiles.byteCount(sha256: $0) },
+            controlByteCount: try control.flatMap { try modelFiles.byteCount(sha256: $0) },
             base: runs.baseModel(of: run.specification),
             ledgerHead: budgets.ledger.populationHead(run.record.populationId),
             stateGeneration: clients[record.clientId]?.stateGeneration,

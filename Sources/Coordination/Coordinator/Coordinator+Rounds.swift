@@ -15,7 +15,7 @@ extension Coordinator {
         if let trouble = budgets.trust.trouble, trouble.until.isDue(at: now, setAhead: trouble.pause) {
             ledgerRecord.write(&budgets, at: now)
         }
-        consumeRestoredNote()
+        settleRestore()
         noiseStates.retry(runs, isWhole: !budgets.trust.isInQuestion)
         updateHolds()
         for id in publication.takeDue(at: now, runs) { startAggregation(run: id) }
@@ -23,13 +23,23 @@ extension Coordinator {
         wakeForWork()
         if nextUploadSweep.isDue(at: now, setAhead: 60) {
             nextUploadSweep = now.addingTimeInterval(60)
-            updates.sweep(isWanted: mayDeliver)
+            sweepUploads()
             blobs.retryRemovals { [storage] in storage.note($0) }
         }
         removeExpiredTokens()
     }
 
     /// Takes the step that is due: by time, or because a stop or a failed transaction left it between two transactions.
+    /// Removes parts of uploads that nobody will finish.
+    private func sweepUploads() {
+        do throws(CoordinationError) {
+            try updates.sweep(isWanted: mayDeliver)
+        } catch {
+            // The next sweep tries again.
+            if let failure = error.storage { storage.note(failure) }
+        }
+    }
+
     func takeNextStep(run id: String) {
         // While the ledger's alarm stands, time does nothing to a private run: see ``LedgerTrust``.
         if let run = runs[id], budgets.trust.isHalted(run.specification) { return }

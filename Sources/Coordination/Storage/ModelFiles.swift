@@ -44,9 +44,11 @@ struct ModelFiles: Sendable {
         }
     }
 
-    /// The size of a stored file, which a client takes no byte more of.
-    func byteCount(sha256: String) -> Int? {
-        try? FileManager.default.attributesOfItem(atPath: blobs.path(sha256: sha256))[.size] as? Int
+    /// The size of a stored file, which a client takes no byte more of; `nil` where there is none.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say.
+    func byteCount(sha256: String) throws(CoordinationError) -> Int? {
+        try DurableFiles.byteCount(blobs.path(sha256: sha256), role: .model)
     }
 
     /// Hashes the files that a round starts from, if that was not done yet; for a thread that may wait.
