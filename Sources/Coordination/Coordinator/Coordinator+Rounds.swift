@@ -17,6 +17,7 @@ extension Coordinator {
         }
         settleRestore()
         noiseStates.retry(runs, isWhole: !budgets.trust.isInQuestion)
+        readMissingLayouts()
         updateHolds()
         for id in publication.takeDue(at: now, runs) { startAggregation(run: id) }
         for id in runs.open { takeNextStep(run: id) }
@@ -29,7 +30,6 @@ extension Coordinator {
         removeExpiredTokens()
     }
 
-    /// Takes the step that is due: by time, or because a stop or a failed transaction left it between two transactions.
     /// Removes parts of uploads that nobody will finish.
     private func sweepUploads() {
         do throws(CoordinationError) {
@@ -40,6 +40,7 @@ extension Coordinator {
         }
     }
 
+    /// Takes the step that is due: by time, or because a stop or a failed transaction left it between two transactions.
     func takeNextStep(run id: String) {
         // While the ledger's alarm stands, time does nothing to a private run: see ``LedgerTrust``.
         if let run = runs[id], budgets.trust.isHalted(run.specification) { return }
@@ -84,6 +85,7 @@ extension Coordinator {
     /// What a run waits for that hands out no work and whose clock stands still; `nil` if it waits for nothing of that kind.
     func holdReason(_ run: RunState) -> String? {
         if let damage = modelFiles.damage(of: run) { return "the disk: " + damage.sentence }
+        if let checking = modelFiles.checking(of: run) { return checking }
         return run.specification.isPrivate ? budgets.trust.holdReason : nil
     }
 
@@ -93,7 +95,8 @@ extension Coordinator {
             modelsCheckedAt = now
             modelFiles.recheck()
         }
-        guard modelFiles.hasDamage || budgets.trust.isInQuestion || !lostTime.holds.isEmpty else { return }
+        guard modelFiles.hasDamage || modelFiles.isChecking || budgets.trust.isInQuestion || !lostTime.holds.isEmpty
+        else { return }
         for id in runs.open {
             guard let isHeld = runs[id].map({ holdReason($0) != nil }),
                 let seconds = lostTime.note(id, isHeld: isHeld, at: now)
