@@ -38,7 +38,8 @@ extension SchemaMigrations {
         )
         for row in rows {
             let (id, sha256): (String, String) = (row[0], row[1])
-            guard FileManager.default.fileExists(atPath: "\(spool)/\(id).update") else { continue }
+            // A column that is cleared without its receipt would lose an update that the disk does not give now.
+            guard try DurableFiles.exists("\(spool)/\(id).update") else { continue }
             let receipt = SpooledReceipt(sha256: sha256, byteCount: row[2] ?? 0, exampleCount: row[3] ?? 1)
             try receipt.write(to: "\(spool)/\(id)\(SpooledReceipt.suffix)")
         }

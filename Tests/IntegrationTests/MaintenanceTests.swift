@@ -70,6 +70,9 @@ struct MaintenanceTests {
         #expect(try FileManager.default.attributesOfItem(atPath: data)[.systemFileNumber] as? Int == volume)
         #expect(!FileManager.default.fileExists(atPath: data + "/.restoring"))
         #expect(try command("restore", backup, "--data-dir", data).status != 0, "a full directory is left alone")
+        let loop = directory.path + "/loop"
+        try FileManager.default.createSymbolicLink(atPath: loop, withDestinationPath: loop)
+        #expect(try command("restore", backup, "--data-dir", loop).status != 0, "nor is one that cannot be listed")
         #expect(try command("doctor", "--data-dir", data, "--deep").status == 0)
         let admin = server.token
         server = try ServerProcess.start(dataDirectory: data, token: admin)
@@ -80,6 +83,19 @@ struct MaintenanceTests {
         #expect(try server.martlet("run", "watch", run).output.contains("1/1"))
         let round = try server.curl(server.url + "/v1/runs/\(run)/rounds/1")
         #expect(round.contains("\"attempt\":1") && round.contains("\"accepted\":3"), "\(round)")
+    }
+
+    /// A directory that the disk does not list may hold a server's data: nothing is begun or put there.
+    @Test func aDirectoryThatCannotBeListedIsNotTakenForEmpty() throws {
+        let directory = try TemporaryDirectory()
+        let data = directory.path + "/data"
+        try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: false)
+        try FileManager.default.createSymbolicLink(atPath: data + "/blobs", withDestinationPath: data + "/blobs")
+        let health = try command("doctor", "--data-dir", data)
+        #expect(health.status == 1 && health.output.contains("cannot be opened"), "\(health.output)")
+        let started = try command("serve", "--data-dir", data, "--listen", "127.0.0.1:0")
+        #expect(started.status != 0 && started.output.contains("cannot be opened"), "\(started.output)")
+        #expect(!FileManager.default.fileExists(atPath: data + "/martlet.sqlite"))
     }
 
     /// Updates of a private run are in no backup: the attempt that waited for them is given up and stays charged, since the lost server

@@ -1,6 +1,5 @@
 import Foundation
 import Logging
-import WireFormat
 
 #if canImport(Glibc)
 import Glibc
@@ -21,6 +20,15 @@ struct LedgerRecordFile: Sendable {
     /// record, since a start makes it before the first row.
     func open(_ budgets: inout PrivacyBudgets, at time: Date) throws {
         budgets.trust.alarm = nil
+        let note: RestoredNote?
+        do throws(CoordinationError) {
+            note = try RestoredNote.read(path: configuration.restoredNotePath)
+        } catch {
+            // Whether this directory was made of a backup is not known: until it is, that is an alarm that may pass.
+            budgets.trust.noteUnread()
+            return noteTrouble(error, &budgets.trust, at: time)
+        }
+        if note != nil { budgets.trust.noteRestored() }
         let found: LedgerHead?
         do throws(CoordinationError) {
             found = try LedgerHead.read(path: path)
@@ -35,12 +43,19 @@ struct LedgerRecordFile: Sendable {
             budgets.trust.hasRecord = true
             return raiseAlarm(error.message, nil, &budgets)
         }
-        guard let head = found else { return openWithoutRecord(&budgets, at: time) }
+        guard let head = found else { return openWithoutRecord(isRestored: note != nil, &budgets, at: time) }
         noteRead(&budgets.trust, at: time)
         budgets.trust.hasRecord = true
         if let contradiction = head.contradiction(of: budgets.ledger) {
             raiseAlarm(contradiction, head, &budgets)
-        } else if head.sequence < restoredRowCount() {
+        } else if let note, note.isDamaged, !budgets.ledger.rows.isEmpty {
+            raiseAlarm(
+                "this directory was made of a backup, and the note of that, restored.json, is damaged: it does not say whether the "
+                    + "ledger's second record is older than the backup",
+                nil,
+                &budgets
+            )
+        } else if let note, head.sequence < note.rowCount {
             raiseAlarm(
                 "this directory was made of a backup, and the ledger's second record is older than that: it does not say whether "
                     + "privacy was spent after it",
@@ -56,13 +71,13 @@ struct LedgerRecordFile: Sendable {
         write(&budgets, at: time)
     }
 
-    private func openWithoutRecord(_ budgets: inout PrivacyBudgets, at time: Date) {
+    private func openWithoutRecord(isRestored: Bool, _ budgets: inout PrivacyBudgets, at time: Date) {
         // Something was there that could not be read: it is not the first time.
         let mayMake = configuration.mayMakeLedgerHead && !budgets.trust.isUnread
         noteRead(&budgets.trust, at: time)
         guard !budgets.ledger.rows.isEmpty else { return write(&budgets, at: time) }
         // The note says more than the command line: what the backup does not know was never written down here.
-        if access(configuration.restoredNotePath, F_OK) == 0 {
+        if isRestored {
             raiseAlarm(
                 "this directory was made of a backup, and no second record of the ledger says whether privacy was spent after that",
                 nil,
@@ -125,17 +140,13 @@ struct LedgerRecordFile: Sendable {
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`; the alarm stays then.
     func keepOverruled(at time: Date) throws {
-        guard access(path, F_OK) == 0 else {
-            guard errno == ENOENT || errno == ENOTDIR else { throw DurableFiles.failure(.open, path, .ledgerRecord) }
-            return
-        }
-        let data = try DurableFiles.read(path, role: .ledgerRecord)
+        guard let data = try DurableFiles.readIfPresent(path, role: .ledgerRecord) else { return }
         let stamp = time.formatted(.iso8601.year().month().day().time(includingFractionalSeconds: false))
             .filter(\.isNumber)
         let name = path + ".overruled-" + stamp
         // Two acknowledgements may come in one second.
         var (free, count) = (name, 1)
-        while access(free, F_OK) == 0 {
+        while try DurableFiles.exists(free, role: .ledgerRecord) {
             count += 1
             free = "\(name)-\(count)"
         }
@@ -161,13 +172,6 @@ struct LedgerRecordFile: Sendable {
         if wasUnread { storage.noteSuccess(.ledgerRecord) }
         guard let waited else { return }
         logger.notice("The ledger's second record has been read", metadata: ["waited_s": "\(waited)"])
-    }
-
-    /// How many rows the ledger of the backup had that this directory was made of; 0 where it was made of none.
-    private func restoredRowCount() -> Int {
-        struct Note: Decodable { var ledgerRows: Int? }
-        let data = FileManager.default.contents(atPath: configuration.restoredNotePath)
-        return data.flatMap { try? WireCoding.decode(Note.self, from: $0) }?.ledgerRows ?? 0
     }
 
     private func raiseAlarm(_ reason: String, _ head: LedgerHead?, _ budgets: inout PrivacyBudgets) {

@@ -79,8 +79,10 @@ struct LedgerTrust: Sendable {
     private(set) var isUnread = false
     /// Whether an acknowledged record is still in the way.
     var overrulesRecord = false
-    /// Whether this directory was made of a backup, and what that means for its open rounds is not settled yet.
-    var isRestored = false
+    /// Whether this directory was made of a backup, and the note that says so is still there.
+    private(set) var isRestored = false
+    /// Whether the open attempts of private runs have to be abandoned first, since this directory was made of a backup.
+    private(set) var isRestoreDue = false
     /// Attempts of halted private runs that lost accepted updates: their charge stays when the alarm ends.
     var attemptsWithLostUpdates: Set<ChargedAttempt> = []
 
@@ -88,7 +90,12 @@ struct LedgerTrust: Sendable {
     private static let pauses = 0.5...10.0
 
     /// Whether the run stands still until an administrator has acknowledged the ledger's alarm.
-    func isHalted(_ specification: RunSpecification) -> Bool { (alarm != nil || isUnread) && specification.isPrivate }
+    func isHalted(_ specification: RunSpecification) -> Bool {
+        (isUndecided || isRestoreDue) && specification.isPrivate
+    }
+
+    /// Whether it is not known yet what becomes of open attempts of private runs.
+    var isUndecided: Bool { alarm != nil || isUnread }
 
     /// Why a run may publish nothing now; `nil` where it may.
     func publishingHalt(_ specification: RunSpecification) -> CoordinationError? {
@@ -111,7 +118,8 @@ struct LedgerTrust: Sendable {
     /// What private runs wait for, in words; `nil` where they go on.
     var holdReason: String? {
         if let alarm { return "an administrator, who ends the ledger's alarm: " + alarm.reason }
-        return trouble.map { "the disk: " + $0.reason }
+        if let trouble { return "the disk: " + trouble.reason }
+        return isRestoreDue ? "the end of the attempts that a backup had open" : nil
     }
 
     /// Whether private runs may have to wait.
@@ -139,9 +147,23 @@ struct LedgerTrust: Sendable {
         return CoordinationError(
             .unavailable,
             "ledger_rolled_back",
-            "\(alarm?.reason ?? ""). Private rounds stand still until an administrator has acknowledged that; try again later"
+            "\(alarm?.reason ?? "the server was restored from a backup"). Private rounds stand still until an administrator has acknowledged that; try again later"
         )
     }
+
+    // MARK: - Restores
+
+    /// Notes that this directory was made of a backup: once, however often the note is read again.
+    mutating func noteRestored() {
+        guard !isRestored else { return }
+        (isRestored, isRestoreDue) = (true, true)
+    }
+
+    /// Notes that the attempts that the backup had open are abandoned.
+    mutating func noteRestoreSettled() { isRestoreDue = false }
+
+    /// Notes that the note of the restore is gone.
+    mutating func noteRestoredNoteGone() { (isRestored, isRestoreDue) = (false, false) }
 
     // MARK: - The second record
 

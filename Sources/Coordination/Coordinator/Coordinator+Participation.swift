@@ -398,7 +398,7 @@ extension Coordinator {
         let sources = AssignmentBody.Sources(
             layout: layout,
             updateLayout: upload == layout ? nil : upload,
-            controlByteCount: control.flatMap { modelFiles.byteCount(sha256: $0) },
+            controlByteCount: try control.flatMap { try modelFiles.byteCount(sha256: $0) },
             base: runs.baseModel(of: run.specification),
             ledgerHead: budgets.ledger.populationHead(run.record.populationId),
             stateGeneration: clients[record.clientId]?.stateGeneration,
@@ -585,10 +585,10 @@ extension Coordinator {
             byteCount: update.byteCount,
             exampleCount: update.exampleCount
         )
-        // Before the file is moved: whoever is refused here leaves nothing behind.
+        let known = clients[client]?.noting(update, record, specification, at: now)
+        // Before the file is moved: all that may be refused after that gives it back.
         let effects = try record.accept(update, specification, round, at: now)
         if isFile { try updates.accept(update.path, of: id, receipt: isPrivate ? facts : nil) }
-        let known = clients[client]?.noting(update, record, specification, at: now)
         if specification.aggregation.limitsNorms || specification.privacy.mode == .local {
             runs.noteSquaredNorm(update.squaredNorm, of: id)
         }

@@ -15,18 +15,29 @@ extension Coordinator {
         if let trouble = budgets.trust.trouble, trouble.until.isDue(at: now, setAhead: trouble.pause) {
             ledgerRecord.write(&budgets, at: now)
         }
-        consumeRestoredNote()
+        settleRestore()
         noiseStates.retry(runs, isWhole: !budgets.trust.isInQuestion)
+        readMissingLayouts()
         updateHolds()
         for id in publication.takeDue(at: now, runs) { startAggregation(run: id) }
         for id in runs.open { takeNextStep(run: id) }
         wakeForWork()
         if nextUploadSweep.isDue(at: now, setAhead: 60) {
             nextUploadSweep = now.addingTimeInterval(60)
-            updates.sweep(isWanted: mayDeliver)
+            sweepUploads()
             blobs.retryRemovals { [storage] in storage.note($0) }
         }
         removeExpiredTokens()
+    }
+
+    /// Removes parts of uploads that nobody will finish.
+    private func sweepUploads() {
+        do throws(CoordinationError) {
+            try updates.sweep(isWanted: mayDeliver)
+        } catch {
+            // The next sweep tries again.
+            if let failure = error.storage { storage.note(failure) }
+        }
     }
 
     /// Takes the step that is due: by time, or because a stop or a failed transaction left it between two transactions.
@@ -74,6 +85,7 @@ extension Coordinator {
     /// What a run waits for that hands out no work and whose clock stands still; `nil` if it waits for nothing of that kind.
     func holdReason(_ run: RunState) -> String? {
         if let damage = modelFiles.damage(of: run) { return "the disk: " + damage.sentence }
+        if let checking = modelFiles.checking(of: run) { return checking }
         return run.specification.isPrivate ? budgets.trust.holdReason : nil
     }
 
@@ -83,7 +95,8 @@ extension Coordinator {
             modelsCheckedAt = now
             modelFiles.recheck()
         }
-        guard modelFiles.hasDamage || budgets.trust.isInQuestion || !lostTime.holds.isEmpty else { return }
+        guard modelFiles.hasDamage || modelFiles.isChecking || budgets.trust.isInQuestion || !lostTime.holds.isEmpty
+        else { return }
         for id in runs.open {
             guard let isHeld = runs[id].map({ holdReason($0) != nil }),
                 let seconds = lostTime.note(id, isHeld: isHeld, at: now)

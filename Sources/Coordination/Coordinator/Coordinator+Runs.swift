@@ -256,7 +256,17 @@ extension Coordinator {
 
     // MARK: - Layouts
 
+    /// Learns the tensors of runs whose first model file was being hashed.
+    func readMissingLayouts() {
+        for id in runs.open where runs[id]?.layout == nil && runs[id]?.versions.isEmpty == false {
+            guard (try? layout(of: id)) != nil else { continue }
+            checkSettings(run: id)
+        }
+    }
+
     /// The layout that the run's models have.
+    ///
+    /// - Throws: ``CoordinationError`` with code `model_missing`, or as ``ModelFiles/layout(of:)``.
     package func layout(of id: String) throws -> ParameterLayout {
         if let layout = runs[id]?.layout { return layout }
         guard let version = runs[id]?.versions.first else {

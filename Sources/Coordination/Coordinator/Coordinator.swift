@@ -190,6 +190,7 @@ package actor Coordinator {
     private func reload() throws {
         let state = try store.loadForStart()
         let ledger = try PrivacyLedger(verifying: state.ledger)
+        let left = try DataDirectoryCheck(state: state, blobs: blobs).leftovers()
         populations = PopulationTable()
         tokens.removeAll()
         clients.removeAll()
@@ -205,7 +206,6 @@ package actor Coordinator {
         blobs.discard(
             uploadPermits.withdrawUnknown({ runs.assignments[$0] != nil }, RoundError.roundOver(.abandoned).refusal)
         )
-        let left = DataDirectoryCheck(state: state, blobs: blobs).leftovers()
         blobs.removeAtOnce(left.filter { !$0.contains(".part") }.map(blobs.spoolPath))
         // Listeners missed the events of the transaction: they resume by the last one that they were told.
         journal.close()
@@ -233,14 +233,12 @@ package actor Coordinator {
         let check = DataDirectoryCheck(state: state, blobs: blobs)
         let lost = Dictionary(grouping: check.lostUpdates(), by: \.runId)
         for (id, records) in lost.sorted(by: { $0.key < $1.key }) {
-            // A result that is on disk was made of all of them.
-            if let round = runs[id]?.round, blobs.hasResult(of: round) { continue }
             logger.error(
                 "Acknowledged updates are missing from the spool; their attempt is abandoned",
                 metadata: ["run.id": "\(id)", "count": "\(records.count)"]
             )
             // What this directory lost another one may have: a backup leaves these files out. So a charge stays.
-            guard let run = runs[id], !budgets.trust.isHalted(run.specification) else {
+            guard let run = runs[id], !(budgets.trust.isUndecided && run.specification.isPrivate) else {
                 if let round = runs[id]?.round { budgets.trust.attemptsWithLostUpdates.insert(ChargedAttempt(round)) }
                 continue
             }
@@ -249,27 +247,36 @@ package actor Coordinator {
             let reason = "\(count)acknowledged updates were missing or damaged after a stop"
             try abandon(run: id, reason: reason, cost: .apart)
         }
-        blobs.removeAtOnce(check.leftovers().map(blobs.spoolPath))
-        PartialFiles.remove(configuration)
+        blobs.removeAtOnce(try check.leftovers().map(blobs.spoolPath))
+        PartialFiles.remove(configuration, storage)
         try abandonAfterRestore()
         for directory in [blobs.noiseDirectory, noiseStates.keys.directory, blobs.spoolDirectory] {
             DurableFiles.distrust(directory)
         }
         dropUnneededNoise()
-        updates.recover(isWanted: mayDeliver)
+        try updates.recover(isWanted: mayDeliver)
         modelFiles.verifyAtStart(runs)
     }
 
-    /// Abandons every open attempt of private runs at the first start on what `martlet restore` made, each with its cost.
+    /// Abandons every open attempt of private runs on what `martlet restore` made, once, each with its cost.
     ///
     /// Whatever the second record says: the server that is gone may have had work of them handed out, and devices that released an
     /// update for it would release another one here, for one charge. While the ledger's alarm stands, nothing moves; its
     /// acknowledgement abandons them.
     private func abandonAfterRestore() throws {
-        budgets.trust.isRestored = FileManager.default.fileExists(atPath: configuration.restoredNotePath)
-        guard budgets.trust.isRestored, budgets.trust.alarm == nil else { return }
+        guard budgets.trust.isRestoreDue, budgets.trust.alarm == nil else { return consumeRestoredNote() }
         try abandonPrivateAttempts(reason: "the server was restored from a backup", cost: .apart)
+        budgets.trust.noteRestoreSettled()
         consumeRestoredNote()
+    }
+
+    /// Does what a restore asks for as soon as its note can be read, and removes the note as soon as the disk lets it go.
+    func settleRestore() {
+        guard budgets.trust.isRestored else { return }
+        do { try abandonAfterRestore() } catch {
+            // Private runs stand still until a tick has done it.
+            if let failure = StorageFailure(error) { storage.note(failure) }
+        }
     }
 
     /// Removes the note of a restore when all that it is for is stored: an alarm, and a record that cannot be read, still need it.
@@ -277,7 +284,7 @@ package actor Coordinator {
         guard budgets.trust.isRestored, !budgets.trust.isInQuestion else { return }
         do {
             try DurableFiles.remove([configuration.restoredNotePath], in: configuration.dataDirectory)
-            budgets.trust.isRestored = false
+            budgets.trust.noteRestoredNoteGone()
         } catch {
             // The next tick tries again; until then a start would abandon what has opened since.
             if let failure = StorageFailure(error) { storage.note(failure) }

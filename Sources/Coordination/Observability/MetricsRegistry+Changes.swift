@@ -64,15 +64,19 @@ extension MetricsRegistry {
 
     /// Measures the files of a data directory, and its disk.
     func measureStorage(_ directory: String) {
-        func size(_ name: String) -> Double {
-            var information = stat()
-            return stat(directory + "/" + name, &information) == 0 ? Double(information.st_size) : 0
+        func size(_ name: String) throws(CoordinationError) -> Double {
+            Double(try DurableFiles.byteCount(directory + "/" + name) ?? 0)
         }
-        set("martlet_sqlite_bytes", size("martlet.sqlite"), ["file": "database"])
-        set("martlet_sqlite_bytes", size("martlet.sqlite-wal"), ["file": "wal"])
-        let spooled = (try? FileManager.default.contentsOfDirectory(atPath: directory + "/spool")) ?? []
-        set("martlet_spool_files", Double(spooled.count))
-        set("martlet_spool_bytes", spooled.reduce(0) { $0 + size("spool/" + $1) })
+        // What the disk does not say is not 0: the last value stands.
+        for (name, file) in [("martlet.sqlite", "database"), ("martlet.sqlite-wal", "wal")] {
+            if let bytes = try? size(name) { set("martlet_sqlite_bytes", bytes, ["file": file]) }
+        }
+        if let spooled = try? DurableFiles.names(in: directory + "/spool") {
+            set("martlet_spool_files", Double(spooled.count))
+            if let bytes = try? spooled.reduce(0, { $0 + (try size("spool/" + $1)) }) {
+                set("martlet_spool_bytes", bytes)
+            }
+        }
         var disk = statvfs()
         guard statvfs(directory, &disk) == 0 else { return }
         set("martlet_disk_free_bytes", Double(disk.f_bavail) * Double(disk.f_frsize))

@@ -1,7 +1,5 @@
-import Crypto
 import Foundation
 import StrictJSON
-import Tensors
 import WireFormat
 
 #if canImport(Glibc)
@@ -64,13 +62,13 @@ package struct DataDirectoryCheck: Sendable {
         self.ledgerHeadPath = ledgerHeadPath
     }
 
-    /// The assignments whose acknowledged update is not on disk as it was received.
+    /// The assignments whose acknowledged update is not on disk as it was received, and is still needed.
     ///
     /// Of open rounds only, since a closed round's updates are gone by design. Every such file is hashed; one that the disk does not
-    /// give now is not lost.
+    /// give now is not lost. An attempt whose result stands needs no updates any more.
     package func lostUpdates() -> [AssignmentRecord] {
         let privateRuns = isBackup ? privateRuns : []
-        return awaited().filter { record in
+        let lost = awaited().filter { record in
             guard !privateRuns.contains(record.runId) else { return false }
             do throws(CoordinationError) {
                 var known = record.updateSha256
@@ -80,17 +78,65 @@ package struct DataDirectoryCheck: Sendable {
                 return error.storage?.isMissing == true
             }
         }
+        guard !lost.isEmpty else { return [] }
+        let finished = Set(results().filter(\.stands).map(\.run))
+        return lost.filter { !finished.contains($0.runId) }
     }
 
     /// What of the spool belongs into a backup: updates that an open round waits for, and results that wait for their commit.
     ///
-    /// Nothing of private runs, whose updates are not noised yet and are deleted with their round.
+    /// Nothing of private runs, whose updates are not noised yet and are deleted with their round. A result is named with all its files,
+    /// or not at all: without it the sum is made again, of the updates.
     package func spoolNamesForBackup() -> [String] {
         let privateRuns = privateRuns
         let updates = awaited().filter { !privateRuns.contains($0.runId) }.map { $0.id + ".update" }
-        let results = state.rounds.filter { !$0.phase.isFinal && !privateRuns.contains($0.runId) }
-            .map { "\($0.runId)-\($0.number)-\($0.attempt).result" }
-        return updates + results.filter { FileManager.default.fileExists(atPath: blobs.spoolPath($0)) }
+        return updates + results().filter { $0.stands && !privateRuns.contains($0.run) }.flatMap(\.names)
+    }
+
+    /// Names of files in the spool of a backup that belong to a result which is not whole, or not of this database's moment.
+    package func unusableResultNames() throws(CoordinationError) -> [String] {
+        let standing = Set(results().filter(\.stands).flatMap(\.names))
+        return try blobs.listSpool().filter { $0.contains(".result") && !standing.contains($0) }
+    }
+
+    /// A closed attempt whose sum is being made, or waits for its commit.
+    private struct Result {
+        var run: String
+        /// The names of its files in the spool, the manifest last; empty if it has no result that stands.
+        var names: [String]
+        var stands: Bool { !names.isEmpty }
+    }
+
+    private func results() -> [Result] {
+        let closed = latestRounds.values.filter { $0.phase == .aggregating && !$0.isEvaluation }
+        guard !closed.isEmpty else { return [] }
+        let accepted = Dictionary(grouping: awaited(), by: \.runId)
+        return closed.sorted { $0.runId < $1.runId }.map { round in
+            Result(run: round.runId, names: resultNames(of: round, accepted[round.runId] ?? []))
+        }
+    }
+
+    /// The files of a round's result, if it is whole and was made of what the database says.
+    private func resultNames(of round: RoundRecord, _ accepted: [AssignmentRecord]) -> [String] {
+        let path = blobs.resultPath(run: round.runId, round: round.number, attempt: round.attempt)
+        let base = state.modelVersions.filter { $0.runId == round.runId }.max { $0.version < $1.version }
+        do throws(CoordinationError) {
+            guard let manifest = try ResultManifest.read(result: path), manifest.base == base?.sha256,
+                manifest.inputs == ResultManifest.digest(of: accepted)
+            else { return [] }
+            let kept = [AggregationJob.noiseSuffix: blobs.noiseStatePath(run: round.runId, version: round.number)]
+            guard let places = try manifest.wholeFiles(result: path, orElse: kept) else { return [] }
+            let files = manifest.files.map(\.suffix).filter { places[$0] == path + $0 }
+            return (files + [ResultManifest.suffix]).map { (path as NSString).lastPathComponent + $0 }
+        } catch {
+            // The disk does not give it: nothing is believed that was not read.
+            return []
+        }
+    }
+
+    /// The latest attempt of each run.
+    private var latestRounds: [String: RoundRecord] {
+        Dictionary(state.rounds.map { ($0.runId, $0) }) { _, last in last }
     }
 
     /// Runs that promise privacy.
@@ -104,15 +150,18 @@ package struct DataDirectoryCheck: Sendable {
     }
 
     /// Names in the spool that nothing waits for: a stop came before they were used or removed.
-    package func leftovers() -> [String] {
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say which there are.
+    package func leftovers() throws(CoordinationError) -> [String] {
         // What has arrived of an upload whose assignment is open is gone on with.
         let gathering = state.assignments.filter(\.state.isLive).flatMap {
             [$0.id + UpdateFiles.partialSuffix, $0.id + UpdateFiles.judgedSuffix]
         }
         let known = Set(awaited().flatMap { [$0.id + ".update", $0.id + SpooledReceipt.suffix] } + gathering)
-        // The result of an attempt that is open stands, with what goes with it.
-        let results = Set(state.rounds.filter { !$0.phase.isFinal }.map { "\($0.runId)-\($0.number)-\($0.attempt)" })
-        return blobs.spoolNames().filter { name in
+        // What the sum of a closed attempt has come to is judged when it goes on.
+        let closed = state.rounds.filter { $0.phase == .aggregating }
+        let results = Set(closed.map { "\($0.runId)-\($0.number)-\($0.attempt)" })
+        return try blobs.listSpool().filter { name in
             if let result = name.range(of: ".result"), !name.contains(".part-") {
                 return !results.contains(String(name[..<result.lowerBound]))
             }
@@ -209,7 +258,14 @@ package struct DataDirectoryCheck: Sendable {
         for (name, sha256, bytes) in files {
             guard let sha256, !intact.contains(sha256) else { continue }
             let path = blobs.path(sha256: sha256)
-            let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int
+            let (size, actual): (Int?, String?)
+            do throws(CoordinationError) {
+                size = try DurableFiles.byteCount(path, role: .model)
+                actual = isDeep && size != nil && size == bytes ?? size ? try SpooledFile.measure(path).sha256 : nil
+            } catch {
+                findings.append(Self.unread(error, "\(name) is not known to be whole: \(path)"))
+                continue
+            }
             if size == nil {
                 findings.append(
                     Finding(
@@ -219,7 +275,7 @@ package struct DataDirectoryCheck: Sendable {
                         remedy: "copy it from a backup; its name is its SHA-256"
                     )
                 )
-            } else if size != bytes ?? size || (isDeep && Self.hash(path) != sha256) {
+            } else if size != bytes ?? size || (isDeep && actual != sha256) {
                 findings.append(
                     Finding(
                         .error,
@@ -283,7 +339,12 @@ package struct DataDirectoryCheck: Sendable {
     }
 
     private func spool() -> [Finding] {
-        let stray = leftovers()
+        let stray: [String]
+        do throws(CoordinationError) {
+            stray = try leftovers()
+        } catch {
+            return [Self.unread(error, "the spool")]
+        }
         guard !stray.isEmpty else { return [] }
         return [
             Finding(
@@ -331,12 +392,13 @@ package struct DataDirectoryCheck: Sendable {
         }
     }
 
-    /// SHA-256 of a file, read in blocks; `nil` where it cannot be read.
-    static func hash(_ path: String) -> String? {
-        guard let file = FileHandle(forReadingAtPath: path) else { return nil }
-        defer { try? file.close() }
-        var hash = SHA256()
-        while let block = try? file.read(upToCount: 1 << 20), !block.isEmpty { hash.update(data: block) }
-        return hash.finalize().hexadecimal
+    /// What the disk does not say is neither there nor missing.
+    private static func unread(_ error: CoordinationError, _ what: String) -> Finding {
+        Finding(
+            .error,
+            error.code,
+            "\(what): \(error.storage?.sentence ?? error.message)",
+            remedy: error.storage?.advice
+        )
     }
 }

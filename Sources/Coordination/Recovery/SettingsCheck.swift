@@ -31,7 +31,7 @@ package enum SettingsCheck {
             guard let document = try? JSONValue.parse(Array(run.specification.utf8)),
                 let specification = try? RunSpecification.read(document), specification.analytics == nil,
                 let first = state.modelVersions.first(where: { $0.runId == run.id }),
-                let layout = try? SafetensorsFile(path: blobs.path(sha256: first.sha256)).layout
+                let layout = layout(sha256: first.sha256, blobs)
             else { return nil }
             let needed = updateByteCount(specification, layout: layout)
             guard needed > modelByteLimit else { return nil }
@@ -42,5 +42,12 @@ package enum SettingsCheck {
                 remedy: "raise limits.model_bytes, or cancel the run"
             )
         }
+    }
+
+    /// The tensors of a model whose file is whole; what is wrong with another one other findings say.
+    private static func layout(sha256: String, _ blobs: any BlobStore) -> ParameterLayout? {
+        let path = blobs.path(sha256: sha256)
+        guard (try? blobs.verifier.check(path, sha256: sha256, owner: "a model file")) != nil else { return nil }
+        return try? SafetensorsFile(path: path).layout
     }
 }

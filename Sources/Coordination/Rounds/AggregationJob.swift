@@ -4,16 +4,12 @@ import Foundation
 import Tensors
 import WireFormat
 
-#if canImport(Glibc)
-import Glibc
-#endif
-
 /// The arithmetic of one closed round: accepted updates in, the next model out, as a synced file.
 ///
-/// The file appears by one rename, after everything that goes with it (the optimiser's memory, the control variate). A job that is run
-/// again in the same process has the same noise key, and makes the same files to the bit. One that is run again after a stop finds the
-/// result and takes it: another key is drawn only when no first result exists, and after whatever the first key had left is gone from
-/// the disk.
+/// Everything that goes with it (the optimiser's memory, the control variate) is a file beside it, and a ``ResultManifest`` that names
+/// them all comes last, by one rename. A job that is run again in the same process has the same noise key, and makes the same files to
+/// the bit. One that is run again after a stop believes a result whose manifest says that it is whole and was made of the same updates.
+/// Otherwise another key is drawn, after whatever the first key had left is gone from the disk.
 struct AggregationJob: Sendable {
     /// An accepted update.
     struct Update: Sendable {
@@ -80,7 +76,7 @@ struct AggregationJob: Sendable {
     /// Takes from the receipts what the rows do not say; done away from the actor, since it reads a file for each update.
     ///
     /// - Throws: ``CoordinationError`` `update_lost`, or `storage_failed` where the disk does not give one now.
-    mutating func readReceipts() throws {
+    private mutating func readReceipts() throws {
         for index in updates.indices {
             guard let path = updates[index].receiptPath else { continue }
             guard let receipt = try SpooledReceipt.read(path: path) else {
@@ -101,18 +97,30 @@ struct AggregationJob: Sendable {
         return try body()
     }
 
-    /// What an attempt may leave in the spool, after ``resultPath``.
-    static let resultSuffixes = ["", ".optimizer", ".control", ".norm", ".noise"]
-    private var optimizerResultPath: String { resultPath + ".optimizer" }
-    private var controlResultPath: String { resultPath + ".control" }
-    private var normResultPath: String { resultPath + ".norm" }
+    /// What an attempt may leave in the spool, after ``resultPath``; the manifest is removed first.
+    static let resultSuffixes = [
+        ResultManifest.suffix, "", optimizerSuffix, controlSuffix, normSuffix, noiseSuffix,
+    ]
+    private static let optimizerSuffix = ".optimizer"
+    private static let controlSuffix = ".control"
+    private static let normSuffix = ".norm"
+    static let noiseSuffix = ".noise"
     /// Where a job's correlated mechanism writes its next state.
-    static func noiseResultPath(_ resultPath: String) -> String { resultPath + ".noise" }
+    static func noiseResultPath(_ resultPath: String) -> String { resultPath + noiseSuffix }
 
+    /// Makes the next model, or takes the result that an earlier process made of the same updates.
+    ///
+    /// - Throws: What files cannot be read or written for; ``CoordinationError`` `update_lost`, `not_finite` or `tensor_mismatch`.
     func run() throws -> Outcome {
         try verify()
+        if let known = try earlierOutcome() { return known }
+        var job = self
+        try job.readReceipts()
+        return try job.make()
+    }
+
+    private func make() throws -> Outcome {
         var model = try SafetensorsFile(path: basePath).readAll()
-        if let known = try earlierOutcome(model) { return known }
         if specification.analytics?.isTrie == true { return try growTrie(model) }
         let optimizer = specification.aggregation.optimizer.serverOptimizer
         var state =
@@ -158,22 +166,16 @@ struct AggregationJob: Sendable {
         guard writer.isFinite, state.moments.values.allSatisfy(VectorKernels.allFinite) else {
             throw CoordinationError(.unprocessable, "not_finite", "the next model has values that are not finite")
         }
-        if let norm = combined.nextNorm {
-            try DurableFiles.write(Data(String(norm).utf8), to: normResultPath)
-        }
         return try timed("publish") {
-            let memory =
-                state.moments.isEmpty
-                ? nil : try Self.write(state.vector(layout: model.layout), to: optimizerResultPath)
-            // Last: once this file has its name the result stands.
-            let file = try Self.finish(writer, model, path: resultPath)
-            return try outcome(
-                model: file,
-                optimizer: memory,
-                control: control,
-                scores: combined.scores,
-                cuts: combined.cuts
-            )
+            var files: [String: File] = [:]
+            files[Self.normSuffix] = try combined.nextNorm.map(write(norm:))
+            files[Self.controlSuffix] = control
+            if !state.moments.isEmpty {
+                let path = resultPath + Self.optimizerSuffix
+                files[Self.optimizerSuffix] = try Self.write(state.vector(layout: model.layout), to: path)
+            }
+            files[""] = try Self.finish(writer, model, path: resultPath)
+            return try stand(files, scores: combined.scores, cuts: combined.cuts)
         }
     }
 
@@ -212,7 +214,7 @@ struct AggregationJob: Sendable {
             )
         }
         return try timed("publish") {
-            try outcome(model: try Self.write(grown.vector, to: resultPath), optimizer: nil, control: nil, scores: [])
+            try stand(["": Self.write(grown.vector, to: resultPath)])
         }
     }
 
@@ -246,7 +248,13 @@ struct AggregationJob: Sendable {
         guard VectorKernels.allFinite(control.values) else {
             throw CoordinationError(.unprocessable, "not_finite", "the control variate has values that are not finite")
         }
-        return try Self.write(control, to: controlResultPath)
+        return try Self.write(control, to: resultPath + Self.controlSuffix)
+    }
+
+    private func write(norm: Double) throws -> File {
+        let (path, data) = (resultPath + Self.normSuffix, Data(String(norm).utf8))
+        try DurableFiles.write(data, to: path)
+        return File(path: path, sha256: Secrets.sha256(data), byteCount: data.count)
     }
 
     private static func write(_ vector: ParameterVector, to path: String) throws -> File {
@@ -271,86 +279,82 @@ struct AggregationJob: Sendable {
         }
     }
 
-    /// What an earlier process left in the spool, when it is whole; else it is removed, for good, before anything is drawn.
-    ///
-    /// Scores have no file of their own: the same updates give the same ones, and no noise is in
-    /// them, as privacy for a sum and scores exclude each other.
-    private func earlierOutcome(_ base: ParameterVector) throws -> Outcome? {
-        func file(_ path: String) throws -> File? {
-            do {
-                let found = try SpooledFile.measure(path)
-                return File(path: path, sha256: found.sha256, byteCount: found.byteCount)
-            } catch let error as CoordinationError where error.storage?.isMissing == true {
-                return nil
-            }
-        }
-        guard let result = try file(resultPath), try isWhole(result, base) else {
+    /// What an earlier process left in the spool, if it is whole and was made of the same; else it is removed, for good, before
+    /// anything is drawn.
+    private func earlierOutcome() throws -> Outcome? {
+        let moved = correlated.map { [Self.noiseSuffix: $0.keptPath] } ?? [:]
+        guard let manifest = try ResultManifest.read(result: resultPath), manifest.base == baseName,
+            manifest.inputs == ResultManifest.digest(of: updates.map(\.assignment)),
+            let paths = try manifest.wholeFiles(result: resultPath, orElse: moved)
+        else {
             let directory = (resultPath as NSString).deletingLastPathComponent
             let name = (resultPath as NSString).lastPathComponent
             let left = try SpooledFile.names(in: directory).filter { $0.hasPrefix(name) }
             try DurableFiles.remove(left.map { directory + "/" + $0 }, in: directory)
             return nil
         }
-        var scores: [UpdateScoreRecord] = []
-        var cuts = CohortCuts()
-        if specification.privacy.mode == .none && specification.analytics == nil {
-            let combination = combination(base)
-            if specification.aggregation.anomalies != nil {
-                let combined = try combination.combine { _, _ in }
-                (scores, cuts) = (combined.scores, combined.cuts)
-            } else {
-                cuts = try combination.measuredCuts()
-            }
-        }
-        return try outcome(
-            model: result,
-            optimizer: try file(optimizerResultPath),
-            control: try file(controlResultPath),
-            scores: scores,
-            cuts: cuts
-        )
+        return try outcome(manifest, paths)
     }
 
-    /// Whether a file has the model's tensors and the size that they need; a trie grows.
-    private func isWhole(_ file: File, _ base: ParameterVector) throws -> Bool {
-        do {
-            let found = try SafetensorsFile(path: file.path).layout
-            return found == base.layout || specification.analytics?.isTrie == true
-        } catch SafetensorsError.inputOutput(let path, let code) {
-            throw StorageFailure(.read, path: path, code: code).error
-        } catch {
-            return false
-        }
-    }
+    /// The name of the file that the job starts from: its SHA-256.
+    private var baseName: String { (basePath as NSString).lastPathComponent }
 
-    /// Adds what lies in the spool beside the files that become blobs.
-    private func outcome(
-        model: File?,
-        optimizer: File?,
-        control: File?,
-        scores: [UpdateScoreRecord],
+    /// Writes down what the result is, after all its files: from then on it stands.
+    ///
+    /// - Parameters:
+    ///   - files: What became of the sum, by the suffix of its file.
+    ///   - scores: What was found of single updates.
+    ///   - cuts: How far they were held back.
+    /// - Returns: What the result comes to.
+    /// - Throws: ``CoordinationError`` with code `storage_failed`; there is no result then.
+    private func stand(
+        _ files: [String: File],
+        scores: [UpdateScoreRecord] = [],
         cuts: CohortCuts = CohortCuts()
     ) throws -> Outcome {
-        let noisePath = Self.noiseResultPath(resultPath)
-        let all = [resultPath, optimizerResultPath, controlResultPath, normResultPath, noisePath]
-        let paths = try all.filter { path in
-            if access(path, F_OK) == 0 { return true }
-            guard errno == ENOENT else { throw DurableFiles.failure(.open, path) }
-            return false
+        var files = files
+        if let correlated {
+            let found = try SpooledFile.measure(correlated.nextPath)
+            files[Self.noiseSuffix] = File(
+                path: correlated.nextPath,
+                sha256: found.sha256,
+                byteCount: found.byteCount
+            )
         }
-        var norm: Double?
-        if paths.contains(normResultPath) {
-            norm = Double(String(decoding: try DurableFiles.read(normResultPath, role: .result), as: UTF8.self))
+        var manifest = ResultManifest(
+            base: baseName,
+            inputs: ResultManifest.digest(of: updates.map(\.assignment)),
+            files: files.sorted { $0.key < $1.key }.map {
+                .init(suffix: $0.key, sha256: $0.value.sha256, byteCount: $0.value.byteCount)
+            }
+        )
+        // With privacy nothing that depends on single updates is kept.
+        if specification.privacy.mode == .none { (manifest.scores, manifest.cuts) = (scores, cuts) }
+        try manifest.write(result: resultPath)
+        return try outcome(manifest, files.mapValues(\.path))
+    }
+
+    /// What a result that stands comes to, by its manifest and by where its files are.
+    private func outcome(_ manifest: ResultManifest, _ paths: [String: String]) throws -> Outcome {
+        func file(_ suffix: String) -> File? {
+            guard let found = manifest.files.first(where: { $0.suffix == suffix }), let path = paths[suffix] else {
+                return nil
+            }
+            return File(path: path, sha256: found.sha256, byteCount: found.byteCount)
         }
+        let norm = try paths[Self.normSuffix].map { try DurableFiles.read($0, role: .result) }
         return Outcome(
-            model: model,
-            optimizer: optimizer,
-            control: control,
-            noiseStatePath: paths.contains(noisePath) ? noisePath : nil,
-            nextNorm: norm,
-            spoolPaths: paths,
-            scores: scores,
-            cuts: cuts
+            model: file(""),
+            optimizer: file(Self.optimizerSuffix),
+            control: file(Self.controlSuffix),
+            // A publication that was interrupted may have given it its place already.
+            noiseStatePath: paths[Self.noiseSuffix].flatMap { $0.hasPrefix(resultPath) ? $0 : nil },
+            nextNorm: norm.flatMap { Double(String(decoding: $0, as: UTF8.self)) },
+            spoolPaths: paths.values.filter { $0.hasPrefix(resultPath) }.sorted() + [
+                resultPath + ResultManifest.suffix
+            ],
+            scores: manifest.scores ?? [],
+            cuts: manifest.cuts ?? CohortCuts()
         )
     }
 }

@@ -2,7 +2,7 @@
 ///
 /// The numbers of clients are for everyone who sees the round. The limits are functions of single clients' counts and norms: they
 /// are for staff.
-struct CohortCuts: Equatable, Sendable {
+struct CohortCuts: Codable, Equatable, Sendable {
     /// What one client weighed at most; `nil` without a limit.
     var weightCap: Int?
     /// Clients that said more.

@@ -20,6 +20,8 @@ struct CorrelatedRelease: Sendable {
     var previousKey: SymmetricKey?
     /// Where the next state is written.
     let nextPath: String
+    /// Where a publication moves the next state.
+    let keptPath: String
 
     /// Releases the sums.
     ///

@@ -43,7 +43,7 @@ struct NoiseKeys: Sendable {
 
     /// - Returns: `nil` where there is no file.
     private func read(_ path: String) throws -> SymmetricKey? {
-        guard let data = try contents(path) else { return nil }
+        guard let data = try DurableFiles.readIfPresent(path, role: .noiseKey) else { return nil }
         guard data.count == 32 else {
             throw CoordinationError(
                 .unavailable,
@@ -54,18 +54,11 @@ struct NoiseKeys: Sendable {
         return SymmetricKey(data: data)
     }
 
-    private func contents(_ path: String) throws(CoordinationError) -> Data? {
-        do throws(CoordinationError) {
-            return try DurableFiles.read(path, role: .noiseKey)
-        } catch {
-            guard error.storage?.isMissing == true else { throw error }
-            return nil
-        }
-    }
-
     /// The runs whose keys are there.
-    func runs() -> [String] {
-        ((try? SpooledFile.names(in: directory.isEmpty ? "." : directory)) ?? []).compactMap { name in
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say; a directory that is away has none.
+    func runs() throws(CoordinationError) -> [String] {
+        (try DurableFiles.names(in: directory) ?? []).compactMap { name in
             let run = name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : ""
             return run.hasPrefix("run_") && !run.contains(".") ? run : nil
         }

@@ -23,7 +23,6 @@ enum RoundArithmetic: Sendable {
             job.report = { phase, seconds in
                 metrics.observe("martlet_aggregation_seconds", seconds, ["phase": phase])
             }
-            try job.readReceipts()
             return .model(try job.timed("total") { try job.run() })
         }
     }

@@ -32,7 +32,9 @@ package protocol BlobStore: Sendable {
     func link(spoolFile: String, sha256: String) throws
 
     /// The names in the spool, without those that were discarded.
-    func spoolNames() -> [String]
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not give all of them.
+    func listSpool() throws(CoordinationError) -> [String]
 
     /// Removes files that nothing refers to any more, soon: the caller does not wait for it. What a stop leaves over a start removes.
     func discard(_ paths: [String])
@@ -50,6 +52,9 @@ package protocol BlobStore: Sendable {
 }
 
 extension BlobStore {
+    /// ``listSpool()`` for tests, which look at a spool that is there.
+    package func spoolNames() -> [String] { (try? listSpool()) ?? [] }
+
     /// Where updates and results lie until their round is over.
     var spoolDirectory: String { directory + "/spool" }
 
@@ -58,11 +63,6 @@ extension BlobStore {
 
     /// What an attempt's arithmetic comes to; its companions have this name and ``AggregationJob/resultSuffixes``.
     func resultPath(run: String, round: Int, attempt: Int) -> String { spoolPath("\(run)-\(round)-\(attempt).result") }
-
-    /// Whether what an attempt's arithmetic comes to is on disk.
-    func hasResult(of round: RoundRecord) -> Bool {
-        access(resultPath(run: round.runId, round: round.number, attempt: round.attempt), F_OK) == 0
-    }
 
     /// The file of an accepted update.
     package func updatePath(of assignment: String) -> String { spoolPath(assignment + ".update") }

@@ -88,6 +88,25 @@ package final class BlobVerifier: Sendable {
             return others.isEmpty ? nil : others.removeFirst()
         }
 
+        /// Notes what the hash of a file came to.
+        mutating func note(
+            _ path: String,
+            _ result: Result<Void, CoordinationError>,
+            _ stamp: Stamp?,
+            _ damage: Damage?
+        ) {
+            switch result {
+            case .success:
+                verified[path] = stamp
+                damages[path] = nil
+            case .failure:
+                verified[path] = nil
+                if let damage, damages.count < BlobVerifier.damageLimit || damages[path] != nil {
+                    damages[path] = damage
+                }
+            }
+        }
+
         /// Whether a file was hashed, and is still as it was.
         mutating func isVerified(_ path: String, _ stamp: Stamp?) -> Bool {
             guard let known = verified[path] else { return false }
@@ -104,6 +123,8 @@ package final class BlobVerifier: Sendable {
     private static let otherLimit = 16
     /// Files of which it is remembered that they are missing or damaged.
     private static let damageLimit = 1000
+    /// Files of so many bytes are hashed by callers that may not wait: in some ten milliseconds.
+    private static let smallByteCount = 8 << 20
 
     private let state = Mutex(State())
     let queue = DispatchQueue(label: "martlet.verify", qos: .utility)
@@ -126,6 +147,12 @@ package final class BlobVerifier: Sendable {
 
     /// Files that wait to be hashed, in the order in which they will be.
     var order: [String] { state.withLock { ($0.needed + $0.others).map(\.path) } }
+
+    /// Whether a file waits to be hashed, or is being hashed; asks no disk.
+    func isWaiting(_ path: String) -> Bool { state.withLock { $0.waiting[path] != nil } }
+
+    /// Whether any file waits to be hashed, or is being hashed.
+    var isHashing: Bool { state.withLock { !$0.waiting.isEmpty } }
 
     /// Whether a file is known to be of no use; asks no disk.
     package func damage(_ path: String) -> Damage? { state.withLock { $0.damages[path] } }
@@ -181,6 +208,28 @@ package final class BlobVerifier: Sendable {
         if case .failure(let error)? = result.withLock({ $0 }) { throw error }
     }
 
+    /// Looks whether a file has been hashed, for callers that may not wait: a small file is hashed here, a large one elsewhere.
+    ///
+    /// - Throws: ``CoordinationError`` as ``check(_:sha256:owner:)``; `model_being_checked` while a large file is hashed.
+    func checkSoon(_ path: String, sha256: String, owner: Owner) throws(CoordinationError) {
+        let stamp = Stamp(path)
+        let known = state.withLock { state -> Result<Void, CoordinationError>? in
+            if state.isVerified(path, stamp) { return .success(()) }
+            if let stamp, let damage = state.damages[path], damage.stamp == stamp { return .failure(damage.error) }
+            return nil
+        }
+        if let known { return try known.get() }
+        guard stamp?.byteCount ?? 0 <= Self.smallByteCount else {
+            begin(path, sha256: sha256, owner: owner) { _ in }
+            // It may have ended by now.
+            guard isVerified(path) else { throw Self.isBeingChecked(owner) }
+            return
+        }
+        let (result, whole, damage) = judge(path, sha256, owner)
+        state.withLock { $0.note(path, result, whole, damage) }
+        try result.get()
+    }
+
     /// Waits until a file has been hashed, at most for a time; for requests.
     ///
     /// - Parameters:
@@ -216,7 +265,7 @@ package final class BlobVerifier: Sendable {
         }
     }
 
-    private static func isBeingChecked(_ owner: Owner) -> CoordinationError {
+    static func isBeingChecked(_ owner: Owner) -> CoordinationError {
         CoordinationError(
             .unavailable,
             "model_being_checked",
@@ -275,16 +324,7 @@ package final class BlobVerifier: Sendable {
     private func hash(_ path: String, _ sha256: String, _ owner: Owner) {
         let (result, stamp, damage) = judge(path, sha256, owner)
         let finishes = state.withLock { state in
-            switch result {
-            case .success:
-                state.verified[path] = stamp
-                state.damages[path] = nil
-            case .failure:
-                state.verified[path] = nil
-                if let damage, state.damages.count < Self.damageLimit || state.damages[path] != nil {
-                    state.damages[path] = damage
-                }
-            }
+            state.note(path, result, stamp, damage)
             return state.waiting.removeValue(forKey: path) ?? []
         }
         for finish in finishes { finish(result) }

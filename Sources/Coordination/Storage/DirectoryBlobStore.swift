@@ -32,9 +32,9 @@ package struct DirectoryBlobStore: BlobStore {
         directory + "/blobs/" + sha256.prefix(2) + "/" + sha256
     }
 
-    package func spoolNames() -> [String] {
+    package func listSpool() throws(CoordinationError) -> [String] {
         discarding.sync {}
-        return (try? FileManager.default.contentsOfDirectory(atPath: spoolDirectory)) ?? []
+        return try DurableFiles.names(in: spoolDirectory) ?? []
     }
 
     /// Removes files that nothing refers to any more, one after another.

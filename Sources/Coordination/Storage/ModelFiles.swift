@@ -36,7 +36,7 @@ struct ModelFiles: Sendable {
     func files(of version: ModelVersionRecord) -> [File] {
         let place = "of version \(version.version) of run \(version.runId)"
         return [
-            ("the model file \(place)", version.sha256, version.bytes),
+            (owner(of: version), version.sha256, version.bytes),
             ("the optimiser's memory \(place)", version.optimizerSha256, nil),
             ("the control variate \(place)", version.controlSha256, nil),
         ].compactMap { owner, sha256, byteCount in
@@ -44,9 +44,11 @@ struct ModelFiles: Sendable {
         }
     }
 
-    /// The size of a stored file, which a client takes no byte more of.
-    func byteCount(sha256: String) -> Int? {
-        try? FileManager.default.attributesOfItem(atPath: blobs.path(sha256: sha256))[.size] as? Int
+    /// The size of a stored file, which a client takes no byte more of; `nil` where there is none.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say.
+    func byteCount(sha256: String) throws(CoordinationError) -> Int? {
+        try DurableFiles.byteCount(blobs.path(sha256: sha256), role: .model)
     }
 
     /// Hashes the files that a round starts from, if that was not done yet; for a thread that may wait.
@@ -57,23 +59,42 @@ struct ModelFiles: Sendable {
         }
     }
 
-    /// The tensors of a version's file.
+    /// The tensors of a version's file, after it was hashed; does not wait for the hash of a large file.
+    ///
+    /// What it says may be kept for good: a hash has one layout, whatever becomes of the file later.
     ///
     /// - Throws: ``CoordinationError`` with code `model_missing`, `model_damaged` or `storage_failed`: what is wrong with a stored file is
-    ///   no caller's fault.
+    ///   no caller's fault; `model_being_checked` while a large file is hashed for the first time since the start.
     func layout(of version: ModelVersionRecord) throws -> ParameterLayout {
         let path = blobs.path(sha256: version.sha256)
+        let owner = owner(of: version)
+        try blobs.verifier.checkSoon(path, sha256: version.sha256, owner: owner)
+        let layout: ParameterLayout
         do {
-            return try SafetensorsFile(path: path).layout
+            layout = try SafetensorsFile(path: path).layout
         } catch {
             if let failure = StorageFailure(error), !failure.isMissing { throw failure.error }
-            throw blobs.verifier.noteUnusable(
-                path,
-                sha256: version.sha256,
-                owner: "the model file of version \(version.version) of run \(version.runId)"
-            )
+            throw blobs.verifier.noteUnusable(path, sha256: version.sha256, owner: owner)
         }
+        // It may have been replaced between the hash and the header.
+        guard blobs.verifier.isVerified(path) else { throw BlobVerifier.isBeingChecked(owner) }
+        return layout
     }
+
+    private func owner(of version: ModelVersionRecord) -> BlobVerifier.Owner {
+        "the model file of version \(version.version) of run \(version.runId)"
+    }
+
+    /// Why the tensors of a run's models are not known yet, in words: their file is being hashed; `nil` if they are, or it is not.
+    func checking(of run: RunState) -> String? {
+        guard run.layout == nil, let first = run.versions.first,
+            blobs.verifier.isWaiting(blobs.path(sha256: first.sha256))
+        else { return nil }
+        return BlobVerifier.isBeingChecked(owner(of: first)).message
+    }
+
+    /// Whether any file is being hashed.
+    var isChecking: Bool { blobs.verifier.isHashing }
 
     /// What is wrong with the files that a run's next round starts from; `nil` if nothing is known to be.
     func damage(of run: RunState) -> BlobVerifier.Damage? {

@@ -31,7 +31,7 @@ struct NoiseStateFiles: Sendable {
         var previousKey: SymmetricKey?
         var key: SymmetricKey?
         // That a state is lost is what the arithmetic comes to, and ends the run.
-        if let previous, access(previous, F_OK) == 0 {
+        if let previous, try DurableFiles.exists(previous, role: .noiseState) {
             let isShared = try NoiseState.hasSharedKey(path: previous, run: run, version: version - 1)
             previousKey = try keys.known(run: run, isShared: isShared)
             if !isShared { key = previousKey }
@@ -42,7 +42,8 @@ struct NoiseStateFiles: Sendable {
             version: version,
             previousPath: previous,
             previousKey: previousKey,
-            nextPath: AggregationJob.noiseResultPath(resultPath)
+            nextPath: AggregationJob.noiseResultPath(resultPath),
+            keptPath: path(run: run, version: version)
         )
     }
 
@@ -50,7 +51,7 @@ struct NoiseStateFiles: Sendable {
     func keep(_ result: String, run: String, version: Int) throws {
         let target = path(run: run, version: version)
         // A publication that is tried again has moved it before.
-        if access(result, F_OK) != 0, errno == ENOENT, access(target, F_OK) == 0 {
+        if try !DurableFiles.exists(result, role: .noiseState), try DurableFiles.exists(target, role: .noiseState) {
             return try DurableFiles.remove([], in: blobs.noiseDirectory)
         }
         do {
@@ -65,9 +66,8 @@ struct NoiseStateFiles: Sendable {
     /// Why a run with correlated noise cannot open a round, or `nil` when it can.
     func missing(of run: RunState, round: Int) -> String? {
         guard run.specification.privacy.isBanded, round > 1,
-            access(path(run: run.record.id, version: round - 1), F_OK) != 0,
             // A disk that does not answer has not lost it.
-            errno == ENOENT
+            (try? DurableFiles.exists(path(run: run.record.id, version: round - 1))) == false
         else { return nil }
         return NoiseState.lost(run.record.id, "the state of version \(round - 1) is not in the data directory").message
     }
@@ -75,9 +75,12 @@ struct NoiseStateFiles: Sendable {
     // MARK: - Deleting
 
     /// The states that are there.
-    private func states() -> [(path: String, run: String, version: Int)] {
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say: a list that is empty for that reason would
+    ///   leave exact sums behind, and destroy the key of those that are needed.
+    private func states() throws(CoordinationError) -> [(path: String, run: String, version: Int)] {
         let directory = blobs.noiseDirectory
-        return ((try? SpooledFile.names(in: directory)) ?? []).compactMap { name in
+        return try SpooledFile.names(in: directory).compactMap { name in
             guard name.hasSuffix(".state"), let dash = name.lastIndex(of: "-"),
                 let version = Int(name[name.index(after: dash)...].dropLast(".state".count))
             else { return nil }
@@ -94,7 +97,7 @@ struct NoiseStateFiles: Sendable {
         // What the disk refused of another run is not forgotten by this one's success.
         guard !isLeft else { return dropUnneeded(runs, isWhole: isWhole) }
         let newest = run.versions.count - 1
-        delete(keysOf: run.isOver ? [id] : [], states: { $0 == id && (run.isOver || $1 < newest) })
+        delete(keysOf: { run.isOver ? [id] : [] }, states: { $0 == id && (run.isOver || $1 < newest) })
     }
 
     /// The same for every run.
@@ -105,9 +108,10 @@ struct NoiseStateFiles: Sendable {
     ///     database may still be put back.
     mutating func dropUnneeded(_ runs: RunTable, isWhole: Bool) {
         let isOver = { (id: String) in runs[id].map(\.isOver) ?? isWhole }
-        delete(keysOf: keys.runs().filter(isOver)) { run, version in
-            isOver(run) || runs[run].map { version < $0.versions.count - 1 } ?? false
-        }
+        delete(
+            keysOf: { [keys] () throws(CoordinationError) in try keys.runs().filter(isOver) },
+            states: { run, version in isOver(run) || runs[run].map { version < $0.versions.count - 1 } ?? false }
+        )
     }
 
     /// Tries again what the disk refused.
@@ -115,15 +119,18 @@ struct NoiseStateFiles: Sendable {
         if isLeft { dropUnneeded(runs, isWhole: isWhole) }
     }
 
-    private mutating func delete(keysOf ids: [String], states isUnneeded: (_ run: String, _ version: Int) -> Bool) {
+    private mutating func delete(
+        keysOf ids: () throws(CoordinationError) -> [String],
+        states isUnneeded: (_ run: String, _ version: Int) -> Bool
+    ) {
         do {
             // What the disk has not confirmed before.
             for directory in Set([blobs.noiseDirectory, keys.directory]) {
                 try DurableFiles.remove([], in: directory)
             }
             // The keys first: without them the rest is noise.
-            for id in ids { try keys.destroy(run: id) }
-            let states = self.states()
+            for id in try ids() { try keys.destroy(run: id) }
+            let states = try self.states()
             try DurableFiles.remove(
                 states.filter { isUnneeded($0.run, $0.version) }.map(\.path),
                 in: blobs.noiseDirectory

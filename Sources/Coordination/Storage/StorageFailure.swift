@@ -22,6 +22,7 @@ package struct StorageFailure: Equatable, Sendable {
         case noiseState = "the state of correlated noise"
         case noiseKey = "the key of correlated noise"
         case ledgerRecord = "the ledger's second record"
+        case restoredNote = "the note of the restore"
         case database = "the database"
         case directory = "the data directory"
         case file = "a file"
@@ -36,6 +37,8 @@ package struct StorageFailure: Equatable, Sendable {
                     .noiseState
                 } else if name.hasPrefix("noise.key") {
                     .noiseKey
+                } else if name == "restored.json" {
+                    .restoredNote
                 } else if name.hasPrefix("martlet.sqlite") {
                     .database
                 } else if path.contains("/blobs/") || path.contains("/variants/") {

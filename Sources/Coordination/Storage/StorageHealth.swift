@@ -73,7 +73,7 @@ package final class StorageHealth: Sendable {
 
 extension StorageFailure.Role: CaseIterable {
     package static let allCases: [Self] = [
-        .model, .update, .result, .noiseState, .noiseKey, .ledgerRecord, .database, .directory, .file,
+        .model, .update, .result, .noiseState, .noiseKey, .ledgerRecord, .restoredNote, .database, .directory, .file,
     ]
 
     /// The word in metrics.
@@ -85,6 +85,7 @@ extension StorageFailure.Role: CaseIterable {
         case .noiseState: "noise_state"
         case .noiseKey: "noise_key"
         case .ledgerRecord: "ledger_record"
+        case .restoredNote: "restored_note"
         case .database: "database"
         case .directory: "directory"
         case .file: "file"

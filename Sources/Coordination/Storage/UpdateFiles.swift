@@ -178,21 +178,28 @@ struct UpdateFiles: Sendable {
     /// Removes parts of uploads that nobody will finish.
     ///
     /// - Parameter isWanted: Whether an assignment may still be fulfilled.
-    func sweep(isWanted: (_ assignment: String) -> Bool) {
-        forEach(Self.partialSuffix) { path, assignment in if !isWanted(assignment) { blobs.removeAtOnce([path]) } }
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say which there are.
+    func sweep(isWanted: (_ assignment: String) -> Bool) throws(CoordinationError) {
+        try forEach(Self.partialSuffix) { path, assignment in
+            if !isWanted(assignment) { blobs.removeAtOnce([path]) }
+        }
     }
 
     /// Makes the files of uploads that a stop interrupted ready to be continued.
-    func recover(isWanted: (_ assignment: String) -> Bool) {
-        forEach(Self.judgedSuffix) { path, assignment in
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say which there are.
+    func recover(isWanted: (_ assignment: String) -> Bool) throws(CoordinationError) {
+        try forEach(Self.judgedSuffix) { path, assignment in
             if isWanted(assignment) { rename(path, partialPath(assignment)) } else { blobs.removeAtOnce([path]) }
         }
-        sweep(isWanted: isWanted)
+        try sweep(isWanted: isWanted)
     }
 
-    private func forEach(_ suffix: String, _ body: (_ path: String, _ assignment: String) -> Void) {
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: blobs.spoolDirectory)) ?? []
-        where name.hasSuffix(suffix) {
+    private func forEach(
+        _ suffix: String,
+        _ body: (_ path: String, _ assignment: String) -> Void
+    ) throws(CoordinationError) {
+        for name in try DurableFiles.names(in: blobs.spoolDirectory) ?? [] where name.hasSuffix(suffix) {
             body(blobs.spoolPath(name), String(name.dropLast(suffix.count)))
         }
     }

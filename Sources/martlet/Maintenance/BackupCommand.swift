@@ -24,7 +24,7 @@ struct BackupCommand: ParsableCommand {
     func run() throws {
         let source = DataDirectory(path: dataDir)
         try source.requireDatabase()
-        guard !FileManager.default.fileExists(atPath: target) else {
+        guard try !DurableFiles.exists(target) else {
             throw ValidationError("\(target) exists already; a backup never overwrites one")
         }
         let partial = target + ".partial"
@@ -55,7 +55,7 @@ struct BackupCommand: ParsableCommand {
             try? FileManager.default.removeItem(atPath: partial + "/spool")
             let live = try SQLiteInspection(path: source.database)
             // Before and after: a round may commit in between.
-            if let before = try live.state() { linkSpool(source.path, to: partial, of: before) }
+            if let before = try live.state() { try linkSpool(source.path, to: partial, of: before) }
             try live.backUp(to: partial + "/martlet.sqlite")
             try live.close()
             let copied = try SQLiteInspection(path: partial + "/martlet.sqlite")
@@ -65,7 +65,7 @@ struct BackupCommand: ParsableCommand {
                 )
             }
             try copied.close()
-            linkSpool(source.path, to: partial, of: state)
+            try linkSpool(source.path, to: partial, of: state)
             // What the optimiser remembers and the control variate belong to a version: without them no next round.
             let blobs = state.modelVersions.flatMap { [$0.sha256, $0.optimizerSha256, $0.controlSha256] }
             for sha256 in Set(blobs.compactMap { $0 }) {
@@ -74,7 +74,11 @@ struct BackupCommand: ParsableCommand {
             }
             let check = DataDirectoryCheck(state: state, blobs: DirectoryBlobStore(existing: partial), isBackup: true)
             guard check.lostUpdates().isEmpty else { continue }
-            let spooled = (try? FileManager.default.contentsOfDirectory(atPath: partial + "/spool")) ?? []
+            // A result that the server began to use meanwhile, or of another moment than the copy of the database.
+            for name in try check.unusableResultNames() {
+                try FileManager.default.removeItem(atPath: partial + "/spool/" + name)
+            }
+            let spooled = try (DurableFiles.names(in: partial + "/spool") ?? []).filter { $0.hasSuffix(".update") }
             let manifest = BackupManifest(
                 createdAt: Date().wireTimestamp,
                 ledgerHead: state.ledger.last?.rowHash ?? "",
@@ -88,11 +92,15 @@ struct BackupCommand: ParsableCommand {
         throw ValidationError("rounds commit faster than they can be copied: pause the runs for a moment")
     }
 
-    private func linkSpool(_ source: String, to partial: String, of state: StoredState) {
+    private func linkSpool(_ source: String, to partial: String, of state: StoredState) throws {
         for name in DataDirectoryCheck(state: state, blobs: DirectoryBlobStore(existing: source)).spoolNamesForBackup()
         {
-            // It may be gone by now: its round has committed.
-            try? DataDirectory.place(source + "/spool/" + name, at: partial + "/spool/" + name)
+            do {
+                try DataDirectory.place(source + "/spool/" + name, at: partial + "/spool/" + name)
+            } catch {
+                // It may be gone by now: its round has committed.
+                guard try !DurableFiles.exists(source + "/spool/" + name) else { throw error }
+            }
         }
     }
 }

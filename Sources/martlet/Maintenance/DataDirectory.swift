@@ -14,9 +14,11 @@ struct DataDirectory {
     /// The ledger's second record where it lies elsewhere.
     var ledgerHead: String?
 
-    /// Whether it is what `martlet backup` made, and no server's.
-    var manifest: BackupManifest? {
-        FileManager.default.contents(atPath: path + "/manifest.json").flatMap {
+    /// What `martlet backup` wrote about the directory; `nil` where it did not make it, as of a server's.
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not give it.
+    func manifest() throws -> BackupManifest? {
+        try DurableFiles.readIfPresent(path + "/manifest.json").flatMap {
             try? WireCoding.decode(BackupManifest.self, from: $0)
         }
     }
@@ -24,19 +26,17 @@ struct DataDirectory {
     var database: String { path + "/martlet.sqlite" }
 
     /// Where the database is gone, or empty, while other files of a server are there; `nil` where it is not.
-    var missingDatabase: Finding? {
-        var status = stat()
-        if stat(database, &status) == 0 {
-            if status.st_size > 0 { return nil }
-        } else if errno != ENOENT {
-            return nil
+    ///
+    /// - Throws: ``CoordinationError`` with code `storage_failed` where the disk does not say: a server that starts anew in such a
+    ///   directory would give up what it holds.
+    func missingDatabase() throws -> Finding? {
+        guard try DurableFiles.byteCount(database) ?? 0 == 0 else { return nil }
+        let blobs = try (DurableFiles.names(in: path + "/blobs") ?? []).filter { $0.utf8.count == 2 }.flatMap {
+            try (DurableFiles.names(in: path + "/blobs/" + $0) ?? []).filter { $0.utf8.count == 64 }
         }
-        let manager = FileManager.default
-        let blobs = (try? manager.subpathsOfDirectory(atPath: path + "/blobs"))?.filter { $0.utf8.count > 64 } ?? []
-        let updates =
-            (try? manager.contentsOfDirectory(atPath: path + "/spool"))?.filter { $0.hasSuffix(".update") } ?? []
-        var others = ["ledger.head", "admin-token"].filter { manager.fileExists(atPath: path + "/" + $0) }
-        if let ledgerHead, !isOwn(ledgerHead), manager.fileExists(atPath: ledgerHead) {
+        let updates = try (DurableFiles.names(in: path + "/spool") ?? []).filter { $0.hasSuffix(".update") }
+        var others = try ["ledger.head", "admin-token"].filter { try DurableFiles.exists(path + "/" + $0) }
+        if let ledgerHead, !isOwn(ledgerHead), try DurableFiles.exists(ledgerHead) {
             others.append("the ledger's second record \(ledgerHead)")
         }
         guard !blobs.isEmpty || !updates.isEmpty || !others.isEmpty else { return nil }
@@ -54,6 +54,11 @@ struct DataDirectory {
         )
     }
 
+    /// Whether a finding says that the database is gone, or that the disk does not tell.
+    var mayHaveLostDatabase: Bool {
+        do { return try missingDatabase() != nil } catch { return true }
+    }
+
     /// Where a server of this directory keeps the ledger's second record.
     var ledgerHeadPath: String { ledgerHead ?? path + "/ledger.head" }
 
@@ -67,22 +72,22 @@ struct DataDirectory {
     /// - Parameter wanted: What should have been named, for the message.
     /// - Throws: `ValidationError` that says what to name.
     func requireDatabase(of wanted: String = "a server's data directory") throws {
-        guard FileManager.default.fileExists(atPath: path) else {
+        guard try DurableFiles.exists(path) else {
             throw ValidationError("there is no directory \(path): name \(wanted)")
         }
-        guard FileManager.default.fileExists(atPath: database) else {
+        guard try DurableFiles.exists(database) else {
             throw ValidationError("\(path) holds no martlet.sqlite: name \(wanted)")
         }
     }
 
     /// Everything that a start checks.
     func findings(isDeep: Bool, modelByteLimit: Int? = nil) -> [Finding] {
-        if let missing = missingDatabase { return [missing] }
         do {
+            if let missing = try missingDatabase() { return [missing] }
             let inspection = try SQLiteInspection(path: database)
             var findings = try inspection.findings()
             if let state = try inspection.state(), !findings.contains(where: { $0.severity == .error }) {
-                let manifest = manifest
+                let manifest = try manifest()
                 if let manifest, manifest.ledgerHead != state.ledger.last?.rowHash ?? "" {
                     findings.append(
                         Finding(
@@ -98,7 +103,7 @@ struct DataDirectory {
                     blobs: DirectoryBlobStore(existing: path),
                     ledgerHeadPath: manifest == nil ? ledgerHeadPath : nil,
                     // The server that starts on what was restored knows what is missing, and abandons its attempt.
-                    isBackup: manifest != nil || FileManager.default.fileExists(atPath: path + "/restored.json")
+                    isBackup: try manifest != nil || DurableFiles.exists(path + "/restored.json")
                 ).findings(isDeep: isDeep)
                 if let modelByteLimit {
                     let blobs = DirectoryBlobStore(existing: path)
@@ -108,6 +113,10 @@ struct DataDirectory {
             try inspection.close()
             return findings.sorted { Finding.order($0) < Finding.order($1) }
         } catch {
+            if let error = error as? CoordinationError, let failure = error.storage {
+                let said = "\(failure.path): \(failure.sentence)"
+                return [Finding(.error, error.code, said, remedy: failure.advice)]
+            }
             let failure = error as? StoreFailure
             let remedy = "check the file's owner and the disk; restore the last backup: martlet restore"
             if failure?.cause == .damaged {

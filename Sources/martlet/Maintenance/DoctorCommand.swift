@@ -21,7 +21,7 @@ struct DoctorCommand: ParsableCommand {
 
     func run() throws {
         let directory = DataDirectory(path: dataDir, ledgerHead: ledgerHead)
-        if directory.missingDatabase == nil {
+        if !directory.mayHaveLostDatabase {
             try directory.requireDatabase(of: "a server's data directory, or a backup")
         }
         let limit = modelBytes.flatMap { SettingDefinition.byteCount($0) }

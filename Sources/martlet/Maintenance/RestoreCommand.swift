@@ -41,7 +41,7 @@ struct RestoreCommand: ParsableCommand {
     func run() throws {
         let backup = DataDirectory(path: source)
         try backup.requireDatabase(of: "a backup that martlet backup has made")
-        let present = (try? FileManager.default.contentsOfDirectory(atPath: dataDir)) ?? []
+        let present = try DurableFiles.names(in: dataDir) ?? []
         guard present.allSatisfy({ Self.expected.contains($0) }) else {
             throw ValidationError("\(dataDir) is not empty; restore beside it and move the old one away yourself")
         }
@@ -58,7 +58,7 @@ struct RestoreCommand: ParsableCommand {
         let known = ledgerHead ?? (present.contains("ledger.head") ? dataDir + "/ledger.head" : nil)
         let ledger = try self.ledger(of: backup)
         // A directory that is there stays: it may be a volume, which cannot be renamed, in a place where nothing can be made.
-        let isThere = FileManager.default.fileExists(atPath: dataDir)
+        let isThere = try DurableFiles.exists(dataDir)
         let partial = isThere ? dataDir + "/" + Self.unfinished : dataDir + ".partial"
         try? FileManager.default.removeItem(atPath: partial)
         let standing: String
@@ -74,7 +74,7 @@ struct RestoreCommand: ParsableCommand {
             try? FileManager.default.removeItem(atPath: partial)
             throw error
         }
-        print("restored \(dataDir) as of \(backup.manifest?.createdAt ?? "an unknown time")")
+        print("restored \(dataDir) as of \(try backup.manifest()?.createdAt ?? "an unknown time")")
         guard !ledger.rows.isEmpty else { return }
         print(standing)
         guard standing.contains(Self.acknowledgement) else { return }
@@ -133,11 +133,11 @@ struct RestoreCommand: ParsableCommand {
             withIntermediateDirectories: true,
             attributes: [.posixPermissions: 0o700]
         )
-        for name in ["martlet.sqlite", "blobs", "spool"] where manager.fileExists(atPath: source + "/" + name) {
+        for name in ["martlet.sqlite", "blobs", "spool"] where try DurableFiles.exists(source + "/" + name) {
             try manager.copyItem(atPath: source + "/" + name, toPath: partial + "/" + name)
         }
         // Says to the server, and to whoever looks, that the ledger may be older than what was spent.
-        let note = manager.contents(atPath: source + "/manifest.json") ?? Data("{}".utf8)
+        let note = try DurableFiles.readIfPresent(source + "/manifest.json") ?? Data("{}".utf8)
         try DurableFiles.write(note, to: partial + "/restored.json")
     }
 }

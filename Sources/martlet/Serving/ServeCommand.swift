@@ -175,7 +175,7 @@ struct ServeCommand: AsyncParsableCommand {
 
     /// Refuses a directory whose database is gone while other files of it are there.
     private static func requireDatabase(_ directory: DataDirectory, startAnew: Bool) throws {
-        guard let finding = directory.missingDatabase else { return }
+        guard let finding = try directory.missingDatabase() else { return }
         guard startAnew else {
             throw Failure(
                 "the data in \(directory.path) cannot be used: \(finding.message)",
@@ -184,7 +184,7 @@ struct ServeCommand: AsyncParsableCommand {
         }
         // What they said may be needed yet, and the new server's must not be taken for them.
         let stamp = Int(Date().timeIntervalSince1970)
-        for path in [directory.path + "/admin-token", directory.ledgerHeadPath] where access(path, F_OK) == 0 {
+        for path in [directory.path + "/admin-token", directory.ledgerHeadPath] where try DurableFiles.exists(path) {
             guard rename(path, "\(path).before-\(stamp)") == 0 else {
                 throw Failure("\(path) cannot be put aside: \(StorageFailure.reason(errno))")
             }
@@ -199,21 +199,27 @@ struct ServeCommand: AsyncParsableCommand {
             let path = plan.dataDirectory + "/admin-token"
             // Written before it counts: a token that is in no file opens nothing for anybody.
             let isMade = try await coordinator.makeFirstAdminToken { token in
-                if access(path, F_OK) == 0 { rename(path, path + ".before-\(Int(Date().timeIntervalSince1970))") }
+                if try DurableFiles.exists(path) {
+                    rename(path, path + ".before-\(Int(Date().timeIntervalSince1970))")
+                }
                 try Self.keep(token, at: path, setting: "data_dir")
             }
             if isMade != nil { logger.notice("The administrator's token was written", metadata: ["path": "\(path)"]) }
         }
         guard let path = plan.viewerTokenFile else { return }
-        if let data = FileManager.default.contents(atPath: path) {
+        let known: Data?
+        do throws(CoordinationError) {
+            known = try DurableFiles.readIfPresent(path)
+        } catch {
+            let reason = error.storage.map { StorageFailure.reason($0.code) } ?? error.message
+            throw Failure("viewer_token_file \(path) cannot be read: \(reason)")
+        }
+        if let data = known {
             let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
             guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
                 throw Failure("viewer_token_file \(path) must hold one token of at least 32 printable characters")
             }
             return try await coordinator.ensureToken(text, role: .viewer, name: "viewer_token_file")
-        }
-        guard access(path, F_OK) != 0 else {
-            throw Failure("viewer_token_file \(path) cannot be read: \(StorageFailure.reason(errno))")
         }
         let token = Secrets.token()
         try Self.keep(token, at: path, setting: "viewer_token_file")

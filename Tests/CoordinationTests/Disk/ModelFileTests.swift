@@ -1,4 +1,6 @@
 import Foundation
+import Logging
+import Tensors
 import TestSupport
 import Testing
 import WireFormat
@@ -80,6 +82,86 @@ struct ModelFileTests {
             return try await restarted.run(run).state == .completed
         }
         #expect(try await restarted.rounds(run: run).map(\.state) == [.committed])
+    }
+
+    /// A damaged letter in a tensor's name leaves a file that can be read: nothing is taken from it, and nothing is kept of it.
+    @Test func tensorsAreThoseOfAFileThatWasHashed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(try Bench.specification(goal: 2), clients: 2)
+        let sha256 = try await bench.coordinator.model(run: run, version: "0").sha256
+        let path = bench.coordinator.blobs.path(sha256: sha256)
+        let bytes = try Data(contentsOf: URL(fileURLWithPath: path))
+        var damaged = bytes
+        let name = try #require(bytes.range(of: Data(#""w""#.utf8)))
+        damaged.replaceSubrange(name, with: Data(#""v""#.utf8))
+        try damaged.write(to: URL(fileURLWithPath: path))
+        let restarted = try await bench.restarted()
+        try await restarted.tick()
+        #expect(await refusal { try await restarted.layout(of: run) }?.code == "model_damaged")
+        for client in clients { #expect(try await Bench.assignment(restarted, client) == nil) }
+        try bytes.write(to: URL(fileURLWithPath: path))
+        var work: [AssignmentBody] = []
+        try await wait(for: "the file to be seen") {
+            bench.clock.advance(by: 1)
+            try await restarted.tick()
+            work = []
+            for client in clients { if let body = try await Bench.assignment(restarted, client) { work.append(body) } }
+            return work.count == 2
+        }
+        #expect(work.allSatisfy { $0.tensors == Bench.layout })
+        #expect(try await restarted.layout(of: run) == Bench.layout)
+    }
+
+    /// A large file is hashed elsewhere: until then its tensors are not known, and the run hands out nothing.
+    @Test func aLargeFileIsHashedBeforeItsTensorsAreTold() async throws {
+        let directory = try TemporaryDirectory()
+        let layout = ParameterLayout([.init(name: "w", shape: [3 << 20])])
+        let blobs = try DirectoryBlobStore(dataDirectory: directory.path)
+        let logger = Logger(label: "test")
+        let stored = try ModelFiles(blobs: blobs, logger: logger).store(ParameterVector(zeros: layout))
+        // Another process knows nothing of the file.
+        let files = ModelFiles(blobs: try DirectoryBlobStore(dataDirectory: directory.path), logger: logger)
+        files.blobs.verifier.queue.suspend()
+        var sample = try SampleRun(#""goal": 1, "minimum": 1"#)
+        sample.runs[sample.id]?.versions = [
+            ModelVersionRecord(
+                runId: sample.id,
+                version: 0,
+                sha256: stored.sha256,
+                bytes: stored.byteCount,
+                createdAt: SampleRun.start
+            )
+        ]
+        let run = try sample.run
+        #expect(files.checking(of: run) == nil && !files.isChecking)
+        for _ in 0..<2 {
+            #expect(await refusal { try files.layout(of: run.versions[0]) }?.code == "model_being_checked")
+            #expect(files.checking(of: run)?.contains("being read for the first time") == true && files.isChecking)
+        }
+        files.blobs.verifier.queue.resume()
+        try await wait(for: "the hash") { !files.isChecking }
+        #expect(try files.layout(of: run.versions[0]) == layout && files.checking(of: run) == nil)
+    }
+
+    @Test func aRunOfALargeModelGoesOnAfterARestart() async throws {
+        let bench = try await Bench(.memory)
+        _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
+        let layout = ParameterLayout([.init(name: "w", shape: [3 << 20])])
+        let run = try await bench.coordinator.createRun(
+            Bench.specification(goal: 2),
+            initialModel: ParameterVector(zeros: layout)
+        ).id
+        let clients = try await bench.enroll(2)
+        _ = try await bench.coordinator.startRun(run)
+        let restarted = try await bench.restarted()
+        var work: AssignmentBody?
+        try await wait(for: "the hash") {
+            try await restarted.tick()
+            work = try await Bench.assignment(restarted, clients[0])
+            return work != nil
+        }
+        #expect(work?.tensors == layout)
+        #expect(try await !restarted.run(run).waitingFor.contains("for the first time"))
     }
 
     /// What was whole once is believed as long as it is the same file, and not until the next restart.

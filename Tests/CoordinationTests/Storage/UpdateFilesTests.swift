@@ -66,9 +66,9 @@ struct UpdateFilesTests {
         try make("live.judged")
         try make("over.judged")
         try make("over2.partial")
-        files.recover { $0 == "live" }
+        try files.recover { $0 == "live" }
         #expect(names == ["live.partial"])
-        files.sweep { _ in false }
+        try files.sweep { _ in false }
         #expect(names.isEmpty)
     }
 }
