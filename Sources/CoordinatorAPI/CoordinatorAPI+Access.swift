@@ -1,5 +1,5 @@
 import Coordination
-import HTTPServing
+package import HTTPServing
 import HTTPTypes
 import Logging
 import Synchronization
@@ -10,7 +10,7 @@ extension CoordinatorAPI {
     static let forbidden = refusal("this token may not do that")
 
     /// The bearer token as it was sent.
-    static func bearer(_ request: ServerRequest) throws -> String? {
+    package static func bearer(_ request: ServerRequest) throws -> String? {
         guard let header = request.headers[.authorization] else { return nil }
         guard header.lowercased().hasPrefix("bearer ") else {
             throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")

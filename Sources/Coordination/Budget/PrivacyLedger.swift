@@ -45,7 +45,7 @@ package struct PrivacyLedger: Sendable {
     package static let emptyHead = String(repeating: "0", count: 64)
 
     /// The places in ``rows`` of a population's own rows, oldest first.
-    func places(ofPopulation population: String) -> [Int] { places[population] ?? [] }
+    package func places(ofPopulation population: String) -> [Int] { places[population] ?? [] }
 
     /// Adds a row to its population's chain; `false` where it does not follow from the rows before it.
     private mutating func take(chainOf row: LedgerRow) -> Bool {
@@ -66,7 +66,7 @@ package struct PrivacyLedger: Sendable {
     }
 
     /// What a population has been charged with.
-    func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
+    package func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
 
     /// What a population had been charged with by a row of the whole ledger.
     func account(_ population: String, through sequence: Int) -> PopulationAccount {
