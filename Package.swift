@@ -122,6 +122,18 @@ let package = Package(
             plugins: ["EmbedText"]
         ),
         .target(
+            name: "HelperService",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "SecureAggregation",
+                "SQLiteStorage",
+                "StrictJSON", "Tensors", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "GRDB", package: "GRDB.swift", condition: server),
+                .product(name: "HTTPTypes", package: "swift-http-types", condition: server),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: features
+        ),
+        .target(
             name: "LocalTraining",
             dependencies: [
                 .target(name: "CBLAS", condition: openBLAS), "CKernels", "StrictJSON", "Tensors", "TrainerInterface",
@@ -163,8 +175,8 @@ let package = Package(
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
-                "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
+                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
+                "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
@@ -294,6 +306,17 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
+        .testTarget(
+            name: "HelperServiceTests",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
+                "SecureAggregation", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: features
+        ),
         .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
         .testTarget(
             name: "WireFormatTests",

@@ -26,21 +26,26 @@ package struct CallerLimits: Sendable {
     package init() {}
 
     /// Whether a caller is not limited; one behind a proxy that does not say who it is never is, whatever the proxy's address.
-    func isExempt(_ address: String) -> Bool {
+    package func isExempt(_ address: String) -> Bool {
         guard let exempt, let parsed = NetworkAddress(address), exempt.contains(parsed) else { return false }
         return !(proxies?.contains(parsed) ?? false)
     }
 }
 
 /// Too many requests; the answer says when to come again.
-struct RateLimitError: Error {
+package struct RateLimitError: Error {
     /// By what requests are counted.
-    enum Scope: String {
+    package enum Scope: String, Sendable {
         case address, guesses, client, renewals
     }
 
-    var scope: Scope
-    var retryAfter: Double
+    package var scope: Scope
+    package var retryAfter: Double
+
+    package init(scope: Scope, retryAfter: Double) {
+        self.scope = scope
+        self.retryAfter = retryAfter
+    }
 }
 
 extension CoordinatorAPI {

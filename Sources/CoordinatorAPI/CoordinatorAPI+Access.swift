@@ -1,5 +1,5 @@
 import Coordination
-import HTTPServing
+package import HTTPServing
 import HTTPTypes
 import Logging
 import Synchronization
@@ -15,7 +15,7 @@ extension CoordinatorAPI {
     )
 
     /// The bearer token as it was sent.
-    static func bearer(_ request: ServerRequest) throws -> String? {
+    package static func bearer(_ request: ServerRequest) throws -> String? {
         guard let header = request.headers[.authorization] else { return nil }
         guard header.lowercased().hasPrefix("bearer ") else {
             throw CoordinationError(.unauthorized, "unauthorized", "send a token: Authorization: Bearer TOKEN")

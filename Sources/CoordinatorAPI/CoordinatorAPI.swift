@@ -2,7 +2,7 @@ package import Coordination
 import Foundation
 package import HTTPServing
 import HTTPTypes
-import StrictJSON
+package import StrictJSON
 package import Tensors
 package import WireFormat
 
@@ -110,13 +110,14 @@ package struct CoordinatorAPI: Sendable {
 
     /// Refuses a body in another coding before anything is done with the request: no route reads one, and an assignment whose
     /// update comes like that lives on.
-    private static func requireIdentity(_ request: ServerRequest) throws {
+    package static func requireIdentity(_ request: ServerRequest) throws {
         guard let coding = request.headers[.contentEncoding] else { return }
         let names = coding.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces).lowercased() }
         guard names.allSatisfy({ $0.isEmpty || $0 == "identity" }) else { throw ContentCodingError(coding: coding) }
     }
 
-    static func document(_ request: ServerRequest) async throws -> JSONValue {
+    /// A document in JSON or YAML.
+    package static func document(_ request: ServerRequest) async throws -> JSONValue {
         let type = (request.headers[.contentType] ?? "application/json").prefix { $0 != ";" }
             .trimmingCharacters(in: .whitespaces).lowercased()
         guard type == "application/json" || type == "application/yaml" || type == "application/x-www-form-urlencoded"
@@ -128,7 +129,8 @@ package struct CoordinatorAPI: Sendable {
         return try YAMLDocument.parse(bytes)
     }
 
-    static func json(_ value: some Encodable, status: Int = 200) throws -> ServerResponse {
+    /// An answer in JSON.
+    package static func json(_ value: some Encodable, status: Int = 200) throws -> ServerResponse {
         ServerResponse(
             status: status,
             headers: [.contentType: "application/json"],
@@ -147,7 +149,7 @@ package struct CoordinatorAPI: Sendable {
     }
 
     /// A page of items; the cursor is the position after the last item shown.
-    static func list<Item: Encodable & Sendable>(
+    package static func list<Item: Encodable & Sendable>(
         _ items: [Item],
         _ request: ServerRequest
     ) async throws -> ServerResponse {

@@ -1,13 +1,13 @@
 import Coordination
-import HTTPServing
+package import HTTPServing
 import HTTPTypes
 import StrictJSON
 import Tensors
 import WireFormat
 
 /// Gives every error its status, code and problem document.
-enum ErrorMapping {
-    static func response(_ error: any Error, _ request: ServerRequest?) -> ServerResponse {
+package enum ErrorMapping {
+    package static func response(_ error: any Error, _ request: ServerRequest?) -> ServerResponse {
         var problem = document(of: error)
         problem.requestId = request?.requestID
         let bytes = (try? WireCoding.encode(problem)).map(Array.init) ?? []
@@ -28,10 +28,10 @@ enum ErrorMapping {
     }
 
     /// Whether the error is the server's own fault.
-    static func isInternal(_ error: any Error) -> Bool { document(of: error).status == 500 }
+    package static func isInternal(_ error: any Error) -> Bool { document(of: error).status == 500 }
 
     /// The machine-readable code that the answer to this error carries.
-    static func code(of error: any Error) -> String { document(of: error).code }
+    package static func code(of error: any Error) -> String { document(of: error).code }
 
     private static func document(of error: any Error) -> ProblemDocument {
         switch error {

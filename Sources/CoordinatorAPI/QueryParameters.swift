@@ -1,12 +1,13 @@
-import HTTPServing
+package import HTTPServing
 
 /// Reading query parameters strictly: what is not understood is an error, not a default.
 extension ServerRequest {
     /// Numbers in JSON are exact up to here.
-    static let greatestNumber = (1 << 53) - 1
+    package static let greatestNumber = (1 << 53) - 1
 
     /// A whole number inside a range; `fallback` where it is absent.
-    func integer(_ name: String, default fallback: Int, in range: ClosedRange<Int>) throws(ParseFailure) -> Int {
+    package func integer(_ name: String, default fallback: Int, in range: ClosedRange<Int>) throws(ParseFailure) -> Int
+    {
         guard let text = query[name] else { return fallback }
         guard let number = Int(text), range.contains(number) else {
             throw ParseFailure(
@@ -18,7 +19,7 @@ extension ServerRequest {
     }
 
     /// One of a closed set of words; the first where it is absent.
-    func choice<Word: RawRepresentable & CaseIterable>(
+    package func choice<Word: RawRepresentable & CaseIterable>(
         _ name: String,
         default fallback: Word
     ) throws(ParseFailure) -> Word where Word.RawValue == String {
@@ -26,7 +27,7 @@ extension ServerRequest {
     }
 
     /// One of some words of a closed set.
-    func choice<Word: RawRepresentable>(
+    package func choice<Word: RawRepresentable>(
         _ name: String,
         among allowed: [Word],
         default fallback: Word
@@ -47,7 +48,7 @@ extension ServerRequest {
     }
 
     /// The `limit` and `cursor` of a list.
-    func page(limit fallback: Int = 1000) throws(ParseFailure) -> (limit: Int, cursor: Int?) {
+    package func page(limit fallback: Int = 1000) throws(ParseFailure) -> (limit: Int, cursor: Int?) {
         let limit = try integer("limit", default: fallback, in: 1...10_000)
         guard query["cursor"] != nil else { return (limit, nil) }
         return (limit, try integer("cursor", default: 0, in: 0...999_999_999_999_999))

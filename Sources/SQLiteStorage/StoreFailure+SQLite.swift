@@ -1,5 +1,5 @@
-import Coordination
-import GRDB
+package import Coordination
+package import GRDB
 import GRDBSQLite
 
 #if canImport(Glibc)
@@ -61,7 +61,7 @@ extension StoreFailure {
     /// Runs `body`, and throws errors of SQLite as ``StoreFailure``.
     ///
     /// With a connection at hand use ``named(_:_:)``, which knows the reason of more errors.
-    static func naming<Value>(_ body: () throws -> Value) throws -> Value {
+    package static func naming<Value>(_ body: () throws -> Value) throws -> Value {
         errno = 0
         do {
             return try body()
@@ -77,7 +77,7 @@ extension StoreFailure {
     /// Runs `body` on an open connection, and throws errors of SQLite as ``StoreFailure`` with their reason.
     ///
     /// The connection keeps the reason of a failed statement, but not of a failed commit: that is in the thread's `errno`.
-    static func named<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
+    package static func named<Value>(_ database: Database, _ body: (Database) throws -> Value) throws -> Value {
         errno = 0
         do {
             return try body(database)

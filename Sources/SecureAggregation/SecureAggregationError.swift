@@ -9,6 +9,8 @@ package struct SecureAggregationError: Error, Equatable, Sendable, CustomStringC
         case cohortTooSmall = "cohort_too_small"
         case cohortTooLarge = "cohort_too_large"
         case seedsUnopened = "seeds_unopened"
+        case participationCap = "participation_cap"
+        case noiseUnknown = "noise_unknown"
         case outOfRange = "out_of_range"
         case randomSourceFailed = "random_source_failed"
     }

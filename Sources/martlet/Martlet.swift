@@ -46,13 +46,14 @@ struct Martlet: AsyncParsableCommand {
             SuggestCommand.self, PersonalizeCommand.self, CleanCommand.self, ExportCommand.self,
             DemoCommand.self, TokenCommand.self, AuditCommand.self, ConfigCommand.self,
             CompletionsCommand.self, HealthCommand.self, PrivacyCommand.self, TrainerCommand.self,
-            BackupCommand.self, RestoreCommand.self, DoctorCommand.self,
+            BackupCommand.self, RestoreCommand.self, DoctorCommand.self, HelperCommand.self,
         ]
     )
 
     /// On the main thread and before there are others: whichever thread has asked for memory has an arena of its own already.
     @MainActor static func main() async {
-        if CommandLine.arguments.dropFirst().first == "serve" { MemoryArenas.limit() }
+        let words = CommandLine.arguments.dropFirst().prefix(2)
+        if words.first == "serve" || words == ["helper", "serve"] { MemoryArenas.limit() }
         await runToTheEnd()
     }
 

@@ -284,4 +284,45 @@ struct SumTests {
         #expect(throws: SecureAggregationError.self) { try encoder.encode([.init([.nan])]) }
         #expect(throws: SecureAggregationError.self) { try encoder.encode([.init([0]), .init([0], share: 0.01)]) }
     }
+
+    /// In L1 shares are of K, not of its square: two halves fit, and fill the bound.
+    @Test func blocksShareAnL1Bound() throws {
+        let grid = try NoiseGrid(clippingNorm: 1, noiseMultiplier: 1, parameterCount: 3, distribution: .laplace)
+        let encoder = ContributionEncoder(grid: grid, coordinateBound: grid.norm)
+        let values = try encoder.encode([.init([5, -5], share: 0.5), .init([7], share: 0.5)])
+        let sum = values.reduce(UInt64(0)) { $0 + UInt64($1.magnitude) }
+        #expect(sum <= grid.norm && Double(sum) > 0.99 * Double(grid.norm))
+        #expect(Double(values[2]) > 0.49 * Double(grid.norm))
+    }
+
+    /// A document's noise is one that the samplers make, of the deviation that it names; anything else is refused by name.
+    @Test func documentsNameTheNoiseThatIsMade() throws {
+        var document = document(try SessionKey(), coordinates: 4096)
+        #expect(try SessionNoise(of: document) == .none)
+        document.noise = .gaussian
+        for (deviation, noise) in [
+            (IntegerGaussianSampler.standardDeviation, SessionNoise.gaussian), (30, .discreteGaussian(deviation: 30)),
+        ] {
+            document.noiseDeviation = deviation
+            let found = try SessionNoise(of: document)
+            #expect(found == noise && found.multiplier(norm: 10) == deviation / 10)
+            var values = [Int64](repeating: 0, count: 4096)
+            try found.add(to: &values, first: 0, key: SymmetricKey(data: SHA256.hash(data: Data("noise".utf8))))
+            let size = (values.reduce(0.0) { $0 + Double($1) * Double($1) } / 4096).squareRoot()
+            // Eight of the estimate's own deviations; the key is fixed.
+            #expect(abs(size / deviation - 1) < 0.09)
+            // The place in the sum, not the block, decides.
+            var second = [Int64](repeating: 0, count: 512)
+            try found.add(to: &second, first: 512, key: SymmetricKey(data: SHA256.hash(data: Data("noise".utf8))))
+            #expect(second == Array(values[512..<1024]))
+        }
+        for deviation in [0.5, 1001, IntegerGaussianSampler.standardDeviation.nextUp] {
+            document.noiseDeviation = deviation
+            let error = #expect(throws: SecureAggregationError.self) { try SessionNoise(of: document) }
+            #expect(error?.code == .noiseUnknown)
+        }
+        document.noiseDeviation = 30
+        document.coordinateCount = SessionNoise.exactCoordinateLimit + 1
+        #expect(throws: SecureAggregationError.self) { try SessionNoise(of: document) }
+    }
 }

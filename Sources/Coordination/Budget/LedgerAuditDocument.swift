@@ -3,7 +3,8 @@ import Foundation
 package import WireFormat
 
 extension LedgerAuditDocument.Row {
-    init(_ row: LedgerRow, isShown: Bool) {
+    /// A row; without its contents where it is not shown.
+    package init(_ row: LedgerRow, isShown: Bool) {
         self.init(sequence: row.sequence, previousHash: row.previousHash, rowHash: row.rowHash)
         guard isShown else { return }
         populationId = row.populationId

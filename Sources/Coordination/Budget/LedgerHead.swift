@@ -24,10 +24,13 @@ package struct LedgerHead: Codable, Equatable, Sendable {
     }
 
     package struct Group: Codable, Equatable, Sendable {
-        var population: String
+        package var population: String
         var run: String
-        var charge: PrivacyCharge
-        var count: Int
+        package var charge: PrivacyCharge
+        package var count: Int
+
+        /// The run's id, whichever of its plans this is.
+        package var runID: String { PopulationAccount.Plan.runID(run) }
     }
 
     package var sequence: Int
@@ -135,7 +138,7 @@ package struct LedgerHead: Codable, Equatable, Sendable {
     }
 
     /// Heads that devices may have been told and that the ledger does not lead to any more.
-    func lostHeads(from ledger: PrivacyLedger) -> [PopulationLedgerHead] {
+    package func lostHeads(from ledger: PrivacyLedger) -> [PopulationLedgerHead] {
         (heads ?? []).filter { !ledger.extends($0) }
     }
 
@@ -154,7 +157,7 @@ package struct LedgerHead: Codable, Equatable, Sendable {
 
     /// What was charged beyond the last common row: a charge that was open there will be released once more, and what the ledger has
     /// charged since belongs to another history.
-    func lost(from ledger: PrivacyLedger) -> [Group] {
+    package func lost(from ledger: PrivacyLedger) -> [Group] {
         let common = commonSequence(with: ledger)
         var accounts: [String: PopulationAccount] = [:]
         return groups.compactMap { group in

@@ -45,12 +45,12 @@ package struct PopulationAccount: Sendable {
     private(set) var planOrder: [Plan] = []
     private(set) var open: [Key: Plan] = [:]
     /// The budget that the ledger itself states.
-    private(set) var budget: LedgerNote?
+    package private(set) var budget: LedgerNote?
     /// Whether a plan began beside another run's, or follows its own outputs.
     ///
     /// Two runs are no plan that was fixed beforehand: when one ends, by whoever looked at its models, the other gets more of
     /// the budget.
-    private(set) var isAdaptive = false
+    package private(set) var isAdaptive = false
     /// Rows by which restored ledgers were accepted, for devices.
     private(set) var acknowledgements: [LedgerAcknowledgement] = []
     private var chargedRuns: Set<String> = []
@@ -157,21 +157,21 @@ package struct PopulationAccount: Sendable {
     }
 
     /// How the releases came to be chosen, which decides who may judge them.
-    struct Course {
+    package struct Course {
         var isAdaptive: Bool
         /// How the first charge decided that δ is divided.
         var start: BudgetStart
 
-        func rule(of releases: [CappedRelease]) -> EnforcingRule {
+        package func rule(of releases: [CappedRelease]) -> EnforcingRule {
             BudgetArithmetic.enforcingRule(of: releases, isAdaptive: isAdaptive, start: start)
         }
     }
 
     /// The course so far.
-    var course: Course { Course(isAdaptive: isAdaptive, start: isDeclaredFiltered ? .filtered : firstStart) }
+    package var course: Course { Course(isAdaptive: isAdaptive, start: isDeclaredFiltered ? .filtered : firstStart) }
 
     /// The course with one more charge.
-    func course(with charge: PrivacyCharge, of run: String) -> Course {
+    package func course(with charge: PrivacyCharge, of run: String) -> Course {
         Course(
             isAdaptive: wouldBeAdaptive(run: run, charge: charge),
             start: start(with: charge)

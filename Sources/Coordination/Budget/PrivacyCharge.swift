@@ -145,7 +145,26 @@ package struct LedgerNote: Codable, Equatable, Sendable {
     /// Of an acknowledgement: heads that the population's ledger had led to before it was rolled back.
     package var lost: [LostLedgerHead]?
 
-    var canonical: String {
+    package init(
+        kind: LedgerNoteKind,
+        epsilon: Double? = nil,
+        delta: Double? = nil,
+        accountant: AccountantChoice? = nil,
+        previousEpsilon: Double? = nil,
+        reason: String? = nil,
+        lost: [LostLedgerHead]? = nil
+    ) {
+        self.kind = kind
+        self.epsilon = epsilon
+        self.delta = delta
+        self.accountant = accountant
+        self.previousEpsilon = previousEpsilon
+        self.reason = reason
+        self.lost = lost
+    }
+
+    /// Canonical JSON: sorted keys.
+    package var canonical: String {
         (try? JSONValue(encoding: self))?.text ?? ""
     }
 }

@@ -47,7 +47,7 @@ package struct PrivacyLedger: Sendable {
     package static let emptyHead = String(repeating: "0", count: 64)
 
     /// The places in ``rows`` of a population's own rows, oldest first.
-    func places(ofPopulation population: String) -> [Int] { places[population] ?? [] }
+    package func places(ofPopulation population: String) -> [Int] { places[population] ?? [] }
 
     /// What a population's own rows are looked up by.
     func index(ofPopulation population: String) -> LedgerRowIndex { indices[population] ?? LedgerRowIndex() }
@@ -71,7 +71,7 @@ package struct PrivacyLedger: Sendable {
     }
 
     /// What a population has been charged with.
-    func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
+    package func account(_ population: String) -> PopulationAccount { accounts[population] ?? PopulationAccount() }
 
     /// What a population had been charged with by a row of the whole ledger.
     func account(_ population: String, through sequence: Int) -> PopulationAccount {

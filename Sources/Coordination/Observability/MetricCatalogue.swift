@@ -113,7 +113,8 @@ extension MetricsRegistry {
         .init("martlet_disk_size_bytes", .gauge, "Size of that file system."),
     ]
 
-    private static let http: [Definition] = [
+    /// What a server of HTTP measures, whatever it serves.
+    package static let http: [Definition] = [
         .init("martlet_http_requests_total", .counter, "Answers, by method, route and status."),
         .init(
             "martlet_http_request_duration_seconds",
@@ -167,7 +168,8 @@ extension MetricsRegistry {
         ),
     ]
 
-    private static let process: [Definition] = [
+    /// What the kernel says about the process.
+    package static let process: [Definition] = [
         .init("process_resident_memory_bytes", .gauge, "Resident memory."),
         .init("process_open_fds", .gauge, "Open file descriptors."),
         .init("process_max_fds", .gauge, "Limit of open file descriptors."),

@@ -5,10 +5,10 @@ import Glibc
 #endif
 
 /// What the kernel says about this process.
-enum ProcessMeasurements {
+package enum ProcessMeasurements {
     private static let start = Date().timeIntervalSince1970
 
-    static func measure(into metrics: MetricsRegistry) {
+    package static func measure(into metrics: MetricsRegistry) {
         if let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8),
             let pages = text.split(separator: " ").dropFirst().first.flatMap({ Double($0) })
         {

@@ -58,7 +58,7 @@ package enum DurableFiles {
     ///   - descriptor: An open file.
     ///   - offset: Where in the file; `nil` where the last write ended.
     /// - Returns: Whether all were written; else `errno` says why not.
-    static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, at offset: Int? = nil) -> Bool {
+    package static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, at offset: Int? = nil) -> Bool {
         var done = 0
         while done < bytes.count {
             let rest = bytes.baseAddress.map { $0 + done }
@@ -90,7 +90,7 @@ package enum DurableFiles {
     /// Removes files for good: none of them comes back after a power cut.
     ///
     /// - Throws: ``CoordinationError`` with code `storage_failed`.
-    static func remove(_ paths: [String], in directory: String) throws {
+    package static func remove(_ paths: [String], in directory: String) throws {
         let role = StorageFailure.Role(path: paths.first ?? directory + "/")
         var isChanged = false
         for path in paths {
@@ -172,7 +172,7 @@ package enum DurableFiles {
     /// Brings a directory's names to the disk.
     ///
     /// Some file systems know no such call (EINVAL, ENOTSUP); `martlet doctor` warns of them.
-    static func syncDirectory(_ path: String, role: StorageFailure.Role) throws {
+    package static func syncDirectory(_ path: String, role: StorageFailure.Role) throws {
         let directory = open(path.isEmpty ? "." : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard directory >= 0 else { throw failure(.open, path, role) }
         defer { close(directory) }

@@ -21,7 +21,7 @@ package enum Secrets {
     }
 
     /// SHA-256 of a token's text, by which tokens are kept and looked up.
-    static func hash(ofToken token: String) -> String { sha256(Array(token.utf8)) }
+    package static func hash(ofToken token: String) -> String { sha256(Array(token.utf8)) }
 
     private static func randomBytes(_ count: Int) -> [UInt8] {
         // The system generator draws from the kernel's cryptographic source on Linux.

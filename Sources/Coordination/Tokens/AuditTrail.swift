@@ -110,7 +110,7 @@ package final class AuditTrail: Sendable {
     }
 
     /// Notes who acts, once that is known.
-    func identify(tokenID: String, name: String?, role: StaffRole) {
+    package func identify(tokenID: String, name: String?, role: StaffRole) {
         state.withLock { $0.actor = (tokenID, name, role) }
     }
 
@@ -123,7 +123,7 @@ package final class AuditTrail: Sendable {
     /// The row of the action, the first time; `nil` afterwards, and for callers who operate nothing.
     ///
     /// A request that fails after its first transaction has a second row, which says that it was refused.
-    func take(at time: Date, refusal code: String?) -> AuditRow? {
+    package func take(at time: Date, refusal code: String?) -> AuditRow? {
         state.withLock { state in
             guard let actor = state.actor, code == nil ? !state.isWritten : !state.isRefusalWritten else { return nil }
             state.isWritten = true
@@ -144,5 +144,5 @@ package final class AuditTrail: Sendable {
     }
 
     /// Makes the row available again after its transaction failed.
-    func untake() { state.withLock { $0.isWritten = false } }
+    package func untake() { state.withLock { $0.isWritten = false } }
 }

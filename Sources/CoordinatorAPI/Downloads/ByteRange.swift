@@ -1,9 +1,9 @@
 /// A `Range` field of one byte range; anything else is answered whole, as RFC 9110 section 14.2 allows.
-enum ByteRange: Equatable {
+package enum ByteRange: Equatable {
     case whole, unsatisfiable
     case part(Range<Int>)
 
-    static func parse(_ field: String, byteCount: Int) -> ByteRange {
+    package static func parse(_ field: String, byteCount: Int) -> ByteRange {
         guard field.hasPrefix("bytes="), !field.contains(",") else { return .whole }
         let sides = field.dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
         guard sides.count == 2, sides.allSatisfy({ $0.utf8.allSatisfy { (48...57).contains($0) } && $0.count < 19 })

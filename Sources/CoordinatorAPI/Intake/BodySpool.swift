@@ -2,7 +2,7 @@ import Coordination
 import Crypto
 import Foundation
 import HTTPServing
-import HTTPTypes
+package import HTTPTypes
 import Synchronization
 
 #if canImport(Glibc)
@@ -119,7 +119,7 @@ private final class HashingSink: BodySink {
 }
 
 /// `Content-Digest` and `Repr-Digest`, RFC 9530: the SHA-256 of a message's content, and of the whole file.
-enum ContentDigest {
+package enum ContentDigest {
     /// What the request says about its own content.
     static func contentDigest(of request: ServerRequest) throws -> [UInt8]? {
         try value(of: contentField, named: "Content-Digest", request)
@@ -131,7 +131,7 @@ enum ContentDigest {
     }
 
     /// A field's value for a hash given in hexadecimal.
-    static func text(hexadecimal: String) -> String {
+    package static func text(hexadecimal: String) -> String {
         let digits = hexadecimal.compactMap(\.hexDigitValue)
         let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
         return "sha-256=:\(Data(bytes).base64EncodedString()):"
@@ -145,8 +145,8 @@ enum ContentDigest {
         )
     }
 
-    static let contentField = HTTPField.Name("Content-Digest")
-    static let representationField = HTTPField.Name("Repr-Digest")
+    package static let contentField = HTTPField.Name("Content-Digest")
+    package static let representationField = HTTPField.Name("Repr-Digest")
 
     private static func value(
         of field: HTTPField.Name?,

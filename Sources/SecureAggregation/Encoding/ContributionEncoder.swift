@@ -2,13 +2,13 @@ package import DifferentialPrivacy
 
 /// Turns a device's contribution into the integers that are masked, within exact bounds.
 ///
-/// Each block (an update, metrics, a clipping bit, counts) has its own bound Kᵢ, and Σ Kᵢ² ≤ K². The bounds are checked in integers
+/// Each block (an update, metrics, a clipping bit, counts) has its own bound Kᵢ, and Σ Kᵢ² ≤ K² (Σ Kᵢ ≤ K in L1). The bounds are checked in integers
 /// after rounding, so that the sensitivity is K whatever rounding did.
 package struct ContributionEncoder: Sendable {
     /// One part of a contribution, in parameter units.
     package struct Block: Sendable {
         package var values: [Float]
-        /// Kᵢ² / K², from 0 to 1.
+        /// Kᵢ² / K², from 0 to 1; in L1 Kᵢ / K.
         package var share: Double
 
         package init(_ values: [Float], share: Double = 1) {
@@ -39,16 +39,18 @@ package struct ContributionEncoder: Sendable {
         guard blocks.allSatisfy({ $0.values.allSatisfy(\.isFinite) }) else {
             throw SecureAggregationError(.outOfRange, "a value is not finite")
         }
+        let isL1 = grid.distribution.norm == .l1
         var integers: [Int64] = []
         integers.reserveCapacity(blocks.reduce(0) { $0 + $1.values.count })
         for block in blocks {
-            let part = block.share == 1 ? grid : grid.part(share: block.share)
+            // A part has the root of its share of K.
+            let share = isL1 ? block.share * block.share : block.share
+            let part = block.share == 1 ? grid : grid.part(share: share)
             // Reducing a coordinate to B only lowers the norm.
             for value in part.quantize(block.values) {
                 integers.append(max(-coordinateBound, min(coordinateBound, value)))
             }
         }
-        let isL1 = grid.distribution.norm == .l1
         let measure = integers.reduce(UInt128(0)) { sum, value in
             let magnitude = UInt128(value.magnitude)
             return sum + (isL1 ? magnitude : magnitude * magnitude)

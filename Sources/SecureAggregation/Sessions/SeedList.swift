@@ -99,7 +99,8 @@ package struct SeedList: Equatable, Sendable {
         var masks: [MaskStream] = []
         var unopened: [Int] = []
         for (index, entry) in entries.enumerated() {
-            if let seed = key.open(entry.sealed, session: session, pseudonym: entry.pseudonym) {
+            if var seed = key.open(entry.sealed, session: session, pseudonym: entry.pseudonym) {
+                defer { seed.resetBytes(in: 0..<seed.count) }
                 masks.append(try MaskStream(seed: seed))
             } else {
                 unopened.append(index)
