@@ -84,7 +84,7 @@ package struct HelperAPI: Sendable {
             return try CoordinatorAPI.json(try await helper.createDomain(body), status: 201)
         }
         add(HelperEndpoints.domains.row, to: &router) { request, _ in
-            try CoordinatorAPI.list(try await helper.domainViews(), request)
+            try await CoordinatorAPI.list(helper.domainViews(), request)
         }
         add(HelperEndpoints.domain.row, to: &router) { request, caller in
             let name = try Self.domain(request, HelperEndpoints.domain.row, caller)
@@ -106,7 +106,7 @@ package struct HelperAPI: Sendable {
         }
         add(HelperEndpoints.tokens.row, to: &router) { request, caller in
             let name = try Self.domain(request, HelperEndpoints.tokens.row, caller)
-            return try CoordinatorAPI.list(try await helper.tokenViews(domain: name), request)
+            return try await CoordinatorAPI.list(helper.tokenViews(domain: name), request)
         }
         add(HelperEndpoints.revokeToken.row, to: &router) { request, _ in
             let token = try HelperEndpoints.revokeToken.row.parameter(TokenReference.self, in: request.pathSegments)
