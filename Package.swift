@@ -293,7 +293,7 @@ let package = Package(
             path: "Tests/Fuzz",
             swiftSettings: features
         ),
-        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "TestSupport"], swiftSettings: features),
         .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
         .testTarget(
             name: "WireFormatTests",
@@ -315,14 +315,15 @@ let package = Package(
         .testTarget(
             name: "DifferentialPrivacyTests",
             dependencies: [
-                "DifferentialPrivacy", "PrivacyVectors", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+                "DifferentialPrivacy", "PrivacyVectors", "Tensors", "TestSupport",
+                .product(name: "Crypto", package: "swift-crypto"),
             ],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),
         .testTarget(
             name: "UpdateCompressionTests",
-            dependencies: ["Tensors", "UpdateCompression"],
+            dependencies: ["Tensors", "TestSupport", "UpdateCompression"],
             swiftSettings: features
         ),
         .testTarget(
@@ -333,7 +334,7 @@ let package = Package(
         ),
         .testTarget(
             name: "LocalTrainingTests",
-            dependencies: ["CBLAS", "CKernels", "LocalTraining", "StrictJSON", "Tensors"],
+            dependencies: ["CBLAS", "CKernels", "LocalTraining", "StrictJSON", "Tensors", "TestSupport"],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),

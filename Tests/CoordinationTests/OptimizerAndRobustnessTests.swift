@@ -23,7 +23,7 @@ struct OptimizerAndRobustnessTests {
         _ = try await Bench.untilSettled(coordinator, run)
     }
 
-    @Test(arguments: Bench.StoreKind.allCases, ["momentum", "adam", "yogi", "adagrad"])
+    @Test(.slow, arguments: Bench.StoreKind.allCases, ["momentum", "adam", "yogi", "adagrad"])
     func anOptimizerContinuesToTheBitOverARestart(_ kind: Bench.StoreKind, _ name: String) async throws {
         let extra = #", "aggregation": {"optimizer": {"name": "\#(name)", "learning_rate": 0.1}}"#
         let values: [[Float]] = [[0.1, 0.2, 0.3], [-0.3, 0.1, 0.5], [0.2, 0.2, -0.4]]

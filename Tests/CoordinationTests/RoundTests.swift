@@ -257,7 +257,7 @@ struct RoundTests {
     }
 
     /// Kills the server after each single transaction of a run in turn, starts it again, and lets clients retry.
-    @Test func deathAfterAnyTransactionLeadsToTheSameModel() async throws {
+    @Test(.slow) func deathAfterAnyTransactionLeadsToTheSameModel() async throws {
         var hashes: Set<String> = []
         var deaths = 0
         for survivor in 0... {

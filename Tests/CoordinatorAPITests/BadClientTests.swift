@@ -122,7 +122,7 @@ struct BadClientTests {
         ),
     ]
 
-    @Test(arguments: programs.indices) func badProgramsAreReportedByTheirRule(_ index: Int) async throws {
+    @Test(.slow, arguments: programs.indices) func badProgramsAreReportedByTheirRule(_ index: Int) async throws {
         let program = Self.programs[index]
         let service = try await Service()
         let run = try await service.started(#""model": {"architecture": "external"}"#) { run in

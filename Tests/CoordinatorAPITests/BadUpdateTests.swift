@@ -151,7 +151,7 @@ struct BadUpdateTests {
         },
     ]
 
-    @Test(arguments: cases)
+    @Test(.slow, arguments: cases)
     func aBadUpdateIsRefusedAndLeavesNoTrace(_ bad: Case) async throws {
         let clean = try await Self.model(encoding: bad.encoding, between: nil)
         let disturbed = try await Self.model(encoding: bad.encoding) { service, token, url in

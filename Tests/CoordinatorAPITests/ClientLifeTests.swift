@@ -142,7 +142,7 @@ struct ClientLifeTests {
     }
 
     /// By the server's clock the work takes eight leases; without signs of life it would be given to another client.
-    @Test func heartbeatsKeepTheLeaseOfLongWork() async throws {
+    @Test(.slow) func heartbeatsKeepTheLeaseOfLongWork() async throws {
         let service = try await Service()
         let (run, url, enrollment, server) = try await serve(service, cohort: #""goal": 1, "minimum": 1, "lease_s": 1"#)
         let transport = CountingTransport()

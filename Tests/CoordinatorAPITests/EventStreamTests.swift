@@ -64,7 +64,7 @@ struct EventStreamTests {
     }
 
     /// More than one page of the store.
-    @Test func aLongPastIsToldWhole() async throws {
+    @Test(.slow) func aLongPastIsToldWhole() async throws {
         let service = try await service { $0.openRunLimit = 2000 }
         _ = try await createRuns(service, 1203)
         #expect(ids(try await stream(service, "/v1/events?after=0")) == Array(1...1203))

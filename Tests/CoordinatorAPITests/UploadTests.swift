@@ -94,7 +94,7 @@ struct UploadTests {
         try await upload(cutAt: cuts)
     }
 
-    @Test func anUploadCutAtRandomBytesGoesOn() async throws {
+    @Test(.slow) func anUploadCutAtRandomBytesGoesOn() async throws {
         var generator = Xoshiro256StarStar(seed: 11)
         for _ in 0..<40 {
             let count = Int.random(in: 1...5, using: &generator)

@@ -379,7 +379,7 @@ struct ServerTests {
     }
 
     /// Slowloris: a byte now and then earns no more time for a head.
-    @Test func aHeadThatTricklesEnds() async throws {
+    @Test(.slow) func aHeadThatTricklesEnds() async throws {
         let probe = try await Probe {
             $0.headTimeout = .milliseconds(300)
             $0.lingerTimeout = .milliseconds(300)
@@ -399,14 +399,14 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    @Test func aHandlerMayThinkLongerThanAHeadMayTake() async throws {
+    @Test(.slow) func aHandlerMayThinkLongerThanAHeadMayTake() async throws {
         let probe = try await Probe { $0.headTimeout = .milliseconds(300) }
         let answer = try await probe.exchange("GET /think HTTP/1.1\r\nHost: x\r\n\r\n", until: "thought")
         #expect(answer.hasPrefix("HTTP/1.1 200") && answer.hasSuffix("thought"))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    @Test func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
+    @Test(.slow) func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
         let probe = try await Probe {
             $0.transferTimeout = .milliseconds(300)
             $0.lingerTimeout = .milliseconds(300)
@@ -424,7 +424,7 @@ struct ServerTests {
     }
 
     /// An answer that was given before the body came does not make the connection wait for the body without end.
-    @Test(arguments: ["POST /refuse", "POST /count", "DELETE /count", "POST /nothing"])
+    @Test(.slow, arguments: ["POST /refuse", "POST /count", "DELETE /count", "POST /nothing"])
     func whoOwesTheRestOfABodyLosesTheConnection(_ start: String) async throws {
         let waits = Mutex<[String]>([])
         let probe = try await Probe {
@@ -439,7 +439,7 @@ struct ServerTests {
     }
 
     /// A reader who takes a little now and then does not hold an answer for as long as it likes.
-    @Test(arguments: ["/large", "/file"])
+    @Test(.slow, arguments: ["/large", "/file"])
     func aSlowReaderOfAnAnswerLosesTheConnection(_ path: String) async throws {
         let probe = try await Probe {
             $0.transferTimeout = .seconds(1)
@@ -463,7 +463,7 @@ struct ServerTests {
     }
 
     /// However patient the server is with each, all who do not read hold no more than its limit; who reads gets the whole answer.
-    @Test func readersTogetherHoldNoMoreThanTheLimit() async throws {
+    @Test(.slow) func readersTogetherHoldNoMoreThanTheLimit() async throws {
         let waits = Mutex<[String]>([])
         let probe = try await Probe {
             $0.loopCount = 1

@@ -31,7 +31,7 @@ struct SignalTests {
     }
 
     /// The moment between the announcement and whatever waits for signals: a signal that was lost there was lost for ever.
-    @Test(arguments: [SIGTERM, SIGINT])
+    @Test(.slow, arguments: [SIGTERM, SIGINT])
     func aSignalRightAfterTheAnnouncementIsHeard(_ signal: Int32) throws {
         let directory = try TemporaryDirectory()
         for attempt in 0..<12 {
@@ -45,7 +45,7 @@ struct SignalTests {
     }
 
     /// While the server starts it ends at once, in order from where it takes signals, and leaves nothing that stops the next one.
-    @Test func aSignalWhileTheServerStartsEndsIt() throws {
+    @Test(.slow) func aSignalWhileTheServerStartsEndsIt() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         // Each is asked at a later moment of its start.

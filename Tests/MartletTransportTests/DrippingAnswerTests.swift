@@ -89,7 +89,7 @@ struct DrippingAnswerTests {
         } catch { return error as? ClientError }
     }
 
-    @Test(arguments: drips.indices, [true, false])
+    @Test(.slow, arguments: drips.indices, [true, false])
     func anAnswerThatDripsForEverEnds(_ index: Int, _ sendsFile: Bool) async throws {
         let clock = Clock()
         let (head, drop) = Self.drips[index]

@@ -123,7 +123,7 @@ struct AnalyticsTests {
         #expect(try await field.words(minimumCount: -1).items.last == .init(word: "zeppelin", count: 0))
     }
 
-    @Test func frequentWordsAreFoundUnderNoiseAndUnclaimedOnesAreNot() async throws {
+    @Test(.slow) func frequentWordsAreFoundUnderNoiseAndUnclaimedOnesAreNot() async throws {
         let texts = Self.messages(150)
         let holders = Self.holders(texts)
         let unclaimed = (0..<500).map { "unclaimed\($0)" }

@@ -26,7 +26,7 @@ struct AdaptivePlanTests {
     }
 
     /// What was done until a measurement said stop is no composition that was fixed beforehand.
-    @Test func aRuleToStopByAMeasurementMakesFiltersEnforce() throws {
+    @Test(.slow) func aRuleToStopByAMeasurementMakesFiltersEnforce() throws {
         let (fixed, stopping) = (try Self.projection(stop: false), try Self.projection(stop: true))
         #expect(fixed.accountant == "pld" && stopping.accountant == "filter")
         #expect(stopping.epsilon > stopping.epsilonRdp && stopping.epsilonRdp > fixed.epsilon)
@@ -75,7 +75,7 @@ struct AdaptivePlanTests {
     }
 
     /// A run that stops by its measurements takes its first charge with the whole δ, and stays within what that admits.
-    @Test(.timeLimit(.minutes(10)))
+    @Test(.slow, .timeLimit(.minutes(10)))
     func aPrivateRunWithARuleToStopEndsByItsBudgetOrByItsRule() async throws {
         func text(_ rule: String) -> String {
             """

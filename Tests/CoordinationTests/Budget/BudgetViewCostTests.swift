@@ -50,7 +50,7 @@ struct BudgetViewCostTests {
         }
     }
 
-    @Test func runsThatWereOnlyCreatedTakeNoMoreThanOneQuestionMay() async throws {
+    @Test(.slow) func runsThatWereOnlyCreatedTakeNoMoreThanOneQuestionMay() async throws {
         let (bench, runs) = try await bench(3)
         let limit = 60_000
         for _ in 0..<2 {
@@ -71,7 +71,7 @@ struct BudgetViewCostTests {
     }
 
     /// Whatever the searches came to, a ledger that stands still is soon looked at for nothing.
-    @Test(arguments: [0, 1_000, 60_000, 1_000_000])
+    @Test(.slow, arguments: [0, 1_000, 60_000, 1_000_000])
     func theSameQuestionCostsNothingInTheEnd(_ standard: Int) async throws {
         let (bench, runs) = try await bench(3)
         for _ in runs { _ = try await view(bench.coordinator, standard: standard) }
@@ -79,7 +79,7 @@ struct BudgetViewCostTests {
     }
 
     /// A list of populations is one question, however many there are.
-    @Test func allPopulationsTogetherTakeNoMoreThanOne() async throws {
+    @Test(.slow) func allPopulationsTogetherTakeNoMoreThanOne() async throws {
         let (bench, _) = try await bench(2)
         for name in ["q", "r", "s"] {
             _ = try await bench.coordinator.createPopulation(
@@ -104,7 +104,7 @@ struct BudgetViewCostTests {
     }
 
     /// Rows of another population change nothing of this one.
-    @Test func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
+    @Test(.slow) func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
         let (bench, _) = try await bench(1)
         _ = try await view(bench.coordinator, standard: .max / 4)
         for index in 0..<3 {

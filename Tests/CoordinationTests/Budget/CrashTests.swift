@@ -13,7 +13,7 @@ import WireFormat
 @Suite(.timeLimit(.minutes(60)))
 struct CrashTests {
     /// 500 rounds over three runs; the process dies at every write to the ledger, before it or after it in turn.
-    @Test func spentIsNeverLessThanWhatWasReleasedAndRound501IsRefused() async throws {
+    @Test(.slow) func spentIsNeverLessThanWhatWasReleasedAndRound501IsRefused() async throws {
         let z = 100.0
         func cost(_ rounds: Int) throws -> Double {
             try BudgetArithmetic.epsilon(

@@ -72,7 +72,7 @@ struct DoubtfulAttemptTests {
     }
 
     /// Nobody was given work before the copy was made: in mode `local`, too, the server that is gone may have gone on.
-    @Test(arguments: Doubt.allCases, Ending.allCases)
+    @Test(.slow, arguments: Doubt.allCases, Ending.allCases)
     func noEndingRefundsWhatAnotherServerMayHavePublished(_ doubt: Doubt, _ ending: Ending) async throws {
         for mode in ["local", "central", "amplified"] {
             // Small transforms, so that a build for tests is done in time.

@@ -258,7 +258,7 @@ struct LedgerRefusalTests {
     /// Every client is drawn with the rate of the run, from those who were there when it began.
     ///
     /// 600 coins of ½: 300 ± 12; six deviations and a half are allowed, a chance of 1 in 10¹⁰ a round.
-    @Test func aPoissonRoundDrawsWithItsRateAndFromItsList() async throws {
+    @Test(.slow) func aPoissonRoundDrawsWithItsRateAndFromItsList() async throws {
         let bench = try await Bench(.memory)
         let text = """
             {"population": "p", "model": {"architecture": "external"}, "rounds": 3,

@@ -53,7 +53,7 @@ struct MixedPopulationTests {
     }
 
     /// One fixed plan, whose totals are found by loss distributions, and then a second run.
-    @Test func aLedgerOfLossDistributionsIsFoundAgainAndGoesOnByAFilter() async throws {
+    @Test(.slow) func aLedgerOfLossDistributionsIsFoundAgainAndGoesOnByAFilter() async throws {
         let bench = try await Bench(.memory)
         let (first, clients) = try await bench.startRun(
             try Self.specification("laplace", z: 20, rounds: 4),

@@ -1,6 +1,7 @@
 import Coordination
 import DifferentialPrivacy
 import StrictJSON
+import TestSupport
 import Testing
 import WireFormat
 
@@ -30,7 +31,7 @@ struct PrivacyClaimTests {
         ).claim
     }
 
-    @Test func eachModeNamesWhatItRestsOn() throws {
+    @Test(.slow) func eachModeNamesWhatItRestsOn() throws {
         let central = try claim(run(#""mode": "central", "noise_multiplier": 1"#))
         #expect(central.relations == [.zeroOut] && central.assumptions == [.serverAddsNoise] && central.delta == 1e-5)
         let local = try claim(run(#""mode": "local", "noise_multiplier": 1"#))

@@ -283,7 +283,7 @@ struct ReleaseAuditTests {
     }
 
     /// Section 9.1: one run, canaries of norm exactly C in fixed directions, each in by a fair coin.
-    @Test(arguments: [(0.600, 8.0, 2.0), (1.99, 2.0, 0.0), (7.03, 0.5, 0.0)])
+    @Test(.slow, arguments: [(0.600, 8.0, 2.0), (1.99, 2.0, 0.0), (7.03, 0.5, 0.0)])
     func theOneRunAuditStaysUnderTheClaimAndHasPower(_ z: Double, _ claim: Double, _ least: Double) throws {
         let (dimension, canaries, guesses) = (2_000, 1_000, 200)
         var scores = [Double](repeating: 0, count: canaries)

@@ -210,7 +210,7 @@ struct FailingTransactionTests {
         }
     }
 
-    @Test(arguments: [false, true], [0, 2])
+    @Test(.slow, arguments: [false, true], [0, 2])
     func aTransactionThatFailsChangesNothing(isStored: Bool, silence: Int) async throws {
         let (calm, count) = try await play(failing: 0, isStored: false, silence: 0)
         #expect(calm.attempts == [1, 1] && count > 10)

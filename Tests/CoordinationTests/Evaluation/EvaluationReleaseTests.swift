@@ -77,7 +77,7 @@ struct EvaluationReleaseTests {
 
     /// The release of files as a round makes it: 400 of them, so that 25 % is seven standard deviations of the deviation's
     /// estimate; false alarms under 1e-10.
-    @Test func theReleaseOfReportsIsNoised() throws {
+    @Test(.slow) func theReleaseOfReportsIsNoised() throws {
         let directory = try TemporaryDirectory()
         let release = try EvaluationRelease(Self.evaluation(1, metrics: #"["top1"]"#))
         let reports = try (0..<40).map { index in

@@ -289,7 +289,7 @@ struct PrivateEvaluationTests {
         #expect(rows.map(\.state) == [.reserved, .released, .committed])
     }
 
-    @Test(arguments: [true, false])
+    @Test(.slow, arguments: [true, false])
     func aDeathAtAnyChargeLeavesEveryReleaseChargedOnce(diesBefore: Bool) async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(

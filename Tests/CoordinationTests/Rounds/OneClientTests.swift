@@ -114,7 +114,7 @@ struct OneClientTests {
 
     /// Whatever one of ten says, in sums that are taken, moves a mean no further than its weight and the medians let it: over every name
     /// that a run takes, alone and in pairs, at values large and small.
-    @Test(arguments: [CohortBound.timesMedian(10), .value(1_000_000), .off])
+    @Test(.slow, arguments: [CohortBound.timesMedian(10), .value(1_000_000), .off])
     func noNameOfASumLetsOneClientSteerAMean(_ cap: CohortBound) {
         let honest: [String: Double] = [
             "tokens": 10, "loss_tokens": 10, "hit1": 2, "hit3": 4, "nll": 20, "accuracy": 2, "mae": 5, "steps": 3,

@@ -55,14 +55,14 @@ struct SecretDrawOrderTests {
         return order
     }
 
-    @Test func theOrderIsTheSameHoweverManyWereDrawn() async throws {
+    @Test(.slow) func theOrderIsTheSameHoweverManyWereDrawn() async throws {
         let expected = try await order(atWork: 0)
         #expect(Set(expected) == ["secret", "one", "other"])
         for count in 1...4 { #expect(try await order(atWork: count) == expected, "\(count) at work") }
     }
 
     /// Whose turn it is among other runs counts the work that was handed out.
-    @Test func theTurnOfOtherRunsIsNotMovedByASecretDraw() async throws {
+    @Test(.slow) func theTurnOfOtherRunsIsNotMovedByASecretDraw() async throws {
         var found: [[String]] = []
         for count in 0...3 {
             let bench = try await Bench(.memory)

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestSupport
 import Testing
 import WireFormat
 
@@ -212,7 +213,7 @@ struct StateMachineSimulationTests {
         return RoundTerms(try RunSpecification.read(JSONValue.parse(Array(text.utf8))))
     }
 
-    @Test func randomSequencesOfEventsKeepEveryInvariant() throws {
+    @Test(.slow) func randomSequencesOfEventsKeepEveryInvariant() throws {
         var (committed, cancelled) = (0, 0)
         for seed in 0..<Self.count {
             let terms = try terms(seed)

@@ -10,7 +10,7 @@ struct TokenTableTests {
     private let start = Date(timeIntervalSince1970: 1_800_000_000)
 
     /// Against a plain list of records, through random additions, changes and removals.
-    @Test func everyLookUpFindsWhatASearchOfAllRecordsFinds() {
+    @Test(.slow) func everyLookUpFindsWhatASearchOfAllRecordsFinds() {
         var generator = SplitMix64(state: 11)
         var table = TokenTable()
         var plain: [TokenRecord] = []

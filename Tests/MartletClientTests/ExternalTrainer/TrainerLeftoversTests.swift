@@ -69,7 +69,7 @@ struct TrainerLeftoversTests {
     }
 
     /// A process whose parent goes on may be within `execve` still, where its environment reads as empty.
-    @Test func commandsThatWereJustStartedAreFound() throws {
+    @Test(.slow) func commandsThatWereJustStartedAreFound() throws {
         for number in 0..<200 {
             let process = Process()
             process.executableURL = URL(fileURLWithPath: "/bin/sleep")
@@ -109,7 +109,7 @@ struct TrainerLeftoversTests {
     }
 
     /// A cancelled command has its grace period; the next one waits for its end, and its owner is told.
-    @Test func twoCommandsNeverShareAState() throws {
+    @Test(.slow) func twoCommandsNeverShareAState() throws {
         let log = directory.path + "/order"
         let mark = directory.path + "/begun"
         let goOn = directory.path + "/go-on"
