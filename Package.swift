@@ -224,13 +224,29 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: features),
+        .target(
+            name: "TestSupport",
+            dependencies: ["StrictJSON", "WireFormat"],
+            path: "Tests/TestSupport",
+            swiftSettings: features
+        ),
+        .target(
+            name: "TestBenches",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "MartletTransport",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
+            ],
+            path: "Tests/TestBenches",
+            swiftSettings: features
+        ),
         .testTarget(
             name: "CoordinationTests",
             dependencies: [
                 "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "SQLiteStorage", "StrictJSON",
-                "Tensors",
-                "TestSupport", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
+                "Tensors", "TestBenches", "TestSupport", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             exclude: ["Fixtures"],
@@ -267,10 +283,13 @@ let package = Package(
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "DifferentialPrivacy", "LocalTraining", "MartletClient", "MartletTesting", "MartletURLSession",
-                "StrictJSON", "Tensors",
-                "TestSupport", "UpdateCompression", "WireFormat",
-                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
+                "MartletTesting", "MartletURLSession", "StrictJSON", "Tensors", "TestBenches", "TestSupport",
+                "UpdateCompression", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
@@ -305,7 +324,8 @@ let package = Package(
             dependencies: [
                 "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient", "MartletOperator", "MartletTransport",
-                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestBenches", "TestSupport", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),

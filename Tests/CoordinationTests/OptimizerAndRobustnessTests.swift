@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -25,12 +26,13 @@ struct OptimizerAndRobustnessTests {
 
     @Test(.slow, arguments: Bench.StoreKind.allCases, ["momentum", "adam", "yogi", "adagrad"])
     func anOptimizerContinuesToTheBitOverARestart(_ kind: Bench.StoreKind, _ name: String) async throws {
-        let extra = #", "aggregation": {"optimizer": {"name": "\#(name)", "learning_rate": 0.1}}"#
         let values: [[Float]] = [[0.1, 0.2, 0.3], [-0.3, 0.1, 0.5], [0.2, 0.2, -0.4]]
         var models: Set<[Float]> = []
         for restarts in [false, true] {
             let bench = try await Bench(kind)
-            let (run, clients) = try await bench.startRun(try Bench.specification(extra, rounds: 3))
+            let (run, clients) = try await bench.startRun(
+                try Bench.specification(rounds: 3) { $0.aggregation.optimizer += ["name": name, "learning_rate": 0.1] }
+            )
             var coordinator = bench.coordinator
             for round in values {
                 try await self.round(coordinator, run, clients, round)
@@ -47,8 +49,12 @@ struct OptimizerAndRobustnessTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func aPoisonedUpdateIsLeftOutItsClientQuarantinedAndTheReasonShown(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
-        let extra = #", "aggregation": {"anomalies": {"action": "quarantine", "norm_ratio": 5}}"#
-        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 4, rounds: 2), clients: 5)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(goal: 4, rounds: 2) {
+                $0.aggregation.anomalies += ["action": "quarantine", "norm_ratio": 5]
+            },
+            clients: 5
+        )
         let coordinator = bench.coordinator
         try await round(coordinator, run, clients, [0.1, 0.1, 0.1, 20])
         let shown = try await coordinator.round(run: run, number: 1)
@@ -74,8 +80,12 @@ struct OptimizerAndRobustnessTests {
 
     @Test func aRoundThatLosesTooManyIsAbandonedAndTriedAgainWithoutThem() async throws {
         let bench = try await Bench(.sqlite)
-        let extra = #", "aggregation": {"anomalies": {"action": "quarantine", "norm_ratio": 5, "min_cosine": 0}}"#
-        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 3), clients: 5)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(goal: 3) {
+                $0.aggregation.anomalies += ["action": "quarantine", "norm_ratio": 5, "min_cosine": 0]
+            },
+            clients: 5
+        )
         let coordinator = bench.coordinator
         try await round(coordinator, run, clients, [0.1, -3, 25])
         let rounds = try await coordinator.rounds(run: run)
@@ -86,8 +96,12 @@ struct OptimizerAndRobustnessTests {
     /// One large update turns the mean, and honest clients would stand out beside it; it cannot turn the median.
     @Test func underAMeanDirectionsAreJudgedByTheMedian() async throws {
         let bench = try await Bench(.memory)
-        let extra = #", "aggregation": {"anomalies": {"action": "exclude", "norm_ratio": 1000, "min_cosine": 0}}"#
-        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 4), clients: 4)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(goal: 4) {
+                $0.aggregation.anomalies += ["action": "exclude", "norm_ratio": 1000, "min_cosine": 0]
+            },
+            clients: 4
+        )
         try await round(bench.coordinator, run, clients, [1, 1, 1, -20])
         let shown = try await bench.coordinator.round(run: run, number: 1)
         #expect(shown.state == .committed && shown.excluded == 1)
@@ -100,12 +114,11 @@ struct OptimizerAndRobustnessTests {
     /// The same clients come again and stand out again: each attempt waits twice as long, and says why, until there were enough.
     @Test func aRoundThatIsAlwaysShortOfGoodUpdatesBacksOffSaysWhyAndEnds() async throws {
         let bench = try await Bench(.sqlite)
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 2,
-             "cohort": {"goal": 3, "minimum": 3, "over_selection": 1, "max_attempts": 4},
-             "aggregation": {"anomalies": {"action": "exclude", "norm_ratio": 5}}}
-            """
-        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let specification = try RunSpecification.sample {
+            $0.rounds = 2
+            $0.cohort += ["goal": 3, "minimum": 3, "over_selection": 1, "max_attempts": 4]
+            $0.aggregation.anomalies += ["action": "exclude", "norm_ratio": 5]
+        }
         let (run, clients) = try await bench.startRun(specification, clients: 3)
         var coordinator = bench.coordinator
         for attempt in 1...4 {
@@ -140,13 +153,12 @@ struct OptimizerAndRobustnessTests {
     @Test(arguments: ["median", "geometric_median", "trimmed_mean", "krum", "multi_krum"])
     func aRobustRuleMakesTheModelInAnyOrder(_ rule: String) async throws {
         var models: Set<[Float]> = []
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 1,
-             "cohort": {"goal": 5, "minimum": 5, "max_participations": 0}, "aggregation": {"rule": "\(rule)"}}
-            """
         for order in [[0, 1, 2, 3, 4], [4, 2, 1, 0, 3]] {
             let bench = try await Bench(.memory)
-            let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+            let specification = try RunSpecification.sample {
+                $0.cohort += ["goal": 5, "minimum": 5, "max_participations": 0]
+                $0.aggregation += ["rule": rule]
+            }
             let (run, clients) = try await bench.startRun(specification, clients: 5)
             let values: [Float] = [0.1, 0.15, 0.2, 0.25, 30]
             try await round(bench.coordinator, run, clients, order.map { values[$0] })
@@ -159,8 +171,7 @@ struct OptimizerAndRobustnessTests {
         var models: [[Float]] = []
         for (submit, sign) in [(Submission.delta, Float(1)), (.weights, 1), (.gradient, -1)] {
             let bench = try await Bench(.memory)
-            let extra = #", "training": {"submit": "\#(submit)"}"#
-            let (run, clients) = try await bench.startRun(try Bench.specification(extra))
+            let (run, clients) = try await bench.startRun(try Bench.specification { $0.training += ["submit": submit] })
             let assignment = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
             #expect(assignment.training.submit == submit)
             let terms = try await bench.coordinator.beginUpdate(assignment: assignment.id, client: clients[0])
@@ -175,8 +186,10 @@ struct OptimizerAndRobustnessTests {
 
     @Test func scaffoldAveragesDeltasAndMovesTheControlVariateByItsShareOfClients() async throws {
         let bench = try await Bench(.sqlite)
-        let extra = #", "training": {"algorithm": "scaffold"}"#
-        let (run, clients) = try await bench.startRun(try Bench.specification(extra, goal: 2, rounds: 2), clients: 4)
+        let (run, clients) = try await bench.startRun(
+            try Bench.specification(goal: 2, rounds: 2) { $0.training.algorithm = "scaffold" },
+            clients: 4
+        )
         let coordinator = bench.coordinator
         let joint = ControlVariates.jointLayout(Bench.layout)
         for (index, client) in clients.prefix(2).enumerated() {
@@ -208,7 +221,7 @@ struct OptimizerAndRobustnessTests {
     @Test func scaffoldRefusesModelsWithNamesOfControlVariates() async throws {
         let bench = try await Bench(.memory)
         _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
-        let specification = try Bench.specification(#", "training": {"algorithm": "scaffold"}"#, goal: 2)
+        let specification = try Bench.specification(goal: 2) { $0.training.algorithm = "scaffold" }
         for names in [["scaffold_control/w"], ["w", "scaffold_control/w"], ["scaffold_control/"]] {
             let layout = ParameterLayout(names.map { .init(name: $0, shape: [2]) })
             let model = SafetensorsWriter.encode(ParameterVector(zeros: layout))
@@ -229,7 +242,7 @@ struct OptimizerAndRobustnessTests {
                 initialModel: ParameterVector(zeros: layout)
             ).id
             #expect(
-                await CoordinationTests.refusal { try await bench.coordinator.startRun(other) }?.code
+                await TestBenches.refusal { try await bench.coordinator.startRun(other) }?.code
                     == "tensor_mismatch"
             )
         }
@@ -239,10 +252,11 @@ struct OptimizerAndRobustnessTests {
     @Test(arguments: ["gaussian", "laplace"])
     func anUpdateThatIsNotClippedIsHeldToPublicTermsInModeLocal(_ mechanism: String) async throws {
         let bench = try await Bench(.memory)
-        let privacy =
-            #"{"mode": "local", "mechanism": "\#(mechanism)", "noise_multiplier": 1, "clipping": {"norm": 0.01}}"#
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(#", "privacy": \#(privacy)"#, goal: 2),
+            try Bench.specification(goal: 2) {
+                $0.privacy += ["mode": "local", "mechanism": mechanism, "noise_multiplier": 1]
+                $0.privacy.clipping.norm = 0.01
+            },
             budget: BudgetSpecification(epsilon: 100, delta: 1e-5),
             clients: 2
         )

@@ -1,4 +1,5 @@
 import Foundation
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import StrictJSON
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,16 +10,15 @@ import WireFormat
 @Suite(.timeLimit(.minutes(10)))
 struct EvaluationRoundTests {
     private func start(
-        _ sections: String,
         rounds: Int,
-        clients: Int = 3
+        clients: Int = 3,
+        _ change: (inout RunFile) throws -> Void
     ) async throws -> (bench: Bench, run: String, clients: [String]) {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds), \(sections),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, "goal": 1, "minimum": 1}}
-            """
         let bench = try await Bench(.memory)
-        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let specification = try Bench.exactSpecification(rounds: rounds) {
+            $0.cohort += ["goal": 1, "minimum": 1]
+            try change(&$0)
+        }
         let (run, clients) = try await bench.startRun(specification, clients: clients)
         return (bench, run, clients)
     }
@@ -52,10 +52,9 @@ struct EvaluationRoundTests {
     }
 
     @Test func aCohortOfItsOwnMeasuresInItsOwnTime() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 3, "minimum": 2, "report_timeout_s": 30}"#,
-            rounds: 1
-        )
+        let (bench, run, clients) = try await start(rounds: 1) {
+            $0.evaluation += ["every": 1, "cohort_goal": 3, "minimum": 2, "report_timeout_s": 30]
+        }
         for client in clients.prefix(1) + clients.prefix(2) { try await work(bench, client, run) }
         // Two of three: more than training wants, enough for the evaluation, and no more time than it gives.
         var view = try #require(try await bench.coordinator.evaluations(run: run).last)
@@ -72,20 +71,18 @@ struct EvaluationRoundTests {
     }
 
     @Test func versionsAreMeasuredAtIntervalsAndTheLastOneAlways() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 2, "cohort_goal": 1, "minimum": 1}"#,
-            rounds: 5
-        )
+        let (bench, run, clients) = try await start(rounds: 5) {
+            $0.evaluation += ["every": 2, "cohort_goal": 1, "minimum": 1]
+        }
         for _ in 0..<8 { try await work(bench, clients[0], run) }
         #expect(try await bench.coordinator.run(run).state == .completed)
         #expect(try await bench.coordinator.evaluations(run: run).map(\.number) == [2, 4, 5])
     }
 
     @Test func aVersionThatNobodyMeasuresIsLeftOutAfterThreeAttempts() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}"#,
-            rounds: 2
-        )
+        let (bench, run, clients) = try await start(rounds: 2) {
+            $0.evaluation += ["every": 1, "cohort_goal": 1, "minimum": 1]
+        }
         try await work(bench, clients[0], run)
         for attempt in 1...3 {
             #expect(try await bench.coordinator.evaluations(run: run).map(\.attempt) == Array(1...attempt))
@@ -102,23 +99,25 @@ struct EvaluationRoundTests {
     }
 
     /// Each rule, by the versions' values, and where it stops; of equals the first is the best.
-    @Test(arguments: [
-        (#"{"metric": "top1", "at_least": 0.5}"#, [0.2, 0.4, 0.5, 0.9], 3, 3, "at least 0.5"),
-        (#"{"metric": "loss", "at_most": 1}"#, [0.2, 0.4, 1.0, 1.2].map { 3 - 2 * $0 }, 3, 3, "at most 1"),
-        (#"{"metric": "top1", "patience": 2}"#, [0.2, 0.4, 0.4, 0.3], 4, 2, "no better value than version 2"),
-        (#"{"metric": "loss", "patience": 2}"#, [0.4, 0.2, 0.2, 0.3], 4, 2, "no better value than version 2"),
-    ])
+    @Test(
+        arguments: [
+            (["metric": "top1", "at_least": 0.5], [0.2, 0.4, 0.5, 0.9], 3, 3, "at least 0.5"),
+            (["metric": "loss", "at_most": 1], [0.2, 0.4, 1.0, 1.2].map { 3 - 2 * $0 }, 3, 3, "at most 1"),
+            (["metric": "top1", "patience": 2], [0.2, 0.4, 0.4, 0.3], 4, 2, "no better value than version 2"),
+            (["metric": "loss", "patience": 2], [0.4, 0.2, 0.2, 0.3], 4, 2, "no better value than version 2"),
+        ] as [(RunFile, [Double], Int, Int, String)]
+    )
     func eachRuleStopsWhereItSays(
-        _ rule: String,
+        _ rule: RunFile,
         _ values: [Double],
         _ last: Int,
         _ best: Int,
         _ words: String
     ) async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}, "stop": \#(rule)"#,
-            rounds: 9
-        )
+        let (bench, run, clients) = try await start(rounds: 9) {
+            $0.stop = rule
+            $0.evaluation += ["every": 1, "cohort_goal": 1, "minimum": 1]
+        }
         for _ in 0..<(2 * last) {
             try await work(bench, clients[0], run) { version in
                 let value = values[version - 1] * 100

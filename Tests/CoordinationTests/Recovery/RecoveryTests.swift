@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import SQLiteStorage
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -90,7 +91,7 @@ struct RecoveryTests {
     @Test func whatTheOptimiserRemembersIsCheckedToo() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(#", "aggregation": {"optimizer": {"name": "fedadam"}}"#, goal: 2, rounds: 2),
+            try Bench.specification(goal: 2, rounds: 2) { $0.aggregation.optimizer.name = "fedadam" },
             clients: 2
         )
         for client in clients {
@@ -112,7 +113,7 @@ struct RecoveryTests {
     @Test func theSecondRecordOfTheLedgerIsChecked() async throws {
         let bench = try await Bench(.sqlite)
         _ = try await bench.startRun(
-            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 8}"#),
+            try Bench.specification { $0.privacy += ["mode": "central", "noise_multiplier": 8] },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
         )
         let path = bench.directory.path + "/ledger.head"

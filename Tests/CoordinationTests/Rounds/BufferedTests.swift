@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,13 +10,15 @@ import WireFormat
 /// Mode `buffered` beyond the weights: what is in the buffer or on its way outlives restarts, measurements and the run's end.
 @Suite(.timeLimit(.minutes(10)))
 struct BufferedTests {
-    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, \(cohort)},
-             "aggregation": {"mode": "buffered", "buffered": {"concurrency": 6, "max_staleness": 2}}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private func specification(
+        rounds: Int = 3,
+        _ change: (inout RunFile) throws -> Void
+    ) throws -> RunSpecification {
+        try Bench.timedSpecification(rounds: rounds) {
+            $0.aggregation.mode = "buffered"
+            $0.aggregation.buffered += ["concurrency": 6, "max_staleness": 2]
+            try change(&$0)
+        }
     }
 
     private func code<Result>(_ body: () async throws -> Result) async -> String? {
@@ -48,10 +51,10 @@ struct BufferedTests {
     func whoTrainsGoesOnWhileOthersMeasure(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 2, "minimum": 2"#,
-                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
-            ),
+            try specification {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.evaluation += ["every": 1, "cohort_goal": 2, "minimum": 2]
+            },
             clients: 10
         )
         let coordinator = bench.coordinator
@@ -89,10 +92,10 @@ struct BufferedTests {
     @Test func whoTrainsTooLongWhileOthersMeasureIsNotCounted() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 1, "minimum": 1"#,
-                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
-            ),
+            try specification {
+                $0.cohort += ["goal": 1, "minimum": 1]
+                $0.evaluation += ["every": 1, "cohort_goal": 2, "minimum": 2]
+            },
             clients: 4
         )
         let ids = try await assignments(bench, clients.prefix(2))
@@ -111,7 +114,10 @@ struct BufferedTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func theBufferSurvivesARestart(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
-        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 2"#), clients: 5)
+        let (run, clients) = try await bench.startRun(
+            try specification { $0.cohort += ["goal": 2, "minimum": 2] },
+            clients: 5
+        )
         let ids = try await assignments(bench, clients.prefix(4))
         for index in 0..<3 {
             _ = try await Bench.submit(bench.coordinator, clients[index], ids[index], value: index < 2 ? 1 : 3)
@@ -130,13 +136,11 @@ struct BufferedTests {
     func theEndOfTheRunEndsWhatIsOnItsWay(_ end: RunPhase) async throws {
         let bench = try await Bench(.memory)
         let isPrivate = end == .failed
-        let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 2, "minimum": 2, "max_participations": 2"#,
-                rounds: end == .completed ? 1 : 3,
-                extra: isPrivate ? privacy : ""
-            ),
+            try specification(rounds: end == .completed ? 1 : 3) {
+                $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 2]
+                if isPrivate { $0.privacy += ["mode": "central", "noise_multiplier": 1] }
+            },
             // One release of z = 1 costs 4.38: a second one is not admitted.
             budget: isPrivate ? BudgetSpecification(epsilon: 4.5, delta: 1e-5) : nil,
             clients: 4

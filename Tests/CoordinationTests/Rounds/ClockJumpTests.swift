@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

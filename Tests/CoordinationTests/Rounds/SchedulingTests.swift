@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,18 +10,6 @@ import WireFormat
 /// Selection, leases, evaluation and asynchronous rounds through the coordinator.
 @Suite(.timeLimit(.minutes(10)))
 struct SchedulingTests {
-    private func specification(
-        cohort: String,
-        rounds: Int = 3,
-        extra: String = ""
-    ) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, \(cohort)}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
     private func checkIn(_ bench: Bench, _ client: String, examples: Int? = nil) async throws -> CheckInResponse {
         try await bench.coordinator.checkIn(client: client, CheckInRequest(numExamples: examples), wait: .zero)
     }
@@ -31,7 +20,9 @@ struct SchedulingTests {
     func aUniformCohortIsChosenWhenTheWindowEnds(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 4, "over_selection": 1.5, "policy": "uniform""#),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 4, "over_selection": 1.5, "policy": "uniform"]
+            },
             clients: 30
         )
         for client in clients {
@@ -64,7 +55,9 @@ struct SchedulingTests {
     @Test func aPoissonRoundTakesWhoWasDrawnAndReplacesNobody() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 10, "minimum": 1, "policy": "poisson", "sampling_rate": 0.3"#),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 10, "minimum": 1, "policy": "poisson", "sampling_rate": 0.3]
+            },
             clients: 60
         )
         bench.clock.advance(by: 1)
@@ -104,7 +97,7 @@ struct SchedulingTests {
     @Test func policyAllWaitsForEveryone() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 5, "minimum": 2, "policy": "all""#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 5, "minimum": 2, "policy": "all"] },
             clients: 5
         )
         for (index, client) in clients.enumerated() {
@@ -132,9 +125,9 @@ struct SchedulingTests {
         let bench = try await Bench(.memory)
         let rule = #"memory_bytes >= 2e9 && labels.locale == 'zh' && num_examples > 10"#
         let (run, clients) = try await bench.startRun(
-            try specification(
-                cohort: #""goal": 2, "requirements": "\#(rule)", "minimum_client_version": "1.10""#
-            ),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 2, "requirements": rule, "minimum_client_version": "1.10"]
+            },
             clients: 2
         )
         #expect(try await checkIn(bench, clients[0], examples: 50).reason == "client_too_old")
@@ -161,7 +154,9 @@ struct SchedulingTests {
     @Test func aClientWaitsOutItsSeparation() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 1, "minimum": 1, "min_separation_rounds": 2"#, rounds: 5),
+            try Bench.timedSpecification(rounds: 5) {
+                $0.cohort += ["goal": 1, "minimum": 1, "min_separation_rounds": 2]
+            },
             clients: 2
         )
         for (round, client) in [(1, clients[0]), (2, clients[1]), (3, clients[0])] {
@@ -178,10 +173,9 @@ struct SchedulingTests {
     @Test func slowTiersHaveTheirShare() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                cohort: #""goal": 4, "minimum": 1, "over_selection": 1, "tiers": 2"#,
-                rounds: 2
-            ),
+            try Bench.timedSpecification(rounds: 2) {
+                $0.cohort += ["goal": 4, "minimum": 1, "over_selection": 1, "tiers": 2]
+            },
             clients: 8
         )
         // The first round measures: half of the clients need a second, the others a minute.
@@ -211,7 +205,9 @@ struct SchedulingTests {
     func aClientThatFallsSilentIsReplacedAndToldSo(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 1, "minimum": 1, "over_selection": 1, "lease_s": 10"#),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1, "lease_s": 10]
+            },
             clients: 2
         )
         let coordinator = bench.coordinator
@@ -252,7 +248,7 @@ struct SchedulingTests {
     @Test func heartbeatsWithoutEndEndAtTheDeadline() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1] },
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -280,7 +276,7 @@ struct SchedulingTests {
     @Test func anUploadForAnothersAssignmentAndARevokedClientAreRefused() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "over_selection": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "over_selection": 1] },
             clients: 3
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -303,7 +299,7 @@ struct SchedulingTests {
 
     @Test func aGoalAboveThePopulationIsNamed() async throws {
         let bench = try await Bench(.memory)
-        let (run, _) = try await bench.startRun(try specification(cohort: #""goal": 10"#), clients: 3)
+        let (run, _) = try await bench.startRun(try Bench.timedSpecification { $0.cohort.goal = 10 }, clients: 3)
         #expect(
             try await bench.coordinator.run(run).waitingFor.hasSuffix(
                 "The population has only 3 clients: enroll more, or create a run with a lower goal"
@@ -314,7 +310,9 @@ struct SchedulingTests {
     @Test func clientsThatMayTakePartNoMoreAreNamed() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "over_selection": 1, "max_participations": 1"#, rounds: 2),
+            try Bench.timedSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "over_selection": 1, "max_participations": 1]
+            },
             clients: 3
         )
         #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
@@ -341,10 +339,9 @@ struct SchedulingTests {
     func stepsAndSecondsFollowFromTheMeasuredSpeed(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                cohort: #""goal": 2, "minimum": 2, "over_selection": 1, "target_seconds": 8"#,
-                rounds: 2
-            ),
+            try Bench.timedSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1, "target_seconds": 8]
+            },
             clients: 2
         )
         var coordinator = bench.coordinator
@@ -380,7 +377,7 @@ struct SchedulingTests {
     @Test func aClockThatWentBackStartsTheWaitAnew() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "minimum": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "minimum": 1] },
             clients: 2
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -402,12 +399,14 @@ struct SchedulingTests {
     @Test(arguments: ["synchronous", "buffered"])
     func aClockThatWentBackGivesNobodyMoreTime(_ mode: String) async throws {
         let bench = try await Bench(.memory)
-        let buffered = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 2}}"#
         let (run, clients) = try await bench.startRun(
-            try specification(
-                cohort: #""goal": 2, "minimum": 1, "over_selection": 1, "lease_s": 10"#,
-                extra: mode == "buffered" ? buffered : ""
-            ),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 2, "minimum": 1, "over_selection": 1, "lease_s": 10]
+                if mode == "buffered" {
+                    $0.aggregation.mode = "buffered"
+                    $0.aggregation.buffered.concurrency = 2
+                }
+            },
             clients: 4
         )
         var ids: [String] = []
@@ -436,7 +435,7 @@ struct SchedulingTests {
     @Test func aBackoffEndsWhenTheClockWentBack() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "retry_backoff_s": 10"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "retry_backoff_s": 10] },
             clients: 2
         )
         bench.clock.advance(by: 51)
@@ -453,7 +452,7 @@ struct SchedulingTests {
     @Test func aDeadlineLongPastIsMetAtOnceAfterAJumpForward() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "minimum": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "minimum": 1] },
             clients: 2
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -467,7 +466,9 @@ struct SchedulingTests {
     @Test func attemptsRunOutWithTheReason() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "max_attempts": 2, "retry_backoff_s": 10"#),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 2, "max_attempts": 2, "retry_backoff_s": 10]
+            },
             clients: 2
         )
         for _ in 0..<4 {
@@ -484,11 +485,11 @@ struct SchedulingTests {
     @Test func twoRunsShareAPopulationAlike() async throws {
         let bench = try await Bench(.memory)
         let (first, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 20, "over_selection": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 20, "over_selection": 1] },
             clients: 20
         )
         let second = try await bench.coordinator.createRun(
-            try specification(cohort: #""goal": 20, "over_selection": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 20, "over_selection": 1] },
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         _ = try await bench.coordinator.startRun(second)
@@ -504,7 +505,7 @@ struct SchedulingTests {
     @Test func onlyAsManyLongPollsWakeAsThereIsWork() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "over_selection": 1"#),
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "over_selection": 1] },
             clients: 42
         )
         var ids: [String] = []
@@ -536,9 +537,12 @@ struct SchedulingTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func evaluationRoundsMeasureVersionsAndStopTheRun(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
-        let extra = #", "evaluation": {"every": 1, "cohort_goal": 2}, "stop": {"metric": "loss", "patience": 2}"#
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "minimum": 2, "over_selection": 1"#, rounds: 9, extra: extra),
+            try Bench.timedSpecification(rounds: 9) {
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1]
+                $0.evaluation += ["every": 1, "cohort_goal": 2]
+                $0.stop += ["metric": "loss", "patience": 2]
+            },
             clients: 2
         )
         var coordinator = bench.coordinator
@@ -592,9 +596,12 @@ struct SchedulingTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func bufferedUpdatesCountByTheirStaleness(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
-        let extra = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 4, "max_staleness": 1}}"#
         let (run, clients) = try await bench.startRun(
-            try specification(cohort: #""goal": 2, "minimum": 2"#, rounds: 3, extra: extra),
+            try Bench.timedSpecification(rounds: 3) {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.aggregation.mode = "buffered"
+                $0.aggregation.buffered += ["concurrency": 4, "max_staleness": 1]
+            },
             clients: 6
         )
         var coordinator = bench.coordinator
@@ -626,10 +633,10 @@ struct SchedulingTests {
     @Test func cancellingWhileTheSumIsMadePublishesNothing() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                cohort: #""goal": 1, "minimum": 1"#,
-                extra: #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
-            ),
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1]
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 1
         )

@@ -1,5 +1,7 @@
 import Aggregation
 import StrictJSON
+import TestBenches
+import TestSupport
 import Testing
 import WireFormat
 
@@ -9,7 +11,7 @@ import WireFormat
 struct ServerOptimizerChoiceTests {
     @Test(arguments: ServerOptimizerName.allCases)
     func theNamedOptimiserTakesTheStep(_ name: ServerOptimizerName) throws {
-        let specification = try Bench.specification(#", "aggregation": {"optimizer": {"name": "\#(name)"}}"#)
+        let specification = try Bench.specification { $0.aggregation.optimizer += ["name": name] }
         let optimizer = specification.aggregation.optimizer
         #expect(optimizer.name == name)
         let expected =

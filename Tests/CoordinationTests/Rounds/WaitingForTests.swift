@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -17,7 +18,7 @@ struct WaitingForTests {
         let coordinator = bench.coordinator
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 2, "minimum": 1] },
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         #expect(try await said(bench, run) == "the run to be started")
@@ -62,7 +63,7 @@ struct WaitingForTests {
     @Test func aRunThatFailedSaysWhy() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "max_attempts": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "max_attempts": 1] },
             clients: 2
         )
         for _ in 0..<2 {
@@ -75,7 +76,9 @@ struct WaitingForTests {
     @Test func aLimitThatLeavesTooFewIsNamed() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1, "min_separation_rounds": 2"#),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 1, "min_separation_rounds": 2]
+            },
             clients: 3
         )
         for client in clients.prefix(2) {
@@ -93,10 +96,10 @@ struct WaitingForTests {
         for (minimum, isShort) in [(2, false), (4, true)] {
             let bench = try await Bench(.memory)
             let (run, _) = try await bench.startRun(
-                try Bench.exactSpecification(
-                    #""goal": 5, "minimum": \#(minimum)"#,
-                    extra: #", "aggregation": {"mode": "buffered"}"#
-                ),
+                try Bench.exactSpecification {
+                    $0.cohort += ["goal": 5, "minimum": minimum]
+                    $0.aggregation.mode = "buffered"
+                },
                 clients: 3
             )
             #expect(try await said(bench, run).contains("has only 3 clients") == isShort)
@@ -109,7 +112,7 @@ struct WaitingForTests {
     @Test func aPausedRunFinishesItsRoundAndOpensNone() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "minimum": 1] },
             clients: 3
         )
         let coordinator = bench.coordinator
@@ -131,7 +134,7 @@ struct WaitingForTests {
     @Test func aPauseShortensNoBackoff() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "retry_backoff_s": 40"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "retry_backoff_s": 40] },
             clients: 2
         )
         bench.clock.advance(by: 51)

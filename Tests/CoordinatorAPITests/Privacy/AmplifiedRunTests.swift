@@ -81,11 +81,12 @@ struct AmplifiedRunTests {
         _ = try await bench.post("/v1/populations", #"{"name": "p", "budget": {"epsilon": 500, "delta": 1e-5}}"#)
         let refused = try await bench.post(
             "/v1/runs",
-            #"""
-            {"population": "p", "rounds": 1000000, "model": {"architecture": "external"},
-             "cohort": {"goal": 100, "policy": "poisson", "sampling_rate": 0.01},
-             "privacy": {"mode": "central", "amplification": "poisson", "target": {"epsilon": 500}}}
-            """#
+            RunFile.sample {
+                $0.rounds = 1_000_000
+                $0.cohort += ["goal": 100, "policy": "poisson", "sampling_rate": 0.01]
+                $0.privacy += ["mode": "central", "amplification": "poisson"]
+                $0.privacy.target.epsilon = 500
+            }.text
         )
         #expect(refused.status == 422 && refused.json["code"] as? String == "privacy_too_costly", "\(refused.json)")
     }

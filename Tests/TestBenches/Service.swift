@@ -1,28 +1,34 @@
-import Coordination
-import CoordinatorAPI
-import Foundation
-import HTTPServing
-import HTTPTypes
+package import Coordination
+package import CoordinatorAPI
+package import Foundation
+package import HTTPServing
+package import HTTPTypes
 import Logging
+import MartletTransport
 import Synchronization
-import Tensors
-import TestSupport
+package import Tensors
+package import TestSupport
 import Testing
-import WireFormat
+package import WireFormat
 
-/// The routes over an in-memory store, called without a socket.
-struct Service {
-    let directory: TemporaryDirectory
-    let store: InMemoryRunStore
-    let clock: TestClock
-    let coordinator: Coordinator
-    let router: Router
-    let admin: String
-    static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
+/// The routes over an in-memory store, called in the process or over a socket.
+package struct Service {
+    package let directory: TemporaryDirectory
+    package let store: InMemoryRunStore
+    package let clock: TestClock
+    package let coordinator: Coordinator
+    package let router: Router
+    package let admin: String
+    private let socket: ListeningServer?
+    package static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
 
-    typealias ModelMaker = @Sendable (RunSpecification.Model) throws -> ParameterVector?
+    /// How a call reaches the routes.
+    package enum Way: String, CaseIterable, Sendable { case router, socket }
 
-    init(
+    package typealias ModelMaker = @Sendable (RunSpecification.Model) throws -> ParameterVector?
+
+    package init(
+        _ way: Way = .router,
         _ configure: (inout CoordinatorConfiguration) -> Void = { _ in },
         makeInitialModel: @escaping ModelMaker = { _ in nil }
     ) async throws {
@@ -31,14 +37,21 @@ struct Service {
             store: InMemoryRunStore(),
             clock: TestClock(),
             admin: nil,
+            way: way,
             makeInitialModel: makeInitialModel,
             configure
         )
     }
 
     /// The same data served by a new process, as far as the server can tell.
-    func restarted() async throws -> Service {
-        try await Service(directory: directory, store: store, clock: clock, admin: admin) { _ in }
+    package func restarted() async throws -> Service {
+        try await Service(
+            directory: directory,
+            store: store,
+            clock: clock,
+            admin: admin,
+            way: socket == nil ? .router : .socket
+        ) { _ in }
     }
 
     private init(
@@ -46,6 +59,7 @@ struct Service {
         store: InMemoryRunStore,
         clock: TestClock,
         admin known: String?,
+        way: Way,
         makeInitialModel: @escaping ModelMaker = { _ in nil },
         _ configure: (inout CoordinatorConfiguration) -> Void
     ) async throws {
@@ -58,17 +72,20 @@ struct Service {
         coordinator = try await Coordinator(configuration: configuration, store: store, logger: Logger(label: "test"))
         admin = try await coordinator.makeFirstAdminToken() ?? known ?? ""
         router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: makeInitialModel).router()
+        socket = way == .socket ? try await ListeningServer(router) : nil
     }
 
-    struct Answer {
-        var status: Int
-        var headers: HTTPFields
-        var bytes: [UInt8]
-        var json: [String: Any] { ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any]) ?? [:] }
-        var code: String { json["code"] as? String ?? "" }
+    package struct Answer {
+        package var status: Int
+        package var headers: HTTPFields
+        package var bytes: [UInt8]
+        package var json: [String: Any] {
+            ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any]) ?? [:]
+        }
+        package var code: String { json["code"] as? String ?? "" }
     }
 
-    func call(
+    package func call(
         _ method: String,
         _ target: String,
         token: String?,
@@ -78,7 +95,7 @@ struct Service {
         try await call(method, target, token: token, body: MemoryBody(body), fields)
     }
 
-    func call(
+    package func call(
         _ method: String,
         _ target: String,
         token: String?,
@@ -88,6 +105,29 @@ struct Service {
         var headers: HTTPFields = [:]
         if let token { headers[.authorization] = "Bearer \(token)" }
         for (name, value) in fields { headers[try #require(HTTPField.Name(name))] = value }
+        let answer =
+            if let socket {
+                try await socket.send(method, target, headers, body)
+            } else {
+                try await Self.handle(router, method, target, headers, body)
+            }
+        if answer.status >= 400, answer.headers[.contentType] == "application/problem+json" {
+            let statuses = ProblemCodes.described[answer.code]
+            #expect(
+                statuses?.contains(answer.status) == true,
+                "openapi.yaml does not describe \(answer.code) with status \(answer.status): \(method) \(target)"
+            )
+        }
+        return answer
+    }
+
+    private static func handle(
+        _ router: Router,
+        _ method: String,
+        _ target: String,
+        _ headers: HTTPFields,
+        _ body: any RequestBody
+    ) async throws -> Answer {
         var request = try ServerRequest(
             method: method,
             rawTarget: target,
@@ -107,51 +147,46 @@ struct Service {
             bytes = collected.withLock { $0 }
         case .file(let path, let range): bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path))[range])
         }
-        let answer = Answer(status: response.status, headers: response.headers, bytes: bytes)
-        if answer.status >= 400, response.headers[.contentType] == "application/problem+json" {
-            let statuses = ProblemCodes.described[answer.code]
-            #expect(
-                statuses?.contains(answer.status) == true,
-                "openapi.yaml does not describe \(answer.code) with status \(answer.status): \(method) \(target)"
-            )
-        }
-        return answer
+        return Answer(status: response.status, headers: response.headers, bytes: bytes)
     }
 
-    func post(_ target: String, token: String? = nil, _ json: String = "{}") async throws -> Answer {
+    package func post(_ target: String, token: String? = nil, _ json: String = "{}") async throws -> Answer {
         try await call("POST", target, token: token ?? admin, Array(json.utf8))
     }
 
     /// What the metadata of an update of the first round names: the hash of the model of zeros.
-    static func base(_ layout: ParameterLayout = Self.layout, _ others: [String: String] = [:]) -> [String: String] {
+    package static func base(
+        _ layout: ParameterLayout = Self.layout,
+        _ others: [String: String] = [:]
+    ) -> [String: String] {
         let model = SafetensorsWriter.encode(ParameterVector(zeros: layout))
         return ["base": Secrets.sha256(model)].merging(others) { _, other in other }
     }
 
     /// An update of the first round with these values.
-    static func update(_ values: [Float], _ others: [String: String] = [:]) -> [UInt8] {
+    package static func update(_ values: [Float], _ others: [String: String] = [:]) -> [UInt8] {
         Array(SafetensorsWriter.encode(ParameterVector(layout: layout, values: values), metadata: base(layout, others)))
     }
 
     /// Waits until a run is no longer running.
-    func waitForEnd(of run: String, file: String = #fileID, line: Int = #line) async throws {
+    package func waitForEnd(of run: String, file: String = #fileID, line: Int = #line) async throws {
         try await wait(for: "the end of the run", file: file, line: line) {
             try await call("GET", "/v1/runs/\(run)", token: admin).json["state"] as? String != "running"
         }
     }
 
     /// A started run with one client that holds an assignment.
-    func assigned(
+    package func assigned(
         encoding: String = "f32",
         layout: ParameterLayout = Self.layout,
         modelEncoding: String = "f32"
     ) async throws -> (run: String, token: String, assignment: [String: Any]) {
         _ = try await post("/v1/populations", #"{"name": "p"}"#)
         let specification =
-            """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 2, "minimum": 1}, "model": {"architecture": "external"},
-             "training": {"encoding": "\(encoding)", "model_encoding": "\(modelEncoding)"}}
-            """
+            RunFile.sample {
+                $0.cohort += ["goal": 2, "minimum": 1]
+                $0.training += ["encoding": encoding, "model_encoding": modelEncoding]
+            }.text
         let run = try #require(try await post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: layout)))
         #expect(try await call("PUT", "/v1/runs/\(run)/model", token: admin, model).status == 201)
