@@ -52,7 +52,7 @@ private struct Probe {
             )
         }
         router.add("GET", "/think") { _ in
-            try await Task.sleep(for: .seconds(1))
+            try await RealTime.passInTask(1, because: "a handler takes longer than its client's time-outs")
             return ServerResponse(status: 200, body: .bytes(Array("thought".utf8)))
         }
         // A file that is not there, and one that is shorter than the answer says.
@@ -70,7 +70,7 @@ private struct Probe {
         }
         router.add("GET", "/wait") { _ in
             // As a long poll: until its peer has gone, or for longer than any test lasts.
-            try? await Task.sleep(for: .seconds(3600))
+            try? await RealTime.untilCancelled()
             return ServerResponse(status: 200, body: .bytes(Array("waited".utf8)))
         }
         router.add("GET", "/file") { _ in
@@ -84,7 +84,8 @@ private struct Probe {
         router.addImmediate("GET", "/hold") { [gate] _ in
             // Whatever comes meanwhile comes to the loop at once.
             gate.isReached.withLock { $0 = true }
-            for _ in 0..<600_000 where gate.isClosed.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.001) }
+            var patience = Patience("the gate to open")
+            while gate.isClosed.withLock({ $0 }) { try patience.pauseThread() }
             return ServerResponse(status: 204)
         }
         router.addImmediate("GET", "/so-far") { [gate] _ in
@@ -144,7 +145,7 @@ private struct Probe {
                 var count = 0
                 while count < trickleLimit, socket.write([120]) {
                     count += 1
-                    Thread.sleep(forTimeInterval: 0.02)
+                    RealTime.pass(0.02, because: "a peer trickles")
                 }
                 continuation.resume(returning: count)
             }.start()
@@ -453,7 +454,7 @@ struct ServerTests {
                 while case let block = socket.read(until: { $0.count > 1 << 16 }), !block.isEmpty {
                     count += block.count
                     // Some 13 megabytes a second: the server is never kept waiting for a second.
-                    Thread.sleep(forTimeInterval: 0.005)
+                    RealTime.pass(0.005, because: "a peer reads slowly")
                 }
                 continuation.resume(returning: count)
             }.start()

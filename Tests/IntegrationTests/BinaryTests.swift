@@ -42,9 +42,7 @@ struct ServerProcess {
     /// Sends a signal and waits for the end; a server that does not stop is killed, and fails its test instead of holding it up.
     func stop(_ signal: Int32) {
         kill(process.processIdentifier, signal)
-        let end = ContinuousClock.now + .seconds(600)
-        while process.isRunning, ContinuousClock.now < end { usleep(5000) }
-        if process.isRunning {
+        if !process.ends(within: 600) {
             Issue.record("the server did not stop within 600 s of signal \(signal)")
             kill(process.processIdentifier, SIGKILL)
         }
