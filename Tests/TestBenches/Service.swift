@@ -3,23 +3,24 @@ package import CoordinatorAPI
 package import Foundation
 package import HTTPServing
 package import HTTPTypes
-import Logging
-import MartletTransport
+package import Logging
 import Synchronization
 package import Tensors
 package import TestSupport
 import Testing
 package import WireFormat
 
-/// The routes over an in-memory store, called in the process or over a socket.
+/// The routes over a store, called in the process or over a socket, with a server that can be restarted.
 package struct Service {
     package let directory: TemporaryDirectory
-    package let store: InMemoryRunStore
+    package let store: any RunStore
     package let clock: TestClock
     package let coordinator: Coordinator
     package let router: Router
     package let admin: String
     private let socket: ListeningServer?
+    private let logger: Logger
+    private let makeInitialModel: ModelMaker
     package static let layout = ParameterLayout([.init(name: "w", shape: [2, 2])])
 
     /// How a call reaches the routes.
@@ -27,49 +28,59 @@ package struct Service {
 
     package typealias ModelMaker = @Sendable (RunSpecification.Model) throws -> ParameterVector?
 
+    /// - Parameters:
+    ///   - way: How calls reach the routes.
+    ///   - directory: Of the data; a new one by default.
+    ///   - store: Of the states; in memory by default.
+    ///   - logger: Of the coordinator.
+    ///   - configure: Changes the configuration.
+    ///   - makeInitialModel: Makes the first version of built-in models; there are none by default.
+    /// - Throws: What the coordinator throws.
     package init(
         _ way: Way = .router,
+        in directory: TemporaryDirectory? = nil,
+        store: any RunStore = InMemoryRunStore(),
+        logger: Logger = Logger(label: "test"),
         _ configure: (inout CoordinatorConfiguration) -> Void = { _ in },
         makeInitialModel: @escaping ModelMaker = { _ in nil }
     ) async throws {
         try await self.init(
-            directory: try TemporaryDirectory(),
-            store: InMemoryRunStore(),
-            clock: TestClock(),
+            way,
+            directory ?? TemporaryDirectory(),
+            store,
+            TestClock(),
             admin: nil,
-            way: way,
-            makeInitialModel: makeInitialModel,
+            logger,
+            makeInitialModel,
             configure
         )
     }
 
     /// The same data served by a new process, as far as the server can tell.
-    package func restarted() async throws -> Service {
-        try await Service(
-            directory: directory,
-            store: store,
-            clock: clock,
-            admin: admin,
-            way: socket == nil ? .router : .socket
-        ) { _ in }
+    package func restarted(_ configure: (inout CoordinatorConfiguration) -> Void = { _ in }) async throws -> Service {
+        let way: Way = socket == nil ? .router : .socket
+        return try await Service(way, directory, store, clock, admin: admin, logger, makeInitialModel, configure)
     }
 
     private init(
-        directory: TemporaryDirectory,
-        store: InMemoryRunStore,
-        clock: TestClock,
+        _ way: Way,
+        _ directory: TemporaryDirectory,
+        _ store: any RunStore,
+        _ clock: TestClock,
         admin known: String?,
-        way: Way,
-        makeInitialModel: @escaping ModelMaker = { _ in nil },
+        _ logger: Logger,
+        _ makeInitialModel: @escaping ModelMaker,
         _ configure: (inout CoordinatorConfiguration) -> Void
     ) async throws {
         self.directory = directory
         self.store = store
         self.clock = clock
+        self.logger = logger
+        self.makeInitialModel = makeInitialModel
         var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
         configuration.now = { clock.now }
         configure(&configuration)
-        coordinator = try await Coordinator(configuration: configuration, store: store, logger: Logger(label: "test"))
+        coordinator = try await Coordinator(configuration: configuration, store: store, logger: logger)
         admin = try await coordinator.makeFirstAdminToken() ?? known ?? ""
         router = CoordinatorAPI(coordinator: coordinator, isOpen: false, makeInitialModel: makeInitialModel).router()
         socket = way == .socket ? try await ListeningServer(router) : nil
