@@ -250,6 +250,29 @@ struct RoundTests {
             ]
         )
     }
+
+    @Test func cancellingWhileTheSumIsMadePublishesNothing() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1]
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            },
+            budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
+            clients: 1
+        )
+        let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
+        _ = try await Bench.submit(bench.coordinator, clients[0], id, value: 1)
+        // The arithmetic reports to the actor: either it was first, or the run is cancelled before.
+        let view = try await bench.coordinator.cancelRun(run)
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        #expect(view.state == .cancelled)
+        let state = try await bench.coordinator.round(run: run, number: 1).state
+        let ledger = try await bench.coordinator.ledgerRows(population: "p").filter { $0.runId == run }.map(\.state)
+        // Nothing that may have been noised is ever given back.
+        #expect(ledger.prefix(2) == [.reserved, .committed])
+        #expect(try await bench.coordinator.models(run: run).count == (state == .committed ? 2 : 1))
+    }
 }
 
 /// A store that stops writing after some transactions, as a killed process does.

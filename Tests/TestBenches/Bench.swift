@@ -5,6 +5,7 @@ import SQLiteStorage
 import StrictJSON
 package import Tensors
 package import TestSupport
+import Testing
 package import WireFormat
 
 /// A coordinator with a small external model, on either store.
@@ -116,6 +117,25 @@ package struct Bench: Sendable {
 
     package static func assignment(_ coordinator: Coordinator, _ client: String) async throws -> AssignmentBody? {
         try await coordinator.checkIn(client: client, CheckInRequest(), wait: .zero).assignment
+    }
+
+    /// What a client is told that asks for work and does not wait.
+    package func checkIn(_ client: String, examples: Int? = nil) async throws -> CheckInResponse {
+        try await coordinator.checkIn(client: client, CheckInRequest(numExamples: examples), wait: .zero)
+    }
+
+    /// Runs one round in which client `i` submits `values[i]`, and waits for its end.
+    package static func playRound(
+        _ coordinator: Coordinator,
+        _ run: String,
+        _ clients: [String],
+        _ values: [Float]
+    ) async throws {
+        for (client, value) in zip(clients, values) {
+            let assignment = try #require(try await Bench.assignment(coordinator, client))
+            _ = try await Bench.submit(coordinator, client, assignment.id, value: value)
+        }
+        _ = try await Bench.untilSettled(coordinator, run)
     }
 
     /// Writes an update of four equal values as intake would, and hands it over.

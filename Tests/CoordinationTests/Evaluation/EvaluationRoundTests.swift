@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import StrictJSON
+import Tensors
 import TestBenches
 import TestSupport
 import Testing
@@ -128,5 +129,62 @@ struct EvaluationRoundTests {
         #expect(view.state == .completed && view.committedRounds == last && view.bestVersion == best, "\(view)")
         let causes = try bench.store.history(run: run, round: 0, assignments: false, from: 0, limit: .max).map(\.cause)
         #expect(causes.last?.contains(words) == true, "\(causes)")
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func evaluationRoundsMeasureVersionsAndStopTheRun(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 9) {
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1]
+                $0.evaluation += ["every": 1, "cohort_goal": 2]
+                $0.stop += ["metric": "loss", "patience": 2]
+            },
+            clients: 2
+        )
+        var coordinator = bench.coordinator
+        // The loss of version 2 is the best; two worse ones end the run.
+        let losses = [3.0, 2.0, 2.5, 2.5]
+        var measured = 0
+        var patience = Patience("the end of the run")
+        while try await coordinator.run(run).state == .running {
+            try await patience.pause()
+            for client in clients {
+                guard let work = try await Bench.assignment(coordinator, client) else { continue }
+                if work.kind == .train {
+                    _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
+                    continue
+                }
+                #expect(work.round == work.model.version)
+                let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
+                #expect(terms.isEvaluation)
+                let sum = losses[work.round - 1] * 10
+                let update = ReceivedUpdate(
+                    path: "",
+                    sha256: "s\(work.id)",
+                    byteCount: 9,
+                    exampleCount: 10,
+                    metrics: ["nll": client == clients[0] ? sum - 1 : sum + 1, "loss_tokens": 10]
+                )
+                for _ in 0..<3 {
+                    // However often it is sent, it counts once.
+                    _ = try await coordinator.finishUpdate(assignment: work.id, client: client, update)
+                }
+                measured += 1
+                if measured == 3 { coordinator = try await bench.restarted() }
+            }
+            _ = try await Bench.untilSettled(coordinator, run)
+        }
+        let view = try await coordinator.run(run)
+        #expect(view.state == .completed && view.committedRounds == 4 && view.bestVersion == 2)
+        let history = try await coordinator.roundHistory(run: run, number: 0)
+        #expect(history.last?.cause.contains("no better value than version 2's for 2 measurements") == true)
+        let evaluations = try await coordinator.evaluations(run: run)
+        #expect(evaluations.map(\.number) == [1, 2, 3, 4] && evaluations.allSatisfy { $0.kind == .evaluation })
+        #expect(evaluations.map { $0.metrics?["federated"]?["loss"] } == losses)
+        #expect(try await coordinator.models(run: run).filter(\.isBest).map(\.version) == [2])
+        #expect(try await coordinator.rounds(run: run).map(\.number) == [1, 2, 3, 4])
+        // Taking part in evaluations is no participation in training.
+        #expect(try await coordinator.client(clients[0]).participations[run] == 4)
     }
 }

@@ -158,4 +158,41 @@ struct BufferedTests {
         let answer = try await coordinator.checkIn(client: clients[3], CheckInRequest(), wait: .zero)
         #expect(answer.assignment == nil && answer.reason == "no_run")
     }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func bufferedUpdatesCountByTheirStaleness(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 3) {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.aggregation.mode = "buffered"
+                $0.aggregation.buffered += ["concurrency": 4, "max_staleness": 1]
+            },
+            clients: 6
+        )
+        var coordinator = bench.coordinator
+        var ids: [String] = []
+        for client in clients.prefix(4) {
+            ids.append(try #require(try await Bench.assignment(coordinator, client)).id)
+        }
+        #expect(try await bench.checkIn(clients[4]).assignment == nil)
+        for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
+        _ = try await Bench.untilSettled(coordinator, run)
+        #expect(try await Bench.model(coordinator, run)[0] == 1)
+        // Two of the four are still at work from version 0; a fresh one starts from version 1. A restart loses none.
+        coordinator = try await bench.restarted()
+        let fresh = try #require(try await Bench.assignment(coordinator, clients[4]))
+        #expect(fresh.model.version == 1 && fresh.round == 2)
+        _ = try await Bench.submit(coordinator, clients[2], ids[2], value: 1)
+        _ = try await Bench.submit(coordinator, clients[4], fresh.id, value: 1)
+        _ = try await Bench.untilSettled(coordinator, run)
+        // (1/√2 + 1) / 2 on the grid of 1/256: (181 + 256) / 512.
+        let values = try await Bench.model(coordinator, run)
+        #expect(abs(Double(values[0]) - (1 + 437.0 / 512)) < 1e-6, "\(values)")
+        // The last one is two versions behind: more than it may.
+        let error = await refusal { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) }
+        #expect(error?.code == "too_stale" && error?.kind == .gone)
+        #expect(try await coordinator.run(run).committedRounds == 2)
+        #expect(coordinator.blobs.spoolNames().isEmpty)
+    }
 }

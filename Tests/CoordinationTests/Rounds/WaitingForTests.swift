@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import StrictJSON
 import Tensors
 import TestBenches
 import TestSupport
@@ -145,5 +146,58 @@ struct WaitingForTests {
         bench.clock.advance(by: 40)
         try await bench.coordinator.tick()
         #expect(try await bench.coordinator.rounds(run: run).map(\.state) == [.abandoned, .selecting])
+    }
+
+    @Test func aGoalAboveThePopulationIsNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(try Bench.timedSpecification { $0.cohort.goal = 10 }, clients: 3)
+        #expect(
+            try await bench.coordinator.run(run).waitingFor.hasSuffix(
+                "The population has only 3 clients: enroll more, or create a run with a lower goal"
+            )
+        )
+    }
+
+    @Test func clientsThatMayTakePartNoMoreAreNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "over_selection": 1, "max_participations": 1]
+            },
+            clients: 3
+        )
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+        for client in clients.prefix(2) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        let said = try await bench.coordinator.run(run).waitingFor
+        #expect(said.contains("Only one more client may take part"), "\(said)")
+        #expect(said.contains("max_participations of 1"), "\(said)")
+        // Also while it waits for another attempt; and no more when somebody new is there.
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == .abandoned)
+        #expect(try await bench.coordinator.run(run).waitingFor.contains("Only one more"))
+        _ = try await bench.enroll(1, prefix: "new")
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+    }
+
+    @Test func attemptsRunOutWithTheReason() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 2, "max_attempts": 2, "retry_backoff_s": 10]
+            },
+            clients: 2
+        )
+        for _ in 0..<4 {
+            bench.clock.advance(by: 51)
+            try await bench.coordinator.tick()
+        }
+        let view = try await bench.coordinator.run(run)
+        #expect(view.state == .failed && view.reason == "attempts_exhausted")
+        #expect(try await bench.coordinator.rounds(run: run).map(\.attempt) == [1, 2])
     }
 }

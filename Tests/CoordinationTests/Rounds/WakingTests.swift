@@ -196,6 +196,36 @@ struct WakingTests {
         try await expect(bench, left: 0, of: waiting)
         #expect(try await waiting[0].task.value.assignment != nil)
     }
+
+    @Test func onlyAsManyLongPollsWakeAsThereIsWork() async throws {
+        let bench = try await Bench(.memory)
+        let (_, clients) = try await bench.startRun(
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "over_selection": 1] },
+            clients: 42
+        )
+        var ids: [String] = []
+        for client in clients.prefix(2) {
+            ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id)
+        }
+        let coordinator = bench.coordinator
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            for client in clients.dropFirst(2) {
+                group.addTask {
+                    let answer = try? await coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(50))
+                    return answer?.assignment != nil
+                }
+            }
+            try await wait(for: "40 long polls") { await coordinator.waiterCount == 40 }
+            try? await coordinator.reportFailure(assignment: ids[0], client: clients[0], FailureReport(code: .noData))
+            #expect(try await group.next() == true)
+            // The other 39 sleep on.
+            #expect(await coordinator.waiterCount == 39)
+            await coordinator.stopServing()
+            var served = 0
+            for try await hasWork in group where hasWork { served += 1 }
+            #expect(served == 0)
+        }
+    }
 }
 
 /// Counts the transactions that another store takes.
