@@ -236,13 +236,29 @@ let package = Package(
             swiftSettings: features
         ),
         .testTarget(name: "TensorsTests", dependencies: ["Tensors"], swiftSettings: features),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: features),
+        .target(
+            name: "TestSupport",
+            dependencies: ["StrictJSON", "WireFormat"],
+            path: "Tests/TestSupport",
+            swiftSettings: features
+        ),
+        .target(
+            name: "TestBenches",
+            dependencies: [
+                "Coordination", "CoordinatorAPI", "HTTPServing", "LocalTraining", "MartletClient", "MartletTransport",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
+            ],
+            path: "Tests/TestBenches",
+            swiftSettings: features
+        ),
         .testTarget(
             name: "CoordinationTests",
             dependencies: [
                 "Aggregation", "Coordination", "DifferentialPrivacy", "LocalTraining", "SQLiteStorage", "StrictJSON",
-                "Tensors",
-                "TestSupport", "WireFormat", .product(name: "Crypto", package: "swift-crypto"),
+                "Tensors", "TestBenches", "TestSupport", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             exclude: ["Fixtures"],
@@ -279,10 +295,13 @@ let package = Package(
         .testTarget(
             name: "MartletClientTests",
             dependencies: [
-                "DifferentialPrivacy", "LocalTraining", "MartletClient", "MartletTesting", "MartletURLSession",
-                "StrictJSON", "Tensors",
-                "TestSupport", "UpdateCompression", "WireFormat",
-                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
+                "MartletClient",
+                "MartletTesting", "MartletURLSession", "StrictJSON", "Tensors", "TestBenches", "TestSupport",
+                "UpdateCompression", "WireFormat",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
         ),
@@ -305,7 +324,7 @@ let package = Package(
             path: "Tests/Fuzz",
             swiftSettings: features
         ),
-        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: features),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "TestSupport"], swiftSettings: features),
         .testTarget(
             name: "HelperServiceTests",
             dependencies: [
@@ -328,7 +347,8 @@ let package = Package(
             dependencies: [
                 "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient", "MartletOperator", "MartletTransport",
-                "SQLiteStorage", "StrictJSON", "Tensors", "TestSupport", "UpdateCompression", "WireFormat",
+                "SQLiteStorage", "StrictJSON", "Tensors", "TestBenches", "TestSupport", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
@@ -338,14 +358,15 @@ let package = Package(
         .testTarget(
             name: "DifferentialPrivacyTests",
             dependencies: [
-                "DifferentialPrivacy", "PrivacyVectors", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+                "DifferentialPrivacy", "PrivacyVectors", "Tensors", "TestSupport",
+                .product(name: "Crypto", package: "swift-crypto"),
             ],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),
         .testTarget(
             name: "UpdateCompressionTests",
-            dependencies: ["Tensors", "UpdateCompression"],
+            dependencies: ["Tensors", "TestSupport", "UpdateCompression"],
             swiftSettings: features
         ),
         .testTarget(
@@ -356,7 +377,7 @@ let package = Package(
         ),
         .testTarget(
             name: "LocalTrainingTests",
-            dependencies: ["CBLAS", "CKernels", "LocalTraining", "StrictJSON", "Tensors"],
+            dependencies: ["CBLAS", "CKernels", "LocalTraining", "StrictJSON", "Tensors", "TestSupport"],
             resources: [.copy("Fixtures")],
             swiftSettings: features
         ),

@@ -1,4 +1,5 @@
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Logging
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -11,7 +12,7 @@ struct EventTests {
     func everyChangeOfPhaseIsAnEventInItsTransactionAndSurvivesARestart(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 1}"#),
+            try Bench.specification { $0.privacy += ["mode": "central", "noise_multiplier": 1] },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
         )
         var ids: [String] = []
@@ -38,7 +39,7 @@ struct EventTests {
         let restarted = try await bench.restarted()
         #expect(try await restarted.events(after: 0, limit: 1000) == events)
         _ = try await restarted.createRun(
-            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 1}"#),
+            try Bench.specification { $0.privacy += ["mode": "central", "noise_multiplier": 1] },
             initialModel: nil
         )
         #expect(try await restarted.events(after: events.count, limit: 9).map(\.id) == [events.count + 1])

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import StrictJSON
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -46,13 +47,12 @@ struct OverviewStateTests {
 
     @Test func problemsNameTheBudgetTheAbandonedAttemptsAndSilence() async throws {
         let bench = try await Bench(.memory)
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 9,
-             "cohort": {"goal": 3, "selection_timeout_s": 50, "max_participations": 9},
-             "privacy": {"mode": "central", "noise_multiplier": 2}}
-            """
         let (run, _) = try await bench.startRun(
-            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            try RunSpecification.sample {
+                $0.rounds = 9
+                $0.cohort += ["goal": 3, "selection_timeout_s": 50, "max_participations": 9]
+                $0.privacy += ["mode": "central", "noise_multiplier": 2]
+            },
             budget: BudgetSpecification(epsilon: 5, delta: 1e-5)
         )
         func codes() async throws -> [String: Int?] {

@@ -3,6 +3,7 @@ import CoordinatorAPI
 import Foundation
 import HTTPServing
 import HTTPTypes
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import Logging
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -43,10 +44,10 @@ struct AnalyticsRoutesTests {
         return (service, run, "", [:])
     }
 
-    private let histogram = #"""
-        {"population": "p", "kind": "analytics", "cohort": {"goal": 1},
-         "analytics": {"method": "histogram", "candidates": ["yes", "no", "maybe"], "words_per_client": 2}}
-        """#
+    private let histogram = RunFile.sample(of: .analytics) {
+        $0.cohort.goal = 1
+        $0.analytics += ["method": "histogram", "candidates": ["yes", "no", "maybe"], "words_per_client": 2]
+    }.text
 
     private func put(
         _ vector: ParameterVector,
@@ -100,11 +101,12 @@ struct AnalyticsRoutesTests {
 
     @Test func aDeviceVotes() async throws {
         let (service, _, device, work) = try await service(
-            #"""
-            {"population": "p", "kind": "analytics",
-             "analytics": {"method": "votes", "prefix_limit": 50}, "cohort": {"goal": 15}, "rounds": 10,
-             "privacy": {"noise_multiplier": 2}}
-            """#
+            RunFile.sample(of: .analytics) {
+                $0.rounds = 10
+                $0.analytics += ["method": "votes", "prefix_limit": 50]
+                $0.cohort.goal = 15
+                $0.privacy.noise_multiplier = 2
+            }.text
         )
         // The device is told what it needs to charge itself: noise, threshold, and how often it may vote.
         let privacy = try #require(work["privacy"] as? [String: Any])

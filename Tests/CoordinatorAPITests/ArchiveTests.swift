@@ -1,5 +1,6 @@
 import Foundation
 import HTTPTypes
+import TestBenches
 import TestSupport
 import Testing
 

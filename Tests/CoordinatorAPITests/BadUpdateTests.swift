@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import UpdateCompression
@@ -151,7 +152,7 @@ struct BadUpdateTests {
         },
     ]
 
-    @Test(arguments: cases)
+    @Test(.slow, arguments: cases)
     func aBadUpdateIsRefusedAndLeavesNoTrace(_ bad: Case) async throws {
         let clean = try await Self.model(encoding: bad.encoding, between: nil)
         let disturbed = try await Self.model(encoding: bad.encoding) { service, token, url in

@@ -5,6 +5,7 @@ import HTTPServing
 import HTTPTypes
 import Logging
 import Synchronization
+import TestBenches
 import Testing
 import WireFormat
 

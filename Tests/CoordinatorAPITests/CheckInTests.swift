@@ -3,6 +3,7 @@ import CoordinatorAPI
 import Foundation
 import HTTPServing
 import HTTPTypes
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -94,7 +95,7 @@ struct CheckInTests {
         #expect(service.coordinator.metrics.value("martlet_checkins_total", ["outcome": "no_open_slot"]) == 2)
     }
 
-    @Test func whatMustWaitOrIsWrongIsLeftToTheCoordinator() async throws {
+    @Test(.slow) func whatMustWaitOrIsWrongIsLeftToTheCoordinator() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         let client = try await newClient(service)

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import Logging
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -44,10 +45,10 @@ struct ClientDocumentTests {
     /// A client that holds the assignment to measure the only version of a run.
     private func evaluating(_ service: Service) async throws -> (token: String, assignment: [String: Any]) {
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 1, "minimum": 1}, "model": {"architecture": "external"},
-             "evaluation": {"every": 1, "cohort_goal": 1}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort += ["goal": 1, "minimum": 1]
+            $0.evaluation += ["every": 1, "cohort_goal": 1]
+        }.text
         let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
         #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)

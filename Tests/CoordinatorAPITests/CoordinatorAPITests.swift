@@ -6,6 +6,7 @@ import HTTPTypes
 import Logging
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -137,10 +138,10 @@ struct CoordinatorAPITests {
     @Test func theLedgerCanBeVerifiedByAnOutsider() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p", "budget": {"epsilon": 8, "delta": 1e-5}}"#)
-        let specification = #"""
-            {"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"},
-             "privacy": {"mode": "central", "noise_multiplier": 1}}
-            """#
+        let specification = RunFile.sample {
+            $0.cohort.goal = 2
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+        }.text
         let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
         _ = try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model)

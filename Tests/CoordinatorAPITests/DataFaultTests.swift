@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -124,10 +125,10 @@ struct DataFaultTests {
     func weightsByExamplesHaveNoCeiling(_ one: Int, _ other: Int, _ mean: Float) async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 2, "minimum": 2}, "model": {"architecture": "external"},
-             "aggregation": {"example_cap": "none", "norm_bound": "none"}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort += ["goal": 2, "minimum": 2]
+            $0.aggregation += ["example_cap": "none", "norm_bound": "none"]
+        }.text
         let created = try await service.post("/v1/runs", specification)
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
@@ -158,10 +159,11 @@ struct DataFaultTests {
         for (bound, status) in [(65_505, 422), (65_504, 201)] {
             let answer = try await service.post(
                 "/v1/runs",
-                """
-                {"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"},
-                 "training": {"encoding": "f16"}, "aggregation": {"value_bound": \(bound)}}
-                """
+                RunFile.sample {
+                    $0.cohort.goal = 1
+                    $0.training.encoding = "f16"
+                    $0.aggregation += ["value_bound": bound]
+                }.text
             )
             #expect(answer.status == status, "\(answer.json)")
         }

@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import UpdateCompression
@@ -26,7 +27,7 @@ struct DownloadTests {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         let specification =
-            #"{"population": "p", "rounds": 1, "cohort": {"goal": 2, "minimum": 1}, "model": {"architecture": "external"}}"#
+            RunFile.sample { $0.cohort += ["goal": 2, "minimum": 1] }.text
         let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let bytes = Array(SafetensorsWriter.encode(Self.model))
         #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, bytes).status == 201)
@@ -203,10 +204,10 @@ struct DownloadTests {
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         let refused = try await service.post(
             "/v1/runs",
-            """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"},
-             "training": {"model_encoding": "f16", "submit": "weights"}}
-            """
+            RunFile.sample {
+                $0.cohort.goal = 2
+                $0.training += ["model_encoding": "f16", "submit": "weights"]
+            }.text
         )
         #expect(refused.status == 422 && refused.json.description.contains("/training/model_encoding"))
         let (_, token, assignment) = try await service.assigned(modelEncoding: "int8")

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import UpdateCompression
@@ -75,10 +76,10 @@ struct EncodingTests {
     @Test func onlyPlainDeltasMayBeCompressed() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"},
-             "training": {"encoding": "int8", "submit": "weights"}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort.goal = 2
+            $0.training += ["encoding": "int8", "submit": "weights"]
+        }.text
         let answer = try await service.post("/v1/runs", specification)
         #expect(answer.status == 422 && answer.json.description.contains("/training/encoding"), "\(answer.json)")
     }

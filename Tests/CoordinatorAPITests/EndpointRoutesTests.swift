@@ -1,6 +1,7 @@
 import Foundation
 import HTTPServing
 import HTTPTypes
+import TestBenches
 import Testing
 import WireFormat
 import Yams

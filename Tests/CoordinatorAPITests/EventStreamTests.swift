@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import StrictJSON
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -31,8 +32,7 @@ struct EventStreamTests {
 
     /// Runs that are only created: one event each.
     private func createRuns(_ service: Service, _ count: Int) async throws -> [String] {
-        let text = #"{"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"}}"#
-        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let specification = try RunSpecification.sample { $0.cohort.goal = 2 }
         var runs: [String] = []
         for _ in 0..<count {
             runs.append(try await service.coordinator.createRun(specification, initialModel: nil).id)
@@ -41,7 +41,7 @@ struct EventStreamTests {
     }
 
     private func service(_ configure: (inout CoordinatorConfiguration) -> Void = { _ in }) async throws -> Service {
-        let service = try await Service(configure)
+        let service = try await Service(.router, configure)
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         return service
     }
@@ -64,7 +64,7 @@ struct EventStreamTests {
     }
 
     /// More than one page of the store.
-    @Test func aLongPastIsToldWhole() async throws {
+    @Test(.slow) func aLongPastIsToldWhole() async throws {
         let service = try await service { $0.openRunLimit = 2000 }
         _ = try await createRuns(service, 1203)
         #expect(ids(try await stream(service, "/v1/events?after=0")) == Array(1...1203))

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -90,7 +91,7 @@ struct FirstModelTests {
     private func run(_ service: Service) async throws -> String {
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         let specification =
-            #"{"population": "p", "rounds": 1, "cohort": {"goal": 1, "minimum": 1}, "model": {"architecture": "external"}}"#
+            RunFile.sample { $0.cohort += ["goal": 1, "minimum": 1] }.text
         return try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
     }
 

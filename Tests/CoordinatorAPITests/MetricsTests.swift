@@ -6,6 +6,7 @@ import HTTPTypes
 import Logging
 import Synchronization
 import Tensors
+import TestBenches
 import Testing
 
 @Suite(.timeLimit(.minutes(10)))

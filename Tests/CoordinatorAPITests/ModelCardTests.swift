@@ -15,8 +15,8 @@ struct ModelCardTests {
         _ bench: PrivateBench,
         population: String,
         budget: String,
-        privacy: String,
-        base: String = ""
+        privacy: RunFile,
+        base: RunFile? = nil
     ) async throws -> String {
         _ = try await bench.post("/v1/populations", #"{"name": "\#(population)"\#(budget)}"#)
         let enrollment = try await bench.post(
@@ -27,11 +27,12 @@ struct ModelCardTests {
         let token = try #require(client as? String)
         let created = try await bench.post(
             "/v1/runs",
-            """
-            {"population": "\(population)", "name": "of \(population)", "rounds": 1,
-             "model": {"architecture": "external"\(base)},
-             "cohort": {"goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 1}, "privacy": \(privacy)}
-            """
+            RunFile.sample {
+                $0 += ["population": population, "name": "of \(population)"]
+                $0.privacy = privacy
+                if let base { $0.model.base = base }
+                $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 1]
+            }.text
         )
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         let zeros = ParameterVector(zeros: Self.layout)
@@ -52,21 +53,21 @@ struct ModelCardTests {
     @Test func aCardNamesTheBasesAndTheirClaims() async throws {
         let bench = try await PrivateBench()
         let budget = #", "budget": {"epsilon": 50, "delta": 1e-5}"#
-        let central = #"{"mode": "central", "noise_multiplier": 4}"#
-        let bare = try await train(bench, population: "bare", budget: "", privacy: #"{"mode": "none"}"#)
+        let central: RunFile = ["mode": "central", "noise_multiplier": 4]
+        let bare = try await train(bench, population: "bare", budget: "", privacy: ["mode": "none"])
         let middle = try await train(
             bench,
             population: "middle",
             budget: budget,
             privacy: central,
-            base: #", "base": {"run": "\#(bare)"}"#
+            base: ["run": .value(bare)]
         )
         let top = try await train(
             bench,
             population: "top",
             budget: budget,
             privacy: central,
-            base: #", "base": {"run": "\#(middle)", "version": 1}"#
+            base: ["run": .value(middle), "version": 1]
         )
         func card(_ run: String) async throws -> String {
             try await bench.text("/v1/runs/\(run)/models/1/archive")

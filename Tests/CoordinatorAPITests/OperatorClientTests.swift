@@ -5,6 +5,7 @@ import Logging
 import MartletClient
 import MartletOperator
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import Foundation
 import HTTPServing
 import HTTPTypes
+import TestBenches
 import TestSupport
 import Testing
 

@@ -1,3 +1,4 @@
+import TestBenches
 import TestSupport
 import Testing
 

@@ -3,6 +3,7 @@ import Foundation
 import HTTPServing
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,4 +1,6 @@
 import Foundation
+import TestBenches
+import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(10)))
@@ -7,10 +9,11 @@ struct RunPlanTests {
         let service = try await Service()
         let population = #"{"name": "p", "budget": {"epsilon": 8, "delta": 1e-5}}"#
         #expect(try await service.post("/v1/populations", token: service.admin, population).status == 201)
-        let specification = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 40,
-             "cohort": {"goal": 277, "max_participations": 2}, "privacy": {"mode": "central", "noise_multiplier": 0.86}}
-            """
+        let specification = RunFile.sample {
+            $0.rounds = 40
+            $0.cohort += ["goal": 277, "max_participations": 2]
+            $0.privacy += ["mode": "central", "noise_multiplier": 0.86]
+        }.text
         let answer = try await service.post("/v1/runs?dry_run=true", token: service.admin, specification)
         #expect(answer.status == 200, "\(answer.json)")
         let privacy = try #require(answer.json["privacy"] as? [String: Any])
@@ -37,10 +40,10 @@ struct RunPlanTests {
     @Test func aDryRunChecksAsMuchAsACreation() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", token: service.admin, #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 1, "cohort": {"goal": 2},
-             "privacy": {"mode": "central", "noise_multiplier": 1}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort.goal = 2
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+        }.text
         let answer = try await service.post("/v1/runs?dry_run=true", token: service.admin, specification)
         #expect(answer.status == 422 && answer.code == "population_without_budget")
     }

@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestBenches
 import Testing
 
 /// Copies of one device's state, as the server meets them.

@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -91,7 +92,7 @@ struct TransportRefusalTests {
         let run = try #require(
             try await service.post(
                 "/v1/runs",
-                #"{"population": "p", "rounds": 1, "cohort": {"goal": 2}, "model": {"architecture": "external"}}"#
+                RunFile.sample { $0.cohort.goal = 2 }.text
             ).json["id"] as? String
         )
         for bad in [Float.nan, .infinity, -.infinity] {
@@ -109,10 +110,10 @@ struct TransportRefusalTests {
     @Test func sumsThatCannotBeAreRefusedAndTheUnitIsTheRuns() async throws {
         let service = try await Service()
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "rounds": 1, "cohort": {"goal": 3, "minimum": 1}, "model": {"architecture": "external"},
-             "aggregation": {"weight_unit": "tokens"}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort += ["goal": 3, "minimum": 1]
+            $0.aggregation.weight_unit = "tokens"
+        }.text
         let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
         _ = try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model)

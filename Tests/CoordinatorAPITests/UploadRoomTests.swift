@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 
 @testable import CoordinatorAPI
@@ -96,7 +97,7 @@ struct UploadRoomTests {
     /// The attack that was found: 22 members of a cohort drip 1.5 kB/s each into updates of 100 MB, which fill 2 GiB.
     ///
     /// Honest uploads, with slow lines and fast ones, arrive all the time and ask again every five seconds.
-    @Test(arguments: [1, 2, 3])
+    @Test(.slow, arguments: [1, 2, 3])
     func drippersHoldNobodyUp(seed: UInt64) throws {
         var generator = SplitMix64(state: seed)
         let size = 100_000_000
@@ -171,7 +172,7 @@ struct UploadRoomTests {
     }
 
     /// Whatever is asked: never more bytes than there is room for, no upload ends before its 30 seconds, all honest ones arrive.
-    @Test(arguments: 1...8)
+    @Test(.slow, arguments: 1...8)
     func randomCrowdsAllArrive(seed: UInt64) {
         var generator = SplitMix64(state: seed)
         let limit = 1000

@@ -5,6 +5,7 @@ import HTTPServing
 import HTTPTypes
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -94,7 +95,7 @@ struct UploadTests {
         try await upload(cutAt: cuts)
     }
 
-    @Test func anUploadCutAtRandomBytesGoesOn() async throws {
+    @Test(.slow) func anUploadCutAtRandomBytesGoesOn() async throws {
         var generator = Xoshiro256StarStar(seed: 11)
         for _ in 0..<40 {
             let count = Int.random(in: 1...5, using: &generator)
@@ -476,10 +477,9 @@ struct UploadTests {
     /// Clients with an assignment each, of one round that waits for all of them.
     private func cohort(_ service: Service, _ count: Int) async throws -> [(token: String, url: String)] {
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
-        let specification = """
-            {"population": "p", "rounds": 1, "model": {"architecture": "external"},
-             "cohort": {"goal": \(count), "minimum": 1, "over_selection": 1, "report_timeout_s": 86400}}
-            """
+        let specification = RunFile.sample {
+            $0.cohort += ["goal": count, "minimum": 1, "over_selection": 1, "report_timeout_s": 86400]
+        }.text
         let run = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
         #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)

@@ -4,6 +4,7 @@ import HTTPServing
 import HTTPTypes
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,6 +1,7 @@
 import Foundation
 import HTTPServing
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -154,6 +154,7 @@ struct PrivateJob {
     /// - Parameter step: Is called before each turn, with its number: a place to fill or empty the disk.
     /// - Throws: ``Deviation`` where the run does not come to its end.
     mutating func play(_ step: (Int) throws -> Void = { _ in }) async throws {
+        var patience = Patience("the run to end")
         for turn in 0..<2000 {
             try step(turn)
             clock.advance(by: 0.25)
@@ -166,7 +167,7 @@ struct PrivateJob {
             if !worked {
                 // The arithmetic is elsewhere; a pause between two tries may be a minute of the clock.
                 clock.advance(by: 1)
-                try await Task.sleep(for: .milliseconds(1))
+                try await patience.pause()
             }
         }
         throw Deviation("the run does not end: it waits for \(try await coordinator.run(id).waitingFor)")

@@ -52,7 +52,7 @@ private struct Probe {
             )
         }
         router.add("GET", "/think") { _ in
-            try await Task.sleep(for: .seconds(1))
+            try await RealTime.passInTask(1, because: "a handler takes longer than its client's time-outs")
             return ServerResponse(status: 200, body: .bytes(Array("thought".utf8)))
         }
         // A file that is not there, and one that is shorter than the answer says.
@@ -70,7 +70,7 @@ private struct Probe {
         }
         router.add("GET", "/wait") { _ in
             // As a long poll: until its peer has gone, or for longer than any test lasts.
-            try? await Task.sleep(for: .seconds(3600))
+            try? await RealTime.untilCancelled()
             return ServerResponse(status: 200, body: .bytes(Array("waited".utf8)))
         }
         router.add("GET", "/file") { _ in
@@ -84,7 +84,8 @@ private struct Probe {
         router.addImmediate("GET", "/hold") { [gate] _ in
             // Whatever comes meanwhile comes to the loop at once.
             gate.isReached.withLock { $0 = true }
-            for _ in 0..<600_000 where gate.isClosed.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.001) }
+            var patience = Patience("the gate to open")
+            while gate.isClosed.withLock({ $0 }) { try patience.pauseThread() }
             return ServerResponse(status: 204)
         }
         router.addImmediate("GET", "/so-far") { [gate] _ in
@@ -144,7 +145,7 @@ private struct Probe {
                 var count = 0
                 while count < trickleLimit, socket.write([120]) {
                     count += 1
-                    Thread.sleep(forTimeInterval: 0.02)
+                    RealTime.pass(0.02, because: "a peer trickles")
                 }
                 continuation.resume(returning: count)
             }.start()
@@ -379,7 +380,7 @@ struct ServerTests {
     }
 
     /// Slowloris: a byte now and then earns no more time for a head.
-    @Test func aHeadThatTricklesEnds() async throws {
+    @Test(.slow) func aHeadThatTricklesEnds() async throws {
         let probe = try await Probe {
             $0.headTimeout = .milliseconds(300)
             $0.lingerTimeout = .milliseconds(300)
@@ -399,14 +400,14 @@ struct ServerTests {
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    @Test func aHandlerMayThinkLongerThanAHeadMayTake() async throws {
+    @Test(.slow) func aHandlerMayThinkLongerThanAHeadMayTake() async throws {
         let probe = try await Probe { $0.headTimeout = .milliseconds(300) }
         let answer = try await probe.exchange("GET /think HTTP/1.1\r\nHost: x\r\n\r\n", until: "thought")
         #expect(answer.hasPrefix("HTTP/1.1 200") && answer.hasSuffix("thought"))
         await probe.server.shutdown(gracePeriod: .seconds(5))
     }
 
-    @Test func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
+    @Test(.slow) func bodiesThatTrickleOrEndEarlyAreAnswered() async throws {
         let probe = try await Probe {
             $0.transferTimeout = .milliseconds(300)
             $0.lingerTimeout = .milliseconds(300)
@@ -424,7 +425,7 @@ struct ServerTests {
     }
 
     /// An answer that was given before the body came does not make the connection wait for the body without end.
-    @Test(arguments: ["POST /refuse", "POST /count", "DELETE /count", "POST /nothing"])
+    @Test(.slow, arguments: ["POST /refuse", "POST /count", "DELETE /count", "POST /nothing"])
     func whoOwesTheRestOfABodyLosesTheConnection(_ start: String) async throws {
         let waits = Mutex<[String]>([])
         let probe = try await Probe {
@@ -439,7 +440,7 @@ struct ServerTests {
     }
 
     /// A reader who takes a little now and then does not hold an answer for as long as it likes.
-    @Test(arguments: ["/large", "/file"])
+    @Test(.slow, arguments: ["/large", "/file"])
     func aSlowReaderOfAnAnswerLosesTheConnection(_ path: String) async throws {
         let probe = try await Probe {
             $0.transferTimeout = .seconds(1)
@@ -453,7 +454,7 @@ struct ServerTests {
                 while case let block = socket.read(until: { $0.count > 1 << 16 }), !block.isEmpty {
                     count += block.count
                     // Some 13 megabytes a second: the server is never kept waiting for a second.
-                    Thread.sleep(forTimeInterval: 0.005)
+                    RealTime.pass(0.005, because: "a peer reads slowly")
                 }
                 continuation.resume(returning: count)
             }.start()
@@ -463,7 +464,7 @@ struct ServerTests {
     }
 
     /// However patient the server is with each, all who do not read hold no more than its limit; who reads gets the whole answer.
-    @Test func readersTogetherHoldNoMoreThanTheLimit() async throws {
+    @Test(.slow) func readersTogetherHoldNoMoreThanTheLimit() async throws {
         let waits = Mutex<[String]>([])
         let probe = try await Probe {
             $0.loopCount = 1

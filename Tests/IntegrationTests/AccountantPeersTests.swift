@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// The accountants beside dp-accounting and Opacus on 200 random cases; the script says what is expected of each.
@@ -10,7 +11,7 @@ import Testing
     )
 )
 struct AccountantPeersTests {
-    @Test func randomCasesAgree() throws {
+    @Test(.slow) func randomCasesAgree() throws {
         try PythonScript.expectSuccess("accountants.py", [])
     }
 }

@@ -203,7 +203,7 @@ struct AttackTests {
         return Target(server: server, log: place + "/log", port: port, before: try residentMiB(server))
     }
 
-    @Test func everyAttackHasItsAnswerAndMemoryStaysBounded() throws {
+    @Test(.slow) func everyAttackHasItsAnswerAndMemoryStaysBounded() throws {
         let directory = try TemporaryDirectory()
         var targets: [String?: Target] = [:]
         defer { for target in targets.values { target.server.stop(SIGTERM) } }
@@ -263,7 +263,7 @@ struct AttackTests {
         }
     }
 
-    @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
+    @Test(.slow, .enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
     func aRunUnderSiegeEndsWithTheSameModel() throws {
         let script = ServerProcess.repository + "/Tests/Python/siege.py"
         var models: [String] = []

@@ -42,9 +42,7 @@ struct ServerProcess {
     /// Sends a signal and waits for the end; a server that does not stop is killed, and fails its test instead of holding it up.
     func stop(_ signal: Int32) {
         kill(process.processIdentifier, signal)
-        let end = ContinuousClock.now + .seconds(600)
-        while process.isRunning, ContinuousClock.now < end { usleep(5000) }
-        if process.isRunning {
+        if !process.ends(within: 600) {
             Issue.record("the server did not stop within 600 s of signal \(signal)")
             kill(process.processIdentifier, SIGKILL)
         }
@@ -94,7 +92,7 @@ struct ServerProcess {
 @Suite(.timeLimit(.minutes(30)), .serialized)
 struct BinaryTests {
     /// With Python's safetensors, and with nothing that a machine with Python has not: `-S` leaves its packages out.
-    @Test(arguments: [false, true])
+    @Test(.slow, arguments: [false, true])
     func aWholeRoundByHand(withPackages: Bool) throws {
         let directory = try TemporaryDirectory()
         let bare = directory.path + "/python"
@@ -112,7 +110,7 @@ struct BinaryTests {
         #expect(result.output.contains("layer.bias [2.75, 2.75]"))
     }
 
-    @Test func aRunGoesOnAfterKill9AndTheBudgetStands() throws {
+    @Test(.slow) func aRunGoesOnAfterKill9AndTheBudgetStands() throws {
         let directory = try TemporaryDirectory()
         var server = try ServerProcess.start(dataDirectory: directory.path)
         let runFile = directory.path + "/run.yaml"
@@ -160,7 +158,7 @@ struct BinaryTests {
         #expect(server.process.terminationStatus == 0)
     }
 
-    @Test func theComposeFilesFleetTakesPart() throws {
+    @Test(.slow) func theComposeFilesFleetTakesPart() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let server = try ServerProcess.start(dataDirectory: data)
@@ -199,7 +197,7 @@ struct BinaryTests {
         #expect(output.contains("accepted 3"), "\(output)")
     }
 
-    @Test func theDemoEndsWellAndKeepsItsServerOnlyWhenAsked() throws {
+    @Test(.slow) func theDemoEndsWellAndKeepsItsServerOnlyWhenAsked() throws {
         let directory = try TemporaryDirectory()
         for keep in [false, true] {
             let data = directory.path + "/\(keep)"
@@ -234,7 +232,7 @@ struct BinaryTests {
     }
 
     /// What cannot be built or trained is refused when the run is created, by its field and in words.
-    @Test func modelsThatCannotBeBuiltAreRefusedByField() throws {
+    @Test(.slow) func modelsThatCannotBeBuiltAreRefusedByField() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path)
         defer { server.stop(SIGTERM) }

@@ -54,7 +54,7 @@ struct ClockTests {
         return data
     }
 
-    @Test(arguments: [7200, -7200])
+    @Test(.slow, arguments: [7200, -7200])
     func aJumpOfTheWallClockEndsNoTraining(by seconds: Int) throws {
         let directory = try TemporaryDirectory()
         let path = directory.path

@@ -37,7 +37,7 @@ struct ConfigurationTests {
         #expect(try value("log.level", named.output) == ["error", file])
     }
 
-    @Test func everyProblemIsNamedWithItsSource() throws {
+    @Test(.slow) func everyProblemIsNamedWithItsSource() throws {
         let directory = try TemporaryDirectory()
         let file = directory.path + "/martlet.yaml"
         try "data_dir: x\nlimits: {head_byte: 1, head_fields: 7}\n".write(

@@ -51,7 +51,7 @@ struct DeviceProcessTests {
 
     /// SIGKILL at the n-th point of one process after the other, all with the same state: each step of registration, work and
     /// upload is cut once.
-    @Test func aDeviceThatIsKilledAtEachStepReportsEachAssignmentOnce() throws {
+    @Test(.slow) func aDeviceThatIsKilledAtEachStepReportsEachAssignmentOnce() throws {
         defer { server.stop(SIGTERM) }
         let every = ProcessInfo.processInfo.environment["MARTLET_DEVICE_POINTS"].flatMap { Int($0) } ?? 4
         // The run must not end before the sweep does: some fifteen points are one participation.
@@ -78,7 +78,7 @@ struct DeviceProcessTests {
         #expect(events.count == rounds && Set(events).count == rounds, "\(events.count)")
     }
 
-    @Test func aSecondProcessIsToldWhichOneHasTheState() throws {
+    @Test(.slow) func aSecondProcessIsToldWhichOneHasTheState() throws {
         defer { server.stop(SIGTERM) }
         let first = Process()
         first.executableURL = URL(fileURLWithPath: ServerProcess.binary)
@@ -99,7 +99,7 @@ struct DeviceProcessTests {
         #expect(second.output.contains("process \(first.processIdentifier)"), "\(second.output)")
     }
 
-    @Test func aFullDiskIsCalledThat() throws {
+    @Test(.slow) func aFullDiskIsCalledThat() throws {
         defer { server.stop(SIGTERM) }
         try start(rounds: 1)
         // No file may be longer than a few kilobytes: neither the model nor an update has space.
@@ -151,7 +151,7 @@ struct DeviceProcessTests {
         #expect(!text().contains("left out"), "\(text())")
     }
 
-    @Test func aDamagedNoteDoesNotHoldUpTheDevice() throws {
+    @Test(.slow) func aDamagedNoteDoesNotHoldUpTheDevice() throws {
         defer { server.stop(SIGTERM) }
         let device = directory.path + "/device"
         try FileManager.default.createDirectory(atPath: device, withIntermediateDirectories: true)
@@ -164,7 +164,7 @@ struct DeviceProcessTests {
     }
 
     /// A server that hears nothing of a device that it knows would hear that its data cannot be read.
-    @Test func aDataFileThatCannotBeReadKeepsOnlyAnUnknownDeviceAway() throws {
+    @Test(.slow) func aDataFileThatCannotBeReadKeepsOnlyAnUnknownDeviceAway() throws {
         defer { server.stop(SIGTERM) }
         let text = directory.path + "/text"
         try FileManager.default.moveItem(atPath: text, toPath: text + ".away")
@@ -183,7 +183,7 @@ struct DeviceProcessTests {
     }
 
     /// The operator reads why a client's work came to nothing, and not the code alone.
-    @Test func causesAreInTheStoryOfARound() throws {
+    @Test(.slow) func causesAreInTheStoryOfARound() throws {
         defer { server.stop(SIGTERM) }
         let file = directory.path + "/open.yaml"
         #expect(try server.martlet("population", "create", "open").status == 0)
@@ -224,7 +224,7 @@ struct DeviceProcessTests {
     }
 
     /// SIGKILL of the client: its command lived on with a copy of the model, and the next one began beside it.
-    @Test func theCommandOfAKilledClientEndsWithIt() throws {
+    @Test(.slow) func theCommandOfAKilledClientEndsWithIt() throws {
         defer { server.stop(SIGTERM) }
         try start(rounds: 1)
         let here = directory.path
@@ -256,7 +256,7 @@ struct DeviceProcessTests {
         #expect(try assignments().isEmpty)
     }
 
-    @Test func aTrainerCommandTakesPartInPrivateRunsWithMadeUpDataOnly() throws {
+    @Test(.slow) func aTrainerCommandTakesPartInPrivateRunsWithMadeUpDataOnly() throws {
         defer { server.stop(SIGTERM) }
         try start(rounds: 1)
         let trainer = arguments + ["--once", "--trainer-command", "exit 10"]

@@ -1,13 +1,14 @@
+import TestSupport
 import Testing
 
 /// What the documents say, tried as a reader would.
 @Suite(.timeLimit(.minutes(30)))
 struct DocumentTests {
-    @Test func everyCurlLineOfTheReferenceRuns() throws {
+    @Test(.slow) func everyCurlLineOfTheReferenceRuns() throws {
         try PythonScript.expectSuccess("reference.py", [])
     }
 
-    @Test func everyCommandOfTheDocumentsRuns() throws {
+    @Test(.slow) func everyCommandOfTheDocumentsRuns() throws {
         try PythonScript.expectSuccess("documents.py", [])
     }
 

@@ -29,7 +29,7 @@ struct ExamplesTests {
         return (process.terminationStatus, String(decoding: data, as: UTF8.self))
     }
 
-    @Test func keyboardLearnsUnderABudget() throws {
+    @Test(.slow) func keyboardLearnsUnderABudget() throws {
         let (status, output) = try run("keyboard", rounds: 1)
         #expect(status == 0, "\(output)")
         #expect(output.contains("SPENT"), "\(output)")
@@ -47,27 +47,27 @@ struct ExamplesTests {
         #expect(plan.output.contains(" \(said) parameters"), "\(said): \(plan.output)")
     }
 
-    @Test func aVocabularyIsFoundAndTrainedOn() throws {
+    @Test(.slow) func aVocabularyIsFoundAndTrainedOn() throws {
         let (status, output) = try run("keyboard-vocabulary", rounds: 1)
         #expect(status == 0, "\(output)")
         #expect(output.contains("WORD") && output.contains("trained: a model over"), "\(output)")
         #expect(!output.contains("zeppelin") && !output.contains("unicorn"), "\(output)")
     }
 
-    @Test func voiceCommandsShowHowFarUpdatesStandOut() throws {
+    @Test(.slow) func voiceCommandsShowHowFarUpdatesStandOut() throws {
         let (status, output) = try run("voice-commands", rounds: 1)
         #expect(status == 0, "\(output)")
         #expect(output.contains("cosine") && output.contains("counted true"), "\(output)")
     }
 
-    @Test func hospitalsFitOneModel() throws {
+    @Test(.slow) func hospitalsFitOneModel() throws {
         let (status, output) = try run("hospitals", rounds: 3)
         #expect(status == 0, "\(output)")
         let weights = output.split(separator: "\n").first { $0.hasPrefix("layers.0.weight") }
         #expect(weights?.split(separator: " ").count == 14, "\(output)")
     }
 
-    @Test func ownTrainersTakePart() throws {
+    @Test(.slow) func ownTrainersTakePart() throws {
         let (status, output) = try run("trainers", rounds: 2)
         #expect(status == 0, "\(output)")
         #expect(output.contains("passed  sigterm") && output.contains("trained: 2 rounds"), "\(output)")

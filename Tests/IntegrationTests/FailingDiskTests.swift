@@ -35,7 +35,7 @@ struct FailingDiskTests {
     /// Whatever call of a device's fails: no finished update is lost or made anew, nothing is charged twice, the error says `storage`.
     ///
     /// What it has kept is not taken for missing because it could not be read: the next update would have other bytes.
-    @Test(arguments: [("1", "5"), ("3", "11")])
+    @Test(.slow, arguments: [("1", "5"), ("3", "11")])
     func aDeviceLosesNothingWhenItsDiskFails(_ calls: String, _ every: String) throws {
         let directory = try TemporaryDirectory()
         let memory = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : directory.path
@@ -54,7 +54,7 @@ struct FailingDiskTests {
         #expect(report.failedCalls >= report.jobs * 9 / 10, "\(report)")
     }
 
-    @Test(arguments: [("gaussian", "20"), ("banded_matrix", "97")])
+    @Test(.slow, arguments: [("gaussian", "20"), ("banded_matrix", "97")])
     func aCallThatFailsChangesNothing(_ mechanism: String, _ every: String) throws {
         let directory = try TemporaryDirectory()
         let library = try library(in: directory)
@@ -77,7 +77,7 @@ struct FailingDiskTests {
         (try? ServerProcess.capture("/usr/bin/env", ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]))?.status
         == 0
 
-    @Test(.enabled(if: mayMount, "this machine lets nobody mount a file system of his own"))
+    @Test(.slow, .enabled(if: mayMount, "this machine lets nobody mount a file system of his own"))
     func aDiskThatFillsAndEmptiesChangesNothing() throws {
         let directory = try TemporaryDirectory()
         let script = """

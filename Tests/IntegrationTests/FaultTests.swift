@@ -59,7 +59,7 @@ struct FaultTests {
     /// The server dies by SIGKILL around a transaction or a file's renaming; at every eleventh such point of two rounds.
     ///
     /// `MARTLET_FAULT_ROUNDS=20 MARTLET_FAULT_POINTS=1` tries each of 20 rounds, in about a quarter of an hour.
-    @Test(arguments: ["none", "central"])
+    @Test(.slow, arguments: ["none", "central"])
     func aDeathAtAnyPointLeadsToTheSameModelAndCharges(_ mode: String) throws {
         let environment = ProcessInfo.processInfo.environment
         let every = environment["MARTLET_FAULT_POINTS"] ?? "11"
@@ -72,7 +72,7 @@ struct FaultTests {
         #expect(sweep.failures.isEmpty, "\(sweep.failures)")
     }
 
-    @Test func theModelIsTheUndisturbedOneToTheBit() throws {
+    @Test(.slow) func theModelIsTheUndisturbedOneToTheBit() throws {
         let calm = try job("CALM", mode: "none")
         let faulty = try job("FAULTY", mode: "none")
         #expect(calm.state == "completed" && faulty.state == "completed")
@@ -81,7 +81,7 @@ struct FaultTests {
         #expect(faulty.modelSha256 == calm.modelSha256)
     }
 
-    @Test func whatWasReleasedIsInTheLedgerExactlyOnce() throws {
+    @Test(.slow) func whatWasReleasedIsInTheLedgerExactlyOnce() throws {
         let calm = try job("CALM", mode: "central")
         let faulty = try job("FAULTY", mode: "central")
         #expect(faulty.state == "completed" && faulty.kills > 0, "\(faulty)")

@@ -1,14 +1,15 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What other people's words do in a terminal: nothing, whichever command shows them.
 @Suite(.timeLimit(.minutes(30)), .serialized)
 struct HostileWordsTests {
     /// Every command, with a server whose words act; the script lists the commands that the binary has.
-    @Test func noCommandPrintsWhatActs() throws { try PythonScript.expectSuccess("hostile_words.py", []) }
+    @Test(.slow) func noCommandPrintsWhatActs() throws { try PythonScript.expectSuccess("hostile_words.py", []) }
 
     /// There is one way to standard output and one to standard error, in `Terminal.swift`; a log has its handlers.
-    @Test func thereIsOneWayOut() throws {
+    @Test(.slow) func thereIsOneWayOut() throws {
         let root = URL(fileURLWithPath: ServerProcess.repository + "/Sources")
         let files = FileManager.default.enumerator(at: root, includingPropertiesForKeys: nil)
         let names = (files?.compactMap { $0 as? URL } ?? []).filter { $0.pathExtension == "swift" }

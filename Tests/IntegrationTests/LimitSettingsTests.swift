@@ -105,7 +105,7 @@ struct LimitSettingsTests {
             "POST /v1/populations HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \(server.token)\r\nX-Request-Id: slow-1\r\n"
             + "Content-Length: \(body.utf8.count)\r\n\r\n"
         socket.write(Array(head.utf8))
-        Thread.sleep(forTimeInterval: 0.3)
+        RealTime.pass(0.3, because: "a client is slow")
         socket.write(Array(body.utf8))
         let answer = String(
             decoding: socket.read { String(decoding: $0, as: UTF8.self).contains("\"name\"") },

@@ -46,7 +46,7 @@ struct MaintenanceTests {
     }
 
     /// Everything is lost but the names; the server of the restored directory goes on where the backup was made.
-    @Test func aBackupOfARunningServerRestoresToARunThatGoesOn() throws {
+    @Test(.slow) func aBackupOfARunningServerRestoresToARunThatGoesOn() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
@@ -100,7 +100,7 @@ struct MaintenanceTests {
 
     /// Updates of a private run are in no backup: the attempt that waited for them is given up and stays charged, since the lost server
     /// may have published it, and the run goes on with another one.
-    @Test func aRestoredPrivateRunAbandonsItsOpenAttemptAndKeepsItsCharge() throws {
+    @Test(.slow) func aRestoredPrivateRunAbandonsItsOpenAttemptAndKeepsItsCharge() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
@@ -145,7 +145,7 @@ struct MaintenanceTests {
         #expect(charges == ["reserved", "released", "committed", "reserved", "committed"])
     }
 
-    @Test func anOldBackupIsNoticedAndWhatItForgotIsChargedAgain() throws {
+    @Test(.slow) func anOldBackupIsNoticedAndWhatItForgotIsChargedAgain() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
@@ -195,7 +195,7 @@ struct MaintenanceTests {
     }
 
     /// Another process begins a transaction and keeps it; then it goes.
-    @Test func aLockedDatabaseIsSaidSoAndNothingAcknowledgedIsLost() throws {
+    @Test(.slow) func aLockedDatabaseIsSaidSoAndNothingAcknowledgedIsLost() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path)
         defer { server.stop(SIGTERM) }
@@ -235,7 +235,7 @@ struct MaintenanceTests {
         #expect(try create().contains("HTTP/1.1 201"))
     }
 
-    @Test func damageIsFoundAndSaidAndTheServerDoesNotStartOnIt() throws {
+    @Test(.slow) func damageIsFoundAndSaidAndTheServerDoesNotStartOnIt() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let server = try ServerProcess.start(dataDirectory: data)
@@ -283,7 +283,7 @@ struct MaintenanceTests {
     }
 
     /// A disk that is not mounted, and a database that was removed or never filled: each beside what says that there was one.
-    @Test(arguments: ["blobs", "second record", "second record elsewhere", "empty file"])
+    @Test(.slow, arguments: ["blobs", "second record", "second record elsewhere", "empty file"])
     func aLostDatabaseDoesNotStartEmpty(_ evidence: String) throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
@@ -346,7 +346,7 @@ struct MaintenanceTests {
     }
 
     /// What a newer version wrote is left as it is by every command of this one, and each says what to do.
-    @Test func aNewerVersionsDirectoryAndItsBackupAreLeftAlone() throws {
+    @Test(.slow) func aNewerVersionsDirectoryAndItsBackupAreLeftAlone() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
@@ -378,7 +378,7 @@ struct MaintenanceTests {
     }
 
     /// The last backup is often older than the program: files and ledger are checked as in one of today.
-    @Test func anOlderVersionsBackupIsCheckedAndRestoredWhole() throws {
+    @Test(.slow) func anOlderVersionsBackupIsCheckedAndRestoredWhole() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         let backup = directory.path + "/backup"
@@ -420,7 +420,10 @@ struct MaintenanceTests {
     }
 
     /// A limit on the size of files acts as a full disk does; it is lifted from outside, as when space returns.
-    @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/prlimit"), "prlimit lifts the limit"))
+    @Test(
+        .slow,
+        .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/prlimit"), "prlimit lifts the limit")
+    )
     func aFullDiskRefusesClearlyAndWorkGoesOnWhenThereIsSpace() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path)

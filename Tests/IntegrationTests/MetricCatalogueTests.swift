@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 /// What `/metrics` of a running server defines.
@@ -5,7 +6,7 @@ import Testing
 /// An upload must have been slow for 30 s before it gives way: the script does everything else meanwhile.
 @Suite(.timeLimit(.minutes(30)))
 struct MetricCatalogueTests {
-    @Test func everyMetricMovesWithWhatItMeasures() throws {
+    @Test(.slow) func everyMetricMovesWithWhatItMeasures() throws {
         try PythonScript.expectSuccess("metrics.py", [])
     }
 }

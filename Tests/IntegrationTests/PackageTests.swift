@@ -43,7 +43,7 @@ struct PackageTests {
         "GRDB", "SQLiteStorage", "HTTPServing", "Coordination", "CoordinatorAPI", "Yams",
     ]
 
-    @Test func theClientLibraryLinksNeitherSQLiteNorTheServer() throws {
+    @Test(.slow) func theClientLibraryLinksNeitherSQLiteNorTheServer() throws {
         let closure = try everything(neededBy: "MartletClient")
         #expect(closure.contains("LocalTraining") && closure.contains("CCurl"))
         #expect(closure.isDisjoint(with: Self.server), "\(closure)")
@@ -68,7 +68,7 @@ struct PackageTests {
         }
     }
 
-    @Test(.enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
+    @Test(.slow, .enabled(if: ServerProcess.python != nil, "scripts/test sets MARTLET_TEST_PYTHON"))
     func theDescriptionIsValidOpenAPI() throws {
         let code = """
             import sys, yaml

@@ -24,27 +24,31 @@ struct PrivacyCommandTests {
         #expect(result.status == 0 && result.output.contains(expected), "\(result)")
     }
 
-    @Test(arguments: [
-        ("epsilon", "give either --noise-multiplier or --laplace-scale"),
-        ("epsilon --noise-multiplier 0", "noise_multiplier is 0.0"),
-        ("epsilon --noise-multiplier 1e-9", "allowed is 1e-4 to 1e12"),
-        ("epsilon --noise-multiplier nan", "noise_multiplier is nan"),
-        ("epsilon --noise-multiplier 1 --delta 0", "delta is 0.0"),
-        ("epsilon --noise-multiplier 1 --delta 1", "delta is 1.0"),
-        ("epsilon --noise-multiplier 1 --sampling-rate 1.5", "sampling_rate is 1.5"),
-        ("epsilon --noise-multiplier 1 --rounds 0", "--rounds must be 1"),
-        ("epsilon --noise-multiplier 1 --accountant basic", "no sound rule"),
-        ("epsilon --noise-multiplier 1 --accountant hope", "the accountant must be"),
-        ("calibrate --epsilon 0", "epsilon is 0.0"), ("calibrate --epsilon inf", "epsilon is inf"),
-        ("calibrate --epsilon 4 --delta 1.5", "delta is 1.5"), ("calibrate --epsilon 4 --rounds 0", "--rounds must"),
-        ("calibrate --epsilon 4 --sampling-rate 2", "sampling_rate is 2.0"),
-        ("plan /nowhere.yaml", "cannot read /nowhere.yaml"),
-        ("plan /nowhere.yaml --parameters 9223372036854775807", "--parameters must be between 1 and 1099511627776"),
-        ("plan /nowhere.yaml --parameters 0", "--parameters must be between 1"),
-        ("verify-ledger /nowhere.json", "cannot read /nowhere.json"),
-        ("verify-ledger \(#filePath)", "neither a document of schema"),
-        ("check-vectors /nowhere.json", "/nowhere.json cannot be read"),
-    ])
+    @Test(
+        .slow,
+        arguments: [
+            ("epsilon", "give either --noise-multiplier or --laplace-scale"),
+            ("epsilon --noise-multiplier 0", "noise_multiplier is 0.0"),
+            ("epsilon --noise-multiplier 1e-9", "allowed is 1e-4 to 1e12"),
+            ("epsilon --noise-multiplier nan", "noise_multiplier is nan"),
+            ("epsilon --noise-multiplier 1 --delta 0", "delta is 0.0"),
+            ("epsilon --noise-multiplier 1 --delta 1", "delta is 1.0"),
+            ("epsilon --noise-multiplier 1 --sampling-rate 1.5", "sampling_rate is 1.5"),
+            ("epsilon --noise-multiplier 1 --rounds 0", "--rounds must be 1"),
+            ("epsilon --noise-multiplier 1 --accountant basic", "no sound rule"),
+            ("epsilon --noise-multiplier 1 --accountant hope", "the accountant must be"),
+            ("calibrate --epsilon 0", "epsilon is 0.0"), ("calibrate --epsilon inf", "epsilon is inf"),
+            ("calibrate --epsilon 4 --delta 1.5", "delta is 1.5"),
+            ("calibrate --epsilon 4 --rounds 0", "--rounds must"),
+            ("calibrate --epsilon 4 --sampling-rate 2", "sampling_rate is 2.0"),
+            ("plan /nowhere.yaml", "cannot read /nowhere.yaml"),
+            ("plan /nowhere.yaml --parameters 9223372036854775807", "--parameters must be between 1 and 1099511627776"),
+            ("plan /nowhere.yaml --parameters 0", "--parameters must be between 1"),
+            ("verify-ledger /nowhere.json", "cannot read /nowhere.json"),
+            ("verify-ledger \(#filePath)", "neither a document of schema"),
+            ("check-vectors /nowhere.json", "/nowhere.json cannot be read"),
+        ]
+    )
     func refuses(_ arguments: String, _ expected: String) throws {
         let result = try Self.privacy(arguments)
         #expect(result.status != 0 && result.output.contains(expected), "\(result)")
@@ -79,7 +83,7 @@ struct PrivacyCommandTests {
     }
 
     /// What takes more arithmetic than one question may is refused in words.
-    @Test func aPlanThatTakesTooMuchIsRefused() throws {
+    @Test(.slow) func aPlanThatTakesTooMuchIsRefused() throws {
         let directory = try TemporaryDirectory()
         let path = directory.path + "/run.yaml"
         try """
@@ -123,7 +127,7 @@ struct PrivacyCommandTests {
     }
 
     /// The device's owner says no before anything is trained, and reads why; the ledger of the server is verified by its URL.
-    @Test func thePolicyFileIsObeyedAndTheLedgerVerified() throws {
+    @Test(.slow) func thePolicyFileIsObeyedAndTheLedgerVerified() throws {
         let directory = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: directory.path + "/data")
         defer { server.stop(SIGTERM) }

@@ -23,15 +23,14 @@ struct SignalTests {
 
     /// Whether it ends within ten minutes, which no machine needs; else it is killed.
     private func ends(_ process: Process) -> Bool {
-        for _ in 0..<60_000 where process.isRunning { usleep(10_000) }
-        guard process.isRunning else { return true }
+        if process.ends(within: 600) { return true }
         kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
         return false
     }
 
     /// The moment between the announcement and whatever waits for signals: a signal that was lost there was lost for ever.
-    @Test(arguments: [SIGTERM, SIGINT])
+    @Test(.slow, arguments: [SIGTERM, SIGINT])
     func aSignalRightAfterTheAnnouncementIsHeard(_ signal: Int32) throws {
         let directory = try TemporaryDirectory()
         for attempt in 0..<12 {
@@ -45,13 +44,13 @@ struct SignalTests {
     }
 
     /// While the server starts it ends at once, in order from where it takes signals, and leaves nothing that stops the next one.
-    @Test func aSignalWhileTheServerStartsEndsIt() throws {
+    @Test(.slow) func aSignalWhileTheServerStartsEndsIt() throws {
         let directory = try TemporaryDirectory()
         let data = directory.path + "/data"
         // Each is asked at a later moment of its start.
         for step in 0..<12 {
             let (process, _) = try launch(data)
-            usleep(UInt32(step) * 15_000)
+            RealTime.pass(Double(step) * 0.015, because: "a process starts")
             kill(process.processIdentifier, SIGTERM)
             #expect(ends(process), "a start was asked to stop after \(step * 15) ms, and went on")
             let isOrderly = process.terminationReason == .exit && process.terminationStatus == 0

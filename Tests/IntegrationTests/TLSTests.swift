@@ -108,7 +108,7 @@ struct TLSTests {
         try server.run("/usr/bin/env", ["curl", "-sS", "-m", "600"] + arguments)
     }
 
-    @Test func onlyModernVersionsAndSuitesAreSpoken() throws {
+    @Test(.slow) func onlyModernVersionsAndSuitesAreSpoken() throws {
         let authority = try Authority()
         try authority.issue("server")
         let data = try TemporaryDirectory()
@@ -164,7 +164,7 @@ struct TLSTests {
         #expect(try curl(server, "--cacert", ca, server.url + "/openapi.yaml").output.contains("openapi: 3.1"))
     }
 
-    @Test func theClientNamesWhatIsWrongWithACertificate() throws {
+    @Test(.slow) func theClientNamesWhatIsWrongWithACertificate() throws {
         let authority = try Authority()
         try authority.issue("good")
         try authority.issue("expired", days: "-1")
@@ -225,7 +225,7 @@ struct TLSTests {
         #expect(trusted.status == 0 && trusted.output.contains("export MARTLET_TOKEN="), "\(trusted.output)")
     }
 
-    @Test func aPortThatSpeaksPlainHTTPIsNamed() throws {
+    @Test(.slow) func aPortThatSpeaksPlainHTTPIsNamed() throws {
         let data = try TemporaryDirectory()
         let server = try ServerProcess.start(dataDirectory: data.path)
         defer { server.stop(SIGTERM) }

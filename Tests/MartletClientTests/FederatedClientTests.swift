@@ -145,14 +145,10 @@ struct FederatedClientTests {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
         let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": \#(clipping)}"#
-        let specification = try RunSpecification.read(
-            JSONValue.parse(
-                Array(
-                    #"{"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"}, "training": \#(training), "privacy": \#(privacy)}"#
-                        .utf8
-                )
-            )
-        )
+        let specification = try RunSpecification.sample {
+            $0 += ["training": training, "privacy": privacy]
+            $0.cohort.goal = 1
+        }
         var body = AssignmentBody(
             id: "asg_1",
             run: "run_1",

@@ -89,7 +89,7 @@ struct DrippingAnswerTests {
         } catch { return error as? ClientError }
     }
 
-    @Test(arguments: drips.indices, [true, false])
+    @Test(.slow, arguments: drips.indices, [true, false])
     func anAnswerThatDripsForEverEnds(_ index: Int, _ sendsFile: Bool) async throws {
         let clock = Clock()
         let (head, drop) = Self.drips[index]
@@ -103,7 +103,7 @@ struct DrippingAnswerTests {
             for count in 0..<2000 {
                 guard Self.put(link, drop) else { return }
                 clock.advance(10)
-                usleep(count < 200 ? 5_000 : 330_000)
+                RealTime.pass(count < 200 ? 0.005 : 0.33, because: "a peer drips")
             }
         }
         var request = TransportRequest(method: sendsFile ? "PUT" : "GET", url: peer.url)
@@ -144,7 +144,7 @@ struct DrippingAnswerTests {
         let peer = try Peer { link in
             Self.takeRequest(link)
             guard Self.put(link, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n") else { return }
-            while Self.put(link, "a") { usleep(20_000) }
+            while Self.put(link, "a") { RealTime.pass(0.02, because: "a peer drips") }
         }
         let directory = try TemporaryDirectory()
         var request = TransportRequest(method: "GET", url: peer.url, destination: directory.path + "/model")

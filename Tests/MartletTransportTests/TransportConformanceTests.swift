@@ -81,7 +81,7 @@ struct TransportConformanceTests {
         #expect(server.requests.last?.method == "HEAD")
     }
 
-    @Test(arguments: TestedTransport.allCases)
+    @Test(.slow, arguments: TestedTransport.allCases)
     func aFileIsSentFromAnyPlaceOn(_ tested: TestedTransport) async throws {
         let server = try LoopbackListener { _, connection in connection.answer(200) }
         defer { server.stop() }
@@ -271,7 +271,7 @@ struct TransportConformanceTests {
         }
     }
 
-    @Test(arguments: TestedTransport.allCases)
+    @Test(.slow, arguments: TestedTransport.allCases)
     func progressExtendsTheTimeAndStandingStillDoesNot(_ tested: TestedTransport) async throws {
         let server = try LoopbackListener { request, connection in
             connection.write("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")
@@ -282,7 +282,7 @@ struct TransportConformanceTests {
                     return false
                 }
                 guard connection.write([65]) else { return false }
-                Thread.sleep(forTimeInterval: 1)
+                RealTime.pass(1, because: "a server is slow")
             }
             return true
         }
@@ -301,7 +301,7 @@ struct TransportConformanceTests {
         #expect(long?.code == "network")
     }
 
-    @Test(arguments: TestedTransport.allCases)
+    @Test(.slow, arguments: TestedTransport.allCases)
     func anUploadThatMovesIsNotGivenUp(_ tested: TestedTransport) async throws {
         let server = try LoopbackListener(readsBodies: false) { request, connection in
             // Sixteen megabytes in sixteen seconds, of which four at most wait in the system: the time-out is ten.
@@ -312,7 +312,7 @@ struct TransportConformanceTests {
                 let came = connection.read { $0.count >= count }.count
                 guard came > 0 else { return false }
                 left -= came
-                Thread.sleep(forTimeInterval: 1)
+                RealTime.pass(1, because: "a server reads slowly")
             }
             return connection.answer(200)
         }

@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 
 @testable import UpdateCompression
@@ -38,7 +39,7 @@ struct UpdateEncoderTests {
     /// Whatever finite values: what is made is what the server's reader takes.
     ///
     /// Its refusal would be an answer by data.
-    @Test(arguments: UpdateEncoding.allCases)
+    @Test(.slow, arguments: UpdateEncoding.allCases)
     func theReaderAdmitsWhateverFiniteValuesAreEncoded(encoding: UpdateEncoding) throws {
         try admits(
             encoding,
@@ -75,7 +76,7 @@ struct UpdateEncoderTests {
     }
 
     /// Values at the bound, alone among zeros, all equal, and mixed: what rounding and rotation push furthest.
-    @Test(arguments: UpdateEncoding.allCases, [Float(64), 0.1, 1.7e-3])
+    @Test(.slow, arguments: UpdateEncoding.allCases, [Float(64), 0.1, 1.7e-3])
     func noDecodedValueIsBeyondTheBound(encoding: UpdateEncoding, bound: Float) throws {
         let count = 5000
         let layout = ParameterLayout([.init(name: "w", shape: [count])])

@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 import UpdateCompression
 
@@ -99,7 +100,7 @@ struct UpdateEncodingTests {
     /// The mean of n decoded vectors comes as near to the vector as independent errors of mean zero do.
     ///
     /// Within 4 · error/n, where a bias of a tenth of the error would already show. Dense values, and few among zeros.
-    @Test(arguments: UpdateEncoding.allCases.filter { $0.isStochastic }, [false, true])
+    @Test(.slow, arguments: UpdateEncoding.allCases.filter { $0.isStochastic }, [false, true])
     func decodedValuesAreUnbiased(encoding: UpdateEncoding, isSparse: Bool) throws {
         let layout = ParameterLayout([.init(name: "w", shape: [600])])
         var update = normalVector(layout, seed: 21)

@@ -5,6 +5,7 @@ import Foundation
 import LocalTraining
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -20,17 +21,16 @@ struct AnalyticsTests {
         let texts: [[String]]
 
         init(
-            _ specification: String,
+            _ specification: RunSpecification,
             texts: [[String]],
             budget: BudgetSpecification? = nil,
             start: Bool = true
         ) async throws {
             self.texts = texts
             bench = try await Bench(.memory)
-            let document = try RunSpecification.read(JSONValue.parse(Array(specification.utf8)))
             _ = try await bench.coordinator.createPopulation(PopulationRequest(name: "p", budget: budget))
-            let model = try ModelArchitectures.make(Self.description(document.model)).initialParameters(seed: 0)
-            run = try await bench.coordinator.createRun(document, initialModel: model).id
+            let model = try ModelArchitectures.make(Self.description(specification.model)).initialParameters(seed: 0)
+            run = try await bench.coordinator.createRun(specification, initialModel: model).id
             clients = try await bench.enroll(texts.count)
             if start { _ = try await bench.coordinator.startRun(run) }
         }
@@ -96,14 +96,13 @@ struct AnalyticsTests {
         _ candidates: [String],
         goal: Int,
         limit: Int,
-        privacy: String = "{}"
-    ) throws -> String {
-        let list = String(decoding: try JSONEncoder().encode(candidates), as: UTF8.self)
-        return """
-            {"population": "p", "kind": "analytics", "privacy": \(privacy),
-             "cohort": {"goal": \(goal), "minimum": \(goal), "over_selection": 1},
-             "analytics": {"method": "histogram", "words_per_client": \(limit), "candidates": \(list)}}
-            """
+        privacy: RunFile = [:]
+    ) throws -> RunSpecification {
+        try RunSpecification.sample(of: .analytics) {
+            $0.privacy = privacy
+            $0.cohort += ["goal": goal, "minimum": goal, "over_selection": 1]
+            $0.analytics += ["method": "histogram", "words_per_client": limit, "candidates": candidates]
+        }
     }
 
     // MARK: - Histogram
@@ -123,7 +122,7 @@ struct AnalyticsTests {
         #expect(try await field.words(minimumCount: -1).items.last == .init(word: "zeppelin", count: 0))
     }
 
-    @Test func frequentWordsAreFoundUnderNoiseAndUnclaimedOnesAreNot() async throws {
+    @Test(.slow) func frequentWordsAreFoundUnderNoiseAndUnclaimedOnesAreNot() async throws {
         let texts = Self.messages(150)
         let holders = Self.holders(texts)
         let unclaimed = (0..<500).map { "unclaimed\($0)" }
@@ -134,7 +133,7 @@ struct AnalyticsTests {
                 candidates,
                 goal: 150,
                 limit: limit,
-                privacy: #"{"mode": "central", "noise_multiplier": 0.8}"#
+                privacy: ["mode": "central", "noise_multiplier": 0.8]
             ),
             texts: texts,
             budget: .init(epsilon: 10, delta: 1e-5)
@@ -173,7 +172,7 @@ struct AnalyticsTests {
                 ["yes", "no", "perhaps"],
                 goal: 100,
                 limit: 1,
-                privacy: #"{"mode": "local", "noise_multiplier": 1}"#
+                privacy: ["mode": "local", "noise_multiplier": 1]
             ),
             texts: texts,
             budget: .init(epsilon: 10, delta: 1e-5)
@@ -189,13 +188,14 @@ struct AnalyticsTests {
     private static func votes(
         _ clients: Int,
         rounds: Int,
-        privacy: String = #""noise_multiplier": 2"#,
-        extra: String = ""
-    ) -> String {
-        """
-        {"population": "p", "kind": "analytics", "rounds": \(rounds), "privacy": {\(privacy)},
-         "cohort": {"goal": \(clients), "minimum": \(clients), "over_selection": 1}, "analytics": {"method": "votes"\(extra)}}
-        """
+        privacy: RunFile = ["noise_multiplier": 2]
+    ) throws -> RunSpecification {
+        try RunSpecification.sample(of: .analytics) {
+            $0 += ["rounds": rounds]
+            $0.privacy = privacy
+            $0.cohort += ["goal": clients, "minimum": clients, "over_selection": 1]
+            $0.analytics.method = "votes"
+        }
     }
 
     @Test func frequentWordsAreFoundWithoutAListAndTheChargeIsTheOneThatIsProven() async throws {
@@ -281,14 +281,14 @@ struct AnalyticsTests {
 
     @Test func whatCannotKeepItsPromiseDoesNotStart() async throws {
         func refusal(
-            _ text: String,
+            _ specification: RunSpecification,
             clients: Int,
             epsilon: Double,
             delta: Double = 1e-5
         ) async throws -> CoordinationError? {
             do {
                 let field = try await Field(
-                    text,
+                    specification,
                     texts: [[String]](repeating: ["a"], count: clients),
                     budget: .init(epsilon: epsilon, delta: delta)
                 )
@@ -311,7 +311,7 @@ struct AnalyticsTests {
         )
         // A threshold that somebody chose: one single vote in seven hundred would be published.
         let low = try await refusal(
-            Self.votes(5, rounds: 8, privacy: #""noise_multiplier": 2, "threshold": 7"#),
+            Self.votes(5, rounds: 8, privacy: ["noise_multiplier": 2, "threshold": 7]),
             clients: 20,
             epsilon: 30
         )
@@ -320,7 +320,7 @@ struct AnalyticsTests {
             "\(low?.message ?? "")"
         )
         let old = try await refusal(
-            #"{"population": "p", "kind": "analytics", "analytics": {"method": "triehh", "epsilon": 4}}"#,
+            RunSpecification.sample(of: .analytics) { $0.analytics += ["method": "triehh", "epsilon": 4] },
             clients: 1,
             epsilon: 30
         )
@@ -330,15 +330,13 @@ struct AnalyticsTests {
     /// Votes after training have the hundredth of δ that is set aside beside it, and a target is met with what comes after.
     @Test func votesAfterTrainingFailLessOften() async throws {
         let field = try await Field(
-            try Self.histogram(["a"], goal: 20, limit: 1, privacy: #"{"mode": "central", "noise_multiplier": 4}"#),
+            try Self.histogram(["a"], goal: 20, limit: 1, privacy: ["mode": "central", "noise_multiplier": 4]),
             texts: [[String]](repeating: ["a"], count: 20),
             budget: .init(epsilon: 30, delta: 1e-5)
         )
         try await field.round()
         let coordinator = field.bench.coordinator
-        let document = try RunSpecification.read(
-            JSONValue.parse(Array(Self.votes(20, rounds: 4, privacy: #""target": {"epsilon": 4}"#).utf8))
-        )
+        let document = try Self.votes(20, rounds: 4, privacy: ["target": ["epsilon": 4]])
         let view = try await coordinator.createRun(
             document,
             initialModel: PrefixTrie(levelCount: 4, nodeLimit: 1000).vector
@@ -365,14 +363,10 @@ struct AnalyticsTests {
         )
         try await field.round()
         let old = try WireCoding.encode(
-            RunSpecification.read(
-                JSONValue.parse(
-                    Array(
-                        #"{"population": "p", "kind": "analytics", "rounds": 3, "analytics": {"method": "triehh", "epsilon": 4}}"#
-                            .utf8
-                    )
-                )
-            )
+            RunSpecification.sample(of: .analytics) {
+                $0.rounds = 3
+                $0.analytics += ["method": "triehh", "epsilon": 4]
+            }
         )
         let store = EditedStore(field.bench.store) { state in
             for index in state.runs.indices { state.runs[index].specification = String(decoding: old, as: UTF8.self) }

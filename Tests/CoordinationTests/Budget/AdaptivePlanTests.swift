@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import Foundation
 import StrictJSON
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -10,15 +11,16 @@ import WireFormat
 /// Which plans loss distributions may judge: those that nothing published can change.
 struct AdaptivePlanTests {
     private static func specification(stop: Bool) throws -> RunSpecification {
-        let rule = stop ? #", "stop": {"metric": "loss", "patience": 2}"# : ""
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 20,
-             "cohort": {"goal": 2, "minimum": 2, "max_participations": 20},
-             "evaluation": {"every": 2, "cohort_goal": 2, "noise_multiplier": 20, "max_participations": 2, "metrics": ["loss"]},
-             "privacy": {"mode": "central", "mechanism": "laplace", "noise_multiplier": 40,
-                         "clipping": {"policy": "l1"}}\(rule)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        try RunSpecification.sample {
+            $0.rounds = 20
+            $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 20]
+            $0.evaluation += [
+                "every": 2, "cohort_goal": 2, "noise_multiplier": 20, "max_participations": 2, "metrics": ["loss"],
+            ]
+            $0.privacy += ["mode": "central", "mechanism": "laplace", "noise_multiplier": 40]
+            $0.privacy.clipping.policy = "l1"
+            if stop { $0.stop = ["metric": "loss", "patience": 2] }
+        }
     }
 
     private static func projection(stop: Bool) throws -> PrivacyProjection {
@@ -26,7 +28,7 @@ struct AdaptivePlanTests {
     }
 
     /// What was done until a measurement said stop is no composition that was fixed beforehand.
-    @Test func aRuleToStopByAMeasurementMakesFiltersEnforce() throws {
+    @Test(.slow) func aRuleToStopByAMeasurementMakesFiltersEnforce() throws {
         let (fixed, stopping) = (try Self.projection(stop: false), try Self.projection(stop: true))
         #expect(fixed.accountant == "pld" && stopping.accountant == "filter")
         #expect(stopping.epsilon > stopping.epsilonRdp && stopping.epsilonRdp > fixed.epsilon)
@@ -75,21 +77,20 @@ struct AdaptivePlanTests {
     }
 
     /// A run that stops by its measurements takes its first charge with the whole δ, and stays within what that admits.
-    @Test(.timeLimit(.minutes(10)))
+    @Test(.slow, .timeLimit(.minutes(10)))
     func aPrivateRunWithARuleToStopEndsByItsBudgetOrByItsRule() async throws {
-        func text(_ rule: String) -> String {
-            """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 30,
-             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 30},
-             "evaluation": {"every": 2, "cohort_goal": 16, "minimum": 16, "noise_multiplier": 0.5, "max_participations": 30,
-                            "metrics": ["top1"]},
-             "privacy": {"mode": "central", "mechanism": "laplace", "noise_multiplier": 10, "clipping": {"policy": "l1"}},
-             "stop": {"metric": "top1", \(rule)}}
-            """
-        }
         // Twelve standard deviations of the noised rate lie between 1 and ½; nobody reaches 1,000 rounds without gain.
-        for (rule, version) in [(#""at_least": 0.5"#, 2), (#""patience": 1000"#, 0)] {
-            let specification = try RunSpecification.read(JSONValue.parse(Array(text(rule).utf8)))
+        for (rule, version) in [("at_least", 2), ("patience", 0)] {
+            let specification = try RunSpecification.sample {
+                $0.rounds = 30
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 30]
+                $0.evaluation += ["every": 2, "cohort_goal": 16, "minimum": 16, "noise_multiplier": 0.5]
+                $0.evaluation += ["max_participations": 30, "metrics": ["top1"]]
+                $0.privacy += ["mode": "central", "mechanism": "laplace", "noise_multiplier": 10]
+                $0.privacy.clipping.policy = "l1"
+                $0.stop.metric = "top1"
+                $0.stop += rule == "patience" ? ["patience": 1000] : ["at_least": 0.5]
+            }
             func cost(rounds: Int, evaluations: Int) throws -> Double {
                 let releases = [
                     CappedRelease(.laplace(scale: 10), count: rounds, cap: 30),

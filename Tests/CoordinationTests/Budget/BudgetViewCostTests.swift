@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -10,16 +11,17 @@ import WireFormat
 /// Looking at a population takes a bounded amount of arithmetic, whatever runs were made in it.
 @Suite(.timeLimit(.minutes(10)))
 struct BudgetViewCostTests {
-    private static func specification(_ privacy: String, cohort: String, rounds: Int) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {\(cohort)}, "privacy": {"mode": "central", \(privacy)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private static func specification(_ privacy: RunFile, cohort: RunFile, rounds: Int) throws -> RunSpecification {
+        try RunSpecification.sample {
+            $0 += ["rounds": rounds]
+            $0.cohort = cohort
+            $0.privacy = privacy
+            $0.privacy.mode = "central"
+        }
     }
 
-    private static let amplified = #""amplification": "poisson", "noise_multiplier": 0.8"#
-    private static let drawn = #""goal": 10, "policy": "poisson", "sampling_rate": 0.001"#
+    private static let amplified: RunFile = ["amplification": "poisson", "noise_multiplier": 0.8]
+    private static let drawn: RunFile = ["goal": 10, "policy": "poisson", "sampling_rate": 0.001]
     /// Cells of one composition, so that a build for tests is done in time.
     private static let cells = 1 << 12
 
@@ -50,7 +52,7 @@ struct BudgetViewCostTests {
         }
     }
 
-    @Test func runsThatWereOnlyCreatedTakeNoMoreThanOneQuestionMay() async throws {
+    @Test(.slow) func runsThatWereOnlyCreatedTakeNoMoreThanOneQuestionMay() async throws {
         let (bench, runs) = try await bench(3)
         let limit = 60_000
         for _ in 0..<2 {
@@ -71,7 +73,7 @@ struct BudgetViewCostTests {
     }
 
     /// Whatever the searches came to, a ledger that stands still is soon looked at for nothing.
-    @Test(arguments: [0, 1_000, 60_000, 1_000_000])
+    @Test(.slow, arguments: [0, 1_000, 60_000, 1_000_000])
     func theSameQuestionCostsNothingInTheEnd(_ standard: Int) async throws {
         let (bench, runs) = try await bench(3)
         for _ in runs { _ = try await view(bench.coordinator, standard: standard) }
@@ -79,7 +81,7 @@ struct BudgetViewCostTests {
     }
 
     /// A list of populations is one question, however many there are.
-    @Test func allPopulationsTogetherTakeNoMoreThanOne() async throws {
+    @Test(.slow) func allPopulationsTogetherTakeNoMoreThanOne() async throws {
         let (bench, _) = try await bench(2)
         for name in ["q", "r", "s"] {
             _ = try await bench.coordinator.createPopulation(
@@ -104,7 +106,7 @@ struct BudgetViewCostTests {
     }
 
     /// Rows of another population change nothing of this one.
-    @Test func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
+    @Test(.slow) func anotherPopulationsRowsLeaveTheAnswerAsItWas() async throws {
         let (bench, _) = try await bench(1)
         _ = try await view(bench.coordinator, standard: .max / 4)
         for index in 0..<3 {
@@ -125,11 +127,13 @@ struct BudgetViewCostTests {
 
     /// Each opening of a round asks for as much: what takes more than one question may is refused when the run is made, also where
     /// nothing is sampled.
-    @Test(arguments: [
-        (BudgetViewCostTests.amplified, BudgetViewCostTests.drawn),
-        (#""mechanism": "laplace", "noise_multiplier": 30"#, #""goal": 10, "max_participations": 100000"#),
-    ])
-    func aRunThatTakesTooMuchIsNotMade(_ privacy: String, _ cohort: String) async throws {
+    @Test(
+        arguments: [
+            (BudgetViewCostTests.amplified, BudgetViewCostTests.drawn),
+            (["mechanism": "laplace", "noise_multiplier": 30], ["goal": 10, "max_participations": 100_000]),
+        ] as [(RunFile, RunFile)]
+    )
+    func aRunThatTakesTooMuchIsNotMade(_ privacy: RunFile, _ cohort: RunFile) async throws {
         let (bench, _) = try await bench(0)
         let specification = try Self.specification(privacy, cohort: cohort, rounds: 100_000)
         func create(_ standard: Int) async throws -> RunView {

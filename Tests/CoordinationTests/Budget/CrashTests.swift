@@ -4,6 +4,7 @@ import Foundation
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -13,7 +14,7 @@ import WireFormat
 @Suite(.timeLimit(.minutes(60)))
 struct CrashTests {
     /// 500 rounds over three runs; the process dies at every write to the ledger, before it or after it in turn.
-    @Test func spentIsNeverLessThanWhatWasReleasedAndRound501IsRefused() async throws {
+    @Test(.slow) func spentIsNeverLessThanWhatWasReleasedAndRound501IsRefused() async throws {
         let z = 100.0
         func cost(_ rounds: Int) throws -> Double {
             try BudgetArithmetic.epsilon(
@@ -30,14 +31,13 @@ struct CrashTests {
         let client = try #require(try await bench.enroll(1).first)
         var runs: [String] = []
         for rounds in [167, 167, 167] {
-            let text = """
-                {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-                 "cohort": {"goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 1000000},
-                 "privacy": {"mode": "central", "noise_multiplier": \(z)}}
-                """
             runs.append(
                 try await bench.coordinator.createRun(
-                    RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+                    RunSpecification.sample {
+                        $0 += ["rounds": rounds]
+                        $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 1_000_000]
+                        $0.privacy += ["mode": "central", "noise_multiplier": z]
+                    },
                     initialModel: ParameterVector(zeros: Bench.layout)
                 ).id
             )

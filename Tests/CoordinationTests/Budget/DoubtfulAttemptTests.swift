@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -21,18 +22,16 @@ struct DoubtfulAttemptTests {
         rounds: Int = 4
     ) throws -> RunSpecification {
         guard mode == "amplified" else {
-            return try Bench.exactSpecification(
-                #""goal": \#(goal), "minimum": 1, "max_participations": \#(cap)"#,
-                rounds: rounds,
-                extra: #", "privacy": {"mode": "\#(mode)", "noise_multiplier": 4}"#
-            )
+            return try Bench.exactSpecification(rounds: rounds) {
+                $0.cohort += ["goal": goal, "minimum": 1, "max_participations": cap]
+                $0.privacy += ["mode": mode, "noise_multiplier": 4]
+            }
         }
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"goal": \(goal), "policy": "poisson", "sampling_rate": 0.5},
-             "privacy": {"mode": "central", "noise_multiplier": 4, "amplification": "poisson"}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        return try RunSpecification.sample {
+            $0 += ["rounds": rounds]
+            $0.cohort += ["goal": goal, "policy": "poisson", "sampling_rate": 0.5]
+            $0.privacy += ["mode": "central", "noise_multiplier": 4, "amplification": "poisson"]
+        }
     }
 
     /// Why it is not known whether this database is the newest one.
@@ -72,7 +71,7 @@ struct DoubtfulAttemptTests {
     }
 
     /// Nobody was given work before the copy was made: in mode `local`, too, the server that is gone may have gone on.
-    @Test(arguments: Doubt.allCases, Ending.allCases)
+    @Test(.slow, arguments: Doubt.allCases, Ending.allCases)
     func noEndingRefundsWhatAnotherServerMayHavePublished(_ doubt: Doubt, _ ending: Ending) async throws {
         for mode in ["local", "central", "amplified"] {
             // Small transforms, so that a build for tests is done in time.

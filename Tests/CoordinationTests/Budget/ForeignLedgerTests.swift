@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -10,20 +11,21 @@ import WireFormat
 /// While the ledger may have forgotten charges, nothing of a private run moves; and what an attempt costs when it ends.
 @Suite(.timeLimit(.minutes(10)))
 struct LedgerAlarmTests {
-    private static func specification(_ privacy: String, goal: Int = 2) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 4,
-             "cohort": {"goal": \(goal), "minimum": 1, "over_selection": 1, "selection_timeout_s": 50,
-                        "report_timeout_s": 50, "max_participations": 4},
-             "privacy": \(privacy)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private static func specification(_ privacy: RunFile, goal: Int = 2) throws -> RunSpecification {
+        try RunSpecification.sample {
+            $0.rounds = 4
+            $0.privacy = privacy
+            $0.cohort += [
+                "goal": goal, "minimum": 1, "over_selection": 1, "selection_timeout_s": 50, "report_timeout_s": 50,
+                "max_participations": 4,
+            ]
+        }
     }
 
-    private static let central = #"{"mode": "central", "noise_multiplier": 2}"#
-    private static let local = #"{"mode": "local", "noise_multiplier": 4}"#
+    private static let central: RunFile = ["mode": "central", "noise_multiplier": 2]
+    private static let local: RunFile = ["mode": "local", "noise_multiplier": 4]
 
-    private func begin(_ privacy: String) async throws -> (bench: Bench, run: String, clients: [String]) {
+    private func begin(_ privacy: RunFile) async throws -> (bench: Bench, run: String, clients: [String]) {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
             try Self.specification(privacy),

@@ -1,6 +1,7 @@
 import Coordination
 import DifferentialPrivacy
 import Foundation
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -136,11 +137,10 @@ struct LedgerHistoryTests {
     }
 
     private static func specification() throws -> RunSpecification {
-        try Bench.exactSpecification(
-            #""goal": 1, "minimum": 1, "max_participations": 50"#,
-            rounds: 40,
-            extra: #", "privacy": {"mode": "central", "noise_multiplier": 20}"#
-        )
+        try Bench.exactSpecification(rounds: 40) {
+            $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 50]
+            $0.privacy += ["mode": "central", "noise_multiplier": 20]
+        }
     }
 
     private func play(_ coordinator: Coordinator, _ run: String, _ clients: [String], rounds: Int) async throws {
@@ -202,10 +202,10 @@ struct LedgerHistoryTests {
     func aRestoreAbandonsOpenPrivateAttemptsWhateverTheRecordSays(_ mode: String) async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 2, "max_participations": 9"#,
-                extra: #", "privacy": {"mode": "\#(mode)", "noise_multiplier": 4}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 9]
+                $0.privacy += ["mode": mode, "noise_multiplier": 4]
+            },
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: 2
         )

@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -10,17 +11,18 @@ import WireFormat
 /// What a budget refuses, and what it gives back.
 @Suite(.timeLimit(.minutes(10)))
 struct LedgerRefusalTests {
-    private static func specification(_ privacy: String, cohort: String) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 4,
-             "cohort": {\(cohort), "over_selection": 1, "selection_timeout_s": 50, "report_timeout_s": 50},
-             "privacy": \(privacy)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private static func specification(
+        _ change: (inout RunFile) throws -> Void
+    ) throws -> RunSpecification {
+        try RunSpecification.sample {
+            $0.rounds = 4
+            $0.cohort += ["over_selection": 1, "selection_timeout_s": 50, "report_timeout_s": 50]
+            try change(&$0)
+        }
     }
 
     private static func refusal(_ bench: Bench, _ specification: RunSpecification) async -> CoordinationError? {
-        await CoordinationTests.refusal {
+        await TestBenches.refusal {
             try await bench.coordinator.createRun(specification, initialModel: ParameterVector(zeros: Bench.layout))
         }
     }
@@ -28,11 +30,14 @@ struct LedgerRefusalTests {
     /// A run without privacy would publish what the budget promises to bound.
     @Test func aPopulationWithABudgetTakesNoRunWithoutPrivacyAndTheOtherWayRound() async throws {
         let bench = try await Bench(.memory)
-        let open = try Self.specification("{}", cohort: #""goal": 2, "max_participations": 0"#)
-        let noised = try Self.specification(
-            #"{"mode": "central", "noise_multiplier": 1}"#,
-            cohort: #""goal": 2, "max_participations": 4"#
-        )
+        let open = try Self.specification {
+            $0.privacy = [:]
+            $0.cohort += ["goal": 2, "max_participations": 0]
+        }
+        let noised = try Self.specification {
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            $0.cohort += ["goal": 2, "max_participations": 4]
+        }
         _ = try await bench.coordinator.createPopulation(
             PopulationRequest(name: "p", budget: BudgetSpecification(epsilon: 8, delta: 1e-5))
         )
@@ -53,10 +58,10 @@ struct LedgerRefusalTests {
     @Test func aRoundOfFewerThanItsMinimumIsGivenBack() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(
-                #"{"mode": "central", "noise_multiplier": 1}"#,
-                cohort: #""goal": 3, "minimum": 2, "max_participations": 4"#
-            ),
+            try Self.specification {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                $0.cohort += ["goal": 3, "minimum": 2, "max_participations": 4]
+            },
             budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
             clients: 3
         )
@@ -87,10 +92,10 @@ struct LedgerRefusalTests {
     /// A round that would publish fewer clients' updates than the run's minimum does not exist: the file is refused.
     @Test func aMinimumOverTheGoalIsNamed() throws {
         let error = #expect(throws: DocumentError.self) {
-            try Self.specification(
-                #"{"mode": "central", "noise_multiplier": 1}"#,
-                cohort: #""goal": 2, "minimum": 3, "max_participations": 1"#
-            )
+            try Self.specification {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                $0.cohort += ["goal": 2, "minimum": 3, "max_participations": 1]
+            }
         }
         let problem = try #require(error?.problems.first)
         #expect(problem.pointer == "/cohort/minimum" && problem.detail.contains("more than the goal of 2"))
@@ -101,10 +106,10 @@ struct LedgerRefusalTests {
         for (uploads, isGivenBack) in [(0, false), (1, false), (0, true)] {
             let bench = try await Bench(.memory)
             let (run, clients) = try await bench.startRun(
-                try Self.specification(
-                    #"{"mode": "local", "noise_multiplier": 2}"#,
-                    cohort: #""goal": 3, "minimum": 3, "max_participations": 4"#
-                ),
+                try Self.specification {
+                    $0.privacy += ["mode": "local", "noise_multiplier": 2]
+                    $0.cohort += ["goal": 3, "minimum": 3, "max_participations": 4]
+                },
                 budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
                 clients: 3
             )
@@ -134,10 +139,10 @@ struct LedgerRefusalTests {
     @Test func aRunThatIsCancelledWhileItsSumIsMadeStaysCharged() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(
-                #"{"mode": "central", "noise_multiplier": 1}"#,
-                cohort: #""goal": 1, "minimum": 1, "max_participations": 4"#
-            ),
+            try Self.specification {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 4]
+            },
             budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
             clients: 1
         )
@@ -157,10 +162,10 @@ struct LedgerRefusalTests {
     /// A charge that is open counts like one that is spent: two runs cannot both have the last round.
     @Test func anOpenReservationLeavesTheOtherRunNothing() async throws {
         let bench = try await Bench(.memory)
-        let specification = try Self.specification(
-            #"{"mode": "central", "noise_multiplier": 1}"#,
-            cohort: #""goal": 1, "minimum": 1, "max_participations": 1"#
-        )
+        let specification = try Self.specification {
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1]
+        }
         // One round costs 4.38, and two 6.5.
         _ = try await bench.startRun(specification, budget: BudgetSpecification(epsilon: 5, delta: 1e-5), clients: 1)
         let second = try await bench.coordinator.createRun(
@@ -214,10 +219,10 @@ struct LedgerRefusalTests {
     @Test func anEditThatKeepsTheTotalIsFoundByTheHash() async throws {
         let bench = try await Bench(.memory)
         _ = try await bench.startRun(
-            try Self.specification(
-                #"{"mode": "central", "noise_multiplier": 1}"#,
-                cohort: #""goal": 1, "minimum": 1, "max_participations": 1"#
-            ),
+            try Self.specification {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1]
+            },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
         )
         let edits: [@Sendable (inout LedgerRow) -> Void] = [
@@ -237,10 +242,10 @@ struct LedgerRefusalTests {
     @Test func anAuditSaysWhenMoreIsSpentThanTheBudget() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(
-                #"{"mode": "central", "noise_multiplier": 1}"#,
-                cohort: #""goal": 1, "minimum": 1, "max_participations": 1"#
-            ),
+            try Self.specification {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1]
+            },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
         )
         let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
@@ -258,15 +263,14 @@ struct LedgerRefusalTests {
     /// Every client is drawn with the rate of the run, from those who were there when it began.
     ///
     /// 600 coins of ½: 300 ± 12; six deviations and a half are allowed, a chance of 1 in 10¹⁰ a round.
-    @Test func aPoissonRoundDrawsWithItsRateAndFromItsList() async throws {
+    @Test(.slow) func aPoissonRoundDrawsWithItsRateAndFromItsList() async throws {
         let bench = try await Bench(.memory)
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 3,
-             "cohort": {"goal": 300, "policy": "poisson", "sampling_rate": 0.5, "report_timeout_s": 50},
-             "privacy": {"mode": "central", "noise_multiplier": 1, "amplification": "poisson"}}
-            """
         let (run, _) = try await bench.startRun(
-            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            try RunSpecification.sample {
+                $0.rounds = 3
+                $0.cohort += ["goal": 300, "policy": "poisson", "sampling_rate": 0.5, "report_timeout_s": 50]
+                $0.privacy += ["mode": "central", "noise_multiplier": 1, "amplification": "poisson"]
+            },
             budget: BudgetSpecification(epsilon: 200, delta: 1e-5),
             clients: 600
         )

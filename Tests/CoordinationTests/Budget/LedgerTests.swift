@@ -5,6 +5,7 @@ import Logging
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -27,12 +28,11 @@ struct LedgerTests {
     }
 
     private static func specification(rounds: Int, cap: Int, z: Double = 1) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": \(cap)},
-             "privacy": {"mode": "central", "noise_multiplier": \(z)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        try RunSpecification.sample {
+            $0 += ["rounds": rounds]
+            $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1, "max_participations": cap]
+            $0.privacy += ["mode": "central", "noise_multiplier": z]
+        }
     }
 
     @Test func theBudgetIsTheLedgersFirstRowAndItsChangesStayThere() async throws {
@@ -142,13 +142,14 @@ struct LedgerTests {
     /// Rows of correlated noise that the restored database does not know of are used: the mechanism has ended.
     @Test func aRollBackEndsARunWithCorrelatedNoise() async throws {
         let bench = try await Bench(.memory)
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 4,
-             "cohort": {"goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 2, "min_separation_rounds": 2},
-             "privacy": {"mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 2}}
-            """
         let (run, clients) = try await bench.startRun(
-            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            try RunSpecification.sample {
+                $0.rounds = 4
+                $0.cohort += [
+                    "goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 2, "min_separation_rounds": 2,
+                ]
+                $0.privacy += ["mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 2]
+            },
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: 2
         )
@@ -207,13 +208,12 @@ struct LedgerTests {
     /// The integer noise's own error once ended this run after eleven rounds, with an epsilon of infinity.
     @Test func aLargeBudgetIsNotEndedByTheErrorOfTheNoise() async throws {
         let bench = try await Bench(.memory)
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 40,
-             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 40},
-             "privacy": {"mode": "central", "noise_multiplier": 1}}
-            """
         let (run, clients) = try await bench.startRun(
-            try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+            try RunSpecification.sample {
+                $0.rounds = 40
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 40]
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            },
             budget: BudgetSpecification(epsilon: 900, delta: 1e-5),
             clients: 2
         )

@@ -1,5 +1,6 @@
 import Foundation
 import StrictJSON
+import TestSupport
 import Testing
 import WireFormat
 
@@ -8,19 +9,19 @@ import WireFormat
 struct LedgerTrustTests {
     private let start = Date(timeIntervalSince1970: 1_800_000_000)
 
-    private func specification(_ privacy: String) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 3,
-             "cohort": {"goal": 3, "minimum": 2, "max_participations": 3}, "privacy": \(privacy)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private func specification(_ privacy: RunFile) throws -> RunSpecification {
+        try RunSpecification.sample {
+            $0.rounds = 3
+            $0.privacy = privacy
+            $0.cohort += ["goal": 3, "minimum": 2, "max_participations": 3]
+        }
     }
 
-    private var noised: String { #"{"mode": "central", "noise_multiplier": 5, "clipping": {"norm": 1}}"# }
+    private let noised: RunFile = ["mode": "central", "noise_multiplier": 5, "clipping": ["norm": 1]]
 
     @Test("An alarm halts private runs and no others.")
     func alarm() throws {
-        let (secret, plain) = (try specification(noised), try specification(#"{"mode": "none"}"#))
+        let (secret, plain) = (try specification(noised), try specification(["mode": "none"]))
         var trust = LedgerTrust()
         #expect(!trust.isHalted(secret) && trust.word == "kept" && trust.problems(at: start).isEmpty)
         trust.alarm = LedgerAlarm("it was restored", nil, PrivacyLedger())

@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -12,12 +13,11 @@ import WireFormat
 @Suite(.timeLimit(.minutes(10)))
 struct MixedPopulationTests {
     private static func specification(_ mechanism: String, z: Double, rounds: Int) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 100},
-             "privacy": {"mode": "central", "mechanism": "\(mechanism)", "noise_multiplier": \(z)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        try RunSpecification.sample {
+            $0 += ["rounds": rounds]
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1, "max_participations": 100]
+            $0.privacy += ["mode": "central", "mechanism": mechanism, "noise_multiplier": z]
+        }
     }
 
     private static func play(_ coordinator: Coordinator, _ run: String, _ client: String) async throws {
@@ -53,7 +53,7 @@ struct MixedPopulationTests {
     }
 
     /// One fixed plan, whose totals are found by loss distributions, and then a second run.
-    @Test func aLedgerOfLossDistributionsIsFoundAgainAndGoesOnByAFilter() async throws {
+    @Test(.slow) func aLedgerOfLossDistributionsIsFoundAgainAndGoesOnByAFilter() async throws {
         let bench = try await Bench(.memory)
         let (first, clients) = try await bench.startRun(
             try Self.specification("laplace", z: 20, rounds: 4),

@@ -4,6 +4,7 @@ import Foundation
 import LocalTraining
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

@@ -1,20 +1,18 @@
 import Coordination
 import DifferentialPrivacy
 import StrictJSON
+import TestSupport
 import Testing
 import WireFormat
 
 /// What a claim says beside its ε follows from the charges, whatever they are.
 struct PrivacyClaimTests {
-    private func run(
-        _ privacy: String,
-        _ cohort: String = #""goal": 2, "max_participations": 2"#
-    ) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 4, "cohort": {\(cohort)},
-             "privacy": {\(privacy)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private func run(_ change: (inout RunFile) throws -> Void) throws -> RunSpecification {
+        try RunSpecification.sample {
+            $0.rounds = 4
+            $0.cohort += ["goal": 2, "max_participations": 2]
+            try change(&$0)
+        }
     }
 
     private func claim(_ specification: RunSpecification, after earlier: PrivacyCharge? = nil) throws -> PrivacyClaim {
@@ -30,18 +28,18 @@ struct PrivacyClaimTests {
         ).claim
     }
 
-    @Test func eachModeNamesWhatItRestsOn() throws {
-        let central = try claim(run(#""mode": "central", "noise_multiplier": 1"#))
+    @Test(.slow) func eachModeNamesWhatItRestsOn() throws {
+        let central = try claim(run { $0.privacy += ["mode": "central", "noise_multiplier": 1] })
         #expect(central.relations == [.zeroOut] && central.assumptions == [.serverAddsNoise] && central.delta == 1e-5)
-        let local = try claim(run(#""mode": "local", "noise_multiplier": 1"#))
+        let local = try claim(run { $0.privacy += ["mode": "local", "noise_multiplier": 1] })
         #expect(
             local.relations == [.replaceOne] && local.assumptions.isEmpty && local.protection.contains("the server")
         )
         let amplified = try claim(
-            run(
-                #""mode": "central", "noise_multiplier": 1, "amplification": "poisson""#,
-                #""goal": 2, "policy": "poisson", "sampling_rate": 0.5"#
-            )
+            run {
+                $0.privacy += ["mode": "central", "noise_multiplier": 1, "amplification": "poisson"]
+                $0.cohort += ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
+            }
         )
         #expect(amplified.relations == [.addRemove] && amplified.amplification == .poisson)
         #expect(amplified.assumptions == [.serverAddsNoise, .drawIsSecret])
@@ -50,23 +48,32 @@ struct PrivacyClaimTests {
 
     /// Where a cost counts on a secret draw a round lasts the same time whoever came, and nowhere else does it have to.
     @Test func roundsLastAsLongAsASecretDrawNeeds() throws {
-        func analytics(_ text: String) throws -> RunSpecification {
-            try RunSpecification.read(
-                JSONValue.parse(Array(#"{"population": "p", "kind": "analytics", \#(text)}"#.utf8))
-            )
+        func analytics(_ change: (inout RunFile) throws -> Void) throws -> RunSpecification {
+            try RunSpecification.sample(of: .analytics, change)
         }
-        let poisson = #""goal": 2, "policy": "poisson", "sampling_rate": 0.5"#
         for (specification, isSecret) in [
-            (try run(#""mode": "central", "noise_multiplier": 1, "amplification": "poisson""#, poisson), true),
-            (try analytics(#""analytics": {"method": "triehh", "epsilon": 4}"#), true),
             (
-                try analytics(
-                    #""analytics": {"method": "votes"}, "cohort": {"goal": 2}, "privacy": {"noise_multiplier": 1}"#
-                ), false
+                try run {
+                    $0.privacy += ["mode": "central", "noise_multiplier": 1, "amplification": "poisson"]
+                    $0.cohort += ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
+                }, true
             ),
-            (try run(#""mode": "central", "noise_multiplier": 1"#, poisson + #", "max_participations": 2"#), false),
-            (try run(#""mode": "local", "noise_multiplier": 1"#), false),
-            (try run(#""mode": "central", "mechanism": "laplace", "noise_multiplier": 1"#), false),
+            (try analytics { $0.analytics += ["method": "triehh", "epsilon": 4] }, true),
+            (
+                try analytics {
+                    $0.analytics.method = "votes"
+                    $0.cohort.goal = 2
+                    $0.privacy.noise_multiplier = 1
+                }, false
+            ),
+            (
+                try run {
+                    $0.privacy += ["mode": "central", "noise_multiplier": 1]
+                    $0.cohort += ["goal": 2, "policy": "poisson", "sampling_rate": 0.5, "max_participations": 2]
+                }, false
+            ),
+            (try run { $0.privacy += ["mode": "local", "noise_multiplier": 1] }, false),
+            (try run { $0.privacy += ["mode": "central", "mechanism": "laplace", "noise_multiplier": 1] }, false),
         ] {
             let charge = PrivacyCharge(of: specification, parameterCount: 4)
             #expect((charge.samplingRate != nil) == isSecret && RoundTerms(specification).isSecret == isSecret)
@@ -75,7 +82,7 @@ struct PrivacyClaimTests {
 
     @Test func whatIsMixedInLaterIsProvenAtALargerDelta() throws {
         let earlier = PrivacyCharge(mode: .central, noiseMultiplier: 2, participationCap: 1, parameterCount: 4)
-        let laplace = try run(#""mode": "central", "mechanism": "laplace", "noise_multiplier": 5"#)
+        let laplace = try run { $0.privacy += ["mode": "central", "mechanism": "laplace", "noise_multiplier": 5] }
         let alone = try claim(laplace)
         let mixed = try claim(laplace, after: earlier)
         #expect(alone.delta == 1e-5 && alone.accountant == "pld")
@@ -90,7 +97,7 @@ struct PrivacyClaimTests {
         )
         votes.samplingRate = 0.01
         votes.threshold = 15
-        let old = try claim(run(#""mode": "central", "noise_multiplier": 5"#), after: votes)
+        let old = try claim(run { $0.privacy += ["mode": "central", "noise_multiplier": 5] }, after: votes)
         #expect(old.relations == [.addRemove, .zeroOut] && old.relation == "add_remove, zero_out")
         #expect(old.assumptions == [.serverAddsNoise, .noClientColludes])
         #expect(!old.protection.contains("other clients together"))

@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

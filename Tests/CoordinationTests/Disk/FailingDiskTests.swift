@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -11,16 +12,16 @@ import WireFormat
 /// What a disk refuses delays a round, and costs nobody anything.
 @Suite(.timeLimit(.minutes(10)))
 struct FailingDiskTests {
-    private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
+    private static let privacy: RunFile = ["mode": "central", "noise_multiplier": 8]
 
     /// A run of one round with all updates accepted, whose result cannot be written: a directory lies in its place.
     private func blocked(
         _ bench: Bench,
-        _ extra: String,
+        _ privacy: RunFile,
         budget: BudgetSpecification? = nil
     ) async throws -> (run: String, ids: [String], obstacle: String) {
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(extra, goal: 2),
+            try Bench.specification(goal: 2) { $0.privacy = privacy },
             budget: budget,
             clients: 2
         )
@@ -44,7 +45,7 @@ struct FailingDiskTests {
         let bench = try await Bench(.memory)
         let (run, ids, obstacle) = try await blocked(
             bench,
-            isPrivate ? Self.privacy : "",
+            isPrivate ? Self.privacy : [:],
             budget: isPrivate ? BudgetSpecification(epsilon: 8, delta: 1e-5) : nil
         )
         let coordinator = bench.coordinator
@@ -91,7 +92,7 @@ struct FailingDiskTests {
             return NoiseKey()
         }
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(Self.privacy, goal: 1),
+            try Bench.specification(goal: 1) { $0.privacy = Self.privacy },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 1
         )
@@ -123,7 +124,7 @@ struct FailingDiskTests {
     @Test func contentsThatAreWrongEndTheAttemptAndKeepItsCharge() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(Self.privacy, goal: 2),
+            try Bench.specification(goal: 2) { $0.privacy = Self.privacy },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 2
         )
@@ -192,7 +193,7 @@ struct FailingDiskTests {
     @Test func whileTheStoreCannotBeAskedNothingIsChanged() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(Self.privacy, goal: 2),
+            try Bench.specification(goal: 2) { $0.privacy = Self.privacy },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 2
         )

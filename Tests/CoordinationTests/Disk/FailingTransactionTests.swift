@@ -4,6 +4,7 @@ import DifferentialPrivacy
 import Foundation
 import Logging
 import Synchronization
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -72,11 +73,10 @@ struct FailingTransactionTests {
     private func play(failing number: Int, isStored: Bool, silence: Int) async throws -> (Outcome, count: Int) {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": \#(Self.clientCount), "minimum": 2, "max_participations": \#(Self.roundCount)"#,
-                rounds: Self.roundCount,
-                extra: #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
-            ),
+            try Bench.exactSpecification(rounds: Self.roundCount) {
+                $0.cohort += ["goal": Self.clientCount, "minimum": 2, "max_participations": Self.roundCount]
+                $0.privacy += ["mode": "central", "noise_multiplier": 8]
+            },
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -96,6 +96,7 @@ struct FailingTransactionTests {
         let coordinator = try await start()
         store.arm(number, isStored: isStored, silence: silence)
         var turn = 0
+        var patience = Patience("the run to end")
         while try await coordinator.run(run).state != .completed {
             turn += 1
             if turn == 200_000 {
@@ -118,7 +119,7 @@ struct FailingTransactionTests {
             }
             if try await coordinator.rounds(run: run).last?.state == .aggregating {
                 // The arithmetic is elsewhere; a pause between two tries is a minute of the clock at most.
-                try await Task.sleep(for: .milliseconds(1))
+                try await patience.pause()
             }
         }
         func outcome(_ coordinator: Coordinator) async throws -> Outcome {
@@ -145,11 +146,10 @@ struct FailingTransactionTests {
         for commits in 0..<6 {
             let bench = try await Bench(.memory)
             let (run, clients) = try await bench.startRun(
-                try Bench.exactSpecification(
-                    #""goal": 2, "minimum": 2, "max_participations": 1"#,
-                    rounds: 1,
-                    extra: #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
-                ),
+                try Bench.exactSpecification(rounds: 1) {
+                    $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 1]
+                    $0.privacy += ["mode": "central", "noise_multiplier": 8]
+                },
                 budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
                 clients: 2
             )
@@ -210,7 +210,7 @@ struct FailingTransactionTests {
         }
     }
 
-    @Test(arguments: [false, true], [0, 2])
+    @Test(.slow, arguments: [false, true], [0, 2])
     func aTransactionThatFailsChangesNothing(isStored: Bool, silence: Int) async throws {
         let (calm, count) = try await play(failing: 0, isStored: false, silence: 0)
         #expect(calm.attempts == [1, 1] && count > 10)

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import Logging
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,7 +10,7 @@ import WireFormat
 /// The ledger's second record fails closed.
 @Suite(.timeLimit(.minutes(10)))
 struct LedgerRecordTests {
-    private static let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
+    private static let privacy: RunFile = ["mode": "central", "noise_multiplier": 8]
 
     private func coordinator(
         _ bench: Bench,
@@ -24,7 +25,7 @@ struct LedgerRecordTests {
     /// A private run of two rounds whose record lies on "another disk".
     private func started(_ bench: Bench) async throws -> (run: String, clients: [String], Coordinator) {
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(Self.privacy, goal: 1, rounds: 3),
+            try Bench.specification(goal: 1, rounds: 3) { $0.privacy = Self.privacy },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 3
         )
@@ -62,7 +63,7 @@ struct LedgerRecordTests {
         let path = bench.directory.path + "/ledger.head"
         #expect(FileManager.default.fileExists(atPath: path), "before anything is charged")
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(Self.privacy, goal: 1, rounds: 3),
+            try Bench.specification(goal: 1, rounds: 3) { $0.privacy = Self.privacy },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 2
         )
@@ -178,7 +179,7 @@ struct LedgerRecordTests {
         #expect(try await coordinator.models(run: run).count == 1)
         // A run that is started meanwhile waits, as those do that run already.
         let later = try await coordinator.createRun(
-            try Bench.specification(Self.privacy, goal: 1),
+            try Bench.specification(goal: 1) { $0.privacy = Self.privacy },
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         #expect(try await coordinator.startRun(later).state == .running)

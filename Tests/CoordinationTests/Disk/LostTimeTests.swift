@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Logging
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -15,7 +16,7 @@ struct LostTimeTests {
     /// One of two updates accepted, 90 s before the deadline.
     private func begun(_ bench: Bench) async throws -> (Coordinator, run: String, clients: [String], open: String) {
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 2"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 2, "minimum": 2] },
             clients: 2
         )
         let coordinator = try await coordinator(bench)
@@ -70,11 +71,10 @@ struct LostTimeTests {
     func theTimeOfAnAlarmIsGivenBack(_ stopsInOrder: Bool) async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 2, "max_participations": 2"#,
-                rounds: 1,
-                extra: #", "privacy": {"mode": "central", "noise_multiplier": 8}"#
-            ),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 2]
+                $0.privacy += ["mode": "central", "noise_multiplier": 8]
+            },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 2
         )

@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -122,7 +123,7 @@ struct ModelFileTests {
         // Another process knows nothing of the file.
         let files = ModelFiles(blobs: try DirectoryBlobStore(dataDirectory: directory.path), logger: logger)
         files.blobs.verifier.queue.suspend()
-        var sample = try SampleRun(#""goal": 1, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 1, "minimum": 1] }
         sample.runs[sample.id]?.versions = [
             ModelVersionRecord(
                 runId: sample.id,

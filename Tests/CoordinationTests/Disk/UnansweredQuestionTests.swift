@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -37,10 +38,10 @@ struct UnansweredQuestionTests {
 
     private func started(_ bench: Bench) async throws -> (run: String, clients: [String]) {
         try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 2, "max_participations": 9"#,
-                extra: #", "privacy": {"mode": "local", "noise_multiplier": 4}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 9]
+                $0.privacy += ["mode": "local", "noise_multiplier": 4]
+            },
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: 2
         )

@@ -11,16 +11,14 @@ import WireFormat
 struct EvaluationReleaseTests {
     private static func evaluation(
         _ z: Double,
-        metrics: String = #"["loss", "top1", "words"]"#
-    ) throws
-        -> RunSpecification.Evaluation
-    {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 7, "cohort": {"goal": 2},
-             "privacy": {"mode": "central", "noise_multiplier": 1},
-             "evaluation": {"every": 3, "noise_multiplier": \(z), "metrics": \(metrics), "loss_bound": 4}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8))).evaluation
+        metrics: [String] = ["loss", "top1", "words"]
+    ) throws -> RunSpecification.Evaluation {
+        try RunSpecification.sample {
+            $0.rounds = 7
+            $0.cohort.goal = 2
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            $0.evaluation += ["every": 3, "noise_multiplier": z, "metrics": metrics, "loss_bound": 4]
+        }.evaluation
     }
 
     @Test func contributionsAreCutAndNeverLongerThanTheBound() throws {
@@ -77,9 +75,9 @@ struct EvaluationReleaseTests {
 
     /// The release of files as a round makes it: 400 of them, so that 25 % is seven standard deviations of the deviation's
     /// estimate; false alarms under 1e-10.
-    @Test func theReleaseOfReportsIsNoised() throws {
+    @Test(.slow) func theReleaseOfReportsIsNoised() throws {
         let directory = try TemporaryDirectory()
-        let release = try EvaluationRelease(Self.evaluation(1, metrics: #"["top1"]"#))
+        let release = try EvaluationRelease(Self.evaluation(1, metrics: ["top1"]))
         let reports = try (0..<40).map { index in
             let data = try WireCoding.encode(EvaluationResult(numExamples: 8, metrics: ["tokens": 8, "hit1": 4]))
             let path = directory.path + "/\(index)"
@@ -113,11 +111,11 @@ struct EvaluationReleaseTests {
     }
 
     @Test func theLastVersionIsCountedWhateverItsNumber() throws {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 7, "cohort": {"goal": 2},
-             "evaluation": {"every": 3}}
-            """
-        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let specification = try RunSpecification.sample {
+            $0.rounds = 7
+            $0.cohort.goal = 2
+            $0.evaluation.every = 3
+        }
         #expect((0...8).map { specification.evaluationCount(rounds: $0) } == [0, 0, 0, 1, 1, 1, 2, 3, 3])
     }
 }

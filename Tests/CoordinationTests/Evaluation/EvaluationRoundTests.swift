@@ -1,6 +1,8 @@
 import Coordination
 import Foundation
 import StrictJSON
+import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,16 +11,15 @@ import WireFormat
 @Suite(.timeLimit(.minutes(10)))
 struct EvaluationRoundTests {
     private func start(
-        _ sections: String,
         rounds: Int,
-        clients: Int = 3
+        clients: Int = 3,
+        _ change: (inout RunFile) throws -> Void
     ) async throws -> (bench: Bench, run: String, clients: [String]) {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds), \(sections),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, "goal": 1, "minimum": 1}}
-            """
         let bench = try await Bench(.memory)
-        let specification = try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        let specification = try Bench.exactSpecification(rounds: rounds) {
+            $0.cohort += ["goal": 1, "minimum": 1]
+            try change(&$0)
+        }
         let (run, clients) = try await bench.startRun(specification, clients: clients)
         return (bench, run, clients)
     }
@@ -52,10 +53,9 @@ struct EvaluationRoundTests {
     }
 
     @Test func aCohortOfItsOwnMeasuresInItsOwnTime() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 3, "minimum": 2, "report_timeout_s": 30}"#,
-            rounds: 1
-        )
+        let (bench, run, clients) = try await start(rounds: 1) {
+            $0.evaluation += ["every": 1, "cohort_goal": 3, "minimum": 2, "report_timeout_s": 30]
+        }
         for client in clients.prefix(1) + clients.prefix(2) { try await work(bench, client, run) }
         // Two of three: more than training wants, enough for the evaluation, and no more time than it gives.
         var view = try #require(try await bench.coordinator.evaluations(run: run).last)
@@ -72,20 +72,18 @@ struct EvaluationRoundTests {
     }
 
     @Test func versionsAreMeasuredAtIntervalsAndTheLastOneAlways() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 2, "cohort_goal": 1, "minimum": 1}"#,
-            rounds: 5
-        )
+        let (bench, run, clients) = try await start(rounds: 5) {
+            $0.evaluation += ["every": 2, "cohort_goal": 1, "minimum": 1]
+        }
         for _ in 0..<8 { try await work(bench, clients[0], run) }
         #expect(try await bench.coordinator.run(run).state == .completed)
         #expect(try await bench.coordinator.evaluations(run: run).map(\.number) == [2, 4, 5])
     }
 
     @Test func aVersionThatNobodyMeasuresIsLeftOutAfterThreeAttempts() async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}"#,
-            rounds: 2
-        )
+        let (bench, run, clients) = try await start(rounds: 2) {
+            $0.evaluation += ["every": 1, "cohort_goal": 1, "minimum": 1]
+        }
         try await work(bench, clients[0], run)
         for attempt in 1...3 {
             #expect(try await bench.coordinator.evaluations(run: run).map(\.attempt) == Array(1...attempt))
@@ -102,23 +100,25 @@ struct EvaluationRoundTests {
     }
 
     /// Each rule, by the versions' values, and where it stops; of equals the first is the best.
-    @Test(arguments: [
-        (#"{"metric": "top1", "at_least": 0.5}"#, [0.2, 0.4, 0.5, 0.9], 3, 3, "at least 0.5"),
-        (#"{"metric": "loss", "at_most": 1}"#, [0.2, 0.4, 1.0, 1.2].map { 3 - 2 * $0 }, 3, 3, "at most 1"),
-        (#"{"metric": "top1", "patience": 2}"#, [0.2, 0.4, 0.4, 0.3], 4, 2, "no better value than version 2"),
-        (#"{"metric": "loss", "patience": 2}"#, [0.4, 0.2, 0.2, 0.3], 4, 2, "no better value than version 2"),
-    ])
+    @Test(
+        arguments: [
+            (["metric": "top1", "at_least": 0.5], [0.2, 0.4, 0.5, 0.9], 3, 3, "at least 0.5"),
+            (["metric": "loss", "at_most": 1], [0.2, 0.4, 1.0, 1.2].map { 3 - 2 * $0 }, 3, 3, "at most 1"),
+            (["metric": "top1", "patience": 2], [0.2, 0.4, 0.4, 0.3], 4, 2, "no better value than version 2"),
+            (["metric": "loss", "patience": 2], [0.4, 0.2, 0.2, 0.3], 4, 2, "no better value than version 2"),
+        ] as [(RunFile, [Double], Int, Int, String)]
+    )
     func eachRuleStopsWhereItSays(
-        _ rule: String,
+        _ rule: RunFile,
         _ values: [Double],
         _ last: Int,
         _ best: Int,
         _ words: String
     ) async throws {
-        let (bench, run, clients) = try await start(
-            #""evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}, "stop": \#(rule)"#,
-            rounds: 9
-        )
+        let (bench, run, clients) = try await start(rounds: 9) {
+            $0.stop = rule
+            $0.evaluation += ["every": 1, "cohort_goal": 1, "minimum": 1]
+        }
         for _ in 0..<(2 * last) {
             try await work(bench, clients[0], run) { version in
                 let value = values[version - 1] * 100
@@ -129,5 +129,62 @@ struct EvaluationRoundTests {
         #expect(view.state == .completed && view.committedRounds == last && view.bestVersion == best, "\(view)")
         let causes = try bench.store.history(run: run, round: 0, assignments: false, from: 0, limit: .max).map(\.cause)
         #expect(causes.last?.contains(words) == true, "\(causes)")
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func evaluationRoundsMeasureVersionsAndStopTheRun(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 9) {
+                $0.cohort += ["goal": 2, "minimum": 2, "over_selection": 1]
+                $0.evaluation += ["every": 1, "cohort_goal": 2]
+                $0.stop += ["metric": "loss", "patience": 2]
+            },
+            clients: 2
+        )
+        var coordinator = bench.coordinator
+        // The loss of version 2 is the best; two worse ones end the run.
+        let losses = [3.0, 2.0, 2.5, 2.5]
+        var measured = 0
+        var patience = Patience("the end of the run")
+        while try await coordinator.run(run).state == .running {
+            try await patience.pause()
+            for client in clients {
+                guard let work = try await Bench.assignment(coordinator, client) else { continue }
+                if work.kind == .train {
+                    _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
+                    continue
+                }
+                #expect(work.round == work.model.version)
+                let terms = try await coordinator.beginUpdate(assignment: work.id, client: client)
+                #expect(terms.isEvaluation)
+                let sum = losses[work.round - 1] * 10
+                let update = ReceivedUpdate(
+                    path: "",
+                    sha256: "s\(work.id)",
+                    byteCount: 9,
+                    exampleCount: 10,
+                    metrics: ["nll": client == clients[0] ? sum - 1 : sum + 1, "loss_tokens": 10]
+                )
+                for _ in 0..<3 {
+                    // However often it is sent, it counts once.
+                    _ = try await coordinator.finishUpdate(assignment: work.id, client: client, update)
+                }
+                measured += 1
+                if measured == 3 { coordinator = try await bench.restarted() }
+            }
+            _ = try await Bench.untilSettled(coordinator, run)
+        }
+        let view = try await coordinator.run(run)
+        #expect(view.state == .completed && view.committedRounds == 4 && view.bestVersion == 2)
+        let history = try await coordinator.roundHistory(run: run, number: 0)
+        #expect(history.last?.cause.contains("no better value than version 2's for 2 measurements") == true)
+        let evaluations = try await coordinator.evaluations(run: run)
+        #expect(evaluations.map(\.number) == [1, 2, 3, 4] && evaluations.allSatisfy { $0.kind == .evaluation })
+        #expect(evaluations.map { $0.metrics?["federated"]?["loss"] } == losses)
+        #expect(try await coordinator.models(run: run).filter(\.isBest).map(\.version) == [2])
+        #expect(try await coordinator.rounds(run: run).map(\.number) == [1, 2, 3, 4])
+        // Taking part in evaluations is no participation in training.
+        #expect(try await coordinator.client(clients[0]).participations[run] == 4)
     }
 }

@@ -4,6 +4,7 @@ import Foundation
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -16,18 +17,17 @@ struct PrivateEvaluationTests {
 
     private static func specification(
         rounds: Int,
-        evaluation: String,
-        privacy: String = #""noise_multiplier": 50"#,
-        extra: String = ""
+        _ change: (inout RunFile) throws -> Void
     ) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 9,
-                        "selection_timeout_s": 50},
-             "privacy": {"mode": "central", \(privacy)},
-             "evaluation": {"every": 1, "cohort_goal": \(clientCount), "minimum": \(clientCount), \(evaluation)}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        try RunSpecification.sample {
+            $0 += ["rounds": rounds]
+            $0.cohort += [
+                "goal": 2, "minimum": 2, "over_selection": 1, "max_participations": 9, "selection_timeout_s": 50,
+            ]
+            $0.privacy += ["mode": "central", "noise_multiplier": 50]
+            $0.evaluation += ["every": 1, "cohort_goal": clientCount, "minimum": clientCount]
+            try change(&$0)
+        }
     }
 
     private static func epsilon(rounds: Int, evaluations: Int, z: Double = 1) throws -> Double {
@@ -96,10 +96,9 @@ struct PrivateEvaluationTests {
         let two = try Self.epsilon(rounds: 4, evaluations: 2)
         let three = try Self.epsilon(rounds: 4, evaluations: 3)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(
-                rounds: 4,
-                evaluation: #""noise_multiplier": 1, "max_participations": 9, "metrics": ["loss", "top1"]"#
-            ),
+            try Self.specification(rounds: 4) {
+                $0.evaluation += ["noise_multiplier": 1, "max_participations": 9, "metrics": ["loss", "top1"]]
+            },
             budget: BudgetSpecification(epsilon: (two + three) / 2, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -166,7 +165,9 @@ struct PrivateEvaluationTests {
     @Test func aClientMeasuresAsOftenAsTheCostCountsOnAndTheRunSaysWhoIsMissing() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(rounds: 2, evaluation: #""noise_multiplier": 5, "max_participations": 1"#),
+            try Self.specification(rounds: 2) {
+                $0.evaluation += ["noise_multiplier": 5, "max_participations": 1]
+            },
             budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -205,11 +206,10 @@ struct PrivateEvaluationTests {
     @Test func aRuleToStopTakesTheNoisedRate() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(
-                rounds: 9,
-                evaluation: #""noise_multiplier": 0.5, "max_participations": 9, "metrics": ["top1"]"#,
-                extra: #", "stop": {"metric": "top1", "at_least": 0.5}"#
-            ),
+            try Self.specification(rounds: 9) {
+                $0.evaluation += ["noise_multiplier": 0.5, "max_participations": 9, "metrics": ["top1"]]
+                $0.stop += ["metric": "top1", "at_least": 0.5]
+            },
             budget: BudgetSpecification(epsilon: 22, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -227,10 +227,9 @@ struct PrivateEvaluationTests {
         _ = try await coordinator.createPopulation(
             PopulationRequest(name: "p", budget: BudgetSpecification(epsilon: 20, delta: 1e-5))
         )
-        let specification = try Self.specification(
-            rounds: 1,
-            evaluation: #""noise_multiplier": 0.8, "metrics": ["top1"]"#
-        )
+        let specification = try Self.specification(rounds: 1) {
+            $0.evaluation += ["noise_multiplier": 0.8, "metrics": ["top1"]]
+        }
         let run = try await coordinator.createRun(
             specification,
             initialModel: .init(zeros: Bench.layout)
@@ -273,7 +272,7 @@ struct PrivateEvaluationTests {
     @Test func aLostReportEndsTheAttemptAndKeepsItsCost() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(rounds: 1, evaluation: #""noise_multiplier": 5"#),
+            try Self.specification(rounds: 1) { $0.evaluation.noise_multiplier = 5 },
             budget: BudgetSpecification(epsilon: 20, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -289,11 +288,13 @@ struct PrivateEvaluationTests {
         #expect(rows.map(\.state) == [.reserved, .released, .committed])
     }
 
-    @Test(arguments: [true, false])
+    @Test(.slow, arguments: [true, false])
     func aDeathAtAnyChargeLeavesEveryReleaseChargedOnce(diesBefore: Bool) async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Self.specification(rounds: 3, evaluation: #""noise_multiplier": 5, "max_participations": 9"#),
+            try Self.specification(rounds: 3) {
+                $0.evaluation += ["noise_multiplier": 5, "max_participations": 9]
+            },
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: Self.clientCount
         )
@@ -303,10 +304,11 @@ struct PrivateEvaluationTests {
         for _ in 0..<400 where try bench.store.load().runs.first?.state == .running {
             _ = try? await turn(coordinator, clients, run, settling: false)
             // The arithmetic ends, or its process dies on the way.
-            for _ in 0..<600_000 where !store.isDead {
+            var patience = Patience("the arithmetic to end")
+            while !store.isDead {
                 let rounds = try await coordinator.rounds(run: run).items + coordinator.evaluations(run: run).items
                 if rounds.allSatisfy({ $0.state != .aggregating }) { break }
-                try await Task.sleep(for: .milliseconds(1))
+                try await patience.pause()
             }
             guard store.isDead else { continue }
             deaths += 1
@@ -327,22 +329,21 @@ struct PrivateEvaluationTests {
     }
 
     @Test func aTargetLeavesRoomForEvaluationsAndAProjectionCountsThem() throws {
-        func resolve(_ evaluation: String) throws -> RunSpecification {
-            let text = """
-                {"population": "p", "model": {"architecture": "external"}, "rounds": 10,
-                 "cohort": {"goal": 2, "max_participations": 10},
-                 "privacy": {"mode": "central", "target": {"epsilon": 4}}\(evaluation)}
-                """
-            return try PrivacyCalibration.resolve(
-                try RunSpecification.read(JSONValue.parse(Array(text.utf8))),
+        func resolve(_ evaluation: RunFile) throws -> RunSpecification {
+            try PrivacyCalibration.resolve(
+                try RunSpecification.sample {
+                    $0.rounds = 10
+                    $0.cohort += ["goal": 2, "max_participations": 10]
+                    $0.privacy.mode = "central"
+                    $0.privacy.target.epsilon = 4
+                    $0.evaluation = evaluation
+                },
                 parameterCount: 4,
                 delta: 1e-5
             )
         }
-        let alone = try resolve("")
-        let measured = try resolve(
-            #", "evaluation": {"every": 2, "noise_multiplier": 5, "max_participations": 5}"#
-        )
+        let alone = try resolve([:])
+        let measured = try resolve(["every": 2, "noise_multiplier": 5, "max_participations": 5])
         #expect(measured.privacy.noiseMultiplier > alone.privacy.noiseMultiplier * 1.01)
         let projection = try PrivacyProjection(of: measured, parameterCount: 4, delta: 1e-5, budget: 4)
         #expect(projection.epsilon <= 4 && projection.epsilon > 3.99 && projection.roundsThatFit == 10)

@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 import WireFormat
 
@@ -15,7 +16,7 @@ struct EventJournalTests {
 
     @Test("A phase is told at once, counters a few times a second, and what was held back is told later.")
     func progress() throws {
-        var sample = try SampleRun(#""goal": 3"#)
+        var sample = try SampleRun { $0.cohort.goal = 3 }
         try sample.open()
         var journal = EventJournal()
         var round = try sample.round
@@ -41,7 +42,7 @@ struct EventJournalTests {
 
     @Test("Events have the order of the changes, tell of the state after the ones before them, and are numbered on.")
     func order() throws {
-        var sample = try SampleRun(#""goal": 3"#)
+        var sample = try SampleRun { $0.cohort.goal = 3 }
         try sample.open()
         var journal = EventJournal()
         journal.lastID = 7
@@ -60,7 +61,7 @@ struct EventJournalTests {
 
     @Test("A client's change is told if it changes a count, at most once a second a population.")
     func clients() throws {
-        let sample = try SampleRun(#""goal": 3"#)
+        let sample = try SampleRun { $0.cohort.goal = 3 }
         var journal = EventJournal()
         var client = try sample.clients.client("c0")
         let same = journal.rows(for: [.client(client)], sources(sample), at: sample.now)

@@ -4,6 +4,7 @@ import Logging
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -84,12 +85,14 @@ struct GoldenRowTests {
         #expect(differences.isEmpty, "\(differences.joined(separator: "\n"))")
     }
 
-    private static func specification(_ sections: String, goal: Int = 2) throws -> RunSpecification {
-        try Bench.exactSpecification(
-            #""goal": \#(goal), "minimum": 1, "max_participations": 50"#,
-            rounds: 2,
-            extra: sections
-        )
+    private static func specification(
+        goal: Int = 2,
+        _ change: (inout RunFile) throws -> Void
+    ) throws -> RunSpecification {
+        try Bench.exactSpecification(rounds: 2) {
+            $0.cohort += ["goal": goal, "minimum": 1, "max_participations": 50]
+            try change(&$0)
+        }
     }
 
     /// A population with a run in it.
@@ -120,9 +123,10 @@ struct GoldenRowTests {
     @Test func anOpenRunStoresTheRowsThatItAlwaysDid() async throws {
         let place = try await Place()
         let coordinator = place.coordinator
-        let specification = try Self.specification(
-            #", "evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}, "aggregation": {"anomalies": {"action": "report"}}"#
-        )
+        let specification = try Self.specification {
+            $0.evaluation += ["every": 1, "cohort_goal": 1, "minimum": 1]
+            $0.aggregation.anomalies.action = "report"
+        }
         let (run, clients) = try await Self.begin(coordinator, specification)
         // Nobody comes.
         place.clock.advance(by: 60)
@@ -179,9 +183,10 @@ struct GoldenRowTests {
     @Test func aPrivateRunStoresTheRowsThatItAlwaysDid() async throws {
         let place = try await Place()
         let coordinator = place.coordinator
-        let specification = try Self.specification(
-            #", "privacy": {"mode": "central", "noise_multiplier": 30}, "evaluation": {"every": 2, "noise_multiplier": 40}"#
-        )
+        let specification = try Self.specification {
+            $0.privacy += ["mode": "central", "noise_multiplier": 30]
+            $0.evaluation += ["every": 2, "noise_multiplier": 40]
+        }
         let (run, clients) = try await Self.begin(
             coordinator,
             specification,
@@ -204,9 +209,9 @@ struct GoldenRowTests {
     @Test func aLocallyPrivateRunStoresTheRowsThatItAlwaysDid() async throws {
         let place = try await Place()
         let coordinator = place.coordinator
-        let specification = try Self.specification(
-            #", "privacy": {"mode": "local", "mechanism": "laplace", "noise_multiplier": 900}"#
-        )
+        let specification = try Self.specification {
+            $0.privacy += ["mode": "local", "mechanism": "laplace", "noise_multiplier": 900]
+        }
         let (run, clients) = try await Self.begin(
             coordinator,
             specification,

@@ -1,4 +1,6 @@
 import Foundation
+import TestBenches
+import TestSupport
 import Testing
 import WireFormat
 
@@ -17,7 +19,7 @@ struct AdmissionTests {
 
     @Test("A client has a place until all are taken, and no second one while it is at work.")
     func places() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         #expect(try refusal(sample) == .noSlot, "no round is open")
         try sample.open()
         #expect(try refusal(sample) == nil)
@@ -32,7 +34,9 @@ struct AdmissionTests {
 
     @Test("The limits on participation hold over rounds, and a further turn in an attempt is no further participation.")
     func limits() throws {
-        var sample = try SampleRun(#""goal": 2, "max_participations": 1, "min_separation_rounds": 2"#)
+        var sample = try SampleRun {
+            $0.cohort += ["goal": 2, "max_participations": 1, "min_separation_rounds": 2]
+        }
         try sample.open()
         var work = try sample.assign("c0")
         let effects = try work.taking(.failed(code: "no_data"), at: sample.now)
@@ -42,7 +46,9 @@ struct AdmissionTests {
         _ = sample.runs.endAttempt(run: sample.id)
         try sample.open()
         #expect(try refusal(sample) == .cap && refusal(sample, "c1") == nil)
-        var far = try SampleRun(#""goal": 2, "max_participations": 0, "min_separation_rounds": 2"#)
+        var far = try SampleRun {
+            $0.cohort += ["goal": 2, "max_participations": 0, "min_separation_rounds": 2]
+        }
         try far.open()
         try far.assign("c0")
         try far.take([.abandoned(reason: "no")])
@@ -53,8 +59,9 @@ struct AdmissionTests {
 
     @Test("Requirements are asked of the profile, and a version that is too old has its own answer.")
     func requirements() throws {
-        let rules = #""requirements": "labels.tier == 'gold'", "minimum_client_version": "2.0""#
-        let sample = try SampleRun(#""goal": 2, "# + rules)
+        let sample = try SampleRun {
+            $0.cohort += ["goal": 2, "requirements": "labels.tier == 'gold'", "minimum_client_version": "2.0"]
+        }
         #expect(try sample.run.requirementRefusal(of: sample.clients.client("c0"), sample.clients) == .version)
         var client = try sample.clients.client("c0")
         client.capabilities = #"{"runtime_version": "2.1"}"#
@@ -67,10 +74,10 @@ struct AdmissionTests {
         "A uniform cohort is chosen among those who come, and a draw takes clients that were there when its list was fixed."
     )
     func cohorts() throws {
-        var uniform = try SampleRun(#""goal": 2, "policy": "uniform""#)
+        var uniform = try SampleRun { $0.cohort += ["goal": 2, "policy": "uniform"] }
         try uniform.open()
         #expect(try refusal(uniform) == .choosing)
-        var all = try SampleRun(#""goal": 2, "policy": "all""#)
+        var all = try SampleRun { $0.cohort += ["goal": 2, "policy": "all"] }
         try all.open()
         #expect(try refusal(all) == nil)
         var late = try all.clients.client("c1")
@@ -81,7 +88,7 @@ struct AdmissionTests {
 
     @Test("While places are kept for the other tiers, a tier has its share only.")
     func tiers() throws {
-        var sample = try SampleRun(#""goal": 2, "tiers": 2"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "tiers": 2] }
         for (index, seconds) in [1.0, 1, 9, 9].enumerated() {
             var client = try sample.clients.client("c\(index)")
             client.secondsPerAssignment = seconds

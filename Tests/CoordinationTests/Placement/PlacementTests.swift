@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 import WireFormat
 
@@ -8,7 +9,7 @@ import WireFormat
 struct PlacementTests {
     @Test("The run with the smallest share comes first, those alike take turns, and a secret draw counts as empty.")
     func fairOrder() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         let specification = try sample.run.specification
         try sample.add("run_b", specification)
         try sample.open()
@@ -36,7 +37,7 @@ struct PlacementTests {
 
     @Test("A client is told the reason that may pass first, and is sent away for good only if every run has had it.")
     func answers() throws {
-        let sample = try SampleRun(#""goal": 2"#)
+        let sample = try SampleRun { $0.cohort.goal = 2 }
         func reason(_ refusals: Refusal...) -> (String?, Bool) {
             let refused = refusals.map { (refusal: $0, run: sample.id) }
             let answer = Placement.answer(to: refused, sample.runs, seen: 3, at: SampleRun.start)
@@ -50,9 +51,9 @@ struct PlacementTests {
 
     @Test("As many polls are woken as there are places, the oldest first, and a choice is told of all who wait.")
     func looking() async throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         try sample.open()
-        var uniform = try SampleRun(#""goal": 2, "policy": "uniform""#)
+        var uniform = try SampleRun { $0.cohort += ["goal": 2, "policy": "uniform"] }
         try uniform.open()
         let first = Admission(run: try sample.run, time: sample.now)
         let choice = Admission(run: try uniform.run, time: sample.now)
@@ -85,7 +86,7 @@ struct PlacementTests {
 
     @Test("An attempt ends early only if no client may join it, and the next one would find somebody.")
     func nobodyLeft() throws {
-        var sample = try SampleRun(#""goal": 2, "minimum": 1, "max_participations": 0"#, clients: 2)
+        var sample = try SampleRun(clients: 2) { $0.cohort += ["goal": 2, "minimum": 1, "max_participations": 0] }
         try sample.open()
         var placement = Placement()
         let early = placement.isNobodyLeft(for: try sample.run, sample.clients)
@@ -128,7 +129,7 @@ struct PlacementTests {
 
     @Test("Those who wait are told of a draw once an attempt, and again after the run's state has changed.")
     func draws() throws {
-        var sample = try SampleRun(#""goal": 2, "policy": "all""#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "policy": "all"] }
         try sample.open()
         var placement = Placement()
         let (first, second) = try (
@@ -142,7 +143,7 @@ struct PlacementTests {
 
     @Test("The limits on participation say how many may still join.")
     func newcomers() throws {
-        var sample = try SampleRun(#""goal": 3, "minimum": 1, "max_participations": 1"#, clients: 3)
+        var sample = try SampleRun(clients: 3) { $0.cohort += ["goal": 3, "minimum": 1, "max_participations": 1] }
         try sample.open()
         #expect(try !sample.run.asksForNewcomers(present: 100) && sample.run.asksForNewcomers(present: 2))
         try sample.assign("c0")

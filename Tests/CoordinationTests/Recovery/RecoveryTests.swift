@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import SQLiteStorage
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -78,9 +79,12 @@ struct RecoveryTests {
     )
     func abandonedBuffer() async throws {
         let bench = try await Bench(.sqlite)
-        let mode = #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 5, "max_staleness": 3}}"#
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 3, "minimum": 2"#, rounds: 1, extra: mode),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 3, "minimum": 2]
+                $0.aggregation.mode = "buffered"
+                $0.aggregation.buffered += ["concurrency": 5, "max_staleness": 3]
+            },
             clients: 5
         )
         var ids: [String] = []
@@ -133,7 +137,7 @@ struct RecoveryTests {
     @Test func whatTheOptimiserRemembersIsCheckedToo() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
-            try Bench.specification(#", "aggregation": {"optimizer": {"name": "fedadam"}}"#, goal: 2, rounds: 2),
+            try Bench.specification(goal: 2, rounds: 2) { $0.aggregation.optimizer.name = "fedadam" },
             clients: 2
         )
         for client in clients {
@@ -155,7 +159,7 @@ struct RecoveryTests {
     @Test func theSecondRecordOfTheLedgerIsChecked() async throws {
         let bench = try await Bench(.sqlite)
         _ = try await bench.startRun(
-            try Bench.specification(#", "privacy": {"mode": "central", "noise_multiplier": 8}"#),
+            try Bench.specification { $0.privacy += ["mode": "central", "noise_multiplier": 8] },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5)
         )
         let path = bench.directory.path + "/ledger.head"

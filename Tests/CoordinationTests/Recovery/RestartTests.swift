@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,14 +10,6 @@ import WireFormat
 /// What lives in memory only, after a restart in the middle of a round: it begins anew, and nobody is worse off.
 @Suite(.timeLimit(.minutes(10)))
 struct RestartTests {
-    private func specification(_ cohort: String, rounds: Int = 2) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
     private func reason(_ coordinator: Coordinator, _ client: String) async throws -> String? {
         try await coordinator.checkIn(client: client, CheckInRequest(), wait: .zero).reason
     }
@@ -26,7 +19,9 @@ struct RestartTests {
     func everyClientHasItsWholeLeaseAgain(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 1, "minimum": 1, "lease_s": 10]
+            },
             clients: 1
         )
         let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
@@ -55,7 +50,7 @@ struct RestartTests {
     func aCohortThatWasBeingChosenIsChosenAnew(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 2, "policy": "uniform""#),
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 2, "policy": "uniform"] },
             clients: 6
         )
         for client in clients.prefix(4) {
@@ -86,9 +81,10 @@ struct RestartTests {
 
     @Test func tiersAndTheCountOfThoseWhoMayTakePartAreKnown() async throws {
         let bench = try await Bench(.memory)
-        let rule = #""requirements": "labels.locale == 'zh'""#
         let (run, clients) = try await bench.startRun(
-            try specification(#""goal": 4, "minimum": 1, "tiers": 2"#),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 4, "minimum": 1, "tiers": 2]
+            },
             clients: 4
         )
         for (index, client) in clients.enumerated() {
@@ -98,7 +94,10 @@ struct RestartTests {
         }
         _ = try await Bench.untilSettled(bench.coordinator, run)
         let picky = try await bench.coordinator.createRun(
-            try specification(#""goal": 2, "minimum": 1, \#(rule)"#),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "minimum": 1]
+                $0.cohort.requirements = "labels.locale == 'zh'"
+            },
             initialModel: .init(zeros: Bench.layout)
         ).id
         _ = try await bench.coordinator.startRun(picky)

@@ -4,6 +4,7 @@ import Logging
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -122,11 +123,11 @@ struct SpooledResultTests {
     }
 
     /// A run whose first round has a result that cannot be published yet.
-    private func held(_ extra: String, values: [Float]) async throws -> (Bench, HeldStore, Coordinator, run: String) {
+    private func held(_ change: @Sendable (inout RunFile) throws -> Void, values: [Float]) async throws -> (Bench, HeldStore, Coordinator, run: String) {
         let bench = try await Bench(.memory)
         let store = HeldStore(InMemoryRunStore())
         let coordinator = try await Bench.start(bench.directory, bench.clock, store)
-        let (run, clients) = try await startRun(coordinator, extra, goal: values.count, clients: values.count + 1)
+        let (run, clients) = try await startRun(coordinator, change, goal: values.count, clients: values.count + 1)
         var ids: [String] = []
         for client in clients.prefix(values.count) {
             ids.append(try #require(try await Bench.assignment(coordinator, client)).id)
@@ -140,13 +141,13 @@ struct SpooledResultTests {
 
     private func startRun(
         _ coordinator: Coordinator,
-        _ extra: String,
+        _ change: @Sendable (inout RunFile) throws -> Void = { _ in },
         goal: Int,
         clients count: Int
     ) async throws -> (run: String, clients: [String]) {
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            Bench.specification(extra, goal: goal, rounds: 2),
+            Bench.specification(goal: goal, rounds: 2, change),
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         let token = try await coordinator.createEnrollmentToken(population: "p", EnrollmentTokenRequest(maxUses: count))
@@ -165,7 +166,7 @@ struct SpooledResultTests {
         return (run, clients)
     }
 
-    private static let adam = #", "aggregation": {"optimizer": {"name": "fedadam"}}"#
+    private static let adam: @Sendable (inout RunFile) -> Void = { $0.aggregation.optimizer.name = "fedadam" }
 
     @Test func aBackupHoldsAResultWithAllItsFilesOrNoneOfThem() async throws {
         let (bench, store, coordinator, run) = try await held(Self.adam, values: [1, 3])
@@ -205,7 +206,7 @@ struct SpooledResultTests {
         let bench = try await Bench(.memory)
         let store = HeldStore(InMemoryRunStore())
         let coordinator = try await Bench.start(bench.directory, bench.clock, store)
-        let (run, clients) = try await startRun(coordinator, "", goal: 2, clients: 3)
+        let (run, clients) = try await startRun(coordinator, goal: 2, clients: 3)
         var ids: [String] = []
         for client in clients { ids.append(try #require(try await Bench.assignment(coordinator, client)).id) }
         _ = try await Bench.submit(coordinator, clients[0], ids[0], value: 1)

@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,13 +10,15 @@ import WireFormat
 /// Mode `buffered` beyond the weights: what is in the buffer or on its way outlives restarts, measurements and the run's end.
 @Suite(.timeLimit(.minutes(10)))
 struct BufferedTests {
-    private func specification(_ cohort: String, rounds: Int = 3, extra: String = "") throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, \(cohort)},
-             "aggregation": {"mode": "buffered", "buffered": {"concurrency": 6, "max_staleness": 2}}\(extra)}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+    private func specification(
+        rounds: Int = 3,
+        _ change: (inout RunFile) throws -> Void
+    ) throws -> RunSpecification {
+        try Bench.timedSpecification(rounds: rounds) {
+            $0.aggregation.mode = "buffered"
+            $0.aggregation.buffered += ["concurrency": 6, "max_staleness": 2]
+            try change(&$0)
+        }
     }
 
     private func code<Result>(_ body: () async throws -> Result) async -> String? {
@@ -48,10 +51,10 @@ struct BufferedTests {
     func whoTrainsGoesOnWhileOthersMeasure(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 2, "minimum": 2"#,
-                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
-            ),
+            try specification {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.evaluation += ["every": 1, "cohort_goal": 2, "minimum": 2]
+            },
             clients: 10
         )
         let coordinator = bench.coordinator
@@ -89,10 +92,10 @@ struct BufferedTests {
     @Test func whoTrainsTooLongWhileOthersMeasureIsNotCounted() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 1, "minimum": 1"#,
-                extra: #", "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2}"#
-            ),
+            try specification {
+                $0.cohort += ["goal": 1, "minimum": 1]
+                $0.evaluation += ["every": 1, "cohort_goal": 2, "minimum": 2]
+            },
             clients: 4
         )
         let ids = try await assignments(bench, clients.prefix(2))
@@ -111,7 +114,10 @@ struct BufferedTests {
     @Test(arguments: Bench.StoreKind.allCases)
     func theBufferSurvivesARestart(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
-        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 2"#), clients: 5)
+        let (run, clients) = try await bench.startRun(
+            try specification { $0.cohort += ["goal": 2, "minimum": 2] },
+            clients: 5
+        )
         let ids = try await assignments(bench, clients.prefix(4))
         for index in 0..<3 {
             _ = try await Bench.submit(bench.coordinator, clients[index], ids[index], value: index < 2 ? 1 : 3)
@@ -130,13 +136,11 @@ struct BufferedTests {
     func theEndOfTheRunEndsWhatIsOnItsWay(_ end: RunPhase) async throws {
         let bench = try await Bench(.memory)
         let isPrivate = end == .failed
-        let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
         let (run, clients) = try await bench.startRun(
-            try specification(
-                #""goal": 2, "minimum": 2, "max_participations": 2"#,
-                rounds: end == .completed ? 1 : 3,
-                extra: isPrivate ? privacy : ""
-            ),
+            try specification(rounds: end == .completed ? 1 : 3) {
+                $0.cohort += ["goal": 2, "minimum": 2, "max_participations": 2]
+                if isPrivate { $0.privacy += ["mode": "central", "noise_multiplier": 1] }
+            },
             // One release of z = 1 costs 4.38: a second one is not admitted.
             budget: isPrivate ? BudgetSpecification(epsilon: 4.5, delta: 1e-5) : nil,
             clients: 4
@@ -153,5 +157,42 @@ struct BufferedTests {
         #expect(await code { try await coordinator.beginUpdate(assignment: ids[3], client: clients[3]) } == "run_ended")
         let answer = try await coordinator.checkIn(client: clients[3], CheckInRequest(), wait: .zero)
         #expect(answer.assignment == nil && answer.reason == "no_run")
+    }
+
+    @Test(arguments: Bench.StoreKind.allCases)
+    func bufferedUpdatesCountByTheirStaleness(_ kind: Bench.StoreKind) async throws {
+        let bench = try await Bench(kind)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 3) {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.aggregation.mode = "buffered"
+                $0.aggregation.buffered += ["concurrency": 4, "max_staleness": 1]
+            },
+            clients: 6
+        )
+        var coordinator = bench.coordinator
+        var ids: [String] = []
+        for client in clients.prefix(4) {
+            ids.append(try #require(try await Bench.assignment(coordinator, client)).id)
+        }
+        #expect(try await bench.checkIn(clients[4]).assignment == nil)
+        for index in 0..<2 { _ = try await Bench.submit(coordinator, clients[index], ids[index], value: 1) }
+        _ = try await Bench.untilSettled(coordinator, run)
+        #expect(try await Bench.model(coordinator, run)[0] == 1)
+        // Two of the four are still at work from version 0; a fresh one starts from version 1. A restart loses none.
+        coordinator = try await bench.restarted()
+        let fresh = try #require(try await Bench.assignment(coordinator, clients[4]))
+        #expect(fresh.model.version == 1 && fresh.round == 2)
+        _ = try await Bench.submit(coordinator, clients[2], ids[2], value: 1)
+        _ = try await Bench.submit(coordinator, clients[4], fresh.id, value: 1)
+        _ = try await Bench.untilSettled(coordinator, run)
+        // (1/√2 + 1) / 2 on the grid of 1/256: (181 + 256) / 512.
+        let values = try await Bench.model(coordinator, run)
+        #expect(abs(Double(values[0]) - (1 + 437.0 / 512)) < 1e-6, "\(values)")
+        // The last one is two versions behind: more than it may.
+        let error = await refusal { try await Bench.submit(coordinator, clients[3], ids[3], value: 1) }
+        #expect(error?.code == "too_stale" && error?.kind == .gone)
+        #expect(try await coordinator.run(run).committedRounds == 2)
+        #expect(coordinator.blobs.spoolNames().isEmpty)
     }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -47,7 +48,9 @@ struct CohortTests {
     @Test func policyAllCountsWhoWasThereAndIsNotRevoked() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "policy": "all""#, rounds: 2),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 4, "minimum": 1, "policy": "all"]
+            },
             clients: 4
         )
         bench.clock.advance(by: 1)
@@ -74,11 +77,11 @@ struct CohortTests {
     @Test func whoIsNoLongerFreeIsNotChosen() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 5, "minimum": 1, "policy": "uniform""#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 5, "minimum": 1, "policy": "uniform"] },
             clients: 5
         )
         for client in clients { #expect(try await checkIn(bench, client).reason == "in_selection") }
-        let other = try await secondRun(bench, try Bench.exactSpecification(#""goal": 1, "minimum": 1"#))
+        let other = try await secondRun(bench, try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1] })
         let busy = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         #expect(busy.run == other)
         try await bench.coordinator.revokeClient(clients[1])
@@ -98,9 +101,9 @@ struct CohortTests {
     @Test func whoSaidHowManyExamplesItHasMayBeChosen() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 1, "policy": "uniform", "requirements": "num_examples >= 100""#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 1, "policy": "uniform", "requirements": "num_examples >= 100"]
+            },
             clients: 2
         )
         for client in clients {
@@ -120,7 +123,7 @@ struct CohortTests {
     @Test func aReplacementHasTheTimeThatIsLeft() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1] },
             clients: 2
         )
         let first = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
@@ -140,7 +143,9 @@ struct CohortTests {
     @Test func placesKeptForATierAreKeptForHalfOfTheWindow() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 4, "minimum": 1, "tiers": 2"#, rounds: 2),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 4, "minimum": 1, "tiers": 2]
+            },
             clients: 8
         )
         for (index, client) in clients.enumerated() {
@@ -169,10 +174,13 @@ struct CohortTests {
     @Test func runsThatAreAlikeTakeTurns() async throws {
         let bench = try await Bench(.memory)
         let (first, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#, rounds: 9),
+            try Bench.exactSpecification(rounds: 9) { $0.cohort += ["goal": 1, "minimum": 1] },
             clients: 1
         )
-        let second = try await secondRun(bench, try Bench.exactSpecification(#""goal": 1, "minimum": 1"#, rounds: 9))
+        let second = try await secondRun(
+            bench,
+            try Bench.exactSpecification(rounds: 9) { $0.cohort += ["goal": 1, "minimum": 1] }
+        )
         var counts = [first: 0, second: 0]
         for _ in 0..<6 {
             let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
@@ -187,10 +195,10 @@ struct CohortTests {
     @Test func runsOfDifferentSizesFillAlike() async throws {
         let bench = try await Bench(.memory)
         let (large, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 20, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 20, "minimum": 1] },
             clients: 15
         )
-        let small = try await secondRun(bench, try Bench.exactSpecification(#""goal": 5, "minimum": 1"#))
+        let small = try await secondRun(bench, try Bench.exactSpecification { $0.cohort += ["goal": 5, "minimum": 1] })
         for client in clients { _ = try await checkIn(bench, client) }
         #expect(try await bench.coordinator.round(run: large, number: 1).assigned == 12)
         #expect(try await bench.coordinator.round(run: small, number: 1).assigned == 3)
@@ -201,7 +209,7 @@ struct CohortTests {
     @Test func whoComesBetweenAttemptsIsAskedForTheNextOne() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "retry_backoff_s": 40"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "retry_backoff_s": 40] },
             clients: 2
         )
         bench.clock.advance(by: 51)
@@ -216,7 +224,7 @@ struct CohortTests {
     @Test func aLargePopulationIsSpreadByWhoWasSeen() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1] },
             clients: 300
         )
         for client in clients { _ = try await checkIn(bench, client) }
@@ -232,14 +240,22 @@ struct CohortTests {
     @Test func onlyWhoIsDoneEverywhereIsSentAwayForGood() async throws {
         let bench = try await Bench(.memory)
         let cohort = #""goal": 1, "minimum": 1, "max_participations": 1"#
-        let (run, clients) = try await bench.startRun(try Bench.exactSpecification(cohort, rounds: 2), clients: 3)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1]
+            },
+            clients: 3
+        )
         let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
         _ = try await Bench.submit(bench.coordinator, clients[0], work.id, value: 1)
         _ = try await Bench.untilSettled(bench.coordinator, run)
         let done = try await checkIn(bench, clients[0])
         #expect(done.reason == "participation_limit" && done.retryWindow == nil)
         // Another run, whose only place is taken: there may be one later.
-        _ = try await secondRun(bench, try Bench.exactSpecification(cohort))
+        _ = try await secondRun(
+            bench,
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1] }
+        )
         for client in clients.suffix(2) { #expect(try await checkIn(bench, client).assignment != nil) }
         let later = try await checkIn(bench, clients[0])
         #expect(later.reason == "no_open_slot" && later.retryWindow != nil, "\(later)")
@@ -249,10 +265,10 @@ struct CohortTests {
     @Test func theParticipationLimitOfTrainingIsNoneOfMeasuring() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 1, "minimum": 1, "max_participations": 1"#,
-                extra: #", "evaluation": {"every": 2, "cohort_goal": 1, "minimum": 1}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 1]
+                $0.evaluation += ["every": 2, "cohort_goal": 1, "minimum": 1]
+            },
             clients: 2
         )
         for client in clients {

@@ -1,6 +1,8 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
+import TestSupport
 import Testing
 import WireFormat
 
@@ -11,7 +13,10 @@ struct DeclaredMetricsTests {
     @Test func metricsThatTheRunFileDoesNotNameAreDropped() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 2"#, rounds: 1, extra: #", "metrics": ["mae"]"#),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.metrics = ["mae"]
+            },
             clients: 2
         )
         for (index, client) in clients.enumerated() {
@@ -39,7 +44,10 @@ struct DeclaredMetricsTests {
     @Test func onlyNamesOfSumsAreTaken() {
         for names in [#"["A"]"#, #"["a b"]"#, #"[""]"#, "[1]", #"{"a": 1}"#] {
             #expect(throws: DocumentError.self) {
-                try Bench.exactSpecification(#""goal": 2, "minimum": 2"#, extra: #", "metrics": \#(names)"#)
+                try Bench.exactSpecification {
+                    $0.cohort += ["goal": 2, "minimum": 2]
+                    $0 += ["metrics": names]
+                }
             }
         }
     }

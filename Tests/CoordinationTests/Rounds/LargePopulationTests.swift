@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -12,9 +13,11 @@ struct LargePopulationTests {
     private static let count = 2500
 
     /// A coordinator that starts with many clients, put straight into its store, and a run that is not started.
-    private func bench(_ cohort: String) async throws -> (bench: Bench, coordinator: Coordinator, run: String) {
+    private func bench(
+        _ change: (inout RunFile) throws -> Void
+    ) async throws -> (bench: Bench, coordinator: Coordinator, run: String) {
         let bench = try await Bench(.memory)
-        let (run, clients) = try await bench.startRun(try Bench.exactSpecification(cohort), clients: 1)
+        let (run, clients) = try await bench.startRun(try Bench.exactSpecification(change), clients: 1)
         _ = try await bench.coordinator.cancelRun(run)
         let first = try #require(try bench.store.load().clients.first { $0.id == clients[0] })
         try bench.store.commit(
@@ -30,7 +33,7 @@ struct LargePopulationTests {
         )
         let coordinator = try await bench.restarted()
         let next = try await coordinator.createRun(
-            try Bench.exactSpecification(cohort),
+            try Bench.exactSpecification(change),
             initialModel: ParameterVector(zeros: Bench.layout)
         )
         _ = try await coordinator.startRun(next.id)
@@ -38,9 +41,9 @@ struct LargePopulationTests {
     }
 
     @Test func aDrawIsCountedBesideTheRequestsAndTakesWhomItsCoinsTake() async throws {
-        let (_, coordinator, run) = try await bench(
-            #""policy": "poisson", "sampling_rate": 0.1, "goal": 10, "minimum": 1, "max_participations": 0"#
-        )
+        let (_, coordinator, run) = try await bench {
+            $0.cohort += ["policy": "poisson", "sampling_rate": 0.1, "goal": 10, "minimum": 1, "max_participations": 0]
+        }
         try await wait(for: "the count of the draw") { await coordinator.runs[run]?.round?.drawn != nil }
         let state = try #require(await coordinator.runs[run])
         let round = try #require(state.round)
@@ -69,7 +72,9 @@ struct LargePopulationTests {
             deadline: Date(timeIntervalSince1970: 100)
         )
         let terms = RoundTerms(
-            try Bench.exactSpecification(#""policy": "poisson", "sampling_rate": 0.1, "goal": 10, "minimum": 1"#)
+            try Bench.exactSpecification {
+                $0.cohort += ["policy": "poisson", "sampling_rate": 0.1, "goal": 10, "minimum": 1]
+            }
         )
         let time = Date(timeIntervalSince1970: 1)
         _ = try round.apply(.assigned, at: time, terms: terms)
@@ -80,24 +85,26 @@ struct LargePopulationTests {
     }
 
     @Test func everyoneIsCountedWithoutALook() async throws {
-        let (_, coordinator, run) = try await bench(
-            #""policy": "all", "goal": 10, "minimum": 1, "max_participations": 0"#
-        )
+        let (_, coordinator, run) = try await bench {
+            $0.cohort += ["policy": "all", "goal": 10, "minimum": 1, "max_participations": 0]
+        }
         let present = await coordinator.clients.presentCount(population: coordinator.populations.order[0])
         #expect(await coordinator.runs[run]?.round?.drawn == present && present > 2000)
     }
 
     @Test func eligibleClientsAreCountedBesideTheRequests() async throws {
-        let (_, coordinator, run) = try await bench(
-            #""goal": 10, "minimum": 1, "requirements": "memory_bytes >= 2495", "max_participations": 0"#
-        )
+        let (_, coordinator, run) = try await bench {
+            $0.cohort += ["goal": 10, "minimum": 1, "requirements": "memory_bytes >= 2495", "max_participations": 0]
+        }
         try await wait(for: "the count") { try await coordinator.perform { $0.runs[run]?.eligible?.count == 5 } }
         #expect(try await coordinator.run(run).waitingFor.contains("Only 5 clients meet the run's requirements"))
     }
 
     /// Against counting all of them, as they register, change, work, are quarantined and revoked.
     @Test func whatIsKeptIsWhatACountGives() async throws {
-        let (bench, coordinator, _) = try await bench(#""goal": 400, "minimum": 1, "max_participations": 0"#)
+        let (bench, coordinator, _) = try await bench {
+            $0.cohort += ["goal": 400, "minimum": 1, "max_participations": 0]
+        }
         for index in 0..<60 where !(index * 3 + 1).isMultiple(of: 10) {
             _ = try await coordinator.checkIn(client: "clt_\(index * 3 + 1)", CheckInRequest(), wait: .zero)
             if index.isMultiple(of: 7) { try await coordinator.revokeClient("clt_\(index * 3 + 1)") }
@@ -141,7 +148,7 @@ struct LargePopulationTests {
 
     /// The lists are cut where they are kept, and page by page they are the whole.
     @Test func pagesOfClientsAreTheWholeList() async throws {
-        let (_, coordinator, _) = try await bench(#""goal": 10, "minimum": 1, "max_participations": 0"#)
+        let (_, coordinator, _) = try await bench { $0.cohort += ["goal": 10, "minimum": 1, "max_participations": 0] }
         var (seen, cursor): ([String], Int?) = ([], 0)
         while let place = cursor {
             let page = try await coordinator.listClients(from: place, limit: 337)

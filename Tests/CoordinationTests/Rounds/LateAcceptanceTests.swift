@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -40,9 +41,10 @@ struct LateAcceptanceTests {
             _ = try await coordinator.createPopulation(
                 PopulationRequest(name: "p", budget: isPrivate ? .init(epsilon: 8, delta: 1e-5) : nil)
             )
-            let extra = isPrivate ? #", "privacy": {"mode": "central", "noise_multiplier": 8}"# : ""
             let run = try await coordinator.createRun(
-                Bench.specification(extra, goal: 2),
+                Bench.specification(goal: 2) {
+                    if isPrivate { $0.privacy += ["mode": "central", "noise_multiplier": 8] }
+                },
                 initialModel: .init(zeros: Bench.layout)
             ).id
             let token = try await coordinator.createEnrollmentToken(population: "p", .init(maxUses: 1))

@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -19,12 +20,15 @@ struct OneClientTests {
     /// A round of these updates in the given order of arrival, with one restart before the last where asked.
     private func round(
         _ sent: [Sent],
-        _ extra: String = "",
+        _ aggregation: RunFile = [:],
         order: [Int]? = nil,
         restarts: Bool = false
     ) async throws -> (model: [Float], round: RoundView, measured: [String: Double]?) {
         let bench = try await Bench(.sqlite)
-        let specification = try Bench.exactSpecification(#""goal": \#(sent.count)"#, rounds: 2, extra: extra)
+        let specification = try Bench.exactSpecification(rounds: 2) {
+            $0.cohort += ["goal": sent.count]
+            $0.aggregation = aggregation
+        }
         let (run, clients) = try await bench.startRun(specification, clients: sent.count)
         var coordinator = bench.coordinator
         var ids: [String] = []
@@ -59,12 +63,12 @@ struct OneClientTests {
         #expect(held.round.cappedWeights == 1 && held.round.weightCap == 100)
         #expect(held.round.cappedNorms == 1 && abs((held.round.normBound ?? 0) - 0.2) < 1e-6)
         // For those who trust their clients.
-        let off = #", "aggregation": {"example_cap": "none", "norm_bound": "none"}"#
+        let off: RunFile = ["example_cap": "none", "norm_bound": "none"]
         let trusting = try await round(attack, off)
         #expect(trusting.model.allSatisfy { $0 > 0.9999 })
         #expect(trusting.round.cappedWeights == nil && trusting.round.cappedNorms == nil)
         // A number instead.
-        let numbers = try await round(attack, #", "aggregation": {"example_cap": 20, "norm_bound": 0.02}"#)
+        let numbers = try await round(attack, ["example_cap": 20, "norm_bound": 0.02])
         for value in numbers.model { #expect(abs(value - 0.01) < 1e-6) }
         #expect(numbers.round.cappedWeights == 1 && numbers.round.weightCap == 20 && numbers.round.normBound == 0.02)
         // What nobody exceeds changes nothing, to the bit.
@@ -90,10 +94,10 @@ struct OneClientTests {
         }
     }
 
-    @Test(arguments: ["median", "geometric_median"])
-    func otherRulesScaleLongUpdatesDownToo(_ rule: String) async throws {
+    @Test(arguments: ["median", "geometric_median"] as [RunFile])
+    func otherRulesScaleLongUpdatesDownToo(_ rule: RunFile) async throws {
         let attack = honest + [Sent(values: [1, 1, 1, 1])]
-        let held = try await round(attack, #", "aggregation": {"rule": "\#(rule)"}"#)
+        let held = try await round(attack, ["rule": rule])
         #expect(held.round.cappedNorms == 1 && held.round.cappedWeights == nil)
         #expect(held.model.allSatisfy { abs($0 - 0.01) < 0.01 }, "\(held.model)")
     }
@@ -108,13 +112,13 @@ struct OneClientTests {
         // Its loss counts as ten times the median of 2, its weight in top1 as ten times the median of 10.
         #expect(abs((held["loss"] ?? 0) - (9 * 20 + 10 * 20) / 100) < 1e-9, "\(held)")
         #expect(abs((held["top1"] ?? 0) - (9 * 2 + 100) / 190) < 1e-9, "\(held)")
-        let trusting = try await round(sent, #", "aggregation": {"example_cap": "none"}"#).measured
+        let trusting = try await round(sent, ["example_cap": "none"]).measured
         #expect((trusting?["top1"] ?? 0) > 0.99)
     }
 
     /// Whatever one of ten says, in sums that are taken, moves a mean no further than its weight and the medians let it: over every name
     /// that a run takes, alone and in pairs, at values large and small.
-    @Test(arguments: [CohortBound.timesMedian(10), .value(1_000_000), .off])
+    @Test(.slow, arguments: [CohortBound.timesMedian(10), .value(1_000_000), .off])
     func noNameOfASumLetsOneClientSteerAMean(_ cap: CohortBound) {
         let honest: [String: Double] = [
             "tokens": 10, "loss_tokens": 10, "hit1": 2, "hit3": 4, "nll": 20, "accuracy": 2, "mae": 5, "steps": 3,

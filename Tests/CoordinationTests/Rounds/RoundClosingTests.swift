@@ -1,11 +1,12 @@
 import Foundation
+import TestSupport
 import Testing
 import WireFormat
 
 @testable import Coordination
 
 struct RoundClosingTests {
-    private static let evaluation = #", "evaluation": {"every": 1, "cohort_goal": 1, "minimum": 1}"#
+    private static let evaluation: RunFile = ["every": 1, "cohort_goal": 1, "minimum": 1]
 
     private func row(_ epsilon: Double) -> LedgerRow {
         LedgerRow(
@@ -24,8 +25,14 @@ struct RoundClosingTests {
     }
 
     /// A run whose round is being summed, with one update that counts.
-    private func closed(_ extra: String = "", evaluating: Bool = false) throws -> SampleRun {
-        var sample = try SampleRun(#""goal": 1, "minimum": 1, "max_participations": 3"#, extra: extra)
+    private func closed(
+        evaluating: Bool = false,
+        _ change: (inout RunFile) throws -> Void = { _ in }
+    ) throws -> SampleRun {
+        var sample = try SampleRun {
+            $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 3]
+            try change(&$0)
+        }
         if evaluating { sample.publish(1) }
         try sample.open()
         var work = try sample.assign("c0")
@@ -74,7 +81,7 @@ struct RoundClosingTests {
 
     @Test("With privacy a round has its charge in the transaction, and nothing of what clients measured.")
     func privateTraining() throws {
-        var closing = try published(closed(#", "privacy": {"mode": "central", "noise_multiplier": 1}"#))
+        var closing = try published(closed { $0.privacy += ["mode": "central", "noise_multiplier": 1] })
         #expect(closing.isCharged)
         closing.settle(row(0.7))
         #expect(
@@ -86,7 +93,7 @@ struct RoundClosingTests {
 
     @Test("An evaluation marks the version that it measured.")
     func evaluating() throws {
-        let sample = try closed(Self.evaluation, evaluating: true)
+        let sample = try closed(evaluating: true) { $0.evaluation = Self.evaluation }
         let closing = try RoundClosing(
             measured: nil,
             sample.run,
@@ -100,7 +107,7 @@ struct RoundClosingTests {
 
     @Test("A noised evaluation says how much noise there is, and one of which the noise left nothing has no rates.")
     func noisedEvaluation() throws {
-        let sample = try closed(Self.evaluation, evaluating: true)
+        let sample = try closed(evaluating: true) { $0.evaluation = Self.evaluation }
         func cause(_ release: EvaluationRelease.Outcome) throws -> (String?, [String]) {
             let closing = try RoundClosing(measured: release, sample.run, sample.round, counted: [], at: sample.now)
             let causes = closing.changes.compactMap { if case .history(let row) = $0 { row.cause } else { nil } }
@@ -115,7 +122,7 @@ struct RoundClosingTests {
 
     @Test("A round that is not being summed has no end.")
     func notClosed() throws {
-        var sample = try SampleRun(#""goal": 1"#)
+        var sample = try SampleRun { $0.cohort.goal = 1 }
         try sample.open()
         #expect(refusalCode { _ = try published(sample) } == "round_closed")
     }

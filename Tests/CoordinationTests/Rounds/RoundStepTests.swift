@@ -1,18 +1,19 @@
 import Foundation
+import TestSupport
 import Testing
 import WireFormat
 
 @testable import Coordination
 
 struct RoundStepTests {
-    private static let central = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
-    private static let local = #", "privacy": {"mode": "local", "noise_multiplier": 2}"#
+    private static let central: RunFile = ["mode": "central", "noise_multiplier": 1]
+    private static let local: RunFile = ["mode": "local", "noise_multiplier": 2]
 
     @Test(
         "A transaction has the others' changes first, then the round with its history, and then what the round's end brings."
     )
     func order() throws {
-        var sample = try SampleRun(#""goal": 1, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 1, "minimum": 1] }
         try sample.open()
         let first = try sample.assign("c0")
         try sample.assign("c1")
@@ -30,7 +31,7 @@ struct RoundStepTests {
 
     @Test("An attempt that is given up says whose updates go.")
     func discarded() throws {
-        var sample = try SampleRun(#""goal": 2, "minimum": 2"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "minimum": 2] }
         try sample.open()
         let work = try sample.assign("c0")
         try sample.assign("c1")
@@ -45,7 +46,7 @@ struct RoundStepTests {
 
     @Test("An event that the round does not take changes nothing.")
     func refused() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         try sample.open()
         try sample.take([.abandoned(reason: "no")])
         let before = try sample.run.rounds
@@ -55,7 +56,7 @@ struct RoundStepTests {
 
     @Test("Tiers are counted with the assignments that the transaction makes.")
     func tiers() throws {
-        var sample = try SampleRun(#""goal": 2, "tiers": 2"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "tiers": 2] }
         var client = try sample.clients.client("c0")
         client.secondsPerAssignment = 9
         sample.clients.set(client)
@@ -70,13 +71,16 @@ struct RoundStepTests {
     @Test("What an attempt without a result costs depends on what may have been released.")
     func settlements() throws {
         func settlement(
-            _ privacy: String,
+            _ privacy: RunFile,
             _ cost: AttemptCost = .judged,
             isElsewhere: Bool = false,
             works: Bool = true,
             isClosed: Bool = false
         ) throws -> AttemptSettlement {
-            var sample = try SampleRun(#""goal": 1, "minimum": 1, "max_participations": 3"#, extra: privacy)
+            var sample = try SampleRun {
+                $0.cohort += ["goal": 1, "minimum": 1, "max_participations": 3]
+                $0.privacy = privacy
+            }
             try sample.open()
             if works {
                 let work = try sample.assign("c0")
@@ -88,7 +92,7 @@ struct RoundStepTests {
             let step = try sample.take([.abandoned(reason: "no")])
             return AttemptSettlement(try sample.run.specification, step, cost: cost, isElsewhere: isElsewhere)
         }
-        #expect(try settlement("") == .nothing)
+        #expect(try settlement([:]) == .nothing)
         #expect(try settlement(Self.central) == .released)
         #expect(try settlement(Self.central, isClosed: true) == .committed, "noise may have been drawn")
         #expect(try settlement(Self.central, .kept) == .committed && settlement(Self.central, .apart) == .apart)

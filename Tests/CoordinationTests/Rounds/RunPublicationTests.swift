@@ -1,5 +1,6 @@
 import DifferentialPrivacy
 import Foundation
+import TestSupport
 import Testing
 import WireFormat
 
@@ -10,7 +11,7 @@ struct RunPublicationTests {
     private let failure = StorageFailure(.write, path: "/x/a.result", role: .result, code: 28).error
 
     private func closed() throws -> SampleRun {
-        var sample = try SampleRun(#""goal": 1, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 1, "minimum": 1] }
         try sample.open()
         try sample.accept(sample.assign("c0").id)
         try sample.take([.tick(live: 0)])
@@ -51,7 +52,7 @@ struct RunPublicationTests {
         let busy = publication.takeDue(at: start + 100, sample.runs)
         #expect(busy.isEmpty && publication.isWorking(sample.id))
         publication.end(sample.id)
-        var open = try SampleRun(#""goal": 1"#)
+        var open = try SampleRun { $0.cohort.goal = 1 }
         try open.open()
         let none = publication.takeDue(at: start + 500, open.runs)
         #expect(none.isEmpty && publication.stalls.isEmpty)

@@ -1,6 +1,7 @@
 import Coordination
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -9,16 +10,18 @@ import WireFormat
 @Suite(.timeLimit(.minutes(10)))
 struct SecretDrawOrderTests {
     private static func specification(_ name: String, isSecret: Bool) throws -> RunSpecification {
-        let cohort =
-            isSecret
-            ? #""goal": 4, "policy": "poisson", "sampling_rate": 0.999999999, "report_timeout_s": 100"#
-            : #""goal": 4, "minimum": 1, "over_selection": 1, "max_participations": 9, "report_timeout_s": 100"#
-        let amplification = isSecret ? #", "amplification": "poisson""# : ""
-        let text = """
-            {"population": "p", "name": "\(name)", "model": {"architecture": "external"}, "rounds": 3,
-             "cohort": {\(cohort)}, "privacy": {"mode": "central", "noise_multiplier": 8\(amplification)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
+        try RunSpecification.sample {
+            $0.rounds = 3
+            $0 += ["name": name]
+            $0.cohort += ["goal": 4, "report_timeout_s": 100]
+            $0.privacy += ["mode": "central", "noise_multiplier": 8]
+            if isSecret {
+                $0.cohort += ["policy": "poisson", "sampling_rate": 0.999999999]
+                $0.privacy.amplification = "poisson"
+            } else {
+                $0.cohort += ["minimum": 1, "over_selection": 1, "max_participations": 9]
+            }
+        }
     }
 
     /// Which of the runs the last client is given first and then, when so many others are at work for the secret one.
@@ -55,14 +58,14 @@ struct SecretDrawOrderTests {
         return order
     }
 
-    @Test func theOrderIsTheSameHoweverManyWereDrawn() async throws {
+    @Test(.slow) func theOrderIsTheSameHoweverManyWereDrawn() async throws {
         let expected = try await order(atWork: 0)
         #expect(Set(expected) == ["secret", "one", "other"])
         for count in 1...4 { #expect(try await order(atWork: count) == expected, "\(count) at work") }
     }
 
     /// Whose turn it is among other runs counts the work that was handed out.
-    @Test func theTurnOfOtherRunsIsNotMovedByASecretDraw() async throws {
+    @Test(.slow) func theTurnOfOtherRunsIsNotMovedByASecretDraw() async throws {
         var found: [[String]] = []
         for count in 0...3 {
             let bench = try await Bench(.memory)

@@ -1,5 +1,9 @@
 import Aggregation
+import Foundation
 import StrictJSON
+import Tensors
+import TestBenches
+import TestSupport
 import Testing
 import WireFormat
 
@@ -9,7 +13,7 @@ import WireFormat
 struct ServerOptimizerChoiceTests {
     @Test(arguments: ServerOptimizerName.allCases)
     func theNamedOptimiserTakesTheStep(_ name: ServerOptimizerName) throws {
-        let specification = try Bench.specification(#", "aggregation": {"optimizer": {"name": "\#(name)"}}"#)
+        let specification = try Bench.specification { $0.aggregation.optimizer += ["name": name] }
         let optimizer = specification.aggregation.optimizer
         #expect(optimizer.name == name)
         let expected =
@@ -32,5 +36,27 @@ struct ServerOptimizerChoiceTests {
             return charge.kind
         }
         #expect(Set(kinds) == Set(ChargeKind.allCases).subtracting([.approximate]))
+    }
+
+    @Test(.slow, arguments: Bench.StoreKind.allCases, ["momentum", "adam", "yogi", "adagrad"])
+    func anOptimizerContinuesToTheBitOverARestart(_ kind: Bench.StoreKind, _ name: String) async throws {
+        let values: [[Float]] = [[0.1, 0.2, 0.3], [-0.3, 0.1, 0.5], [0.2, 0.2, -0.4]]
+        var models: Set<[Float]> = []
+        for restarts in [false, true] {
+            let bench = try await Bench(kind)
+            let (run, clients) = try await bench.startRun(
+                try Bench.specification(rounds: 3) { $0.aggregation.optimizer += ["name": name, "learning_rate": 0.1] }
+            )
+            var coordinator = bench.coordinator
+            for round in values {
+                try await Bench.playRound(coordinator, run, clients, round)
+                if restarts { coordinator = try await bench.restarted() }
+            }
+            let last = try await coordinator.model(run: run, version: "latest")
+            #expect(last.version == 3 && last.optimizerSha256 != nil)
+            #expect(try await coordinator.model(run: run, version: "0").optimizerSha256 == nil)
+            models.insert(try await Bench.model(coordinator, run))
+        }
+        #expect(models.count == 1)
     }
 }

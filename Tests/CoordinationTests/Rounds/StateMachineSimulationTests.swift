@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import StrictJSON
 import Tensors
+import TestSupport
 import Testing
 import WireFormat
 
@@ -202,17 +203,20 @@ struct StateMachineSimulationTests {
         let policy = policies[seed % policies.count]
         let isBuffered = policy == "buffered"
         let goal = 1 + seed / 5 % 5
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 9,
-             "cohort": {"goal": \(goal), "minimum": \(1 + seed / 25 % goal), "over_selection": \(1 + Double(seed % 3) / 2),
-                        "policy": "\(isBuffered ? "first_come" : policy)", "sampling_rate": 0.5,
-                        "selection_timeout_s": 20, "report_timeout_s": 60},
-             "aggregation": {"mode": "\(isBuffered ? "buffered" : "synchronous")"}}
-            """
-        return RoundTerms(try RunSpecification.read(JSONValue.parse(Array(text.utf8))))
+        return RoundTerms(
+            try RunSpecification.sample {
+                $0.rounds = 9
+                $0.cohort += [
+                    "goal": goal, "minimum": 1 + seed / 25 % goal, "over_selection": 1 + Double(seed % 3) / 2,
+                    "policy": isBuffered ? "first_come" : policy, "sampling_rate": 0.5, "selection_timeout_s": 20,
+                    "report_timeout_s": 60,
+                ]
+                $0.aggregation += ["mode": isBuffered ? "buffered" : "synchronous"]
+            }
+        )
     }
 
-    @Test func randomSequencesOfEventsKeepEveryInvariant() throws {
+    @Test(.slow) func randomSequencesOfEventsKeepEveryInvariant() throws {
         var (committed, cancelled) = (0, 0)
         for seed in 0..<Self.count {
             let terms = try terms(seed)

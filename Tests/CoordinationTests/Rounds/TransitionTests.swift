@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import StrictJSON
+import TestSupport
 import Testing
 import WireFormat
 
@@ -8,12 +9,14 @@ import WireFormat
 struct TransitionTests {
     private let start = Date(timeIntervalSince1970: 1_000_000)
 
-    private func terms(_ cohort: String, _ extra: String = "") throws -> RoundTerms {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": 9,
-             "cohort": {"selection_timeout_s": 20, "report_timeout_s": 60, \(cohort)}\(extra)}
-            """
-        return RoundTerms(try RunSpecification.read(JSONValue.parse(Array(text.utf8))))
+    private func terms(_ change: (inout RunFile) throws -> Void) throws -> RoundTerms {
+        RoundTerms(
+            try RunSpecification.sample {
+                $0.rounds = 9
+                $0.cohort += ["selection_timeout_s": 20, "report_timeout_s": 60]
+                try change(&$0)
+            }
+        )
     }
 
     private func round(_ phase: RoundPhase, _ terms: RoundTerms) -> RoundRecord {
@@ -72,14 +75,17 @@ struct TransitionTests {
     // MARK: - Rounds
 
     @Test func theBackoffDoublesAndEnds() throws {
-        let terms = try terms(#""goal": 2, "retry_backoff_s": 10"#)
+        let terms = try terms { $0.cohort += ["goal": 2, "retry_backoff_s": 10] }
         #expect([1, 2, 3, 4].map { terms.backoff(afterAttempt: $0) } == [10, 20, 40, 80])
         #expect(terms.backoff(afterAttempt: 8) == 900 && terms.backoff(afterAttempt: 1_000_000) == 900)
     }
 
     /// Updates stay good in mode `buffered`: time alone throws none of them away.
     @Test func aBufferThatIsNotFullWaitsOn() throws {
-        let terms = try terms(#""goal": 3, "minimum": 2"#, #", "aggregation": {"mode": "buffered"}"#)
+        let terms = try terms {
+            $0.cohort += ["goal": 3, "minimum": 2]
+            $0.aggregation.mode = "buffered"
+        }
         var round = round(.reporting, terms)
         _ = try round.apply(.accepted(bytes: 1, examples: 1), at: start, terms: terms)
         let late = start.addingTimeInterval(61)
@@ -95,7 +101,7 @@ struct TransitionTests {
     @Test func aSecretCohortIsWaitedForUntilTheDeadline() throws {
         let cohort = #""goal": 3, "minimum": 2, "policy": "poisson", "sampling_rate": 0.5"#
         for isSecret in [true, false] {
-            var terms = try terms(cohort)
+            var terms = try terms { $0.cohort += ["goal": 3, "minimum": 2, "policy": "poisson", "sampling_rate": 0.5] }
             terms.isSecret = isSecret
             for accepted in [1, 2] {
                 var round = round(.reporting, terms)
@@ -115,7 +121,7 @@ struct TransitionTests {
     // MARK: - Assignments
 
     private func assignment(lease: Double? = nil) throws -> AssignmentRecord {
-        let round = round(.reporting, try terms(#""goal": 2"#))
+        let round = round(.reporting, try terms { $0.cohort.goal = 2 })
         var record = AssignmentRecord(
             id: "a",
             of: round,

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -8,8 +9,6 @@ import WireFormat
 /// Further turns of a client whose work in an attempt ended without an accepted update.
 @Suite(.timeLimit(.minutes(10)))
 struct TurnTests {
-    private static let cohort = #""goal": 3, "minimum": 3"#
-
     private func fail(_ bench: Bench, _ client: String, _ id: String, _ code: FailureCode = .noData) async throws {
         try await bench.coordinator.reportFailure(assignment: id, client: client, FailureReport(code: code))
     }
@@ -19,7 +18,9 @@ struct TurnTests {
     func aRefusedClientGetsItsPlaceBack(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(Self.cohort + #", "max_participations": 1"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 3, "minimum": 3, "max_participations": 1]
+            },
             clients: 3
         )
         var coordinator = bench.coordinator
@@ -54,7 +55,10 @@ struct TurnTests {
 
     @Test func aClientHasThreeTurnsAndNoneAfterNotEligible() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try Bench.exactSpecification(Self.cohort), clients: 3)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification { $0.cohort += ["goal": 3, "minimum": 3] },
+            clients: 3
+        )
         for _ in 0..<3 {
             let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
             try await fail(bench, clients[0], id)
@@ -70,7 +74,9 @@ struct TurnTests {
     func turnsAreOneParticipation(_ kind: Bench.StoreKind) async throws {
         let bench = try await Bench(kind)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1, "max_participations": 2"#, rounds: 3),
+            try Bench.exactSpecification(rounds: 3) {
+                $0.cohort += ["goal": 2, "minimum": 1, "max_participations": 2]
+            },
             clients: 2
         )
         for client in clients {
@@ -89,11 +95,14 @@ struct TurnTests {
     }
 
     /// A draw is replaced by nobody, and its members have one turn.
-    @Test(arguments: [#""policy": "all""#, #""policy": "poisson", "sampling_rate": 1"#])
-    func aDrawnClientHasOneTurn(_ policy: String) async throws {
+    @Test(arguments: [["policy": "all"], ["policy": "poisson", "sampling_rate": 1]] as [RunFile])
+    func aDrawnClientHasOneTurn(_ policy: RunFile) async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1, \#(policy)"#),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 1]
+                $0.cohort.add(policy)
+            },
             clients: 3
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -101,14 +110,14 @@ struct TurnTests {
         #expect(try await Bench.assignment(bench.coordinator, clients[0]) == nil)
     }
 
-    private func startLocal(_ kind: Bench.StoreKind, _ extra: String = "") async throws -> (Bench, [String]) {
+    private func startLocal(_ kind: Bench.StoreKind) async throws -> (Bench, [String]) {
         let bench = try await Bench(kind)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 1, "max_participations": 1"#,
-                rounds: 1,
-                extra: #", "privacy": {"mode": "local", "clipping": {"norm": 1}, "noise_multiplier": 4}"# + extra
-            ),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 2, "minimum": 1, "max_participations": 1]
+                $0.privacy += ["mode": "local", "noise_multiplier": 4]
+                $0.privacy.clipping.norm = 1
+            },
             budget: .init(epsilon: 50, delta: 1e-5),
             clients: 3
         )
@@ -201,10 +210,11 @@ struct TurnTests {
     @Test func aBufferHoldsOneUpdateOfAClient() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 2"#,
-                extra: #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 3, "max_staleness": 5}}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 2]
+                $0.aggregation.mode = "buffered"
+                $0.aggregation.buffered += ["concurrency": 3, "max_staleness": 5]
+            },
             clients: 3
         )
         let coordinator = bench.coordinator
@@ -228,7 +238,7 @@ struct TurnTests {
     func anAttemptThatNobodyMayJoinEndsAtOnce(_ minimum: Int, _ end: String) async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 3, "minimum": \#(minimum)"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 3, "minimum": minimum] },
             clients: 3
         )
         let coordinator = bench.coordinator
@@ -254,7 +264,9 @@ struct TurnTests {
     @Test func anAttemptWaitsForClientsThatMayCome() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 3, "minimum": 3, "max_participations": 1"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 3, "minimum": 3, "max_participations": 1]
+            },
             clients: 2
         )
         let coordinator = bench.coordinator
@@ -276,10 +288,9 @@ struct TurnTests {
     @Test func aClientThatChangesIsLookedAtAgain() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 2, "minimum": 2, "requirements": "network == 'wifi'""#,
-                rounds: 1
-            ),
+            try Bench.exactSpecification(rounds: 1) {
+                $0.cohort += ["goal": 2, "minimum": 2, "requirements": "network == 'wifi'"]
+            },
             clients: 2
         )
         let coordinator = bench.coordinator

@@ -1,6 +1,8 @@
 import Coordination
 import Foundation
+import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -17,7 +19,7 @@ struct WaitingForTests {
         let coordinator = bench.coordinator
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#, rounds: 1),
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 2, "minimum": 1] },
             initialModel: ParameterVector(zeros: Bench.layout)
         ).id
         #expect(try await said(bench, run) == "the run to be started")
@@ -62,7 +64,7 @@ struct WaitingForTests {
     @Test func aRunThatFailedSaysWhy() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "max_attempts": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "max_attempts": 1] },
             clients: 2
         )
         for _ in 0..<2 {
@@ -75,7 +77,9 @@ struct WaitingForTests {
     @Test func aLimitThatLeavesTooFewIsNamed() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1, "min_separation_rounds": 2"#),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 2, "minimum": 1, "min_separation_rounds": 2]
+            },
             clients: 3
         )
         for client in clients.prefix(2) {
@@ -93,10 +97,10 @@ struct WaitingForTests {
         for (minimum, isShort) in [(2, false), (4, true)] {
             let bench = try await Bench(.memory)
             let (run, _) = try await bench.startRun(
-                try Bench.exactSpecification(
-                    #""goal": 5, "minimum": \#(minimum)"#,
-                    extra: #", "aggregation": {"mode": "buffered"}"#
-                ),
+                try Bench.exactSpecification {
+                    $0.cohort += ["goal": 5, "minimum": minimum]
+                    $0.aggregation.mode = "buffered"
+                },
                 clients: 3
             )
             #expect(try await said(bench, run).contains("has only 3 clients") == isShort)
@@ -109,7 +113,7 @@ struct WaitingForTests {
     @Test func aPausedRunFinishesItsRoundAndOpensNone() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "minimum": 1] },
             clients: 3
         )
         let coordinator = bench.coordinator
@@ -131,7 +135,7 @@ struct WaitingForTests {
     @Test func aPauseShortensNoBackoff() async throws {
         let bench = try await Bench(.memory)
         let (run, _) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "retry_backoff_s": 40"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "retry_backoff_s": 40] },
             clients: 2
         )
         bench.clock.advance(by: 51)
@@ -142,5 +146,58 @@ struct WaitingForTests {
         bench.clock.advance(by: 40)
         try await bench.coordinator.tick()
         #expect(try await bench.coordinator.rounds(run: run).map(\.state) == [.abandoned, .selecting])
+    }
+
+    @Test func aGoalAboveThePopulationIsNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(try Bench.timedSpecification { $0.cohort.goal = 10 }, clients: 3)
+        #expect(
+            try await bench.coordinator.run(run).waitingFor.hasSuffix(
+                "The population has only 3 clients: enroll more, or create a run with a lower goal"
+            )
+        )
+    }
+
+    @Test func clientsThatMayTakePartNoMoreAreNamed() async throws {
+        let bench = try await Bench(.memory)
+        let (run, clients) = try await bench.startRun(
+            try Bench.timedSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "over_selection": 1, "max_participations": 1]
+            },
+            clients: 3
+        )
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+        for client in clients.prefix(2) {
+            let id = try #require(try await Bench.assignment(bench.coordinator, client)).id
+            _ = try await Bench.submit(bench.coordinator, client, id, value: 1)
+        }
+        _ = try await Bench.untilSettled(bench.coordinator, run)
+        let said = try await bench.coordinator.run(run).waitingFor
+        #expect(said.contains("Only one more client may take part"), "\(said)")
+        #expect(said.contains("max_participations of 1"), "\(said)")
+        // Also while it waits for another attempt; and no more when somebody new is there.
+        bench.clock.advance(by: 51)
+        try await bench.coordinator.tick()
+        #expect(try await bench.coordinator.round(run: run, number: 2).state == .abandoned)
+        #expect(try await bench.coordinator.run(run).waitingFor.contains("Only one more"))
+        _ = try await bench.enroll(1, prefix: "new")
+        #expect(!(try await bench.coordinator.run(run).waitingFor.contains("Only")))
+    }
+
+    @Test func attemptsRunOutWithTheReason() async throws {
+        let bench = try await Bench(.memory)
+        let (run, _) = try await bench.startRun(
+            try Bench.timedSpecification {
+                $0.cohort += ["goal": 2, "max_attempts": 2, "retry_backoff_s": 10]
+            },
+            clients: 2
+        )
+        for _ in 0..<4 {
+            bench.clock.advance(by: 51)
+            try await bench.coordinator.tick()
+        }
+        let view = try await bench.coordinator.run(run)
+        #expect(view.state == .failed && view.reason == "attempts_exhausted")
+        #expect(try await bench.coordinator.rounds(run: run).map(\.attempt) == [1, 2])
     }
 }

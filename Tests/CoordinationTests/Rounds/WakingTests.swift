@@ -4,6 +4,7 @@ import Logging
 import StrictJSON
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -39,17 +40,12 @@ struct WakingTests {
         }
     }
 
-    private func specification(_ cohort: String, rounds: Int = 2) throws -> RunSpecification {
-        let text = """
-            {"population": "p", "model": {"architecture": "external"}, "rounds": \(rounds),
-             "cohort": {"selection_timeout_s": 50, "report_timeout_s": 100, "over_selection": 1, \(cohort)}}
-            """
-        return try RunSpecification.read(JSONValue.parse(Array(text.utf8)))
-    }
-
     @Test func whenTheNextRoundOpens() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 2)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 1, "minimum": 1] },
+            clients: 2
+        )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
         let polls = try await polls(bench, clients.suffix(1))
         _ = try await Bench.submit(bench.coordinator, clients[0], id, value: 1)
@@ -61,7 +57,10 @@ struct WakingTests {
     @Test func betweenTheLastUpdateAndTheNextAssignmentLieFiveTransactions() async throws {
         let bench = try await Bench(.memory)
         let store = CountingStore(bench.store)
-        let (run, clients) = try await bench.startRun(try specification(#""goal": 2, "minimum": 1"#), clients: 3)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 2, "minimum": 1] },
+            clients: 3
+        )
         let coordinator = try await Bench.start(bench.directory, bench.clock, store)
         for client in clients.prefix(2) {
             let id = try #require(try await Bench.assignment(coordinator, client)).id
@@ -78,7 +77,7 @@ struct WakingTests {
         let coordinator = bench.coordinator
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            try specification(#""goal": 2, "minimum": 1"#),
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 2, "minimum": 1] },
             initialModel: .init(zeros: Bench.layout)
         ).id
         let clients = try await bench.enroll(2)
@@ -99,7 +98,9 @@ struct WakingTests {
         let coordinator = bench.coordinator
         _ = try await coordinator.createPopulation(PopulationRequest(name: "p", budget: nil))
         let run = try await coordinator.createRun(
-            try specification(#""goal": 2, "minimum": 1, "policy": "uniform""#),
+            try Bench.exactSpecification(rounds: 2) {
+                $0.cohort += ["goal": 2, "minimum": 1, "policy": "uniform"]
+            },
             initialModel: .init(zeros: Bench.layout)
         ).id
         let clients = try await bench.enroll(5)
@@ -121,7 +122,10 @@ struct WakingTests {
     /// Else one client could hold the places of many, and take an opening's wake-up with each of its polls.
     @Test func aClientHasOneLongPoll() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 3)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 1, "minimum": 1] },
+            clients: 3
+        )
         let coordinator = bench.coordinator
         _ = try await Bench.assignment(coordinator, clients[0])
         func poll(_ client: String) -> Task<CheckInResponse, any Error> {
@@ -144,7 +148,10 @@ struct WakingTests {
 
     @Test func whenTheyHaveWaitedLongEnoughOrMayNotWait() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 4)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 1, "minimum": 1] },
+            clients: 4
+        )
         _ = try await Bench.assignment(bench.coordinator, clients[0])
         let short = try await bench.coordinator.checkIn(
             client: clients[1],
@@ -170,7 +177,10 @@ struct WakingTests {
     /// The one place that becomes free goes to a client that may have it.
     @Test func whenTheyAreRevokedWithoutTakingAPlace() async throws {
         let bench = try await Bench(.memory)
-        let (_, clients) = try await bench.startRun(try specification(#""goal": 1, "minimum": 1"#), clients: 3)
+        let (_, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 2) { $0.cohort += ["goal": 1, "minimum": 1] },
+            clients: 3
+        )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
         let revoked = try await polls(bench, [clients[1]])
         let waiting = try await polls(bench, [clients[2]])
@@ -185,6 +195,36 @@ struct WakingTests {
         )
         try await expect(bench, left: 0, of: waiting)
         #expect(try await waiting[0].task.value.assignment != nil)
+    }
+
+    @Test func onlyAsManyLongPollsWakeAsThereIsWork() async throws {
+        let bench = try await Bench(.memory)
+        let (_, clients) = try await bench.startRun(
+            try Bench.timedSpecification { $0.cohort += ["goal": 2, "over_selection": 1] },
+            clients: 42
+        )
+        var ids: [String] = []
+        for client in clients.prefix(2) {
+            ids.append(try #require(try await Bench.assignment(bench.coordinator, client)).id)
+        }
+        let coordinator = bench.coordinator
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            for client in clients.dropFirst(2) {
+                group.addTask {
+                    let answer = try? await coordinator.checkIn(client: client, CheckInRequest(), wait: .seconds(50))
+                    return answer?.assignment != nil
+                }
+            }
+            try await wait(for: "40 long polls") { await coordinator.waiterCount == 40 }
+            try? await coordinator.reportFailure(assignment: ids[0], client: clients[0], FailureReport(code: .noData))
+            #expect(try await group.next() == true)
+            // The other 39 sleep on.
+            #expect(await coordinator.waiterCount == 39)
+            await coordinator.stopServing()
+            var served = 0
+            for try await hasWork in group where hasWork { served += 1 }
+            #expect(served == 0)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 import Coordination
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -12,7 +13,7 @@ struct WorkTests {
     @Test func anUploadKeepsItsLease() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1, "lease_s": 10] },
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -30,7 +31,7 @@ struct WorkTests {
         let bench = try await Bench(.memory)
         let coordinator = bench.coordinator
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1, "lease_s": 10"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1, "lease_s": 10] },
             clients: 2
         )
         let id = try #require(try await Bench.assignment(coordinator, clients[0])).id
@@ -61,7 +62,7 @@ struct WorkTests {
     @Test func anUploadAfterTheDeadlineIsRefusedBeforeItsBody() async throws {
         let bench = try await Bench(.memory)
         let (_, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 1, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 1, "minimum": 1] },
             clients: 1
         )
         let id = try #require(try await Bench.assignment(bench.coordinator, clients[0])).id
@@ -74,7 +75,7 @@ struct WorkTests {
     @Test func whatIsSaidTwiceCountsOnce() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(#""goal": 2, "minimum": 1"#),
+            try Bench.exactSpecification { $0.cohort += ["goal": 2, "minimum": 1] },
             clients: 3
         )
         let coordinator = bench.coordinator
@@ -114,10 +115,10 @@ struct WorkTests {
     @Test func aTargetNeverGivesMoreThanTheRunsLimits() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 1, "minimum": 1, "target_seconds": 10"#,
-                extra: #", "training": {"limits": {"max_steps": 500, "max_seconds": 15}}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1, "target_seconds": 10]
+                $0.training.limits += ["max_steps": 500, "max_seconds": 15]
+            },
             clients: 1
         )
         let coordinator = bench.coordinator
@@ -155,10 +156,10 @@ struct WorkTests {
     @Test func aRunThatIsCancelledWhileItsSumIsMadePublishesNothingAndPaysForIt() async throws {
         let bench = try await Bench(.memory)
         let (run, clients) = try await bench.startRun(
-            try Bench.exactSpecification(
-                #""goal": 1, "minimum": 1"#,
-                extra: #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
-            ),
+            try Bench.exactSpecification {
+                $0.cohort += ["goal": 1, "minimum": 1]
+                $0.privacy += ["mode": "central", "noise_multiplier": 1]
+            },
             budget: BudgetSpecification(epsilon: 8, delta: 1e-5),
             clients: 1
         )

@@ -17,7 +17,7 @@ struct RunIndexTests {
     @Test(arguments: [1, 2, 3] as [UInt64])
     func clientsAtWorkAreCountedAsTheyChange(_ seed: UInt64) throws {
         var random = Xoshiro256StarStar(seed: seed)
-        var sample = try SampleRun(#""goal": 30, "minimum": 1"#, clients: 30)
+        var sample = try SampleRun(clients: 30) { $0.cohort += ["goal": 30, "minimum": 1] }
         try sample.open()
         var records: [AssignmentRecord] = []
         for step in 0..<200 {
@@ -39,7 +39,7 @@ struct RunIndexTests {
     }
 
     @Test func acceptedUpdatesAreAddedUpByVersion() throws {
-        var sample = try SampleRun(#""goal": 3, "minimum": 1"#, rounds: 9)
+        var sample = try SampleRun(rounds: 9) { $0.cohort += ["goal": 3, "minimum": 1] }
         var random = Xoshiro256StarStar(seed: 7)
         for number in 1...9 {
             for attempt in 1...2 {
@@ -67,7 +67,7 @@ struct RunIndexTests {
 
     /// Somebody may hold a run, as an answer that is being made does: a client that comes is offered without a copy of all before it.
     @Test func aRunThatIsHeldSharesWhoCame() throws {
-        var sample = try SampleRun(#""goal": 3, "minimum": 1, "policy": "uniform""#)
+        var sample = try SampleRun { $0.cohort += ["goal": 3, "minimum": 1, "policy": "uniform"] }
         try sample.open()
         sample.runs[sample.id]?.reservoir = Reservoir(capacity: 3)
         let held = try sample.run
@@ -77,7 +77,7 @@ struct RunIndexTests {
     }
 
     @Test func readersOfABaseAreThoseWhoTrainedOnIt() throws {
-        var sample = try SampleRun(#""goal": 3, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 3, "minimum": 1] }
         // The base is a run of the same table.
         let text = """
             {"population": "p", "rounds": 3, "cohort": {"goal": 3, "minimum": 1},

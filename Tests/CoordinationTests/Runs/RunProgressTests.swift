@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import WireFormat
 
@@ -11,7 +12,7 @@ struct RunProgressTests {
 
     @Test("The run's own view, the overview's and the event's say the same.")
     func sameEverywhere() throws {
-        var sample = try SampleRun(#""goal": 1, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 1, "minimum": 1] }
         try sample.open()
         try sample.accept(sample.assign("c0").id)
         try sample.take([.tick(live: 0)])
@@ -28,7 +29,7 @@ struct RunProgressTests {
 
     @Test("The open attempt shows who is at work, and an ended one that it waits for nothing.")
     func rounds() throws {
-        var sample = try SampleRun(#""goal": 2, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "minimum": 1] }
         try sample.open()
         try sample.assign("c0")
         sample.now += 5
@@ -46,7 +47,7 @@ struct RunProgressTests {
 
     @Test("Bytes are what came, with privacy what was planned, and nothing if the number of clients is secret.")
     func bytes() throws {
-        var sample = try SampleRun(#""goal": 2, "minimum": 1"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "minimum": 1] }
         try sample.open()
         try sample.accept(sample.assign("c0").id)
         let open = try sample.run.bytesUp(sample.round) {
@@ -55,7 +56,10 @@ struct RunProgressTests {
         }
         #expect(open == 5)
         let privacy = #", "privacy": {"mode": "central", "noise_multiplier": 1}"#
-        var closed = try SampleRun(#""goal": 2, "max_participations": 3"#, extra: privacy)
+        var closed = try SampleRun {
+            $0.cohort += ["goal": 2, "max_participations": 3]
+            $0.privacy += ["mode": "central", "noise_multiplier": 1]
+        }
         try closed.open()
         try closed.accept(closed.assign("c0").id)
         #expect(try closed.run.bytesUp(closed.round) { 100 } == 100)
@@ -64,7 +68,7 @@ struct RunProgressTests {
 
     @Test("A version shows where its files are, and whether it is the best.")
     func versions() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         sample.publish(1)
         let record = try sample.run.metricsRecord(["loss": 0.5], version: 1, source: "held-out", at: sample.now)
         sample.apply([.modelMetrics(record)])

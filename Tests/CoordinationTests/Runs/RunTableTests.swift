@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 import WireFormat
 
@@ -8,7 +9,7 @@ import WireFormat
 struct RunTableTests {
     @Test("The lists go by the states of the runs, whatever order those have.")
     func lists() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         let specification = try sample.run.specification
         for id in ["run_b", "run_c"] { try sample.add(id, specification) }
         #expect(sample.runs.open == ["run_a", "run_b", "run_c"])
@@ -28,7 +29,7 @@ struct RunTableTests {
 
     @Test("A page of runs is cut where their run files are large, and every run is on a page.")
     func pagesByBytes() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         let specification = try sample.run.specification
         for number in 0..<9 { try sample.add("run_b\(number)", specification) }
         let size = try sample.run.record.specification.utf8.count
@@ -44,7 +45,7 @@ struct RunTableTests {
 
     @Test("A run whose transaction failed leaves nothing, and one that is stored has its place.")
     func prepared() throws {
-        let sample = try SampleRun(#""goal": 2"#)
+        let sample = try SampleRun { $0.cohort.goal = 2 }
         var table = RunTable()
         let (run, changes) = try RunState.creating(
             sample.run.specification,
@@ -65,7 +66,7 @@ struct RunTableTests {
 
     @Test("A client is at one assignment, and its refusals and participations are counted once.")
     func assignments() throws {
-        var sample = try SampleRun(#""goal": 2, "max_participations": 3"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "max_participations": 3] }
         try sample.open()
         let first = try sample.assign("c0")
         #expect(sample.runs.liveByClient == ["c0": first.id] && sample.runs.liveCount == 1)
@@ -87,7 +88,7 @@ struct RunTableTests {
 
     @Test("Random work leaves the table as if it had been read from what is stored.", arguments: [1, 2, 3])
     func reading(seed: UInt64) throws {
-        var sample = try SampleRun(#""goal": 3, "minimum": 1"#, clients: 6)
+        var sample = try SampleRun(clients: 6) { $0.cohort += ["goal": 3, "minimum": 1] }
         try sample.open()
         var generator = Xoshiro256StarStar(seed: seed)
         var stored: [String: AssignmentRecord] = [:]
@@ -141,12 +142,15 @@ struct RunTableTests {
         ["synchronous", "buffered"]
     )
     func restarts(privacy: String, mode: String) throws {
-        var extra = privacy == "local" ? #", "privacy": {"mode": "local", "noise_multiplier": 3}"# : ""
-        if mode == "buffered" {
-            extra += #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 5, "max_staleness": 3}}"#
-        }
         for seed in UInt64(1)...20 {
-            var sample = try SampleRun(#""goal": 4, "minimum": 1"#, rounds: 9, extra: extra, clients: 6)
+            var sample = try SampleRun(rounds: 9, clients: 6) {
+                $0.cohort += ["goal": 4, "minimum": 1]
+                if privacy == "local" { $0.privacy += ["mode": "local", "noise_multiplier": 3] }
+                if mode == "buffered" {
+                    $0.aggregation.mode = "buffered"
+                    $0.aggregation.buffered += ["concurrency": 5, "max_staleness": 3]
+                }
+            }
             try sample.open()
             var generator = Xoshiro256StarStar(seed: seed)
             var stored: [String: AssignmentRecord] = [:]
@@ -189,7 +193,7 @@ struct RunTableTests {
         "In mode buffered work that an attempt handed out is paid for by it, whoever gives up what another one handed out."
     )
     func outstandingWork() throws {
-        var round = try SampleRun(#""goal": 2"#).opened().round
+        var round = try SampleRun { $0.cohort.goal = 2 }.opened().round
         (round.assigned, round.failed) = (1, 1)
         #expect(!round.mayReceive(isBuffered: false) && round.mayReceive(isBuffered: true))
         round.assigned = 0
@@ -200,17 +204,18 @@ struct RunTableTests {
 
     @Test("What is live ends with its round; in mode buffered it goes on while the run does.")
     func superseding() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         try sample.open()
         try sample.assign("c1")
         try sample.assign("c0")
         let ended = try sample.runs.superseding(sample.run, code: "round_full", at: sample.now)
         let both = ["assignment superseded", "history superseded"]
         #expect(ended.map(\.word) == both + both)
-        var buffered = try SampleRun(
-            #""goal": 2"#,
-            extra: #", "aggregation": {"mode": "buffered", "buffered": {"concurrency": 3, "max_staleness": 1}}"#
-        )
+        var buffered = try SampleRun {
+            $0.cohort.goal = 2
+            $0.aggregation.mode = "buffered"
+            $0.aggregation.buffered += ["concurrency": 3, "max_staleness": 1]
+        }
         try buffered.open()
         try buffered.assign("c0")
         #expect(try buffered.runs.superseding(buffered.run, code: "round_full", at: buffered.now).isEmpty)
@@ -226,7 +231,7 @@ struct RunTableTests {
         "A lease that is over ends the work, unless its update is on its way; a clock that was put back ends nothing."
     )
     func leases() throws {
-        var sample = try SampleRun(#""goal": 2, "lease_s": 10"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "lease_s": 10] }
         try sample.open()
         let (idle, busy) = (try sample.assign("c0"), try sample.assign("c1"))
         let begun = [
@@ -251,7 +256,7 @@ struct RunTableTests {
 
     @Test("Lost time moves deadlines and leases alike.")
     func lostTime() throws {
-        var sample = try SampleRun(#""goal": 2, "lease_s": 10"#)
+        var sample = try SampleRun { $0.cohort += ["goal": 2, "lease_s": 10] }
         try sample.open()
         let work = try sample.assign("c0")
         let moved = try sample.runs.givingBack(30, run: sample.run)
@@ -264,7 +269,7 @@ struct RunTableTests {
 
     @Test("An update that nobody waits for is refused with the reason.")
     func unwanted() throws {
-        var sample = try SampleRun(#""goal": 2"#)
+        var sample = try SampleRun { $0.cohort.goal = 2 }
         try sample.open()
         let work = try sample.assign("c0")
         func code(_ record: AssignmentRecord, at time: Date) -> String? {
@@ -290,7 +295,10 @@ struct RunTableTests {
     )
     func releases() throws {
         let privacy = #", "privacy": {"mode": "local", "noise_multiplier": 2}"#
-        var sample = try SampleRun(#""goal": 2, "max_participations": 3"#, extra: privacy)
+        var sample = try SampleRun {
+            $0.cohort += ["goal": 2, "max_participations": 3]
+            $0.privacy += ["mode": "local", "noise_multiplier": 2]
+        }
         try sample.open()
         let work = try sample.assign("c0")
         #expect(try sample.run.receiving(work)?.hasReceived == true)
@@ -298,7 +306,7 @@ struct RunTableTests {
         #expect(answers == [true, true, false, true])
         sample.runs[sample.id]?.members.readmit("c0")
         #expect(try sample.run.members.contains("c0"))
-        let open = try SampleRun(#""goal": 2"#)
+        let open = try SampleRun { $0.cohort.goal = 2 }
         #expect(try open.run.receiving(work) == nil)
     }
 }

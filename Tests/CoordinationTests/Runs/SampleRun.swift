@@ -1,4 +1,6 @@
 import Foundation
+import TestBenches
+import TestSupport
 import Testing
 import WireFormat
 
@@ -14,9 +16,14 @@ struct SampleRun {
     var now = Self.start
 
     /// A running run of version 0, without a round.
-    init(_ cohort: String, rounds: Int = 3, extra: String = "", clients count: Int = 4, id: String = "run_a") throws {
+    init(
+        rounds: Int = 3,
+        clients count: Int = 4,
+        id: String = "run_a",
+        _ change: (inout RunFile) throws -> Void
+    ) throws {
         self.id = id
-        try add(id, Bench.exactSpecification(cohort, rounds: rounds, extra: extra))
+        try add(id, Bench.exactSpecification(rounds: rounds, change))
         for index in 0..<count {
             clients.set(
                 ClientRecord(

@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -10,7 +11,7 @@ struct TokenTableTests {
     private let start = Date(timeIntervalSince1970: 1_800_000_000)
 
     /// Against a plain list of records, through random additions, changes and removals.
-    @Test func everyLookUpFindsWhatASearchOfAllRecordsFinds() {
+    @Test(.slow) func everyLookUpFindsWhatASearchOfAllRecordsFinds() {
         var generator = SplitMix64(state: 11)
         var table = TokenTable()
         var plain: [TokenRecord] = []

@@ -13,7 +13,7 @@ struct AmplifiedRunTests {
     private static let cohort = #"{"goal": 6, "policy": "poisson", "sampling_rate": 0.5, "report_timeout_s": 100}"#
     private static let zeros = [Float](repeating: 0, count: 4)
 
-    @Test func theCostIsTheSampledOneAndNothingTellsWhoWasDrawn() async throws {
+    @Test(.slow) func theCostIsTheSampledOneAndNothingTellsWhoWasDrawn() async throws {
         let bench = try await PrivateBench()
         try await bench.begin(privacy: Self.privacy, cohort: Self.cohort, rounds: 2, clients: 12)
         var drawn: [Int] = []
@@ -76,22 +76,23 @@ struct AmplifiedRunTests {
     }
 
     /// Each opening of a round would hold up everybody.
-    @Test func aRunThatTakesTooMuchArithmeticIsRefusedByName() async throws {
+    @Test(.slow) func aRunThatTakesTooMuchArithmeticIsRefusedByName() async throws {
         let bench = try await PrivateBench()
         _ = try await bench.post("/v1/populations", #"{"name": "p", "budget": {"epsilon": 500, "delta": 1e-5}}"#)
         let refused = try await bench.post(
             "/v1/runs",
-            #"""
-            {"population": "p", "rounds": 1000000, "model": {"architecture": "external"},
-             "cohort": {"goal": 100, "policy": "poisson", "sampling_rate": 0.01},
-             "privacy": {"mode": "central", "amplification": "poisson", "target": {"epsilon": 500}}}
-            """#
+            RunFile.sample {
+                $0.rounds = 1_000_000
+                $0.cohort += ["goal": 100, "policy": "poisson", "sampling_rate": 0.01]
+                $0.privacy += ["mode": "central", "amplification": "poisson"]
+                $0.privacy.target.epsilon = 500
+            }.text
         )
         #expect(refused.status == 422 && refused.json["code"] as? String == "privacy_too_costly", "\(refused.json)")
     }
 
     /// What the dashboard is made of is the same however many were drawn, have sent, or have failed.
-    @Test func theOverviewDoesNotTellHowManyWereDrawn() async throws {
+    @Test(.slow) func theOverviewDoesNotTellHowManyWereDrawn() async throws {
         let bench = try await PrivateBench()
         try await bench.begin(privacy: Self.privacy, cohort: Self.cohort, rounds: 2, clients: 30)
         func overview() async throws -> (clients: [String: Any], waiting: String, problems: [String]) {
@@ -133,7 +134,7 @@ struct AmplifiedRunTests {
     }
 
     /// Rényi would end the plan two rounds early: what is shown is what the accountant that enforces admits.
-    @Test func theRoundsThatFitAreThoseOfTheAccountantThatEnforces() async throws {
+    @Test(.slow) func theRoundsThatFitAreThoseOfTheAccountantThatEnforces() async throws {
         func epsilon(_ rounds: Int, _ kind: AccountantKind) throws -> Double {
             try BudgetArithmetic.epsilon(
                 of: [.init(.poissonGaussian(samplingRate: 0.5, noiseMultiplier: 1), count: rounds, coordinateCount: 4)],
@@ -160,7 +161,7 @@ struct AmplifiedRunTests {
     }
 
     /// What counts rounds, updates or check-ins is for staff; other clients and whoever has no token are told nothing.
-    @Test func nobodyButStaffSeesWhoTookPartOrHowMany() async throws {
+    @Test(.slow) func nobodyButStaffSeesWhoTookPartOrHowMany() async throws {
         let bench = try await PrivateBench()
         try await bench.begin(privacy: Self.privacy, cohort: Self.cohort, clients: 3)
         let run = "/v1/runs/\(bench.run)"

@@ -284,7 +284,7 @@ struct EveryWorldIsAdmittedTests {
         return (transport.transcript, outcomes)
     }
 
-    @Test(arguments: cases)
+    @Test(.slow, arguments: cases)
     func whatADeviceSendsIsTakenAndTellsNothing(_ kind: Case) async throws {
         let directory = try TemporaryDirectory()
         let worlds = try worlds(kind, directory.path)

@@ -8,6 +8,7 @@ import Logging
 import MartletClient
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat

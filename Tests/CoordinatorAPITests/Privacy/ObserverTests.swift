@@ -307,7 +307,7 @@ struct ObserverTests {
         ),
     ]
 
-    @Test(arguments: cases)
+    @Test(.slow, arguments: cases)
     func whatObserversAreAnsweredDoesNotDependOnOneClientsData(_ kind: Case) async throws {
         let expected = try await seen(.some, kind)
         for world in [World.alike, .others, .nothing] {
@@ -329,7 +329,7 @@ struct ObserverTests {
     ///
     /// What staff asks for by round or by client says it; what pages, overviews and documents are made of does not.
     /// No false alarms; of 12 clients at a rate of 1/2 all three worlds draw the same with a chance of 2^-24.
-    @Test func whatPagesAndDocumentsAreMadeOfDoesNotTellWhoWasDrawn() async throws {
+    @Test(.slow) func whatPagesAndDocumentsAreMadeOfDoesNotTellWhoWasDrawn() async throws {
         var worlds: [[String]] = []
         for _ in 0..<3 {
             let bench = try await Self.makeBench([.init(name: "a", shape: [2, 2])])

@@ -121,7 +121,7 @@ struct PlannedLengthTests {
         return try Data(contentsOf: URL(fileURLWithPath: path))
     }
 
-    @Test(arguments: terms)
+    @Test(.slow, arguments: terms)
     func theClientKeepsToTheLengthThatTheServerPlans(_ terms: Terms) async throws {
         let bench = try await begin(terms)
         let (client, assignment) = try await work(bench)

@@ -9,6 +9,7 @@ import Logging
 import SQLiteStorage
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -19,18 +20,20 @@ import Glibc
 
 /// A private run driven through the routes, as `curl` would, with a server that can be restarted.
 final class PrivateBench {
-    let directory: TemporaryDirectory
-    let clock = TestClock()
-    let store: any RunStore
+    private var service: Service
     private let drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)?
     let layout: ParameterLayout
-    private(set) var coordinator: Coordinator
-    private(set) var router: Router
-    private(set) var admin = ""
     private(set) var run = ""
     private(set) var clients: [String] = []
     /// What the last assignment of a private run said.
     private(set) var updateByteCount: Int?
+
+    var directory: TemporaryDirectory { service.directory }
+    var clock: TestClock { service.clock }
+    var store: any RunStore { service.store }
+    var coordinator: Coordinator { service.coordinator }
+    var router: Router { service.router }
+    var admin: String { service.admin }
 
     /// - Parameters:
     ///   - tensors: Of the model.
@@ -43,36 +46,17 @@ final class PrivateBench {
         drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)? = nil
     ) async throws {
         self.drawNoiseKey = drawNoiseKey
-        directory = try TemporaryDirectory()
-        store = isStored ? try SQLiteRunStore(path: directory.path + "/martlet.sqlite") : InMemoryRunStore()
         layout = ParameterLayout(tensors)
-        (coordinator, router) = try await Self.start(directory, clock, store, drawNoiseKey)
-        admin = try #require(try await coordinator.makeFirstAdminToken())
-    }
-
-    private static func start(
-        _ directory: TemporaryDirectory,
-        _ clock: TestClock,
-        _ store: any RunStore,
-        _ drawNoiseKey: (@Sendable (_ run: String, _ round: Int) -> NoiseKey)?
-    ) async throws -> (Coordinator, Router) {
-        var configuration = CoordinatorConfiguration(dataDirectory: directory.path)
-        configuration.now = { [clock] in clock.now }
-        if let drawNoiseKey { configuration.drawNoiseKey = drawNoiseKey }
+        let directory = try TemporaryDirectory()
         let log = LogFile(path: directory.path + "/server.log")
-        let coordinator = try await Coordinator(
-            configuration: configuration,
-            store: store,
-            logger: Logger(label: "test", factory: { _ in log })
+        service = try await Service(
+            in: directory,
+            store: isStored ? SQLiteRunStore(path: directory.path + "/martlet.sqlite") : InMemoryRunStore(),
+            logger: Logger(label: "test", factory: { _ in log }),
+            { if let drawNoiseKey { $0.drawNoiseKey = drawNoiseKey } },
+            makeInitialModel: { try Self.initialModel($0) }
         )
-        return (
-            coordinator,
-            CoordinatorAPI(
-                coordinator: coordinator,
-                isOpen: false,
-                makeInitialModel: { try Self.initialModel($0) }
-            ).router()
-        )
+        try #require(!admin.isEmpty)
     }
 
     /// As the executable makes it.
@@ -85,7 +69,11 @@ final class PrivateBench {
         return try ModelArchitectures.make(description).initialParameters(seed: 42)
     }
 
-    func restart() async throws { (coordinator, router) = try await Self.start(directory, clock, store, drawNoiseKey) }
+    func restart() async throws {
+        service = try await service.restarted { [drawNoiseKey] in
+            if let drawNoiseKey { $0.drawNoiseKey = drawNoiseKey }
+        }
+    }
 
     func call(
         _ method: String,

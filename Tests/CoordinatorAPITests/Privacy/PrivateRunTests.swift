@@ -167,10 +167,11 @@ struct PrivateRunTests {
         #expect(try await bench.coordinator.run(bench.run).specification.privacy.noiseMultiplier == z)
         let other = try await bench.post(
             "/v1/runs",
-            """
-            {"population": "p", "rounds": 1, "model": {"architecture": "external"}, "cohort": {"goal": 2},
-             "privacy": {"mode": "central", "target": {"epsilon": 4, "delta": 1e-3}}}
-            """
+            RunFile.sample {
+                $0.cohort.goal = 2
+                $0.privacy.mode = "central"
+                $0.privacy.target += ["epsilon": 4, "delta": 1e-3]
+            }.text
         )
         #expect(other.status == 422 && other.json["code"] as? String == "privacy_invalid")
     }

@@ -5,6 +5,7 @@ import Foundation
 import LocalTraining
 import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -184,7 +185,7 @@ struct ThiefTests {
         ),
     ]
 
-    @Test(arguments: cases)
+    @Test(.slow, arguments: cases)
     func nothingOfAnUpdateIsLeft(_ kind: Case) async throws {
         let bench = try await PrivateBench(tensors: [.init(name: "a", shape: [50])], isStored: true)
         let separation = kind.name == "banded" ? #", "min_separation_rounds": 1"# : ""
@@ -429,7 +430,7 @@ struct ThiefTests {
     }
 
     /// With the same noise and at the same times, a client's data change nothing of what is left but what was released with noise.
-    @Test(arguments: cases.filter { $0.name != "banded" })
+    @Test(.slow, arguments: cases.filter { $0.name != "banded" })
     func whatIsLeftOfTwoWorldsIsTheSame(_ kind: Case) async throws {
         let one = try await left(kind, [0.4, -0.3, 0.2, 0.1])
         let other = try await left(kind, [-0.1, 0.5, 0, 0.3])

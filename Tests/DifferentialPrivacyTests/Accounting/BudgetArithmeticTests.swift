@@ -1,4 +1,5 @@
 import DifferentialPrivacy
+import TestSupport
 import Testing
 
 struct BudgetArithmeticTests {
@@ -51,7 +52,7 @@ struct BudgetArithmeticTests {
     }
 
     /// So seldom and with so little noise that Rényi shows an ε whose exponential would take all of δ for the sampler.
-    @Test func aRareReleaseCostsWhatLossesSayAndNotInfinity() throws {
+    @Test(.slow) func aRareReleaseCostsWhatLossesSayAndNotInfinity() throws {
         let release = CappedRelease(
             .poissonGaussian(samplingRate: 1e-12, noiseMultiplier: 0.1),
             count: 10,

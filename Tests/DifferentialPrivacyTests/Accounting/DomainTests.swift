@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 
 /// Every parameter that a command line or a run file can hold has an answer or a refusal by name, and the answers make sense.
@@ -60,7 +61,7 @@ struct DomainTests {
     }
 
     /// The error of a search names its own end and its own delta.
-    @Test func aTargetOutOfReachIsNamedWithTheSearchsLimits() throws {
+    @Test(.slow) func aTargetOutOfReachIsNamedWithTheSearchsLimits() throws {
         let error = #expect(throws: PrivacyError.self) {
             try NoiseCalibration.search(0.5, delta: 1e-7, width: 1e-4, from: 1, in: 0.1...10_000) { _ in 1 }
         }
@@ -79,7 +80,7 @@ struct DomainTests {
     }
 
     /// Loss distributions are slow without optimisation: they have a hundredth of the cases, and small transforms.
-    @Test func everyQuestionHasAnAnswerOrARefusal() {
+    @Test(.slow) func everyQuestionHasAnAnswerOrARefusal() {
         var generator = Xoshiro256StarStar(seed: 1129)
         let kinds = AccountantKind.allCases.filter { $0 != .pld }
         for index in 0..<1000 {
@@ -103,7 +104,7 @@ struct DomainTests {
     /// Rényi may show many times what is true, as its best order is found among few and its conversion to δ loses. What must hold is
     /// that neither is under what is true, of which ``SumOfOutputs`` is a part that can be written down; and that loss distributions
     /// on a grid that is fine enough are not over Rényi, or they would not be worth their cost.
-    @Test func noAccountantIsUnderWhatTheSumOfAllOutputsTells() throws {
+    @Test(.slow) func noAccountantIsUnderWhatTheSumOfAllOutputsTells() throws {
         for (rate, count) in [(0.001, 100), (0.01, 1000), (0.05, 200), (0.02, 50), (0.5, 20)] {
             var last = Double.infinity
             for noise in [0.05, 0.1, 0.2, 0.4, 0.8] {

@@ -1,5 +1,6 @@
 import Foundation
 import PrivacyVectors
+import TestSupport
 import Testing
 
 /// Reference values made by independent tools: 40-digit arithmetic, dp-accounting 0.6.0, prv-accountant and scipy; each
@@ -16,7 +17,7 @@ struct ReferenceVectorTests {
         return try Data(contentsOf: url)
     }
 
-    @Test(arguments: files)
+    @Test(.slow, arguments: files)
     func everyCaseIsWithinItsTolerance(_ name: String) throws {
         let outcomes = try ReferenceVectors.evaluate(Self.data(name))
         #expect(!outcomes.isEmpty)

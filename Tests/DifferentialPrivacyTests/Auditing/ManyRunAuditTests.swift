@@ -1,5 +1,6 @@
 import Foundation
 import Tensors
+import TestSupport
 import Testing
 
 @testable import DifferentialPrivacy
@@ -17,7 +18,7 @@ struct ManyRunAuditTests {
         return ManyRunAudit(without: without, with: (0..<count).map { _ in 1 + z * normal() })
     }
 
-    @Test(arguments: [0.5, 1, 2])
+    @Test(.slow, arguments: [0.5, 1, 2])
     func theIntervalHoldsTheTruth(_ z: Double) {
         let audit = Self.audit(z: z)
         let noise = audit.noiseMultiplier

@@ -2,6 +2,7 @@ import CBLAS
 import CKernels
 import LocalTraining
 import Tensors
+import TestSupport
 import Testing
 
 /// Martlet's own matrix products beside OpenBLAS's.
@@ -29,7 +30,7 @@ struct ProductTests {
         var countB: Int { strideB * (transposesB ? columns : inner) }
     }
 
-    @Test func floatProductsAreThoseOfOpenBLAS() {
+    @Test(.slow) func floatProductsAreThoseOfOpenBLAS() {
         var generator = Xoshiro256StarStar(seed: 3)
         for _ in 0..<300 {
             let shape = Shape(using: &generator)
@@ -80,7 +81,7 @@ struct ProductTests {
         }
     }
 
-    @Test func doubleProductsAreThoseOfOpenBLAS() {
+    @Test(.slow) func doubleProductsAreThoseOfOpenBLAS() {
         var generator = Xoshiro256StarStar(seed: 4)
         for _ in 0..<100 {
             let shape = Shape(using: &generator)

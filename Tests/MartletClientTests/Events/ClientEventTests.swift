@@ -215,7 +215,7 @@ struct ClientEventTests {
             Trainer { _ in
                 begun.withLock { $0 = true }
                 defer { ended.withLock { $0 = true } }
-                try await Task.sleep(for: .seconds(36_000))
+                try await RealTime.untilCancelled()
             }
         )
         let task = Task { try await client.run() }
@@ -242,7 +242,7 @@ struct ClientEventTests {
                     trainer: Trainer { _ in
                         counts.withLock { $0 = ($0.now + 1, max($0.most, $0.now + 1)) }
                         for _ in 0..<20 { await Task.yield() }
-                        try await Task.sleep(for: .milliseconds(5))
+                        try await RealTime.passInTask(0.005, because: "trainers that overlap are counted")
                         counts.withLock { $0.now -= 1 }
                     },
                     transport: server,

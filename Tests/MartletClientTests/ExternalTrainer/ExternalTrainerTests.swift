@@ -99,7 +99,7 @@ struct ExternalTrainerTests {
         #expect(try train("python3 " + Self.example).delta == result.delta)
     }
 
-    @Test func theExamplePassesTheConformanceCommand() throws {
+    @Test(.slow) func theExamplePassesTheConformanceCommand() throws {
         let findings = try TrainerConformance(command: "python3 " + Self.example).run()
         #expect(findings.allSatisfy { $0.outcome == .passed }, "\(findings.filter { $0.outcome != .passed })")
         #expect(Set(findings.map(\.rule)).isSuperset(of: ["sigterm", "no_data", "foreign_model", "evaluate", "base"]))
@@ -145,20 +145,23 @@ struct ExternalTrainerTests {
         #expect(rule(of: "true")?.rule == .metrics)
     }
 
-    @Test(arguments: [
-        ("return OK", "return OK", nil as ExternalTrainerError.Rule?),
-        ("if not all(map(math.isfinite, weight + [bias])):", "bias = float('nan')\n    if False:", .finite),
-        ("\"weight\": (model[\"weight\"][0],", "\"weight\": ([1, 3],", .shape),
-        ("\"bias\": (model", "\"extra\": (model", .names),
-        ("\"dtype\": \"F32\", \"shape\": shape,", "\"dtype\": \"F16\", \"shape\": [2] + shape,", .shape),
-        ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"delta\", \"base\": \"0\"}", .base),
-        ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"gradient\", \"base\": base}", .kind),
-        (
-            "struct.pack(\"<Q\", len(text)) + text + data)", "(struct.pack(\"<Q\", len(text)) + text + data)[:-5])",
-            .file
-        ),
-        ("\"schema\": 1, \"examples\": len(rows)", "\"schema\": 2, \"examples\": len(rows)", .metrics),
-    ])
+    @Test(
+        .slow,
+        arguments: [
+            ("return OK", "return OK", nil as ExternalTrainerError.Rule?),
+            ("if not all(map(math.isfinite, weight + [bias])):", "bias = float('nan')\n    if False:", .finite),
+            ("\"weight\": (model[\"weight\"][0],", "\"weight\": ([1, 3],", .shape),
+            ("\"bias\": (model", "\"extra\": (model", .names),
+            ("\"dtype\": \"F32\", \"shape\": shape,", "\"dtype\": \"F16\", \"shape\": [2] + shape,", .shape),
+            ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"delta\", \"base\": \"0\"}", .base),
+            ("{\"kind\": \"delta\", \"base\": base}", "{\"kind\": \"gradient\", \"base\": base}", .kind),
+            (
+                "struct.pack(\"<Q\", len(text)) + text + data)", "(struct.pack(\"<Q\", len(text)) + text + data)[:-5])",
+                .file
+            ),
+            ("\"schema\": 1, \"examples\": len(rows)", "\"schema\": 2, \"examples\": len(rows)", .metrics),
+        ]
+    )
     func whatATrainerLeavesIsCheckedRuleByRule(
         _ old: String,
         _ new: String,

@@ -111,7 +111,7 @@ struct TrainerContractTests {
     }
 
     /// Thirty megabytes of one run are a megabyte on the disk, with the beginning and the end; of many runs twenty are kept.
-    @Test func logsAreBounded() throws {
+    @Test(.slow) func logsAreBounded() throws {
         let flood =
             "echo begin >&2; head -c 30000000 /dev/zero | tr '\\0' 'x' >&2; echo >&2; echo last words >&2; exit 40"
         let said = detail(trainer(flood))
@@ -142,7 +142,7 @@ struct TrainerContractTests {
 
     /// Twice in a session of its own, each parent gone, and nothing of the client's environment left: only the kernel knows whose
     /// they are.
-    @Test(arguments: ["exit 41", "exec false", "trap '' TERM; sleep 3600"])
+    @Test(.slow, arguments: ["exit 41", "exec false", "trap '' TERM; sleep 3600"])
     func whatForkedTwiceWithoutItsEnvironmentEndsToo(_ end: String) throws {
         let mark = directory.path + "/child"
         let program = directory.path + "/daemon"
@@ -221,7 +221,7 @@ struct TrainerContractTests {
         try FileManager.default.removeItem(at: assignment.deletingLastPathComponent())
     }
 
-    @Test func theCheckSaysWhatTheServerWillSay() throws {
+    @Test(.slow) func theCheckSaysWhatTheServerWillSay() throws {
         let example =
             URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent().path + "/Examples/trainers/plain-python/trainer.py"

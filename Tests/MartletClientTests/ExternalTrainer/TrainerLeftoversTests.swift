@@ -69,7 +69,7 @@ struct TrainerLeftoversTests {
     }
 
     /// A process whose parent goes on may be within `execve` still, where its environment reads as empty.
-    @Test func commandsThatWereJustStartedAreFound() throws {
+    @Test(.slow) func commandsThatWereJustStartedAreFound() throws {
         for number in 0..<200 {
             let process = Process()
             process.executableURL = URL(fileURLWithPath: "/bin/sleep")
@@ -109,7 +109,7 @@ struct TrainerLeftoversTests {
     }
 
     /// A cancelled command has its grace period; the next one waits for its end, and its owner is told.
-    @Test func twoCommandsNeverShareAState() throws {
+    @Test(.slow) func twoCommandsNeverShareAState() throws {
         let log = directory.path + "/order"
         let mark = directory.path + "/begun"
         let goOn = directory.path + "/go-on"
@@ -238,7 +238,7 @@ struct TrainerLeftoversTests {
             try "\(number)".write(toFile: path + "/memory", atomically: true, encoding: .utf8)
             // The first run is used again and again.
             if number > 1 { _ = try states.path(run: "run_1") }
-            usleep(20_000)
+            RealTime.pass(0.02, because: "the clock of files ticks every few milliseconds")
         }
         let kept = try FileManager.default.contentsOfDirectory(atPath: states.directory).sorted()
         #expect(kept == ["run_1", "run_4", "run_5"], "\(kept)")

@@ -96,7 +96,7 @@ struct SharedDownloadTests {
         let server = HangingServer(RehearsalServer()) { key in
             guard key == "GET model" else { return }
             asked.value = 1
-            do { try await Task.sleep(for: .seconds(36_000)) } catch {
+            do { try await RealTime.untilCancelled() } catch {
                 ended.value = 1
                 throw error
             }

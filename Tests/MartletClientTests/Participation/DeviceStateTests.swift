@@ -126,7 +126,7 @@ struct DeviceStateTests {
     }
 
     /// Every write fails from some point on, as on a full disk; each failure is named, and nothing left without its event.
-    @Test func aFullDiskIsNamedAtEachStepAndWaitedOut() async throws {
+    @Test(.slow) func aFullDiskIsNamedAtEachStepAndWaitedOut() async throws {
         for point in 1...60 {
             let (device, server, trainer) = (try RehearsalDevice(), RehearsalServer(), RehearsalTrainer())
             let (reached, isFull) = (Counter(), Counter(1))

@@ -58,7 +58,7 @@ struct FleetTroubleTests {
     }
 
     /// Cancelled work that goes on in this process holds its client's directory: the client waits for its end, and nobody is told to act.
-    @Test func aClientWhoseWorkHasNotEndedYetIsNotLeftOut() async throws {
+    @Test(.slow) func aClientWhoseWorkHasNotEndedYetIsNotLeftOut() async throws {
         let server = RehearsalServer()
         let path = directory.path + "/fleet/client-0"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -126,7 +126,7 @@ struct FleetTroubleTests {
     }
 
     /// A server that is away, whatever the transport throws then, is waited out.
-    @Test func aServerThatIsAwayIsWaitedOut() async throws {
+    @Test(.slow) func aServerThatIsAwayIsWaitedOut() async throws {
         let server = RehearsalServer()
         let (count, notices) = (Counter(), Counter())
         let hanging = HangingServer(server) { _ in

@@ -99,7 +99,7 @@ struct FurtherTurnTests {
     }
 
     /// The device dies at each point in turn while its turns are lost or refused; the next process goes on from its disk.
-    @Test(arguments: [[1: "lease_expired", 3: "round_full"], [1: "not_finite"]])
+    @Test(.slow, arguments: [[1: "lease_expired", 3: "round_full"], [1: "not_finite"]])
     func aDeathAtAnyPointOfItsTurnsLeavesOneVersionAndOneEvent(_ endings: [Int: String]) async throws {
         var point = 1
         while true {
@@ -134,7 +134,7 @@ struct FurtherTurnTests {
     }
 
     /// A disk that is full from some point on costs no second event, however often the work begins again.
-    @Test func aFullDiskCostsOneEventOfARound() async throws {
+    @Test(.slow) func aFullDiskCostsOneEventOfARound() async throws {
         for point in stride(from: 1, through: 60, by: 2) {
             let (device, server, trainer) = (try RehearsalDevice(), RehearsalServer(), RehearsalTrainer())
             server.state.withLock { $0.keepsRoundAfterFailure = true }

@@ -32,7 +32,7 @@ struct OneReportTests {
         #expect(Set(accepted.keys).isSubset(of: sent.keys), "\(context)")
     }
 
-    @Test(arguments: 1...12)
+    @Test(.slow, arguments: 1...12)
     func whateverAnswersInTheServersPlaceEachAssignmentIsTrainedOnce(_ seed: Int) async throws {
         let server = RehearsalServer(interference: Self.script(seed: UInt64(seed), share: 0.45))
         let (device, trainer) = (try RehearsalDevice(), RehearsalTrainer())
@@ -54,7 +54,7 @@ struct OneReportTests {
     }
 
     /// The device dies at each point in turn, and the next process goes on from what is on its disk.
-    @Test func aDeathAtAnyPointSendsTheSameBytesOrNone() async throws {
+    @Test(.slow) func aDeathAtAnyPointSendsTheSameBytesOrNone() async throws {
         var point = 1
         while true {
             let (device, server, trainer) = (try RehearsalDevice(), RehearsalServer(), RehearsalTrainer())
@@ -88,7 +88,7 @@ struct OneReportTests {
         #expect(point > 40, "\(point)")
     }
 
-    @Test(arguments: 1...6)
+    @Test(.slow, arguments: 1...6)
     func deathsAndInterferenceTogetherKeepThePromise(_ seed: Int) async throws {
         let script = Self.script(seed: UInt64(seed) &* 77, share: 0.3)
         let server = RehearsalServer(interference: script)

@@ -241,14 +241,10 @@ final class RehearsalServer: Transport {
         let privacy =
             mode == "none"
             ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": \#(noiseMultiplier), "clipping": {"norm": 0.5}}"#
-        let specification = try RunSpecification.read(
-            JSONValue.parse(
-                Array(
-                    #"{"population": "p", "rounds": 1, "cohort": {"goal": 1}, "model": {"architecture": "external"}, "privacy": \#(privacy)}"#
-                        .utf8
-                )
-            )
-        )
+        let specification = try RunSpecification.sample {
+            $0 += ["privacy": privacy]
+            $0.cohort.goal = 1
+        }
         var body = AssignmentBody(
             id: id,
             run: "run_1",

@@ -317,7 +317,7 @@ struct NonInterferenceTests {
         return (server.transcript, server.sent, try state.ledger(), outcomes)
     }
 
-    @Test(arguments: tables)
+    @Test(.slow, arguments: tables)
     func transcriptsDoNotDependOnATable(_ terms: Terms) async throws {
         let worlds = try tableWorlds()
         let expected = try await play(terms, worlds[0].trainer)
@@ -495,7 +495,7 @@ struct NonInterferenceTests {
     }
 
     /// Signs of life come while a model is on its way and while there is work, and with privacy they are all alike.
-    @Test(arguments: [true, false])
+    @Test(.slow, arguments: [true, false])
     func signsOfLifeNameNoPhaseInPrivateRuns(isPrivate: Bool) async throws {
         struct Slow: LocalTrainer {
             let trainer: DeviceTrainer

@@ -60,7 +60,7 @@ struct PlantedLinkTests {
         return seen.withLock { $0 }
     }
 
-    @Test func nothingOutsideIsTouched() async throws {
+    @Test(.slow) func nothingOutsideIsTouched() async throws {
         var tried: Set<String> = []
         for mode in Self.modes {
             var all = try await names(mode)

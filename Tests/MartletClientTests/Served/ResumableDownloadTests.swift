@@ -7,6 +7,7 @@ import HTTPTypes
 import LocalTraining
 import MartletClient
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 

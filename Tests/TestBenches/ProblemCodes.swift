@@ -2,7 +2,7 @@ import Foundation
 import Yams
 
 /// The codes that openapi.yaml describes.
-enum ProblemCodes {
+package enum ProblemCodes {
     private static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent()
         .deletingLastPathComponent().path
@@ -15,12 +15,14 @@ enum ProblemCodes {
     }
 
     /// Of problem documents, each with its statuses.
-    static let described: [String: Set<Int>] = codes("ProblemCode").mapValues { Set($0["status"] as? [Int] ?? []) }
+    package static let described: [String: Set<Int>] = codes("ProblemCode").mapValues {
+        Set($0["status"] as? [Int] ?? [])
+    }
     /// Of the overview's problems.
-    static let ofOverview = Set(codes("OverviewProblemCode").keys)
+    package static let ofOverview = Set(codes("OverviewProblemCode").keys)
 
     /// The text of every source file of some modules, but for those whose path has one of some words.
-    static func sources(_ modules: [String], without words: [String] = []) throws -> [String] {
+    package static func sources(_ modules: [String], without words: [String] = []) throws -> [String] {
         try modules.flatMap { module in
             let directory = repository + "/Sources/" + module
             return try FileManager.default.subpathsOfDirectory(atPath: directory)

@@ -1,9 +1,9 @@
 import CoordinatorAPI
 import Foundation
-import HTTPServing
-import LocalTraining
+package import HTTPServing
+package import LocalTraining
 import Logging
-import MartletClient
+package import MartletClient
 import TestSupport
 import Testing
 
@@ -11,7 +11,8 @@ extension Service {
     /// A client of the SDK with the trainer, of population `p`, and the server that it speaks to over a socket.
     ///
     /// Its state lies in `client` of the service's directory.
-    func servedClient(_ trainer: any LocalTrainer) async throws -> (client: FederatedClient, server: HTTPServer) {
+    package func servedClient(_ trainer: any LocalTrainer) async throws -> (client: FederatedClient, server: HTTPServer)
+    {
         let enrollment = try await post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 9}"#)
         let configuration = ServerConfiguration(host: "127.0.0.1", port: 0)
         let server = HTTPServer(configuration: configuration, router: router, logger: Logger(label: "test"))

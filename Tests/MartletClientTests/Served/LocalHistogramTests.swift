@@ -3,6 +3,7 @@ import HTTPServing
 import LocalTraining
 import MartletClient
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -33,11 +34,11 @@ struct LocalHistogramTests {
         let candidates = String(decoding: try JSONEncoder().encode(Self.words), as: UTF8.self)
         let created = try await service.post(
             "/v1/runs",
-            #"""
-            {"population": "p", "kind": "analytics", "cohort": {"goal": 1, "over_selection": 1},
-             "analytics": {"method": "histogram", "candidates": \#(candidates), "words_per_client": 4},
-             "privacy": {"mode": "local", "noise_multiplier": 1}}
-            """#
+            RunFile.sample(of: .analytics) {
+                $0.cohort += ["goal": 1, "over_selection": 1]
+                $0.analytics += ["method": "histogram", "candidates": candidates, "words_per_client": 4]
+                $0.privacy += ["mode": "local", "noise_multiplier": 1]
+            }.text
         )
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         #expect(try await service.post("/v1/runs/\(run)/start").status == 200)

@@ -1,14 +1,16 @@
 import Foundation
-import HTTPServing
+package import HTTPServing
 import HTTPTypes
-import MartletTransport
+package import MartletTransport
 import Synchronization
 
 /// A transport straight into the routes, without a socket.
-struct RouterTransport: Transport {
-    let router: Router
+package struct RouterTransport: Transport {
+    package let router: Router
 
-    func send(_ request: TransportRequest) async throws -> TransportResponse {
+    package init(router: Router) { self.router = router }
+
+    package func send(_ request: TransportRequest) async throws -> TransportResponse {
         var fields: HTTPFields = [:]
         for (name, value) in request.headers {
             if let name = HTTPField.Name(name) { fields[name] = value }

@@ -7,6 +7,7 @@ import Logging
 import MartletClient
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -62,15 +63,11 @@ struct ClientLifeTests {
     /// A served run, an enrollment token, and what stops the server.
     private func serve(
         _ service: Service,
-        cohort: String,
-        extra: String = "",
-        population: String = #"{"name": "p"}"#
+        population: String = #"{"name": "p"}"#,
+        _ change: (inout RunFile) throws -> Void
     ) async throws -> (run: String, url: String, enrollment: String, server: HTTPServer) {
         _ = try await service.post("/v1/populations", population)
-        let specification = """
-            {"population": "p", "rounds": 1, "cohort": {\(cohort)}, "model": {"architecture": "external"}\(extra)}
-            """
-        let created = try await service.post("/v1/runs", specification)
+        let created = try await service.post("/v1/runs", try RunFile.sample(change).text)
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))
         #expect(try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, model).status == 201)
@@ -105,10 +102,9 @@ struct ClientLifeTests {
     /// Who hangs up while it waits is forgotten at once: work given to it would wait for a lease in vain.
     @Test func aLongPollThatHungUpGetsNoWork() async throws {
         let service = try await Service()
-        let (run, url, enrollment, server) = try await serve(
-            service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#
-        )
+        let (run, url, enrollment, server) = try await serve(service) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1]
+        }
         var tokens: [String] = []
         for _ in 0..<3 {
             let answer = try await service.post("/v1/clients", token: enrollment)
@@ -142,9 +138,11 @@ struct ClientLifeTests {
     }
 
     /// By the server's clock the work takes eight leases; without signs of life it would be given to another client.
-    @Test func heartbeatsKeepTheLeaseOfLongWork() async throws {
+    @Test(.slow) func heartbeatsKeepTheLeaseOfLongWork() async throws {
         let service = try await Service()
-        let (run, url, enrollment, server) = try await serve(service, cohort: #""goal": 1, "minimum": 1, "lease_s": 1"#)
+        let (run, url, enrollment, server) = try await serve(service) {
+            $0.cohort += ["goal": 1, "minimum": 1, "lease_s": 1]
+        }
         let transport = CountingTransport()
         let clock = service.clock
         let trainer = ScriptedTrainer(training: { _ in
@@ -155,9 +153,10 @@ struct ClientLifeTests {
             }
         })
         let ticking = Task {
+            var patience = Patience("the work to end")
             while !Task.isCancelled {
                 try await service.coordinator.tick()
-                try await Task.sleep(for: .milliseconds(20))
+                try await patience.pause()
             }
         }
         let outcome = try await client(url, enrollment, service.directory.path + "/c", trainer, transport)
@@ -177,10 +176,9 @@ struct ClientLifeTests {
     /// Two are at work for one place; when the other has delivered, this one is told at its next sign of life, and stops.
     @Test func workThatIsNoLongerWantedEndsEarly() async throws {
         let service = try await Service()
-        let (run, url, enrollment, server) = try await serve(
-            service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 2, "lease_s": 1"#
-        )
+        let (run, url, enrollment, server) = try await serve(service) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 2, "lease_s": 1]
+        }
         let begun = Atomic<Bool>(false)
         let ended = Atomic<Bool>(false)
         let slow = ScriptedTrainer(training: { instructions in
@@ -216,11 +214,10 @@ struct ClientLifeTests {
 
     @Test func aVersionIsMeasuredByItsClients() async throws {
         let service = try await Service()
-        let (run, url, enrollment, server) = try await serve(
-            service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
-            extra: #", "evaluation": {"every": 1, "cohort_goal": 1}"#
-        )
+        let (run, url, enrollment, server) = try await serve(service) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1]
+            $0.evaluation += ["every": 1, "cohort_goal": 1]
+        }
         let trained = Atomic<Int>(0)
         var metrics = TrainingMetrics()
         (metrics.nll, metrics.lossTokens, metrics.tokens, metrics.hit1) = (12, 8, 8, 2)
@@ -247,16 +244,20 @@ struct ClientLifeTests {
     @Test(arguments: [true, false])
     func metricsOfAnAppAreMeansOverExamples(_ isPrivate: Bool) async throws {
         let service = try await Service()
-        let privacy =
-            isPrivate
-            ? #", "privacy": {"mode": "local", "noise_multiplier": 1, "clipping": {"norm": 1}}, "aggregation": {"weighting": "uniform"}"#
-            : #", "metrics": ["pearson"], "evaluation": {"every": 1, "cohort_goal": 1}"#
         let (run, url, enrollment, server) = try await serve(
             service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
-            extra: privacy,
             population: isPrivate ? #"{"name": "p", "budget": {"epsilon": 1000, "delta": 1e-6}}"# : #"{"name": "p"}"#
-        )
+        ) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1]
+            if isPrivate {
+                $0.privacy += ["mode": "local", "noise_multiplier": 1]
+                $0.privacy.clipping.norm = 1
+                $0.aggregation.weighting = "uniform"
+            } else {
+                $0.metrics = ["pearson"]
+                $0.evaluation += ["every": 1, "cohort_goal": 1]
+            }
+        }
         var metrics = TrainingMetrics()
         (metrics.tokens, metrics.custom) = (3, ["pearson": 1.5, "undeclared": 4])
         let (recorder, state) = (RecordingTransport(), service.directory.path + "/c")
@@ -282,13 +283,12 @@ struct ClientLifeTests {
         let service = try await Service()
         let (run, url, enrollment, server) = try await serve(
             service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 1"#,
-            extra: """
-                , "privacy": {"mode": "central", "noise_multiplier": 30},
-                "evaluation": {"every": 1, "cohort_goal": 2, "minimum": 2, "noise_multiplier": 0.4, "metrics": ["top1"]}
-                """,
             population: #"{"name": "p", "budget": {"epsilon": 20, "delta": 1e-5}}"#
-        )
+        ) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1]
+            $0.privacy += ["mode": "central", "noise_multiplier": 30]
+            $0.evaluation += ["every": 1, "cohort_goal": 2, "minimum": 2, "noise_multiplier": 0.4, "metrics": ["top1"]]
+        }
         var metrics = TrainingMetrics()
         (metrics.nll, metrics.lossTokens, metrics.tokens, metrics.hit1) = (12, 8, 8, 8)
         let path = service.directory.path + "/c"
@@ -331,10 +331,9 @@ struct ClientLifeTests {
     /// The run says what counts as enough; the place of an update of less is free again.
     @Test func partialWorkCountsFromTheRunsLeastNumberOfExamples() async throws {
         let service = try await Service()
-        let (run, _, enrollment, server) = try await serve(
-            service,
-            cohort: #""goal": 1, "minimum": 1, "over_selection": 1, "min_examples": 5"#
-        )
+        let (run, _, enrollment, server) = try await serve(service) {
+            $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1, "min_examples": 5]
+        }
         var answers: [Service.Answer] = []
         for examples in [4, 5] {
             let token = try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)

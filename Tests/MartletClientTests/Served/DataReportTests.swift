@@ -6,6 +6,7 @@ import Logging
 import MartletClient
 import Synchronization
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 
@@ -38,11 +39,12 @@ struct DataReportTests {
         _ = try await service.post("/v1/populations", #"{"name": "p"}"#)
         let created = try await service.post(
             "/v1/runs",
-            #"""
-            {"population": "p", "rounds": 1, "cohort": {"goal": 1, "over_selection": 1},
-             "model": {"architecture": "cifg-lstm", "config": {"vocab_size": 52, "embedding_dim": 4, "hidden_dim": 8}},
-             "training": {"local": {"learning_rate": 0.1}}}
-            """#
+            RunFile.sample {
+                $0.cohort += ["goal": 1, "over_selection": 1]
+                $0.model.architecture = "cifg-lstm"
+                $0.model.config += ["vocab_size": 52, "embedding_dim": 4, "hidden_dim": 8]
+                $0.training.local.learning_rate = 0.1
+            }.text
         )
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         #expect(try await service.post("/v1/runs/\(run)/start").status == 200)

@@ -5,7 +5,9 @@ import HTTPServing
 import LocalTraining
 import Logging
 import MartletClient
+import StrictJSON
 import Tensors
+import TestBenches
 import TestSupport
 import Testing
 import WireFormat
@@ -84,12 +86,11 @@ struct BadClientTests {
     @Test(arguments: cases) func badDataAndModelsAreReportedByName(_ item: Case) async throws {
         let layout = item.published ?? Self.layout
         let service = try await Service(makeInitialModel: { _ in ParameterVector(zeros: layout) })
-        let run = try await service.started(
-            #"""
-            "model": {"architecture": "\#(item.architecture)", "config": \#(item.config)},
-            "training": {"local": {"learning_rate": 0.1}, "data": {"minimum_records": \#(item.minimumRecords)}}
-            """#
-        )
+        let run = try await service.started {
+            $0.model += ["architecture": item.architecture, "config": try JSONValue.parse(Array(item.config.utf8))]
+            $0.training.local.learning_rate = 0.1
+            $0.training.data += ["minimum_records": item.minimumRecords]
+        }
         try await expectFailure(service, run, DeviceTrainer(texts: item.texts), item.code, item.words)
     }
 
@@ -99,9 +100,10 @@ struct BadClientTests {
             CIFGLSTMConfiguration(vocabularySize: 52, embeddingDimension: 4, hiddenDimension: 8)
                 .initialParameters(seed: 1)
         })
-        let run = try await service.started(
-            #""model": {"architecture": "cifg-lstm", "config": {"vocab_size": 52, "embedding_dim": 4, "hidden_dim": 8}}"#
-        )
+        let run = try await service.started {
+            $0.model.architecture = "cifg-lstm"
+            $0.model.config += ["vocab_size": 52, "embedding_dim": 4, "hidden_dim": 8]
+        }
         let (client, server) = try await service.servedClient(DeviceTrainer(texts: ["hello there, how are you?"]))
         #expect(try await client.participateOnce(waitSeconds: 0) == .accepted(run: run, round: 1))
         await server.shutdown(gracePeriod: .seconds(5))
@@ -122,21 +124,22 @@ struct BadClientTests {
         ),
     ]
 
-    @Test(arguments: programs.indices) func badProgramsAreReportedByTheirRule(_ index: Int) async throws {
+    @Test(.slow, arguments: programs.indices) func badProgramsAreReportedByTheirRule(_ index: Int) async throws {
         let program = Self.programs[index]
         let service = try await Service()
-        let run = try await service.started(#""model": {"architecture": "external"}"#) { run in
+        let run = try await service.started(prepare: { run in
             let model = ParameterVector(
                 zeros: ParameterLayout([.init(name: "weight", shape: [3]), .init(name: "bias", shape: [1])])
             )
             let bytes = Array(SafetensorsWriter.encode(model))
             let answer = try await service.call("PUT", "/v1/runs/\(run)/model", token: service.admin, bytes)
             #expect(answer.status == 201)
-        }
+        })
         var command = program.new
         if let old = program.old {
             let source =
                 URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+                .deletingLastPathComponent()
                 .deletingLastPathComponent().path + "/Examples/trainers/plain-python/trainer.py"
             let text = try String(contentsOfFile: source, encoding: .utf8)
             try #require(text.contains(old))
@@ -199,13 +202,16 @@ struct BadClientTests {
 extension Service {
     /// A population `p` and a started run with one place.
     fileprivate func started(
-        _ sections: String,
+        _ change: (inout RunFile) throws -> Void = { _ in },
         prepare: (String) async throws -> Void = { _ in }
     ) async throws -> String {
         _ = try await post("/v1/populations", #"{"name": "p"}"#)
         let created = try await post(
             "/v1/runs",
-            #"{"population": "p", "rounds": 1, "cohort": {"goal": 1, "minimum": 1, "over_selection": 1}, \#(sections)}"#
+            try RunFile.sample {
+                $0.cohort += ["goal": 1, "minimum": 1, "over_selection": 1]
+                try change(&$0)
+            }.text
         )
         let run = try #require(created.json["id"] as? String, "\(created.json)")
         try await prepare(run)

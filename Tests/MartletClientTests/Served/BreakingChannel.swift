@@ -1,6 +1,7 @@
 import HTTPServing
 import Logging
 import Synchronization
+import TestBenches
 
 /// Plain TCP that breaks after so many bytes have gone in one direction.
 final class BreakingChannel: ByteChannel {
