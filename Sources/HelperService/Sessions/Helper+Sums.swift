@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import Logging
 import SecureAggregation
 import Tensors
 import WireFormat
