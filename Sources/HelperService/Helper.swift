@@ -1,7 +1,7 @@
 package import Coordination
 package import Crypto
 import Dispatch
-package import Foundation
+import Foundation
 package import Logging
 package import WireFormat
 

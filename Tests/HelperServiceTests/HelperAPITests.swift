@@ -112,7 +112,7 @@ struct HelperAPITests {
             for (caller, token) in [
                 ("nobody", nil), ("viewer", Self.viewer), ("admin", Self.admin), ("server", server),
                 ("stranger", stranger),
-            ] {
+            ] as [(String, String?)] {
                 let answer = try await call(router, row.method.rawValue, path, token: token)
                 let passes: Bool
                 switch row.access {
