@@ -102,13 +102,12 @@ struct RevokedCallerTests {
     @Test func aPollThatOutlivesItsTokenGetsNoWork() async throws {
         let service = try await Service()
         let (run, first, _) = try await service.assigned()
-        _ = run
         let made = try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 1}"#)
         let enrollment = try #require(made.json["token"] as? String)
         let others = try await service.post("/v1/clients", token: enrollment)
         let token = try #require(others.json["token"] as? String)
         let client = try #require(others.json["client_id"] as? String)
-        // Nothing to do while it is in quarantine or its run is paused.
+        // There is nothing to do while the run is paused.
         #expect(try await service.post("/v1/runs/\(run)/pause").status == 200)
         async let answer = service.call("POST", "/v1/checkins", token: token, Array("{}".utf8), ["Prefer": "wait=60"])
         try await wait(for: "the poll to wait") { await service.coordinator.waiterCount == 1 }
