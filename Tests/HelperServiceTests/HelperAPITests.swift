@@ -145,13 +145,19 @@ struct HelperAPITests {
         #expect(try await call(router, "POST", path + "/sum", token: stranger, bytes).code == "session_unknown")
         let sum = try await call(router, "POST", path + "/sum", token: server, bytes)
         #expect(sum.status == 200)
-        guard case .file(let file, let range) = sum.body else { return Issue.record("no file") }
+        guard case .file(let file, let range) = sum.body else {
+            Issue.record("no file")
+            return
+        }
         #expect(range == 0..<20)
         let digest = try #require(HTTPField.Name("Repr-Digest").flatMap { sum.headers[$0] })
         let stored = try await fixture.helper.sumFile(view.session, of: HelperFixture.server)
         #expect(digest == ContentDigest.text(hexadecimal: stored.sha256) && file == stored.path)
         let part = try await call(router, "GET", path + "/sum", token: server, headers: [.range: "bytes=4-7"])
-        guard case .file(_, let partRange) = part.body else { return Issue.record("no part") }
+        guard case .file(_, let partRange) = part.body else {
+            Issue.record("no part")
+            return
+        }
         #expect(part.status == 206 && partRange == 4..<8 && part.headers[.contentRange] == "bytes 4-7/20")
         #expect(
             try await call(router, "GET", path + "/sum", token: server, headers: [.range: "bytes=20-"]).status == 416
@@ -241,7 +247,10 @@ struct HelperAPITests {
             ]
         )
         let metrics = try await call(router, "GET", "/metrics", token: Self.viewer)
-        guard case .bytes(let text) = metrics.body else { return Issue.record("no metrics") }
+        guard case .bytes(let text) = metrics.body else {
+            Issue.record("no metrics")
+            return
+        }
         let exposition = String(decoding: text, as: UTF8.self)
         #expect(exposition.contains(#"martlet_helper_sessions_total{state="granted"} 1"#))
         #expect(exposition.contains(#"martlet_helper_sessions_total{state="cancelled"} 1"#))

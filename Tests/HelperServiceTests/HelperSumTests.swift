@@ -23,9 +23,8 @@ struct HelperSumTests {
         // A fourth device uploads and is not named.
         let members = Array(try devices(4, of: session).prefix(3))
         let sum = try await sum(fixture, session, try list(members))
-        let expected = (0..<70_000).map { place in
-            (0..<3).reduce(Int64(0)) { $0 + Int64(($1 * 7 + place * 3) % 19 - 9) }
-        }
+        func value(_ device: Int, _ place: Int) -> Int64 { Int64((device * 7 + place * 3) % 19 - 9) }
+        let expected: [Int64] = (0..<70_000).map { value(0, $0) + value(1, $0) + value(2, $0) }
         #expect(try unmasked(members, sum) == expected)
         #expect(sum.byteCount == 280_000)
         #expect(Data(SHA256.hash(data: try bytes(sum))) == hash(sum.sha256))
@@ -337,31 +336,37 @@ struct HelperSumTests {
         let fixture = try await HelperFixture(epsilon: 100) { $0.ledgerHeadPath = heads + "/head" }
         let session = try await fixture.grant(fixture.request(noiseMultiplier: 1))
         let members = try list(try devices(2, of: session))
-        func isGone(_ path: String, _ body: () async throws -> Void) async throws {
-            try FileManager.default.moveItem(atPath: path, toPath: path + ".away")
-            try await body()
-            try FileManager.default.moveItem(atPath: path + ".away", toPath: path)
-        }
-        try await isGone(fixture.directory + "/sums") {
-            #expect(await code { _ = try await self.sum(fixture, session, members) } == "storage_failed")
-            #expect(try await fixture.domain().budget?.spentEpsilon == 0)
-        }
-        try await isGone(fixture.directory + "/keys") {
-            #expect(await code { _ = try await self.sum(fixture, session, members) } == "storage_failed")
-            let refused = await code { _ = try await fixture.grant(fixture.request(round: 2, noiseMultiplier: 1)) }
-            #expect(refused == "storage_failed")
-        }
+        let (sums, keys) = (fixture.directory + "/sums", fixture.directory + "/keys")
+        try Self.take(away: sums)
+        #expect(await code { _ = try await self.sum(fixture, session, members) } == "storage_failed")
+        let spent = try await fixture.domain().budget?.spentEpsilon
+        #expect(spent == 0)
+        try Self.bring(back: sums)
+        try Self.take(away: keys)
+        #expect(await code { _ = try await self.sum(fixture, session, members) } == "storage_failed")
+        let second = try fixture.request(round: 2, noiseMultiplier: 1)
+        #expect(await code { _ = try await fixture.grant(second) } == "storage_failed")
+        try Self.bring(back: keys)
         let reserved = try #require(try await fixture.domain().budget?.reservedEpsilon)
         _ = try await sum(fixture, session, members)
-        #expect(try await fixture.domain().budget?.spentEpsilon == reserved)
-        try await isGone(heads) {
-            // The grant itself is stored when the record cannot follow; after that none is made.
-            _ = try await fixture.grant(fixture.request(round: 2, noiseMultiplier: 1))
-            let refused = await code { _ = try await fixture.grant(fixture.request(round: 3, noiseMultiplier: 1)) }
-            #expect(refused == "ledger_record_unwritable")
-        }
+        let charged = try await fixture.domain().budget?.spentEpsilon
+        #expect(charged == reserved)
+        try Self.take(away: heads)
+        // The grant itself is stored when the record cannot follow; after that none is made.
+        _ = try await fixture.grant(second)
+        let third = try fixture.request(round: 3, noiseMultiplier: 1)
+        #expect(await code { _ = try await fixture.grant(third) } == "ledger_record_unwritable")
+        try Self.bring(back: heads)
         _ = try await fixture.grant(fixture.request(round: 3, noiseMultiplier: 1))
         try await fixture.restart()
         #expect(try await fixture.helper.status().ledgerRecord == "kept")
+    }
+
+    private static func take(away path: String) throws {
+        try FileManager.default.moveItem(atPath: path, toPath: path + ".away")
+    }
+
+    private static func bring(back path: String) throws {
+        try FileManager.default.moveItem(atPath: path + ".away", toPath: path)
     }
 }

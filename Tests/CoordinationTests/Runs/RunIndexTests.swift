@@ -1,6 +1,7 @@
 import Foundation
 import StrictJSON
 import Tensors
+import TestSupport
 import Testing
 import WireFormat
 

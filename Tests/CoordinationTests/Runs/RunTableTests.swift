@@ -179,7 +179,7 @@ struct RunTableTests {
                 stored.merge(sample.runs.assignments) { $1 }
                 var state = StoredState()
                 state.runs = [try sample.run.record]
-                state.rounds = try sample.run.rounds
+                state.rounds = try Array(sample.run.rounds)
                 state.assignments = Array(stored.values)
                 var read = RunTable()
                 try read.load(state)
