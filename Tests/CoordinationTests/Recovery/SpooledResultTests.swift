@@ -123,7 +123,10 @@ struct SpooledResultTests {
     }
 
     /// A run whose first round has a result that cannot be published yet.
-    private func held(_ change: @Sendable (inout RunFile) throws -> Void, values: [Float]) async throws -> (Bench, HeldStore, Coordinator, run: String) {
+    private func held(
+        _ change: @Sendable (inout RunFile) throws -> Void,
+        values: [Float]
+    ) async throws -> (Bench, HeldStore, Coordinator, run: String) {
         let bench = try await Bench(.memory)
         let store = HeldStore(InMemoryRunStore())
         let coordinator = try await Bench.start(bench.directory, bench.clock, store)
