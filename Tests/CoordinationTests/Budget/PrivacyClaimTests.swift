@@ -38,7 +38,7 @@ struct PrivacyClaimTests {
         let amplified = try claim(
             run {
                 $0.privacy += ["mode": "central", "noise_multiplier": 1, "amplification": "poisson"]
-                $0.cohort += ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
+                $0.cohort = ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
             }
         )
         #expect(amplified.relations == [.addRemove] && amplified.amplification == .poisson)
@@ -55,7 +55,7 @@ struct PrivacyClaimTests {
             (
                 try run {
                     $0.privacy += ["mode": "central", "noise_multiplier": 1, "amplification": "poisson"]
-                    $0.cohort += ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
+                    $0.cohort = ["goal": 2, "policy": "poisson", "sampling_rate": 0.5]
                 }, true
             ),
             (try analytics { $0.analytics += ["method": "triehh", "epsilon": 4] }, true),
