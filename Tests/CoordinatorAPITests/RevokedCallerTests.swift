@@ -21,7 +21,9 @@ struct RevokedCallerTests {
         "POST /v1/ledger/acknowledgement": Array(#"{"reason": "because"}"#.utf8),
         "POST /v1/clients": Array("{}".utf8),
         "PATCH /v1/clients/{client}": Array(#"{"name": "another"}"#.utf8),
-        "POST /v1/runs": Array(#"{"population": "p", "rounds": 1, "model": {"architecture": "external"}}"#.utf8),
+        "POST /v1/runs": Array(
+            #"{"population": "p", "rounds": 1, "model": {"architecture": "external"}, "cohort": {"goal": 1}}"#.utf8
+        ),
         "PUT /v1/runs/{run}/model": Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout))),
         "POST /v1/runs/{run}/models/{version}/metrics": Array(#"{"metrics": {"loss": 1}}"#.utf8),
         "POST /v1/checkins": Array(#"{"capabilities": {"cpu_count": 2}}"#.utf8),
@@ -141,7 +143,8 @@ private struct Bench {
         (self.run, self.worker) = (run, worker)
         self.assignment = try #require(assignment["id"] as? String)
         client = try #require(try service.store.load().clients.first?.id)
-        let specification = #"{"population": "p", "rounds": 1, "model": {"architecture": "external"}}"#
+        let specification =
+            #"{"population": "p", "rounds": 1, "model": {"architecture": "external"}, "cohort": {"goal": 1}}"#
         newRun = try #require(try await service.post("/v1/runs", specification).json["id"] as? String)
         let budget = #"{"name": "b", "budget": {"epsilon": 2, "delta": 0.00001}}"#
         #expect(try await service.post("/v1/populations", budget).status == 201)

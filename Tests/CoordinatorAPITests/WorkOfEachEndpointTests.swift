@@ -77,7 +77,8 @@ private struct LargeBench {
         let (run, worker, work) = try await first.assigned()
         (self.run, self.worker) = (run, worker)
         assignment = try #require(work["id"] as? String)
-        let specification = #"{"population": "p", "rounds": 1, "model": {"architecture": "external"}}"#
+        let specification =
+            #"{"population": "p", "rounds": 1, "model": {"architecture": "external"}, "cohort": {"goal": 1}}"#
         blank = try #require(try await first.post("/v1/runs", specification).json["id"] as? String)
         spare = try #require(try await first.post("/v1/runs", specification).json["id"] as? String)
         let model = Array(SafetensorsWriter.encode(ParameterVector(zeros: Service.layout)))

@@ -542,6 +542,18 @@ extension Coordinator {
         return terms
     }
 
+    /// Cuts the requests whose updates a transaction has ended that was read back, as its own step would have done.
+    func endUnwantedUploads() {
+        for id in uploadPermits.assignments {
+            let known = runs.assignments[id]
+            guard known == nil || known?.uploadRefusal != nil else { continue }
+            let record = known ?? (try? store.assignment(id)) ?? nil
+            let isCounted = record?.state == .accepted
+            let refusal = record?.uploadRefusal ?? RoundError.roundOver(.abandoned).refusal
+            endUpload(of: id, isCounted ? UploadPermit.isAccepted : refusal)
+        }
+    }
+
     /// Cuts the requests that bring an update which is not wanted any more, and removes what they have brought.
     func endUpload(of assignment: String, _ refusal: CoordinationError) {
         guard let files = uploadPermits.withdraw(assignment, refusal) else { return }

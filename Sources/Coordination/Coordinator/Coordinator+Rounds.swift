@@ -620,7 +620,8 @@ extension Coordinator {
     func dropUnneededNoise() { noiseStates.dropUnneeded(runs, isWhole: !budgets.trust.isInQuestion) }
 
     /// Whether an assignment may still be fulfilled, so that parts of its upload are kept.
-    func mayDeliver(_ assignment: String) -> Bool {
-        runs.assignments[assignment].map { $0.state.isLive && $0.deadline >= now } ?? false
-    }
+    ///
+    /// Its deadline does not say: time that a stop or a hold has taken may be given back yet. When it has really passed, time ends the
+    /// assignment.
+    func mayDeliver(_ assignment: String) -> Bool { runs.assignments[assignment]?.state.isLive == true }
 }

@@ -178,7 +178,7 @@ extension Coordinator {
 
     // MARK: - Starting and ending
 
-    /// Computes, beside the coordinator, what the start of a run asks for; ``startRun(_:)`` computes itself what is not there, or has changed
+    /// Computes, beside the coordinator, what the start of a run asks for; `startRun` computes itself what is not there, or has changed
     /// since.
     package nonisolated func prepareStart(run id: String) async throws {
         let found = try await perform { coordinator -> (RunSpecification, PlanBasis)? in
@@ -266,7 +266,7 @@ extension Coordinator {
 
     /// The layout that the run's models have.
     ///
-    /// - Throws: ``CoordinationError`` with code `model_missing`, or as ``ModelFiles/layout(of:)``.
+    /// - Throws: ``CoordinationError`` with code `model_missing`, or as `ModelFiles.layout` throws.
     package func layout(of id: String) throws -> ParameterLayout {
         if let layout = runs[id]?.layout { return layout }
         guard let version = runs[id]?.versions.first else {
@@ -276,7 +276,7 @@ extension Coordinator {
                 "the run has no model yet: upload it, then start the run"
             )
         }
-        let layout = try modelFiles.layout(of: version)
+        let layout = try modelFiles.layout(of: version, isNeeded: runs[id]?.isOver == false)
         runs[id]?.layout = layout
         return layout
     }

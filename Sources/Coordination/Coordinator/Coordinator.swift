@@ -203,9 +203,8 @@ package actor Coordinator {
         ledgerRecord.write(&budgets, at: now)
         publication.keepOpen(runs)
         runs.dropUnknownNorms()
-        blobs.discard(
-            uploadPermits.withdrawUnknown({ runs.assignments[$0] != nil }, RoundError.roundOver(.abandoned).refusal)
-        )
+        endUnwantedUploads()
+        dropUnneededNoise()
         blobs.removeAtOnce(left.filter { !$0.contains(".part") }.map(blobs.spoolPath))
         // Listeners missed the events of the transaction: they resume by the last one that they were told.
         journal.close()

@@ -6,7 +6,7 @@ import Tensors
 ///
 /// Source: Vitter 1985, Algorithm R. The order of arrival gives nobody an advantage.
 ///
-/// A reference, so that a copy of a ``RunState`` shares it: one that somebody held when the next client came made that client's
+/// A reference, so that a copy of a `RunState` shares it: one that somebody held when the next client came made that client's
 /// check-in copy the names of all who had come before.
 package final class Reservoir: @unchecked Sendable {
     // SAFETY: touched by the coordinator only, as the run that owns it.

@@ -79,14 +79,10 @@ extension RunState {
         for number in Set(rounds.suffix(50).map(\.number)) {
             codes.merge(refusals[number] ?? [:]) { $0 + $1 }
         }
-        let ordered = codes.sorted {
-            specification.privacy.hasSecretDraw ? $0.key < $1.key : ($1.value, $0.key) < ($0.value, $1.key)
-        }
-        for (code, count) in ordered {
-            // Of a secret draw not how many.
-            let isSecret = specification.privacy.hasSecretDraw
-            let who = isSecret ? "Clients" : "\(count) clients"
-            add("updates_refused:\(code)", "warning", isSecret ? nil : count, "\(who) did not deliver: \(code).")
+        // Of a secret draw not even that some did not deliver: whoever knows a client that never does would learn whether it was drawn.
+        for (code, count) in codes.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) })
+        where !specification.privacy.hasSecretDraw {
+            add("updates_refused:\(code)", "warning", count, "\(count) clients did not deliver: \(code).")
         }
         if state == .running, let round, round.phase == .selecting, round.assigned == 0,
             now.timeIntervalSince(round.openedAt) > 20

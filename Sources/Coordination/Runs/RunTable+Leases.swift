@@ -34,7 +34,7 @@ extension RunTable {
         guard let run = self[id] else { return }
         for assignment in run.live {
             guard var record = assignments[assignment], record.leaseUntil != nil else { continue }
-            record.leaseUntil = min(record.deadline, time.addingTimeInterval(run.lease))
+            keepLease(of: &record, at: time)
             keep(record)
         }
     }

@@ -44,6 +44,17 @@ package final class UploadPermit: Sendable {
         if let refusal { throw refusal }
     }
 
+    /// Does something to a file while bytes may come, so that no withdrawal comes between.
+    ///
+    /// - Returns: Whether it was done.
+    package func ifWanted(_ body: () -> Void) -> Bool {
+        state.withLock { state in
+            guard state.refusal == nil else { return false }
+            body()
+            return true
+        }
+    }
+
     /// Notes that such a file is gone, or has another name.
     package func end(_ path: String) { state.withLock { _ = $0.files.remove(path) } }
 
@@ -81,12 +92,8 @@ struct UploadPermits: Sendable {
         permits.removeValue(forKey: assignment)?.withdraw(refusal)
     }
 
-    /// Ends the permits of assignments that are not known any more.
-    ///
-    /// - Returns: The files that their updates were written to.
-    mutating func withdrawUnknown(_ isKnown: (_ assignment: String) -> Bool, _ refusal: CoordinationError) -> [String] {
-        permits.keys.filter { !isKnown($0) }.flatMap { withdraw($0, refusal) ?? [] }
-    }
+    /// The assignments whose updates have begun to come.
+    var assignments: [String] { Array(permits.keys) }
 }
 
 extension AssignmentRecord {

@@ -210,8 +210,18 @@ package final class BlobVerifier: Sendable {
 
     /// Looks whether a file has been hashed, for callers that may not wait: a small file is hashed here, a large one elsewhere.
     ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - sha256: What it has to be.
+    ///   - owner: Whose it is.
+    ///   - isNeeded: Whether a run that is open waits for it: others wait behind those.
     /// - Throws: ``CoordinationError`` as ``check(_:sha256:owner:)``; `model_being_checked` while a large file is hashed.
-    func checkSoon(_ path: String, sha256: String, owner: Owner) throws(CoordinationError) {
+    func checkSoon(
+        _ path: String,
+        sha256: String,
+        owner: Owner,
+        isNeeded: Bool
+    ) throws(CoordinationError) {
         let stamp = Stamp(path)
         let known = state.withLock { state -> Result<Void, CoordinationError>? in
             if state.isVerified(path, stamp) { return .success(()) }
@@ -220,7 +230,7 @@ package final class BlobVerifier: Sendable {
         }
         if let known { return try known.get() }
         guard stamp?.byteCount ?? 0 <= Self.smallByteCount else {
-            begin(path, sha256: sha256, owner: owner) { _ in }
+            begin(path, sha256: sha256, owner: owner, isNeeded: isNeeded) { _ in }
             // It may have ended by now.
             guard isVerified(path) else { throw Self.isBeingChecked(owner) }
             return

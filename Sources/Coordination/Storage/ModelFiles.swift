@@ -63,12 +63,16 @@ struct ModelFiles: Sendable {
     ///
     /// What it says may be kept for good: a hash has one layout, whatever becomes of the file later.
     ///
+    /// - Parameters:
+    ///   - version: The version.
+    ///   - isNeeded: Whether a run that is open waits for it: what is asked of ended ones waits behind those.
+    /// - Returns: Names, shapes and kinds.
     /// - Throws: ``CoordinationError`` with code `model_missing`, `model_damaged` or `storage_failed`: what is wrong with a stored file is
     ///   no caller's fault; `model_being_checked` while a large file is hashed for the first time since the start.
-    func layout(of version: ModelVersionRecord) throws -> ParameterLayout {
+    func layout(of version: ModelVersionRecord, isNeeded: Bool = true) throws -> ParameterLayout {
         let path = blobs.path(sha256: version.sha256)
         let owner = owner(of: version)
-        try blobs.verifier.checkSoon(path, sha256: version.sha256, owner: owner)
+        try blobs.verifier.checkSoon(path, sha256: version.sha256, owner: owner, isNeeded: isNeeded)
         let layout: ParameterLayout
         do {
             layout = try SafetensorsFile(path: path).layout

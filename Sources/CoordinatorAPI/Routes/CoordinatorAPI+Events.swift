@@ -24,7 +24,9 @@ extension CoordinatorAPI {
             return ServerResponse(
                 status: 200,
                 headers: headers,
-                body: .stream { send in try await self.stream(subscription, after: after, run: run, to: send) }
+                body: .stream { send in
+                    try await self.stream(request, subscription, after: after, run: run, to: send)
+                }
             )
         }
     }
@@ -39,6 +41,7 @@ extension CoordinatorAPI {
 
     /// Stored events after the one that the caller has, then new ones as they happen.
     private func stream(
+        _ request: ServerRequest,
         _ subscription: EventSubscription,
         after: Int?,
         run: String?,
@@ -54,6 +57,8 @@ extension CoordinatorAPI {
             try await send(Array("id: \(last)\nevent: reset\ndata: \(data)\n\n".utf8))
         }
         while last < subscription.headID {
+            // A caller that reads slowly has what is stored no longer than its token.
+            try await step(request) { _ in }
             let rows = try await coordinator.events(after: last, limit: 500, run: run)
             guard let newest = rows.last else { break }
             try await send(rows.reduce(into: []) { $0 += Self.encoded($1) })

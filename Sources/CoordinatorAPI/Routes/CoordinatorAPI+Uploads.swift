@@ -346,14 +346,11 @@ extension CoordinatorAPI {
             coordinator.blobs.removeAtOnce([terms.judgedPath])
             return response
         } catch {
-            if (error as? CoordinationError)?.kind == .unavailable, !Self.mayHaveLostBytes(error),
-                terms.permit.refusal == nil
-            {
-                // Nothing is wrong with the bytes: the client need not send them again.
-                session.putBack(terms.judgedPath)
-            } else {
-                coordinator.blobs.removeAtOnce([terms.judgedPath])
-            }
+            // Where nothing is wrong with the bytes the client need not send them again.
+            let isKept =
+                (error as? CoordinationError)?.kind == .unavailable && !Self.mayHaveLostBytes(error)
+                && terms.permit.ifWanted { session.putBack(terms.judgedPath) }
+            if !isKept { coordinator.blobs.removeAtOnce([terms.judgedPath]) }
             throw error
         }
     }

@@ -31,7 +31,7 @@ extension Helper {
         let digest = Secrets.sha256(list)
         while true {
             // A list that comes while another one is summed waits for what becomes of it.
-            while let running = sums[id] { _ = try? await running.value }
+            await settled(id)
             let session = try session(id, of: caller)
             switch session.state {
             case .summed, .acknowledged:
@@ -56,8 +56,18 @@ extension Helper {
             let task = Task { try await self.sum(session, list, digest) }
             sums[id] = task
             let result = await task.result
-            sums[id] = nil
+            if sums[id] == task { sums[id] = nil }
             try result.get()
+        }
+    }
+
+    /// Waits until no sum of a session is being made.
+    ///
+    /// Whoever comes first takes the task out: one that has ended gives its value without a pause, in which somebody else could.
+    private func settled(_ id: String) async {
+        while let running = sums[id] {
+            _ = await running.result
+            if sums[id] == running { sums[id] = nil }
         }
     }
 
@@ -88,7 +98,7 @@ extension Helper {
 
     /// Deletes a sum that the server has; its charge stays.
     package func deleteSum(_ id: String, of caller: ServerCaller) async throws {
-        while let running = sums[id] { _ = try? await running.value }
+        await settled(id)
         let session = try session(id, of: caller)
         switch session.state {
         case .summed: try drop(session)

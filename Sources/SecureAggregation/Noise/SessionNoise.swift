@@ -6,7 +6,7 @@ package import DifferentialPrivacy
 /// Each party draws it from a key of its own, at its full size, whoever drops out.
 package enum SessionNoise: Equatable, Sendable {
     case none
-    /// ``IntegerGaussianSampler``, for sums of any size.
+    /// `IntegerGaussianSampler`, for sums of any size.
     case gaussian
     /// The exact discrete Gaussian with σ from 1 to 1000, for at most ``exactCoordinateLimit`` coordinates.
     case discreteGaussian(deviation: UInt64)

@@ -357,7 +357,7 @@ struct ObserverTests {
                     let work = try await bench.checkIn(client)["assignment"] as? [String: Any]
                     bench.clock.advance(by: 1)
                     guard let work else { continue }
-                    // Of three that were drawn one sends, one fails, and one is not heard of again.
+                    // One always sends, one fails, and one is not heard of again, whoever of them is drawn.
                     if client % 3 == 0 {
                         try #require(try await bench.upload(client, work, [0, 0, 0, 0]).status == 200)
                     } else if client % 3 == 1, let id = work["id"] as? String {
