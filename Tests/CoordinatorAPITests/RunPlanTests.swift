@@ -9,11 +9,12 @@ struct RunPlanTests {
         let service = try await Service()
         let population = #"{"name": "p", "budget": {"epsilon": 8, "delta": 1e-5}}"#
         #expect(try await service.post("/v1/populations", token: service.admin, population).status == 201)
-        let specification = RunFile.sample {
+        let file = RunFile.sample {
             $0.rounds = 40
             $0.cohort += ["goal": 277, "max_participations": 2]
             $0.privacy += ["mode": "central", "noise_multiplier": 0.86]
-        }.text
+        }
+        let specification = file.text
         let answer = try await service.post("/v1/runs?dry_run=true", token: service.admin, specification)
         #expect(answer.status == 200, "\(answer.json)")
         let privacy = try #require(answer.json["privacy"] as? [String: Any])
@@ -29,8 +30,10 @@ struct RunPlanTests {
         #expect((refused["privacy"] as? [String: Any])?["rounds_that_fit"] as? Int == 1)
         #expect((refused["warnings"] as? [String])?.first?.contains("admits 1 of 40 rounds") == true)
         // A thousand participations cost more than anyone would allow, and that is told, too: ρ = 676.
-        let endless = specification.replacing("\"rounds\": 40", with: "\"rounds\": 1000")
-            .replacing("\"max_participations\": 2", with: "\"max_participations\": 1000")
+        let endless = RunFile.sample(of: file) {
+            $0.rounds = 1000
+            $0.cohort.max_participations = 1000
+        }.text
         let told = try await service.post("/v1/runs?dry_run=true", token: service.admin, endless)
         #expect(told.status == 200, "\(told.json)")
         let cost = try #require((told.json["privacy"] as? [String: Any])?["epsilon"] as? Double)
