@@ -145,7 +145,7 @@ struct HelperSumTests {
     /// A refused list opens nothing that is kept: a right one follows, and the wrong entries are named in one answer.
     @Test func refusedListsCostNothing() async throws {
         let fixture = try await HelperFixture(
-            epsilon: 8,
+            epsilon: 100,
             policy: HelperPolicy(minimum: 2, maximum: 100, leastNoise: 0.5)
         )
         var request = fixture.request(noiseMultiplier: 1)

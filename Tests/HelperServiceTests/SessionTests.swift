@@ -53,7 +53,7 @@ struct SessionTests {
     }
 
     @Test func aSecondAttemptWaitsForTheEndOfTheFirst() async throws {
-        let fixture = try await HelperFixture(epsilon: 8)
+        let fixture = try await HelperFixture(epsilon: 100)
         let first = try await fixture.grant(fixture.request(noiseMultiplier: 1))
         let second = fixture.request(attempt: 2, noiseMultiplier: 1)
         #expect(await code { _ = try await fixture.grant(second) } == "attempt_conflict")

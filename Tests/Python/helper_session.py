@@ -323,7 +323,7 @@ def wrong(binary):
     assert code(second.sum([member.entry for member in late])) == (410, "session_expired")
 
     # Cohorts beyond what the helper's policy admits, and noise under its least.
-    for change in ({"minimum": 1}, {"maximum": 101}, {"norm": 3 * int(DEVIATION)}, {"noise": "none", "noise_deviation": 0}):
+    for change in ({"minimum": 1}, {"maximum": 101}, {"norm": 3 * int(DEVIATION)}, {"noise": False}):
         assert code(helper.ask("POST", "/v1/helper/sessions", terms(round=9, **change), token)) == (403, "policy_refused"), change
     helper.stop()
 

@@ -31,7 +31,7 @@ from terminal import trained
 WORDS = "\x1b]0;PWNED\x07\x1b[2J\x1b[31m\u202e\u2066\u200b\u009b31m\x00\x08\r\nfake: a line\n"
 KINDS = ["words", "names", "refusal", "page", "cut"]
 # Speak to no server, or print nothing that one said.
-ALONE = {"serve", "demo", "fleet", "suggest", "personalize", "clean", "completions", "backup", "restore", "config check", "trainer check",
+ALONE = {"serve", "helper serve", "demo", "fleet", "suggest", "personalize", "clean", "completions", "backup", "restore", "config check", "trainer check",
          "privacy epsilon", "privacy delta", "privacy calibrate", "privacy check-vectors"}
 
 
@@ -179,6 +179,10 @@ def main():
             "privacy plan": ["run.yaml"], "privacy verify-ledger": ["ledger.json"], "doctor": ["--data-dir", service.directory],
             "env": ["--data-dir", service.directory], "export": ["--run", run, "--output", "out"],
             "client": ["--once", "--enrollment-token", "x", "--data", "text.txt", "--state-dir", "phone"],
+            # A helper is another program's server; what a stranger answers in its place is refused, and printed.
+            "helper keys": [], "helper status": [], "helper domain create": ["wards"], "helper domain show": [],
+            "helper domain change": ["wards", "--minimum", "3"], "helper domain token": ["wards", "--server-id", "srv_1"],
+            "helper domain revoke": ["tok_x"], "helper ledger export": ["wards"], "helper ledger acknowledge": ["--reason", "x"],
             **{f"run {name}": [run] for name in ["start", "pause", "resume", "cancel", "show", "watch", "explain", "words"]},
         }
         dump = subprocess.run([binary, "--experimental-dump-help"], capture_output=True, text=True, check=True).stdout
