@@ -238,12 +238,11 @@ final class RehearsalServer: Transport {
         attempt: Int,
         noiseMultiplier: Int
     ) throws -> CheckInResponse {
-        let privacy =
-            mode == "none"
-            ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": \#(noiseMultiplier), "clipping": {"norm": 0.5}}"#
         let specification = try RunSpecification.sample {
-            $0 += ["privacy": privacy]
             $0.cohort.goal = 1
+            guard mode != "none" else { return }
+            $0.privacy += ["mode": mode, "noise_multiplier": noiseMultiplier]
+            $0.privacy.clipping.norm = 0.5
         }
         var body = AssignmentBody(
             id: id,
