@@ -145,8 +145,9 @@ struct FederatedClientTests {
         let file = SafetensorsWriter.encode(model)
         let digest = sha256 ?? SHA256.hash(data: file).map { String(format: "%02x", $0) }.joined()
         let privacy = mode == "none" ? "{}" : #"{"mode": "\#(mode)", "noise_multiplier": 2, "clipping": \#(clipping)}"#
+        let sections = try [training, privacy].map { try JSONValue(parsing: Array($0.utf8)) }
         let specification = try RunSpecification.sample {
-            $0 += ["training": training, "privacy": privacy]
+            $0 += ["training": sections[0], "privacy": sections[1]]
             $0.cohort.goal = 1
         }
         var body = AssignmentBody(

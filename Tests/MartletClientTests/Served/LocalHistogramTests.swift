@@ -31,12 +31,11 @@ struct LocalHistogramTests {
             ParameterVector(zeros: .init([.init(name: "counts", shape: [count])]))
         })
         _ = try await service.post("/v1/populations", #"{"name": "p", "budget": {"epsilon": 50, "delta": 1e-5}}"#)
-        let candidates = String(decoding: try JSONEncoder().encode(Self.words), as: UTF8.self)
         let created = try await service.post(
             "/v1/runs",
             RunFile.sample(of: .analytics) {
                 $0.cohort += ["goal": 1, "over_selection": 1]
-                $0.analytics += ["method": "histogram", "candidates": candidates, "words_per_client": 4]
+                $0.analytics += ["method": "histogram", "candidates": Self.words, "words_per_client": 4]
                 $0.privacy += ["mode": "local", "noise_multiplier": 1]
             }.text
         )
