@@ -35,7 +35,7 @@ package final class SQLiteRunStore: RunStore {
     package init(path: String, patienceSeconds: Double = 2) throws {
         let (pool, mark) = try StoreFailure.naming {
             let pool = try Self.open(path: path, patienceSeconds: patienceSeconds)
-            return (pool, try pool.read { try Self.mark($0) })
+            return (pool, try pool.read { try GuardedDatabase.mark($0) })
         }
         self.path = path
         self.patienceSeconds = patienceSeconds
@@ -46,30 +46,17 @@ package final class SQLiteRunStore: RunStore {
     ///
     /// With `isKnown`, for a file that this process had open before, pages and schema are not checked again.
     static func open(path: String, patienceSeconds: Double, isKnown: Bool = false) throws -> DatabasePool {
-        var configuration = Configuration()
-        configuration.busyMode = .timeout(patienceSeconds)
-        configuration.foreignKeysEnabled = true
-        // Overwrites deleted content with zeros, so that free pages keep no trace of it.
-        configuration.prepareDatabase { try $0.execute(sql: "PRAGMA secure_delete = ON") }
-        if !isKnown { OwnerOnlyFile.make(path) }
-        let pool = try DatabasePool(path: path, configuration: configuration)
-        // A pool sets NORMAL when it turns WAL mode on, after the configuration has run. A committed transaction would then survive the
-        // end of the process, but not a loss of power.
-        try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
-        guard !isKnown else { return pool }
-        let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
-        guard problems == ["ok"] else {
-            throw StoreFailure(.damaged, detail: problems.joined(separator: "; "), action: .read)
-        }
         let migrator = SchemaMigrations.migrator
-        // An older program would read a newer schema wrongly, or write rows that the newer program cannot read.
-        guard try pool.read({ try !migrator.hasBeenSuperseded($0) }) else {
-            throw CoordinationError(
-                .unavailable,
-                "schema_too_new",
-                "\(path) was written by a newer version of Martlet; run that version, or restore a backup made before the upgrade"
-            )
-        }
+        return try GuardedDatabase.open(
+            path: path,
+            patienceSeconds: patienceSeconds,
+            isKnown: isKnown,
+            migrator: migrator,
+            advice: ", or restore a backup made before the upgrade"
+        ) { try migrate($0, migrator, path: path) }
+    }
+
+    private static func migrate(_ pool: DatabasePool, _ migrator: DatabaseMigrator, path: String) throws {
         let mustForget = try pool.read { database in
             try database.tableExists("assignment")
                 && !migrator.appliedMigrations(database).contains(SchemaMigrations.privacyMigration)
@@ -86,11 +73,6 @@ package final class SQLiteRunStore: RunStore {
             try pool.vacuum()
             try pool.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
         }
-        return pool
-    }
-
-    private static func mark(_ database: Database) throws -> Int {
-        try Int.fetchOne(database, sql: "SELECT value FROM store_mark") ?? 0
     }
 
     package func commit(_ changes: [StoreChange]) throws {
@@ -116,23 +98,12 @@ package final class SQLiteRunStore: RunStore {
             // connection recovers the log as after a crash.
             if let pool = state.pool { try? pool.close() }
             state.pool = nil
-            guard access(path, F_OK) == 0 else {
-                throw StoreFailure(.refused, detail: "the database is not there", code: errno, action: .open)
+            let (pool, found) = try GuardedDatabase.reopen(path: path, mark: state.mark) {
+                try Self.open(path: path, patienceSeconds: patienceSeconds, isKnown: true)
             }
-            return try StoreFailure.naming {
-                let pool = try Self.open(path: path, patienceSeconds: patienceSeconds, isKnown: true)
-                let found = try pool.read { try Self.mark($0) }
-                guard found == state.mark || found == state.mark + 1 else {
-                    throw StoreFailure(.damaged, detail: "its last transaction is number \(found), not \(state.mark)")
-                }
-                // The transaction may be in cached pages of the log only, so it is copied to the database and synced.
-                if found > state.mark {
-                    _ = try pool.writeWithoutTransaction { try $0.checkpoint(.truncate) }
-                }
-                let isStored = found > state.mark
-                state = State(pool: pool, mark: found)
-                return isStored
-            }
+            let isStored = found > state.mark
+            state = State(pool: pool, mark: found)
+            return isStored
         }
     }
 

@@ -5,10 +5,6 @@ import SQLiteStorage
 import Synchronization
 import WireFormat
 
-#if canImport(Glibc)
-import Glibc
-#endif
-
 /// One change of a transaction.
 enum HelperChange: Sendable {
     case domain(DomainRecord)
@@ -50,40 +46,17 @@ final class HelperStore: Sendable {
     init(path: String) throws {
         let (pool, mark) = try StoreFailure.naming {
             let pool = try Self.open(path)
-            return (pool, try pool.read { try Self.mark($0) })
+            return (pool, try pool.read { try GuardedDatabase.mark($0) })
         }
         self.path = path
         state = Mutex(State(pool: pool, mark: mark))
     }
 
     private static func open(_ path: String, isKnown: Bool = false) throws -> DatabasePool {
-        var configuration = Configuration()
-        configuration.busyMode = .timeout(2)
-        configuration.foreignKeysEnabled = true
-        configuration.prepareDatabase { try $0.execute(sql: "PRAGMA secure_delete = ON") }
-        if !isKnown { OwnerOnlyFile.make(path) }
-        let pool = try DatabasePool(path: path, configuration: configuration)
-        // A pool sets NORMAL when it turns WAL mode on; a committed transaction would not survive a loss of power.
-        try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
-        guard !isKnown else { return pool }
-        let problems = try pool.read { try String.fetchAll($0, sql: "PRAGMA quick_check(5)") }
-        guard problems == ["ok"] else {
-            throw StoreFailure(.damaged, detail: problems.joined(separator: "; "), action: .read)
-        }
         let migrator = HelperSchema.migrator
-        guard try pool.read({ try !migrator.hasBeenSuperseded($0) }) else {
-            throw CoordinationError(
-                .unavailable,
-                "schema_too_new",
-                "\(path) was written by a newer version of Martlet; run that version"
-            )
+        return try GuardedDatabase.open(path: path, patienceSeconds: 2, isKnown: isKnown, migrator: migrator) {
+            try migrator.migrate($0)
         }
-        try migrator.migrate(pool)
-        return pool
-    }
-
-    private static func mark(_ database: Database) throws -> Int {
-        try Int.fetchOne(database, sql: "SELECT value FROM store_mark") ?? 0
     }
 
     // MARK: - Transactions
@@ -126,19 +99,10 @@ final class HelperStore: Sendable {
             guard state.isInDoubt else { return }
             if let pool = state.pool { try? pool.close() }
             state.pool = nil
-            guard access(path, F_OK) == 0 else {
-                throw StoreFailure(.refused, detail: "the database is not there", code: errno, action: .open)
+            let (pool, found) = try GuardedDatabase.reopen(path: path, mark: state.mark) {
+                try Self.open(path, isKnown: true)
             }
-            state = try StoreFailure.naming {
-                let pool = try Self.open(path, isKnown: true)
-                let found = try pool.read { try Self.mark($0) }
-                guard found == state.mark || found == state.mark + 1 else {
-                    throw StoreFailure(.damaged, detail: "its last transaction is number \(found), not \(state.mark)")
-                }
-                // The transaction may be in cached pages of the log only, so it is copied to the database and synced.
-                if found > state.mark { _ = try pool.writeWithoutTransaction { try $0.checkpoint(.truncate) } }
-                return State(pool: pool, mark: found)
-            }
+            state = State(pool: pool, mark: found)
         }
     }
 
