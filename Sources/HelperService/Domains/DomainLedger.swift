@@ -282,9 +282,8 @@ extension DomainLedger {
     /// - Throws: `CoordinationError` `storage_failed`; the alarm stays then.
     mutating func overrule(_ configuration: HelperConfiguration, at time: Date) throws {
         let path = configuration.ledgerHeadPath
-        if FileManager.default.fileExists(atPath: path) {
-            let name = "\(path).overruled-\(Int(time.timeIntervalSince1970 * 1000))"
-            try DurableFiles.write(try DurableFiles.read(path), to: name)
+        if let data = try DurableFiles.readIfPresent(path, role: .ledgerRecord) {
+            try DurableFiles.write(data, to: "\(path).overruled-\(Int(time.timeIntervalSince1970 * 1000))")
         }
         try LedgerHead(ledger).write(path: path)
         (alarm, trouble) = (nil, nil)

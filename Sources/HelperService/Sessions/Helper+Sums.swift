@@ -248,13 +248,12 @@ extension Helper {
                 try end(session, as: .expired, charge: .committed)
             }
         }
-        let files = FileManager.default
-        for name in try files.contentsOfDirectory(atPath: configuration.keyDirectory) {
+        for name in try DurableFiles.names(in: configuration.keyDirectory) ?? [] {
             guard !granted.contains(String(name.dropLast(4))) || !name.hasSuffix(".key") else { continue }
             try SecretFile.erase(configuration.keyDirectory + "/" + name)
         }
         let kept = Set(try store.sessions(in: .summed).compactMap(\.sumFile))
-        let names = try files.contentsOfDirectory(atPath: configuration.sumDirectory).filter { !kept.contains($0) }
+        let names = try (DurableFiles.names(in: configuration.sumDirectory) ?? []).filter { !kept.contains($0) }
         try DurableFiles.remove(names.map { configuration.sumPath($0) }, in: configuration.sumDirectory)
     }
 }

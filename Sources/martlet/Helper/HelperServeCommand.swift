@@ -53,7 +53,6 @@ struct HelperServeCommand: AsyncParsableCommand {
         defer { lock.release() }
         try? FileManager.default.removeItem(atPath: dataDir + "/address")
         let metrics = MetricsRegistry.helper()
-        metrics.set("martlet_build_info", 1, ["version": ProductVersion.current])
         let helper = try await open(plan, metrics, logger)
         try await prepareTokens(helper, plan, logger)
         let api = HelperAPI(
@@ -61,61 +60,11 @@ struct HelperServeCommand: AsyncParsableCommand {
             limits: plan.limits,
             requestLog: RequestLog(logger: logger, slowerThan: plan.slowRequest)
         )
-        var http = plan.http
-        http.connectionLimit = DescriptorLimit.connections(
-            wanted: http.connectionLimit,
-            descriptors: DescriptorLimit.raise()
-        )
-        let events = ConnectionEvents(metrics: metrics, logger: logger)
-        http.events = events.server
-        let certificate = try plan.tls.map { configuration in
-            var configuration = configuration
-            configuration.requiresVersion13 = true
-            return try TLSReloader(configuration)
-        }
-        if let certificate {
-            http.makeChannel = { descriptor in
-                TLSChannel(descriptor: descriptor, context: certificate.context) { events.noteHandshake($0) }
-            }
-            Self.note(certificate, metrics)
-        }
-        let server = HTTPServer(configuration: http, router: api.router(), logger: logger)
+        let loop = try ServingLoop(plan, requiresTLS13: true, metrics, logger)
+        let server = HTTPServer(configuration: loop.http, router: api.router(), logger: logger)
         let port = try await server.start()
-        let host = plan.http.host
-        let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(port)"
-        try DurableFiles.write(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
-        Signals.started()
-        print("the helper is listening on \(url)")
-        fflush(nil)
-        let clock = Task { @Sendable [logger] in
-            while !Task.isCancelled {
-                do { try await helper.tick() } catch {
-                    logger.error("A tick failed", metadata: ["error": "\(error)"])
-                }
-                try? await Task.sleep(for: .seconds(1))
-            }
-        }
-        let reloading = Task { @Sendable [logger] in
-            for await _ in Signals.hangUps() {
-                guard let certificate else { continue }
-                do throws(TLSError) {
-                    try certificate.reload()
-                    Self.note(certificate, metrics)
-                    logger.notice("The certificate was read again")
-                } catch {
-                    logger.error("The new certificate is not used", metadata: ["error": "\(error.description)"])
-                }
-            }
-        }
-        await Signals.waitForStop()
-        logger.notice("Stopping")
-        reloading.cancel()
-        clock.cancel()
-        await server.shutdown(gracePeriod: plan.gracePeriod)
-    }
-
-    private static func note(_ certificate: TLSReloader, _ metrics: MetricsRegistry) {
-        metrics.set("martlet_tls_certificate_expiry_timestamp_seconds", Double(certificate.context.expiry))
+        try loop.announce("the helper", port: port)
+        await loop.run(server, every: .seconds(1), tick: { try await helper.tick() })
     }
 
     private static func makeDirectory(_ path: String) throws {
@@ -132,7 +81,7 @@ struct HelperServeCommand: AsyncParsableCommand {
             )
         }
         // A server's texts and models, and a helper's keys, are to lie in different hands.
-        guard access(path + "/martlet.sqlite", F_OK) != 0 else {
+        guard try !DurableFiles.exists(path + "/martlet.sqlite") else {
             throw Failure(
                 "\(path) is a server's data directory",
                 advice: "A helper has a directory of its own, on another machine than the server's."
@@ -158,24 +107,14 @@ struct HelperServeCommand: AsyncParsableCommand {
         if let token = plan.adminToken {
             try await helper.ensureToken(token, role: .admin)
         } else if await !helper.hasAdministrator {
-            let token = Secrets.token()
-            let path = plan.dataDirectory + "/admin-token"
+            let (token, path) = (Secrets.token(), plan.dataDirectory + "/admin-token")
             // Written before it counts: a token that is in no file opens nothing for anybody.
-            try DurableFiles.write(Data((token + "\n").utf8), to: path)
+            try TokenFiles.keepFirstAdmin(token, path)
             try await helper.ensureToken(token, role: .admin)
             logger.notice("The administrator's token was written", metadata: ["path": "\(path)"])
         }
-        guard let path = plan.viewerTokenFile else { return }
-        let text = FileManager.default.contents(atPath: path).map { String(decoding: $0, as: UTF8.self) }?
-            .trimmingCharacters(in: .whitespacesAndNewlines)
-        if let text {
-            guard text.utf8.count >= 32 else {
-                throw Failure("viewer_token_file \(path) must hold one token of at least 32 printable characters")
-            }
-            return try await helper.ensureToken(text, role: .viewer)
+        if let path = plan.viewerTokenFile {
+            try await helper.ensureToken(TokenFiles.viewer(path), role: .viewer)
         }
-        let token = Secrets.token()
-        try DurableFiles.write(Data((token + "\n").utf8), to: path)
-        try await helper.ensureToken(token, role: .viewer)
     }
 }

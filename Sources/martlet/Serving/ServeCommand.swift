@@ -67,29 +67,9 @@ struct ServeCommand: AsyncParsableCommand {
         try? FileManager.default.removeItem(atPath: dataDir + "/address")
         let gate = RecoveryGate()
         let metrics = MetricsRegistry.server()
-        metrics.set("martlet_build_info", 1, ["version": ProductVersion.current])
-        var http = plan.http
-        let descriptors = DescriptorLimit.raise()
-        http.connectionLimit = DescriptorLimit.connections(wanted: http.connectionLimit, descriptors: descriptors)
-        if http.connectionLimit < plan.http.connectionLimit {
-            logger.warning(
-                "Fewer connections than limits.connections: the system allows too few open files",
-                metadata: ["connections": "\(http.connectionLimit)", "files": "\(descriptors)"]
-            )
-        }
-        let events = ConnectionEvents(metrics: metrics, logger: logger)
-        http.events = events.server
-        let certificate = try plan.tls.map { try TLSReloader($0) }
-        if let certificate {
-            http.makeChannel = { descriptor in
-                TLSChannel(descriptor: descriptor, context: certificate.context) { events.noteHandshake($0) }
-            }
-            Self.note(certificate, metrics)
-        } else if !ServerPlan.isLoopback(http.host) {
-            logger.notice("Plain HTTP: whatever does TLS must stand in front", metadata: ["listen": "\(http.host)"])
-        }
-        let server = HTTPServer(configuration: http, router: gate.router, logger: logger)
-        let actualPort = try await server.start()
+        let loop = try ServingLoop(plan, metrics, logger)
+        let server = HTTPServer(configuration: loop.http, router: gate.router, logger: logger)
+        let port = try await server.start()
         let coordinator = try await recover(plan, metrics, logger)
         do { try await prepareTokens(coordinator, plan, logger) } catch let error as CoordinationError {
             throw Failure(error.message)
@@ -105,42 +85,13 @@ struct ServeCommand: AsyncParsableCommand {
             modelFiles: { try BuiltInModels.files($0, weights: $1, base: $2) }
         )
         gate.open(api.router())
-        let host = plan.http.host
-        let url = "\(certificate == nil ? "http" : "https")://\(host.contains(":") ? "[\(host)]" : host):\(actualPort)"
-        try DurableFiles.write(Data((url + "\n").utf8), to: dataDir + "/address", mode: 0o644)
-        Signals.started()
-        print("martlet is listening on \(url)")
-        fflush(nil)
-        let clock = Task { @Sendable [logger] in
-            while !Task.isCancelled {
-                do { try await coordinator.tick() } catch {
-                    logger.error("A tick failed", metadata: ["error": "\(error)"])
-                }
-                try? await Task.sleep(for: .milliseconds(250))
-            }
-        }
-        let reloading = Task { @Sendable [logger] in
-            for await _ in Signals.hangUps() {
-                guard let certificate else { continue }
-                do throws(TLSError) {
-                    try certificate.reload()
-                    Self.note(certificate, metrics)
-                    logger.notice("The certificate was read again")
-                } catch {
-                    logger.error("The new certificate is not used", metadata: ["error": "\(error.description)"])
-                }
-            }
-        }
-        await Signals.waitForStop()
-        logger.notice("Stopping")
-        reloading.cancel()
-        clock.cancel()
-        await coordinator.stopServing()
-        await server.shutdown(gracePeriod: plan.gracePeriod)
-    }
-
-    private static func note(_ certificate: TLSReloader, _ metrics: MetricsRegistry) {
-        metrics.set("martlet_tls_certificate_expiry_timestamp_seconds", Double(certificate.context.expiry))
+        try loop.announce("martlet", port: port)
+        await loop.run(
+            server,
+            every: .milliseconds(250),
+            tick: { try await coordinator.tick() },
+            stopping: { await coordinator.stopServing() }
+        )
     }
 
     /// Opens the database and verifies what it says; a server that cannot trust its data does not start.
@@ -199,47 +150,12 @@ struct ServeCommand: AsyncParsableCommand {
             let path = plan.dataDirectory + "/admin-token"
             // Written before it counts: a token that is in no file opens nothing for anybody.
             let isMade = try await coordinator.makeFirstAdminToken { token in
-                if try DurableFiles.exists(path) {
-                    rename(path, path + ".before-\(Int(Date().timeIntervalSince1970))")
-                }
-                try Self.keep(token, at: path, setting: "data_dir")
+                try TokenFiles.keepFirstAdmin(token, path)
             }
             if isMade != nil { logger.notice("The administrator's token was written", metadata: ["path": "\(path)"]) }
         }
-        guard let path = plan.viewerTokenFile else { return }
-        let known: Data?
-        do throws(CoordinationError) {
-            known = try DurableFiles.readIfPresent(path)
-        } catch {
-            let reason = error.storage.map { StorageFailure.reason($0.code) } ?? error.message
-            throw Failure("viewer_token_file \(path) cannot be read: \(reason)")
-        }
-        if let data = known {
-            let text = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-            guard text.utf8.count >= 32, text.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
-                throw Failure("viewer_token_file \(path) must hold one token of at least 32 printable characters")
-            }
-            return try await coordinator.ensureToken(text, role: .viewer, name: "viewer_token_file")
-        }
-        let token = Secrets.token()
-        try Self.keep(token, at: path, setting: "viewer_token_file")
-        try await coordinator.ensureToken(token, role: .viewer, name: "viewer_token_file")
-    }
-
-    /// Writes a token to its file, with the setting's name in the error.
-    private static func keep(_ token: String, at path: String, setting: String) throws {
-        do {
-            try DurableFiles.write(Data((token + "\n").utf8), to: path)
-        } catch {
-            guard let failure = StorageFailure(error) else { throw error }
-            let isParent = failure.isMissing
-            throw Failure(
-                "\(setting): \(path) cannot be made: "
-                    + (isParent ? "its directory is not there" : StorageFailure.reason(failure.code)),
-                advice: isParent
-                    ? "Make the directory, or name another file."
-                    : StorageFailure.advice(failure.code).map { "To do: \($0)." }
-            )
+        if let path = plan.viewerTokenFile {
+            try await coordinator.ensureToken(TokenFiles.viewer(path), role: .viewer, name: "viewer_token_file")
         }
     }
 }

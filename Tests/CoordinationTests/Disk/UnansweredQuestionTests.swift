@@ -181,7 +181,8 @@ struct UnansweredQuestionTests {
         "Coordination/Storage/DirectoryBlobStore.swift": "isSameFile: no answer links the file again",
         "Coordination/Recovery/SignOfLife.swift": "no answer gives no time back, and costs no privacy",
         "Coordination/Observability/ProcessMeasurements.swift": "/proc",
-        "SQLiteStorage/SQLiteRunStore.swift": "no answer is an error",
+        "HelperService/Storage/SecretFile.swift": "no answer is a file, which is erased",
+        "SQLiteStorage/GuardedDatabase.swift": "no answer is an error",
         "SQLiteStorage/OwnerOnlyFile.swift": "errors show when the database is opened",
         "martlet/Serving/ServeCommand.swift": "the words of an error",
         "martlet/Serving/ServerPlan.swift": "no answer is an error",
@@ -197,7 +198,10 @@ struct UnansweredQuestionTests {
             "subpaths(", "enumerator(at", " stat(", "lstat(", "try? SpooledFile.", "FileHandle(forReadingAtPath",
         ]
         var found: Set<String> = []
-        for folder in ["Coordination", "SQLiteStorage", "martlet/Maintenance", "martlet/Serving"] {
+        for folder in [
+            "Coordination", "HelperService", "SQLiteStorage", "martlet/Helper", "martlet/Maintenance",
+            "martlet/Serving",
+        ] {
             let files = try #require(FileManager.default.enumerator(atPath: sources + folder))
             for case let name as String in files where name.hasSuffix(".swift") {
                 let text = try String(contentsOfFile: sources + folder + "/" + name, encoding: .utf8)
