@@ -4,6 +4,7 @@ import Foundation
 import HTTPServing
 import HTTPTypes
 import StrictJSON
+import Synchronization
 import TestBenches
 import TestSupport
 import Testing
@@ -187,5 +188,38 @@ struct EventStreamTests {
         }
         // Fewer than three of six values in 58 draws: under 1e-25.
         #expect(moments.count >= 3, "\(moments)")
+    }
+
+    @Test("Who reads slowly has what is stored no longer than its token: the stream ends before the next page.")
+    func storedEventsEndWithTheToken() async throws {
+        let service = try await service { $0.openRunLimit = 2000 }
+        _ = try await createRuns(service, 1200)
+        let viewer = try await service.post("/v1/tokens", #"{"role": "viewer", "name": "reader"}"#).json
+        let token = try #require(viewer["token"] as? String)
+        let id = try #require(viewer["id"] as? String)
+        let sent = Mutex<[UInt8]>([])
+        let request = try ServerRequest(
+            method: "GET",
+            rawTarget: "/v1/events?after=0",
+            headers: [.authorization: "Bearer \(token)"],
+            body: MemoryBody([]),
+            requestID: "test"
+        )
+        guard case .stream(let body) = await service.router.handle(request).body else {
+            Issue.record("the answer is no stream")
+            return
+        }
+        let error = await #expect(throws: CoordinationError.self) {
+            try await body { bytes in
+                let isFirst = sent.withLock { sent in
+                    defer { sent += bytes }
+                    return sent.isEmpty
+                }
+                // The preamble; then one page of 500, after which the token goes.
+                if !isFirst { _ = try await service.call("DELETE", "/v1/tokens/\(id)", token: service.admin) }
+            }
+        }
+        #expect(error?.code == "unauthorized")
+        #expect(ids(String(decoding: sent.withLock { $0 }, as: UTF8.self)).last == 500)
     }
 }

@@ -12,7 +12,7 @@ struct Faults: Sendable {
         var name: String { "\(self)" }
 
         /// What a server's job tries.
-        static let ofServers: [Self] = [.write, .sync, .rename, .open, .link, .read, .unlink]
+        static let ofServers: [Self] = [.write, .sync, .rename, .open, .link, .read, .status, .unlink]
         /// What a device's job tries.
         static let ofDevices: [Self] = [.write, .sync, .rename, .open, .read, .status, .unlink]
     }

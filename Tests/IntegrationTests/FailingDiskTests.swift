@@ -50,7 +50,7 @@ struct FailingDiskTests {
         )
         let report = try report(done.output)
         #expect(report.deviations.isEmpty, "\(report.deviations.prefix(20))")
-        #expect(report.calls.count == 7 && report.calls.values.allSatisfy { $0 > 10 }, "\(report.calls)")
+        #expect(report.calls.count == 8 && report.calls.values.allSatisfy { $0 > 10 }, "\(report.calls)")
         #expect(report.failedCalls >= report.jobs * 9 / 10, "\(report)")
     }
 
@@ -68,7 +68,7 @@ struct FailingDiskTests {
         let report = try report(done.output)
         #expect(report.deviations.isEmpty, "\(report.deviations)")
         // Each kind is there, and what should have failed has.
-        #expect(report.calls.count == 7 && report.calls.values.allSatisfy { $0 > 1 }, "\(report.calls)")
+        #expect(report.calls.count == 8 && report.calls.values.allSatisfy { $0 > 1 }, "\(report.calls)")
         #expect(report.jobs > 12 && report.failedCalls >= report.jobs * 9 / 10, "\(report)")
     }
 

@@ -8,19 +8,18 @@ struct ClaimPlace: Hashable, Sendable {
     var rowCount: Int
 }
 
-/// Has claims of published versions made one at a time, beside the coordinator: each takes as long as a round's reservation, and whoever
-/// may read models may ask for any version.
+/// Has the claim of a version made once for all who ask for it meanwhile; claims are made at the ``ArithmeticDesk``, where each caller has
+/// few places.
 actor ClaimDesk {
-    /// So many may wait; the next one is told to come again.
-    static let waitingLimit = 32
-
+    let desk: ArithmeticDesk
     private var open: [ClaimPlace: Task<PrivacyClaim?, any Error>] = [:]
-    private var last: Task<PrivacyClaim?, any Error>?
+
+    init(_ desk: ArithmeticDesk) { self.desk = desk }
 
     /// Claims that are being made, and those that wait for it.
     var waitingCount: Int { open.count }
 
-    /// Has a claim made when those before it are; whoever asks for one that is being made waits for it.
+    /// Has a claim made in the caller's turn; whoever asks for one that is being made waits for it.
     ///
     /// - Throws: ``CoordinationError`` `claims_busy`, which is temporary, and what `making` throws.
     func claim(
@@ -28,21 +27,11 @@ actor ClaimDesk {
         making: @escaping @Sendable () async throws -> PrivacyClaim?
     ) async throws -> PrivacyClaim? {
         if let task = open[place] { return try await task.value }
-        guard open.count < Self.waitingLimit else {
-            throw CoordinationError(
-                .unavailable,
-                "claims_busy",
-                "what is proven of \(open.count) other versions is being computed; ask again later"
-            )
-        }
-        let before = last
         let task = Task { [self] in
-            _ = await before?.result
             defer { open[place] = nil }
-            return try await making()
+            return try await desk.inTurn(making)
         }
         open[place] = task
-        last = task
         return try await task.value
     }
 }

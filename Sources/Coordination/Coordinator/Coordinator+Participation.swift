@@ -529,8 +529,9 @@ extension Coordinator {
         var terms = UploadTerms(
             record,
             try runs.run(record.runId),
-            layout: try uploadLayout(of: record.runId),
-            plannedByteCount: plannedByteCount(of: record),
+            // What was accepted is compared and not judged: a receipt waits for no file of a model.
+            layout: record.state == .accepted ? nil : try uploadLayout(of: record.runId),
+            plannedByteCount: record.state == .accepted ? nil : plannedByteCount(of: record),
             files: updates,
             modelByteLimit: configuration.modelByteLimit,
             accepted: record.state == .accepted

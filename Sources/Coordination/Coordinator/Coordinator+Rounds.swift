@@ -423,7 +423,7 @@ extension Coordinator {
         do {
             work = try arithmetic(of: run, round, base)
         } catch {
-            return stall(run: id, error)
+            return finish(round, .failure(error))
         }
         publication.begin(id)
         DispatchQueue.global(qos: .utility).async { [metrics] in
@@ -439,6 +439,15 @@ extension Coordinator {
         _ base: ModelVersionRecord
     ) throws -> RoundArithmetic {
         let counted = runs.counted(run)
+        // A sum over others than those that were acknowledged would be published as if it were theirs.
+        guard counted.count == round.accepted else {
+            throw CoordinationError(
+                .conflict,
+                "count_differs",
+                "the attempt has \(round.accepted) updates, and \(counted.count) assignments count in it: the database was changed "
+                    + "from outside"
+            )
+        }
         let key = publication.noiseKey(of: round) { configuration.drawNoiseKey(round.runId, round.number) }
         guard !round.isEvaluation else {
             return .measurements(run.specification.evaluation, updates.reports(counted), key)

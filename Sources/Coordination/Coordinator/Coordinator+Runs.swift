@@ -93,7 +93,7 @@ extension Coordinator {
         let (asked, basis) = try await perform { try $0.basis(of: specification) }
         guard asked.privacy.mode != .none else { return CheckedRun(asked: asked, specification: asked, basis: basis) }
         let layout = initialModel?.layout
-        let resolved = try await planDesk.compute {
+        let resolved = try await arithmeticDesk.compute {
             let resolved = try basis.calibrating(asked, parameterCount: layout?.parameterCount)
             if let layout { try PrivacyBudgets.checkNoise(of: resolved, layout: layout) }
             return resolved
@@ -129,7 +129,7 @@ extension Coordinator {
         let count = initialModel?.layout.parameterCount
         var projection: PrivacyProjection?
         if checked.specification.privacy.mode != .none {
-            projection = try await planDesk.compute {
+            projection = try await arithmeticDesk.compute {
                 try checked.basis.projection(of: checked.specification, parameterCount: count)
             }
         }
@@ -190,7 +190,7 @@ extension Coordinator {
             return (run.specification, coordinator.budgets.basis(of: population))
         }
         guard let (specification, basis) = found else { return }
-        let projection = try await planDesk.compute { try basis.projection(of: specification, parameterCount: nil) }
+        let projection = try await arithmeticDesk.compute { try basis.projection(of: specification, parameterCount: nil) }
         try await perform { coordinator in
             if coordinator.runs[id]?.record.state == .created {
                 coordinator.budgets.startProjections[id] = (basis, projection)

@@ -46,8 +46,8 @@ package actor Coordinator {
     // The ways to the disk.
     var writer: StoreWriter
     let ledgerRecord: LedgerRecordFile
-    let claimDesk = ClaimDesk()
-    let planDesk = PlanDesk()
+    let arithmeticDesk: ArithmeticDesk
+    let claimDesk: ClaimDesk
     let modelFiles: ModelFiles
     let updates: UpdateFiles
     var noiseStates: NoiseStateFiles
@@ -73,6 +73,9 @@ package actor Coordinator {
         ledgerRecord = LedgerRecordFile(configuration: configuration, storage: storage, logger: logger)
         let blobs = try DirectoryBlobStore(dataDirectory: configuration.dataDirectory)
         self.blobs = blobs
+        let desk = ArithmeticDesk()
+        arithmeticDesk = desk
+        claimDesk = ClaimDesk(desk)
         modelFiles = ModelFiles(blobs: blobs, logger: logger)
         updates = UpdateFiles(blobs: blobs)
         noiseStates = NoiseStateFiles(

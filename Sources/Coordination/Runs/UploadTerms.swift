@@ -69,7 +69,7 @@ extension UploadTerms {
     /// - Parameters:
     ///   - record: Its assignment.
     ///   - run: The run.
-    ///   - layout: The tensors of an update.
+    ///   - layout: The tensors of an update; absent where one was accepted, and nothing is judged any more.
     ///   - plannedByteCount: See ``UploadTerms/plannedByteCount``.
     ///   - files: Where updates lie.
     ///   - modelByteLimit: The largest update that the server takes.
@@ -78,7 +78,7 @@ extension UploadTerms {
     init(
         _ record: AssignmentRecord,
         _ run: RunState,
-        layout: ParameterLayout,
+        layout: ParameterLayout?,
         plannedByteCount: Int?,
         files: UpdateFiles,
         modelByteLimit: Int,
@@ -93,15 +93,15 @@ extension UploadTerms {
         spoolPath = files.blobs.spoolPath("\(record.id)-\(Secrets.identifier("up")).part")
         partialPath = files.partialPath(record.id)
         judgedPath = files.judgedPath(record.id)
-        byteLimit = min(
-            modelByteLimit,
-            encoding.byteLimit(parameterCount: layout.parameterCount, tensorCount: layout.tensors.count)
+        let longest = layout.map {
+            encoding.byteLimit(parameterCount: $0.parameterCount, tensorCount: $0.tensors.count)
                 + (64 << 10) + SafetensorsHeader.headerByteLimit
-        )
+        }
+        byteLimit = min(modelByteLimit, longest ?? .max)
         self.plannedByteCount = plannedByteCount
         // A client that repeats what was accepted is told so after the deadline as well, and has an hour to say it.
         deadline = record.state == .accepted ? now.addingTimeInterval(3600) : record.deadline
-        self.layout = layout
+        self.layout = layout ?? ParameterLayout([])
         baseSHA256 = run.versions[record.baseVersion].sha256
         kind = specification.training.submit
         valueBound = specification.aggregation.valueBound

@@ -15,9 +15,11 @@ struct EndpointRoutes {
         _ handler: @escaping Handler<repeat each Parameter>
     ) {
         router.add(endpoint.row) { [api] request in
-            _ = try await api.authorize(request, endpoint.row)
+            let caller = try await api.authorize(request, endpoint.row)
             let parameters = try endpoint.parameters(in: request.pathSegments)
-            return try await handler(request, repeat each parameters)
+            return try await Coordination.Caller.$key.withValue(caller?.key) {
+                try await handler(request, repeat each parameters)
+            }
         }
     }
 
@@ -27,11 +29,12 @@ struct EndpointRoutes {
         _ handler: @escaping Handler<Caller.Identity, repeat each Parameter>
     ) {
         router.add(endpoint.row) { [api] request in
-            guard let caller = Caller.identity(of: try await api.authorize(request, endpoint.row)) else {
-                throw CoordinatorAPI.forbidden
-            }
+            let principal = try await api.authorize(request, endpoint.row)
+            guard let caller = Caller.identity(of: principal) else { throw CoordinatorAPI.forbidden }
             let parameters = try endpoint.parameters(in: request.pathSegments)
-            return try await handler(request, caller, repeat each parameters)
+            return try await Coordination.Caller.$key.withValue(principal?.key) {
+                try await handler(request, caller, repeat each parameters)
+            }
         }
     }
 

@@ -71,6 +71,8 @@ package struct ComposedLoss: Sendable {
     /// The sums of both directions, transformed together as one complex array.
     static func tilt(_ sums: [(ComposedLoss, lambda: Double)]) -> [Tilted]? {
         guard let step = sums.first?.0.step, sums.count <= 2 else { return nil }
+        // Two searches each, whether or not there is a window.
+        guard LossAllowance.admits(sums.reduce(0) { $0 + 2 * $1.0.searchCost }) else { return nil }
         let plans = sums.map { $0.0.plan(lambda: $0.lambda) }
         // A plan without a window has a count of cells that no transform has.
         guard let longest = plans.map(\.cellCount).max(), longest <= cellLimit else { return nil }
@@ -180,8 +182,12 @@ package struct ComposedLoss: Sendable {
         parts.reduce(0) { $0 + $1.count * $1.cumulant(lambda) }
     }
 
-    /// λ that gives the smallest ε by the Chernoff bound on δ.
+    /// What a search on the sketches costs, in cells: 45 values, and a dozen exponentials take as long as a cell of a transform.
+    private var searchCost: Int { parts.reduce(0) { $0 + $1.sketch.count } * 45 / 12 }
+
+    /// λ that gives the smallest ε by the Chernoff bound on δ; 0 where the question has no cells left.
     func lambda(forDelta delta: Double) -> Double {
+        guard LossAllowance.admits(searchCost) else { return 0 }
         let target = -log(delta)
         return exp(
             Self.minimum(from: log(1e-7), to: log(1e7)) { logLambda in
@@ -193,8 +199,9 @@ package struct ComposedLoss: Sendable {
 
     /// λ at which the tilted sum's mean is ε: the minimum of `K(λ) − λε`.
     ///
-    /// It is 0 if the mean without a tilt is ε or more.
+    /// It is 0 if the mean without a tilt is ε or more, and where the question has no cells left.
     func lambda(forEpsilon epsilon: Double) -> Double {
+        guard LossAllowance.admits(searchCost) else { return 0 }
         let small = 1e-7
         if (sketchedCumulant(small) - sketchedCumulant(0)) / small >= epsilon { return 0 }
         return exp(

@@ -28,15 +28,17 @@ struct ClaimDeskTests {
 
     @Test("One claim is made at a time, and once for all who wait for it.")
     func oneAtATime() async throws {
-        let (desk, counts) = (ClaimDesk(), Counts())
+        let (desk, counts) = (ClaimDesk(ArithmeticDesk()), Counts())
         let asking = (0..<60).map { number in
             let place = place(number % 20)
             return Task {
-                try await desk.claim(of: place) {
-                    counts.begin()
-                    for _ in 0..<20 { await Task.yield() }
-                    counts.end()
-                    return nil
+                try await Caller.$key.withValue("caller \(number % 20)") {
+                    try await desk.claim(of: place) {
+                        counts.begin()
+                        for _ in 0..<20 { await Task.yield() }
+                        counts.end()
+                        return nil
+                    }
                 }
             }
         }
@@ -45,11 +47,11 @@ struct ClaimDeskTests {
         #expect(counts.most == 1 && (20...60).contains(counts.made), "\(counts.most), \(counts.made)")
     }
 
-    @Test("Who asks for more than may wait is told to come again, and a claim that fails is no obstacle.")
+    @Test("A claim that fails is no obstacle, and one caller has as many places as the desk gives it.")
     func busy() async throws {
-        let desk = ClaimDesk()
+        let desk = ClaimDesk(ArithmeticDesk())
         let (gate, open) = AsyncStream.makeStream(of: Void.self)
-        let waiting = (0..<ClaimDesk.waitingLimit).map { number in
+        let waiting = (0..<ArithmeticDesk.placesPerCaller).map { number in
             let place = place(number)
             return Task {
                 try await desk.claim(of: place) {
@@ -58,8 +60,7 @@ struct ClaimDeskTests {
                 }
             }
         }
-        var patience = Patience("the claims")
-        while await desk.waitingCount < ClaimDesk.waitingLimit { try await patience.pause() }
+        try await wait(for: "the claims") { await desk.desk.waitingCount == ArithmeticDesk.placesPerCaller }
         let last = place(99)
         let error = await #expect(throws: CoordinationError.self) { try await desk.claim(of: last) { nil } }
         #expect(error?.code == "claims_busy" && error?.kind == .unavailable)

@@ -17,51 +17,6 @@ struct FailingTransactionTests {
     private static let roundCount = 2
     private static let clientCount = 2
 
-    /// Fails at one transaction, as SQLite does when a sync fails.
-    private final class FailingStore: ForwardingRunStore {
-        let inner: any RunStore
-        private struct State {
-            var count = 0
-            var failing = 0
-            var isStored = false
-            var silence = 0
-            var isUnsettled = false
-        }
-        private let state = Mutex(State())
-
-        init(_ inner: any RunStore) { self.inner = inner }
-
-        /// Begins to count.
-        func arm(_ number: Int, isStored: Bool, silence: Int) {
-            state.withLock { $0 = State(failing: number, isStored: isStored, silence: silence) }
-        }
-
-        var count: Int { state.withLock { $0.count } }
-
-        func commit(_ changes: [StoreChange]) throws {
-            try state.withLock { state in
-                guard !state.isUnsettled else { throw StoreFailure(.unsettled, detail: "not asked") }
-                state.count += 1
-                guard state.count == state.failing else { return try inner.commit(changes) }
-                state.isUnsettled = true
-                if state.isStored { try inner.commit(changes) }
-                throw StoreFailure(.refused, detail: "sync", code: EIO)
-            }
-        }
-
-        func wasLastCommitStored() throws -> Bool {
-            try state.withLock { state in
-                guard state.isUnsettled else { return false }
-                guard state.silence == 0 else {
-                    state.silence -= 1
-                    throw StoreFailure(.refused, detail: "open", code: EIO)
-                }
-                state.isUnsettled = false
-                return state.isStored
-            }
-        }
-    }
-
     private struct Outcome: Equatable {
         var models: [String]
         var attempts: [Int]
@@ -80,7 +35,7 @@ struct FailingTransactionTests {
             budget: BudgetSpecification(epsilon: 50, delta: 1e-5),
             clients: Self.clientCount
         )
-        let store = FailingStore(bench.store)
+        let store = DoubtfulStore(bench.store)
         func start() async throws -> Coordinator {
             var configuration = CoordinatorConfiguration(dataDirectory: bench.directory.path)
             configuration.now = { [clock = bench.clock] in clock.now }

@@ -106,4 +106,55 @@ struct RestartTests {
         for client in clients { #expect(try await Bench.assignment(restarted, client) != nil) }
         #expect(try await restarted.round(run: run, number: 2).tiers.map(\.assigned) == [2, 2])
     }
+
+    @Test("A receipt waits for no file of a model: the client of a run that is over is answered though its models are gone.")
+    func receiptsWaitForNoModel() async throws {
+        let bench = try await Bench(.sqlite)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 1, "minimum": 1] },
+            clients: 1
+        )
+        let work = try #require(try await Bench.assignment(bench.coordinator, clients[0]))
+        let receipt = try await Bench.submit(bench.coordinator, clients[0], work.id, value: 1)
+        #expect(try await Bench.untilSettled(bench.coordinator, run).state == .completed)
+        for version in try await bench.coordinator.models(run: run).items {
+            try FileManager.default.removeItem(atPath: bench.coordinator.blobs.path(sha256: version.sha256))
+        }
+        let restarted = try await bench.restarted()
+        for isReceiving in [true, false] {
+            let terms = try await restarted.beginUpdate(
+                assignment: work.id,
+                client: clients[0],
+                isReceiving: isReceiving
+            )
+            #expect(terms.accepted?.sha256 == receipt.sha256 && terms.byteLimit >= receipt.bytes)
+        }
+        let again = try await Bench.submit(restarted, clients[0], work.id, value: 1)
+        #expect(again.sha256 == receipt.sha256)
+    }
+
+    /// A sum over other updates than those that were acknowledged would be published as if it were theirs.
+    @Test("An attempt whose count is not that of its assignments publishes nothing.", arguments: [-1, 1])
+    func countsThatDifferPublishNothing(_ difference: Int) async throws {
+        let bench = try await Bench(.sqlite)
+        let (run, clients) = try await bench.startRun(
+            try Bench.exactSpecification(rounds: 1) { $0.cohort += ["goal": 3, "minimum": 1] },
+            clients: 3
+        )
+        for client in clients.prefix(2) {
+            let work = try #require(try await Bench.assignment(bench.coordinator, client))
+            _ = try await Bench.submit(bench.coordinator, client, work.id, value: 1)
+        }
+        var round = try #require(try bench.store.load().rounds.last)
+        round.accepted += difference
+        try bench.store.commit([.round(round)])
+        let restarted = try await bench.restarted()
+        bench.clock.advance(by: 1000)
+        try await restarted.tick()
+        _ = try await Bench.untilSettled(restarted, run)
+        let first = try await restarted.rounds(run: run).first { $0.attempt == 1 }
+        #expect(first?.state == .abandoned, "\(String(describing: first))")
+        #expect(first?.reason?.contains("changed from outside") == true)
+        #expect(try await restarted.models(run: run).items.count == 1)
+    }
 }

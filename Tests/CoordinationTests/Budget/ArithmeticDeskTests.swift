@@ -3,6 +3,7 @@ import Dispatch
 import Foundation
 import LocalTraining
 import StrictJSON
+import Synchronization
 import Tensors
 import TestBenches
 import TestSupport
@@ -13,7 +14,7 @@ import WireFormat
 
 /// What plans cost is computed beside the coordinator, and looked at again when it is used.
 @Suite(.timeLimit(.minutes(10)))
-struct PlanDeskTests {
+struct ArithmeticDeskTests {
     /// Cells of one composition, so that a build for tests is done in time.
     private static let cells = 1 << 12
 
@@ -41,7 +42,9 @@ struct PlanDeskTests {
 
     /// Cells are counted in the task that asks and in all that runs within it, such as the coordinator's steps.
     @Test func nothingOfAPlanIsComputedWhereEverybodyWaits() async throws {
-        let coordinator = try await bench().coordinator
+        let bench = try await bench()
+        let coordinator = bench.coordinator
+        defer { withExtendedLifetime(bench) {} }
         let specification = try Self.drawn()
         let basis = try await basis(coordinator)
         try await ComposedLoss.$cellLimit.withValue(Self.cells) {
@@ -71,30 +74,70 @@ struct PlanDeskTests {
         let coordinator = bench.coordinator
         let client = try #require(try await bench.enroll(1).first)
         let gate = DispatchSemaphore(value: 0)
-        let held = Task { try await coordinator.planDesk.compute { gate.wait() } }
+        let held = Task { try await coordinator.arithmeticDesk.compute { gate.wait() } }
         let specification = try Self.drawn()
         let planning = Task { try await coordinator.planRun(specification, initialModel: nil) }
-        try await wait(for: "the plan") { await coordinator.planDesk.waitingCount == 2 }
+        try await wait(for: "the plan") { await coordinator.arithmeticDesk.waitingCount == 2 }
         for _ in 0..<3 {
             #expect(try await coordinator.checkIn(client: client, CheckInRequest(), wait: .zero).reason == "no_run")
         }
-        #expect(await coordinator.planDesk.waitingCount == 2)
+        #expect(await coordinator.arithmeticDesk.waitingCount == 2)
         gate.signal()
         try await held.value
         #expect(try await planning.value.privacy != nil)
     }
 
-    @Test func whoAsksForMoreThanMayWaitIsToldToComeAgain() async throws {
-        let desk = PlanDesk()
+    private func held(_ desk: ArithmeticDesk, by caller: String, _ work: @escaping @Sendable () -> Void) -> Task<Void, any Error> {
+        Task { try await Caller.$key.withValue(caller) { try await desk.compute(work) } }
+    }
+
+    @Test("A caller who has all its places is told to come again, and another one has places still.")
+    func placesAreEachCallersOwn() async throws {
+        let desk = ArithmeticDesk()
         let gate = DispatchSemaphore(value: 0)
-        let waiting = (0..<PlanDesk.waitingLimit).map { _ in
-            Task { try await desk.compute { gate.wait() } }
-        }
-        try await wait(for: "the plans") { await desk.waitingCount == PlanDesk.waitingLimit }
-        let refused = await #expect(throws: CoordinationError.self) { try await desk.compute {} }
+        let waiting = (0..<ArithmeticDesk.placesPerCaller).map { _ in held(desk, by: "one") { gate.wait() } }
+        try await wait(for: "the plans") { await desk.waitingCount == ArithmeticDesk.placesPerCaller }
+        let refused = await #expect(throws: CoordinationError.self) { try await held(desk, by: "one") {}.value }
         #expect(refused?.code == "claims_busy" && refused?.kind == .unavailable)
+        let other = held(desk, by: "other") {}
+        try await wait(for: "the other's plan") { await desk.waitingCount == ArithmeticDesk.placesPerCaller + 1 }
         for _ in waiting { gate.signal() }
         for task in waiting { try await task.value }
+        try await other.value
+        #expect(await desk.waitingCount == 0)
+        try await held(desk, by: "one") {}.value
+    }
+
+    @Test("Callers take turns: who asks once is served after one piece of each other caller, however many wait there.")
+    func callersTakeTurns() async throws {
+        let desk = ArithmeticDesk()
+        let gate = DispatchSemaphore(value: 0)
+        let served = Mutex<[String]>([])
+        var tasks = [held(desk, by: "held") { gate.wait() }]
+        try await wait(for: "the first") { await desk.waitingCount == 1 }
+        for caller in ["a", "a", "a", "b", "a", "c"] {
+            let before = await desk.waitingCount
+            tasks.append(held(desk, by: caller) { served.withLock { $0.append(caller) } })
+            try await wait(for: "a place") { await desk.waitingCount == before + 1 }
+        }
+        gate.signal()
+        for task in tasks { try await task.value }
+        #expect(served.withLock { $0 } == ["a", "b", "c", "a", "a", "a"])
+    }
+
+    @Test("No more callers than the desk admits have places, and a piece that fails gives its place back.")
+    func callersAreBounded() async throws {
+        let desk = ArithmeticDesk()
+        let gate = DispatchSemaphore(value: 0)
+        let waiting = (0..<ArithmeticDesk.callerLimit).map { number in held(desk, by: "caller \(number)") { gate.wait() } }
+        try await wait(for: "the plans") { await desk.waitingCount == ArithmeticDesk.callerLimit }
+        let refused = await #expect(throws: CoordinationError.self) { try await held(desk, by: "last") {}.value }
+        #expect(refused?.code == "claims_busy")
+        for _ in waiting { gate.signal() }
+        for task in waiting { try await task.value }
+        await #expect(throws: CancellationError.self) {
+            try await Caller.$key.withValue("last") { try await desk.inTurn { throw CancellationError() } }
+        }
         #expect(await desk.waitingCount == 0)
     }
 
@@ -117,10 +160,10 @@ struct PlanDeskTests {
         try await coordinator.prepareStart(run: first.id)
         #expect(try await coordinator.perform { $0.budgets.startProjections[first.id] != nil })
         let gate = DispatchSemaphore(value: 0)
-        let held = Task { try await coordinator.planDesk.compute { gate.wait() } }
-        try await wait(for: "the desk") { await coordinator.planDesk.waitingCount == 1 }
+        let held = Task { try await coordinator.arithmeticDesk.compute { gate.wait() } }
+        try await wait(for: "the desk") { await coordinator.arithmeticDesk.waitingCount == 1 }
         let making = Task { try await coordinator.createRun(specification, initialModel: model) }
-        try await wait(for: "the run") { await coordinator.planDesk.waitingCount == 2 }
+        try await wait(for: "the run") { await coordinator.arithmeticDesk.waitingCount == 2 }
         #expect(try await coordinator.startRun(first.id).state == .running)
         #expect(try await coordinator.perform { $0.budgets.startProjections.isEmpty })
         gate.signal()
