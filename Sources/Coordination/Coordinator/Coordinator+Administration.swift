@@ -475,7 +475,9 @@ extension Coordinator {
         parameterCount: Int?
     ) async throws -> PrivacyProjection {
         let basis = try await perform { $0.budgets.basis(of: try $0.populations.record(specification.population)) }
-        return try await arithmeticDesk.compute { try basis.projection(of: specification, parameterCount: parameterCount) }
+        return try await arithmeticDesk.compute {
+            try basis.projection(of: specification, parameterCount: parameterCount)
+        }
     }
 
     /// Where the ledger stands.

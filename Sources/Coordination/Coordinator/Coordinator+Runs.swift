@@ -190,7 +190,9 @@ extension Coordinator {
             return (run.specification, coordinator.budgets.basis(of: population))
         }
         guard let (specification, basis) = found else { return }
-        let projection = try await arithmeticDesk.compute { try basis.projection(of: specification, parameterCount: nil) }
+        let projection = try await arithmeticDesk.compute {
+            try basis.projection(of: specification, parameterCount: nil)
+        }
         try await perform { coordinator in
             if coordinator.runs[id]?.record.state == .created {
                 coordinator.budgets.startProjections[id] = (basis, projection)

@@ -87,7 +87,11 @@ struct ArithmeticDeskTests {
         #expect(try await planning.value.privacy != nil)
     }
 
-    private func held(_ desk: ArithmeticDesk, by caller: String, _ work: @escaping @Sendable () -> Void) -> Task<Void, any Error> {
+    private func held(
+        _ desk: ArithmeticDesk,
+        by caller: String,
+        _ work: @escaping @Sendable () -> Void
+    ) -> Task<Void, any Error> {
         Task { try await Caller.$key.withValue(caller) { try await desk.compute(work) } }
     }
 
@@ -129,7 +133,9 @@ struct ArithmeticDeskTests {
     func callersAreBounded() async throws {
         let desk = ArithmeticDesk()
         let gate = DispatchSemaphore(value: 0)
-        let waiting = (0..<ArithmeticDesk.callerLimit).map { number in held(desk, by: "caller \(number)") { gate.wait() } }
+        let waiting = (0..<ArithmeticDesk.callerLimit).map { number in
+            held(desk, by: "caller \(number)") { gate.wait() }
+        }
         try await wait(for: "the plans") { await desk.waitingCount == ArithmeticDesk.callerLimit }
         let refused = await #expect(throws: CoordinationError.self) { try await held(desk, by: "last") {}.value }
         #expect(refused?.code == "claims_busy")

@@ -73,7 +73,9 @@ struct ReadBackTests {
 
     @Test("Exact sums of correlated noise go with the run that the doubtful transaction ended.")
     func sumsOfEndedRunsGo() async throws {
-        let (bench, run, client, store, coordinator) = try await served(budget: BudgetSpecification(epsilon: 50, delta: 1e-5)) {
+        let (bench, run, client, store, coordinator) = try await served(
+            budget: BudgetSpecification(epsilon: 50, delta: 1e-5)
+        ) {
             $0.privacy += ["mode": "central", "mechanism": "banded_matrix", "noise_multiplier": 8, "band": 2]
             $0.cohort.min_separation_rounds = 2
             $0.rounds = 4
@@ -82,7 +84,9 @@ struct ReadBackTests {
         _ = try await Bench.submit(coordinator, client, work.id, value: 0.1)
         _ = try await Bench.untilSettled(coordinator, run)
         func sums() throws -> [String] {
-            try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/noise").filter { $0.contains(run) }
+            try FileManager.default.contentsOfDirectory(atPath: bench.directory.path + "/noise").filter {
+                $0.contains(run)
+            }
         }
         #expect(try await coordinator.models(run: run).items.count == 2)
         #expect(try !sums().isEmpty)

@@ -107,7 +107,9 @@ struct RestartTests {
         #expect(try await restarted.round(run: run, number: 2).tiers.map(\.assigned) == [2, 2])
     }
 
-    @Test("A receipt waits for no file of a model: the client of a run that is over is answered though its models are gone.")
+    @Test(
+        "A receipt waits for no file of a model: the client of a run that is over is answered though its models are gone."
+    )
     func receiptsWaitForNoModel() async throws {
         let bench = try await Bench(.sqlite)
         let (run, clients) = try await bench.startRun(
