@@ -192,8 +192,7 @@ def test_environment_and_directory(service, monkeypatch, tmp_path):
     token = tmp_path / "token"
     token.write_text(service.admin + "\n")
     monkeypatch.delenv("MARTLET_TOKEN", raising=False)
-    monkeypatch.setenv("MARTLET_TOKEN_FILE", str(token))
-    assert martlet.Server().token()["role"] == "admin"
+    assert martlet.Server(token_file=token).token()["role"] == "admin"
     monkeypatch.setenv("MARTLET_TOKEN", "wrong")
     with pytest.raises(martlet.ServerError):
         martlet.Server().token()

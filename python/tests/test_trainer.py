@@ -146,6 +146,23 @@ def test_stops_when_it_is_asked_to(bench):
     assert ended.metrics["partial"] is True and ended.metrics["steps"] >= 1 and ended.update["weight"].any()
 
 
+def test_a_stop_during_the_imports_still_gives_one_step(bench):
+    place = bench.task(epochs=10**6, max_steps=10**9, lr=1e-4)
+    slow = LOGISTIC.replace("@trainer.fit", "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n\n@trainer.fit", 1)
+    ended = bench.run(slow, place=place)
+    assert ended.code == 0 and ended.metrics["partial"] is True and ended.metrics["steps"] == 1, ended.log
+
+
+def test_forked_workers_end_by_a_signal(bench):
+    ended = bench.run(script("""import multiprocessing, time
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == -15, worker.exitcode"""))
+    assert ended.code == 0, ended.log
+
+
 DRAWS = """
 import random
 import numpy as np

@@ -33,7 +33,7 @@ class FieldError:
 
 # What to do about a code, where the server's own sentence cannot name the call of this package.
 _REMEDIES = {
-    "unauthorized": "Give Server(token=…), or set MARTLET_TOKEN or MARTLET_TOKEN_FILE to a token of this server.",
+    "unauthorized": "Give Server(token=…) or Server(token_file=…), or set MARTLET_TOKEN to a token of this server.",
     "forbidden": "Use a token with a higher role: viewers read, operators make runs, administrators make populations and tokens.",
     "token_expired": "Ask an administrator for a new token: Server.create_token.",
     "model_missing": "Give Run.create(…, model=…), or call run.set_model(…) before the start.",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
 
 _ENDED = ("completed", "cancelled", "failed")
+# After so many seconds without news `watch` says what a run waits for.
+_QUIET_S = 10.0
 # Longer than any file that may be a run file.
 _FILE_BYTE_LIMIT = 64 << 20
 
@@ -132,24 +134,31 @@ class Run:
         Raises `RunEnded` if it fails or is cancelled, and `TimeoutError` after `timeout_s`.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        shown, before = 0, ""
+        shown, state, words, quiet_since = 0, "", "", time.monotonic()
+
+        def say(line: str) -> None:
+            nonlocal quiet_since, words
+            quiet_since, words = time.monotonic(), ""
+            if show:
+                show(line)
+
         while True:
             self.refresh()
             if self.committed_rounds > shown:
                 for row in self._rounds(after=shown):
                     if row["state"] == "committed" and row["number"] > shown:
                         shown = row["number"]
-                        if show:
-                            show(_line(row, self.view["specification"].get("rounds")))
-            words = self.view["waiting_for"] if self.state not in _ENDED else self.state
-            # The countdown at the end of the words is no change.
-            kind = f"{self.state} {words.split(':')[0]}"
-            if show and kind != before and self.state != "completed":
-                show(f"{self.name}: {self.state}; waits for {words}" if self.state not in _ENDED else f"{self.name}: {self.state}")
-            before = kind
+                        say(_line(row, self.view["specification"].get("rounds")))
+            if self.state not in (state, *_ENDED):
+                say(f"{self.name}: {self.state}")
+            state = self.state
+            # What it waits for is said once for each wait that is long; behind the colon stands a countdown.
+            waits = self.view["waiting_for"]
+            if state not in _ENDED and waits.split(":")[0] != words and time.monotonic() - quiet_since > _QUIET_S:
+                say(f"{self.name}: waits for {waits}")
+                words = waits.split(":")[0]
             if self.state == "completed":
-                if show:
-                    show(f"{self.name}: completed, {self.committed_rounds} rounds")
+                say(f"{self.name}: completed, {self.committed_rounds} rounds")
                 return self
             if self.state in _ENDED:
                 raise RunEnded(f"{self.name} ({self.id}) is {self.state}: {self.view.get('reason', 'no reason is known')}")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Server:
     """A server, asked with one token.
 
-    What is not given comes from the environment: `MARTLET_URL`, `MARTLET_TOKEN` or `MARTLET_TOKEN_FILE`, and `MARTLET_CA_FILE`, as for the
-    program `martlet`. Answers 429 and 503 that name a time are waited for, and requests that may be repeated are, for `patience_s` seconds.
+    What is not given comes from the environment: `MARTLET_URL`, `MARTLET_TOKEN` and `MARTLET_CA_FILE`, as for the program `martlet`.
+    Answers 429 and 503 that name a time are waited for, and requests that may be repeated are, for `patience_s` seconds.
 
     Errors: `ServerError` with the server's code and what to do, `Unreachable` if nobody answers.
     """
@@ -47,7 +47,7 @@ class Server:
                 '`eval "$(martlet env --data-dir DIR)"` sets it.'
             )
         if token is None and token_file is None:
-            token, token_file = os.environ.get("MARTLET_TOKEN"), os.environ.get("MARTLET_TOKEN_FILE")
+            token = os.environ.get("MARTLET_TOKEN")
         if token is None and token_file is not None:
             token = _token(pathlib.Path(token_file))
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token.strip()):

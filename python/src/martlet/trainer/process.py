@@ -80,20 +80,38 @@ def _run() -> Outcome:
             f"`martlet trainer check --cmd \"python {sys.argv[0]}\"` tries it.",
         )
     events = _events()
-    stops: list[Task] = []
-    asked = threading.Event()
-
-    def stop(*_: Any) -> None:
-        asked.set()
-        for task in stops:
-            task.stopped = True
-
-    signal.signal(signal.SIGTERM, stop)
     directories = {name: pathlib.Path(os.environ[f"MARTLET_{name.upper()}"]) for name in ("model_dir", "data_dir", "state_dir", "update_dir")}
     task = Task(json.loads(pathlib.Path(path).read_text()), emit=events, **directories)
-    stops.append(task)
-    task.stopped = asked.is_set()
+    _stop.task = task
+    task.stopped = _stop.is_asked
     return work.perform(_functions, task)
+
+
+class _Stop:
+    """SIGTERM, which asks the task to stop. It may come while the script still imports its libraries."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.task: Task | None = None
+        signal.signal(signal.SIGTERM, self.ask)
+        # A forked worker ends by SIGTERM as it would without this. Held back meanwhile: a new process forgets signals that Python
+        # has seen and not handled yet.
+        hold = [signal.SIGTERM]
+        os.register_at_fork(
+            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, hold),
+            after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, hold),
+            after_in_child=self._as_without,
+        )
+
+    @staticmethod
+    def _as_without() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    def ask(self, *_: Any) -> None:
+        self.is_asked = True
+        if self.task is not None:
+            self.task.stopped = True
 
 
 def _events() -> Callable[[dict[str, Any]], None]:
@@ -112,3 +130,11 @@ def _events() -> Callable[[dict[str, Any]], None]:
             pass
 
     return emit
+
+
+def _is_started_by_the_client() -> bool:
+    return "MARTLET_ASSIGNMENT" in os.environ and multiprocessing.parent_process() is None
+
+
+if _is_started_by_the_client() and threading.current_thread() is threading.main_thread():
+    _stop = _Stop()

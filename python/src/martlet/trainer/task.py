@@ -125,7 +125,8 @@ class Task:
     def batches(self, count: int) -> Iterator[np.ndarray]:
         """Places of the examples of each step, in a new order each pass.
 
-        Honours `batch_size`, `epochs` and `max_steps`, stops when the task is asked to stop, counts the steps and shows progress.
+        Honours `batch_size`, `epochs` and `max_steps`, counts the steps and shows progress. When the task is asked to stop it ends, but not
+        before the first step, so that there is something to send.
         """
         if count <= 0:
             raise NoData("there are no examples")
@@ -134,7 +135,7 @@ class Task:
         steps = min(self.max_steps, self.epochs * per_pass)
         shown = max(1, steps // 10)
         for step in range(steps):
-            if self.stopped:
+            if self.stopped and step > 0:
                 self.partial = True
                 return
             if step % per_pass == 0:
