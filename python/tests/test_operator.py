@@ -151,7 +151,7 @@ def test_steering_and_refusals(server):
         run.start()
     assert refused.value.code == "model_missing" and "set_model" in str(refused.value)
     assert run.refresh().state == "created"
-    run.set_model([np.ones(3), np.zeros((2, 2))])
+    run.set_model([[1, 1, 1], np.zeros((2, 2))])
     assert list(run.weights()) == ["00000", "00001"]
     assert run.start().pause().resume().state == "running"
     with pytest.raises(TimeoutError, match="waits for"):

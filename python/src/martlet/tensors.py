@@ -35,6 +35,9 @@ def array_of(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:
         raise ModelError(f"tensor '{name}' is no array of numbers: {error}") from None
+    if not hasattr(value, "dtype") and array.dtype.kind in "iub":
+        # Plain numbers of Python have no type to keep.
+        array = array.astype(np.float64)
     if array.dtype.kind not in "fiub":
         raise ModelError(f"tensor '{name}' has dtype {array.dtype}, which is no number; use floating point numbers")
     return array

@@ -6,12 +6,16 @@ import csv
 import json
 import math
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from .errors import ModelMismatch, NoData, TrainerError, Usage
+
+# Progress is shown about as often as somebody looks.
+_PROGRESS_S = 2.0
 
 
 class Tensors(dict[str, np.ndarray]):
@@ -133,7 +137,7 @@ class Task:
         size = max(1, min(self.batch_size, count))
         per_pass = -(-count // size)
         steps = min(self.max_steps, self.epochs * per_pass)
-        shown = max(1, steps // 10)
+        shown_at = 0.0
         for step in range(steps):
             if self.stopped and step > 0:
                 self.partial = True
@@ -143,7 +147,8 @@ class Task:
             first = step % per_pass * size
             yield order[first : first + size]
             self.steps += 1
-            if step % shown == 0 or step + 1 == steps:
+            if step == 0 or step + 1 == steps or time.monotonic() - shown_at >= _PROGRESS_S:
+                shown_at = time.monotonic()
                 self.progress(step + 1, steps)
 
     def progress(self, step: int, steps: int, loss: float | None = None) -> None:
