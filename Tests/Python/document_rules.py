@@ -344,7 +344,8 @@ def pieces_of_code(path):
 
 
 def unknown_commands(root):
-    """Every `martlet …` that documents show is a command, and its options are there; so is a group's name before a word."""
+    """Every `martlet …` that documents show is a command, and its options are there; so is a group's name before a word. `from martlet
+    import` is Python."""
     tree, options = command_tree(root)
     if not tree:
         return []
@@ -357,7 +358,7 @@ def unknown_commands(root):
             def find(wrong, do):
                 found.append(Finding(path.relative_to(root), number, wrong, do))
 
-            for match in re.finditer(r"(?<![\w/.:@-])(?<!-[gu] )martlet (?!is )([a-z][a-z-]*)((?: +[^|;&#]*)?)", code):
+            for match in re.finditer(r"(?<![\w/.:@-])(?<!-[gu] )martlet (?!is |import )([a-z][a-z-]*)((?: +[^|;&#]*)?)", code):
                 command, rest = match[1], match[2]
                 if command not in tree:
                     find(f"`martlet {command}`, which is no command", f"Choose one of {', '.join(sorted(tree))}.")
