@@ -53,7 +53,9 @@ let package = Package(
         .target(name: "TrainerInterface", dependencies: ["Tensors"], swiftSettings: features),
         .target(
             name: "WireFormat",
-            dependencies: ["StrictJSON", "Tensors", "UpdateCompression"],
+            dependencies: [
+                "StrictJSON", "Tensors", "UpdateCompression", .product(name: "Crypto", package: "swift-crypto"),
+            ],
             swiftSettings: features
         ),
         .target(
@@ -85,8 +87,8 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors", "UpdateCompression",
-                "WireFormat",
+                "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors",
+                "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -175,8 +177,8 @@ let package = Package(
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
-                "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
+                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService",
+                "HTTPServing", "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Logging", package: "swift-log"),
@@ -339,7 +341,7 @@ let package = Package(
         .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
         .testTarget(
             name: "WireFormatTests",
-            dependencies: ["StrictJSON", "Tensors", "WireFormat"],
+            dependencies: ["StrictJSON", "Tensors", "TestSupport", "WireFormat"],
             swiftSettings: features
         ),
         .testTarget(
