@@ -87,7 +87,7 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors",
+                "Aggregation", "CKernels", "DifferentialPrivacy", "SecureAggregation", "StrictJSON", "Tensors",
                 "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
@@ -113,7 +113,8 @@ let package = Package(
         .target(
             name: "CoordinatorAPI",
             dependencies: [
-                "Coordination", "HTTPServing", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "Coordination", "HTTPServing", "SecureAggregation", "StrictJSON", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types", condition: server),
                 .product(name: "Logging", package: "swift-log"),
@@ -122,6 +123,11 @@ let package = Package(
             exclude: ["Pages"],
             swiftSettings: features,
             plugins: ["EmbedText"]
+        ),
+        .target(
+            name: "HelperClient",
+            dependencies: ["Coordination", "MartletTransport", "StrictJSON", "WireFormat"],
+            swiftSettings: features
         ),
         .target(
             name: "HelperService",
@@ -177,10 +183,11 @@ let package = Package(
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService",
+                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperClient", "HelperService",
                 "HTTPServing", "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -330,8 +337,9 @@ let package = Package(
         .testTarget(
             name: "HelperServiceTests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
-                "SecureAggregation", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperClient", "HelperService", "HTTPServing",
+                "MartletTransport", "SecureAggregation", "SQLiteStorage", "StrictJSON", "Tensors", "TestBenches",
+                "TestSupport", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
