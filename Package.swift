@@ -53,7 +53,9 @@ let package = Package(
         .target(name: "TrainerInterface", dependencies: ["Tensors"], swiftSettings: features),
         .target(
             name: "WireFormat",
-            dependencies: ["StrictJSON", "Tensors", "UpdateCompression"],
+            dependencies: [
+                "StrictJSON", "Tensors", "UpdateCompression", .product(name: "Crypto", package: "swift-crypto"),
+            ],
             swiftSettings: features
         ),
         .target(
@@ -85,8 +87,8 @@ let package = Package(
         .target(
             name: "Coordination",
             dependencies: [
-                "Aggregation", "CKernels", "DifferentialPrivacy", "StrictJSON", "Tensors", "UpdateCompression",
-                "WireFormat",
+                "Aggregation", "CKernels", "DifferentialPrivacy", "SecureAggregation", "StrictJSON", "Tensors",
+                "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -111,7 +113,8 @@ let package = Package(
         .target(
             name: "CoordinatorAPI",
             dependencies: [
-                "Coordination", "HTTPServing", "StrictJSON", "Tensors", "UpdateCompression", "WireFormat",
+                "Coordination", "HTTPServing", "SecureAggregation", "StrictJSON", "Tensors", "UpdateCompression",
+                "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types", condition: server),
                 .product(name: "Logging", package: "swift-log"),
@@ -120,6 +123,11 @@ let package = Package(
             exclude: ["Pages"],
             swiftSettings: features,
             plugins: ["EmbedText"]
+        ),
+        .target(
+            name: "HelperClient",
+            dependencies: ["Coordination", "MartletTransport", "StrictJSON", "WireFormat"],
+            swiftSettings: features
         ),
         .target(
             name: "HelperService",
@@ -175,10 +183,11 @@ let package = Package(
         .executableTarget(
             name: "martlet",
             dependencies: [
-                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
-                "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
+                "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperClient", "HelperService",
+                "HTTPServing", "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -328,8 +337,9 @@ let package = Package(
         .testTarget(
             name: "HelperServiceTests",
             dependencies: [
-                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperService", "HTTPServing",
-                "SecureAggregation", "StrictJSON", "Tensors", "TestSupport", "WireFormat",
+                "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperClient", "HelperService", "HTTPServing",
+                "MartletTransport", "SecureAggregation", "SQLiteStorage", "StrictJSON", "Tensors", "TestBenches",
+                "TestSupport", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "Yams", package: "Yams"),
@@ -339,7 +349,7 @@ let package = Package(
         .testTarget(name: "StrictJSONTests", dependencies: ["StrictJSON"], swiftSettings: features),
         .testTarget(
             name: "WireFormatTests",
-            dependencies: ["StrictJSON", "Tensors", "WireFormat"],
+            dependencies: ["StrictJSON", "Tensors", "TestSupport", "WireFormat"],
             swiftSettings: features
         ),
         .testTarget(

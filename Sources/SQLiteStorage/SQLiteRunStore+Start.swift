@@ -54,6 +54,8 @@ extension SQLiteRunStore {
             HistoryRow(phase: $0[4], ofRun: $0[0], round: $0[1], attempt: $0[2], at: Date(timeIntervalSince1970: $0[3]))
         }
         state.modelMetrics = try ModelMetricsRecord.order(sql: "run_id, version, source").fetchAll(database)
+        state.protectedSessions = try ProtectedSessionRecord.filter(sql: "state <> 'ended'")
+            .order(sql: "run_id, round, attempt").fetchAll(database)
         state.ledger = try LedgerRow.order(sql: "sequence").fetchAll(database)
         if let first = try Int.fetchOne(database, sql: "SELECT min(id) FROM event"),
             let last = try Int.fetchOne(database, sql: "SELECT max(id) FROM event")

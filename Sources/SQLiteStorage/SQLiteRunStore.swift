@@ -151,6 +151,8 @@ package final class SQLiteRunStore: RunStore {
             case .deleteEvents(let id):
                 try database.execute(sql: "DELETE FROM event WHERE id <= ?", arguments: [id])
             case .updateScore(let record): try record.upsert(database)
+            case .protectedSession(let record): try record.upsert(database)
+            case .pseudonym(let record): try record.insert(database)
             }
         }
     }
@@ -163,7 +165,17 @@ package final class SQLiteRunStore: RunStore {
         state.tokens = try tokens(database)
         state.clients = try clients(database)
         state.assignments = try assignments(database)
+        state.pseudonyms = try PseudonymRecord.order(sql: "domain, client_id").fetchAll(database)
         return state
+    }
+
+    package func pseudonyms(client: String, pseudonym: String, domain: String) throws -> [PseudonymRecord] {
+        try read { database in
+            try PseudonymRecord.filter(
+                sql: "domain = ? AND (client_id = ? OR pseudonym = ?)",
+                arguments: [domain, client, pseudonym]
+            ).fetchAll(database)
+        }
     }
 
     package func assignment(_ id: String) throws -> AssignmentRecord? {
@@ -271,6 +283,8 @@ extension ModelVersionRecord: SnakeCaseRecord { package static let databaseTable
 extension ModelMetricsRecord: SnakeCaseRecord { package static let databaseTableName = "model_metrics" }
 extension LedgerRow: SnakeCaseRecord { package static let databaseTableName = "privacy_charge" }
 extension UpdateScoreRecord: SnakeCaseRecord { package static let databaseTableName = "update_score" }
+extension ProtectedSessionRecord: SnakeCaseRecord { package static let databaseTableName = "protected_session" }
+extension PseudonymRecord: SnakeCaseRecord { package static let databaseTableName = "pseudonym" }
 extension HistoryRow: SnakeCaseRecord { package static let databaseTableName = "history" }
 extension AuditRow: SnakeCaseRecord { package static let databaseTableName = "audit" }
 extension EventRow: SnakeCaseRecord { package static let databaseTableName = "event" }

@@ -18,6 +18,19 @@ extension SchemaMigrations {
         ALTER TABLE history ADD COLUMN assignment_id TEXT;
         """
 
+    /// Sessions of a helper by the attempt that they are for, and each client's pseudonym at a domain.
+    static let protectedRounds = """
+        CREATE TABLE protected_session (
+            run_id TEXT NOT NULL REFERENCES run (id), round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            state TEXT NOT NULL, session TEXT NOT NULL UNIQUE, document TEXT NOT NULL, grant TEXT NOT NULL,
+            excluded TEXT NOT NULL DEFAULT '[]', exclusion_count INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (run_id, round, attempt));
+        CREATE INDEX protected_session_open ON protected_session (state) WHERE state <> 'ended';
+        CREATE TABLE pseudonym (
+            client_id TEXT NOT NULL REFERENCES client (id), domain TEXT NOT NULL, pseudonym TEXT NOT NULL,
+            PRIMARY KEY (client_id, domain), UNIQUE (domain, pseudonym)) WITHOUT ROWID;
+        """
+
     /// Several turns of a client in one attempt.
     ///
     /// SQLite cannot change a constraint, so the table is created again.

@@ -98,6 +98,9 @@ enum SchemaMigrations {
             database in
             try database.execute(sql: attemptsAndReleases)
         }
+        migrator.registerMigration("protected rounds: sessions of a helper, pseudonyms of devices") { database in
+            try database.execute(sql: protectedRounds)
+        }
         return migrator
     }
 

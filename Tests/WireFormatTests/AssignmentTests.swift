@@ -51,6 +51,13 @@ struct AssignmentTests {
         body.weightUnit = .examples
         body.stateGeneration = 7
         body.ledgerHead = .init(population: "pop_1", number: 3, hash: hash)
+        body.protection = .init(
+            kind: .helper,
+            bits: 64,
+            norm: 1000,
+            document: Data([1, 2, 3]).base64EncodedString(),
+            grant: Data(count: 64).base64EncodedString()
+        )
         return body
     }
 
@@ -159,7 +166,7 @@ struct AssignmentTests {
         .boolean(true), .string(String(repeating: "a", count: 5000)),
     ]
 
-    private static let optional = ["base", "control", "release", "update_tensors", "round_committed", "ledger_head"]
+    private static let optional = ["base", "control", "release", "update_tensors", "round_committed", "ledger_head", "protection"]
 
     /// Fields of whatever type that mean nothing to a client, and those that a value above fits.
     private static func mayBe(_ path: String, _ value: JSONValue) -> Bool {

@@ -73,6 +73,7 @@ extension Coordinator {
                 at: now
             )
         }
+        found += protection.problems(runs, at: now)
         for population in populations { found += population.budgetProblems(runs) }
         found += clients.problems
         let order = ["error", "warning", "notice"]

@@ -390,6 +390,18 @@ extension Coordinator {
     }
 
     private func body(of record: AssignmentRecord) throws -> AssignmentBody {
+        let run = runs[record.runId]
+        let session = run?.sessions.first { ($0.round, $0.attempt) == (record.round, record.attempt) }
+        return try body(
+            of: record,
+            protection: session.flatMap { session in
+                run?.specification.protection.map { AssignmentBody.Protection($0, session) }
+            }
+        )
+    }
+
+    /// An assignment as its client is told.
+    func body(of record: AssignmentRecord, protection: AssignmentBody.Protection?) throws -> AssignmentBody {
         guard let run = runs[record.runId], record.baseVersion < run.versions.count else {
             throw CoordinationError(.unavailable, "model_missing", "the run has no model yet")
         }
@@ -404,7 +416,9 @@ extension Coordinator {
             stateGeneration: clients[record.clientId]?.stateGeneration,
             plannedByteCount: plannedByteCount(of: record)
         )
-        return try AssignmentBody(record, run, sources, at: now)
+        var body = try AssignmentBody(record, run, sources, at: now)
+        body.protection = protection
+        return body
     }
 
     /// Notes that a client is at work, and extends its lease inside the deadline.
@@ -584,6 +598,7 @@ extension Coordinator {
             return try repeatedReceipt(record, sha256: update.sha256, byteCount: update.byteCount)
         }
         record = try wanted(record)
+        let pseudonym = try pseudonymToStore(update, record)
         // Not the run itself: a copy of it would copy its lists when they change.
         guard let specification = runs[record.runId]?.specification, let round = runs[record.runId]?.round,
             runs[record.runId]?.counts(record) == true
@@ -606,6 +621,7 @@ extension Coordinator {
             runs.noteSquaredNorm(update.squaredNorm, of: id)
         }
         var stored = record.changes(effects, at: now)
+        if let pseudonym { stored.append(.pseudonym(pseudonym)) }
         if let known, known != clients[client] || known.generation != nil { stored.append(.client(known)) }
         do {
             try drive(run: record.runId, effects.roundEvents, with: stored)
@@ -627,6 +643,27 @@ extension Coordinator {
             logger.error("A round could not be closed", metadata: ["run.id": "\(record.runId)", "error": "\(error)"])
         }
         return UpdateReceipt(record, facts, ledgerHead(of: record))
+    }
+
+    /// Holds a client to its pseudonym at the run's domain, and every pseudonym to its client.
+    ///
+    /// - Returns: What the update's transaction adds; `nil` if it is known, or the run is not protected.
+    /// - Throws: ``CoordinationError`` with code `pseudonym_differs`; the assignment has ended then.
+    private func pseudonymToStore(_ update: ReceivedUpdate, _ record: AssignmentRecord) throws -> PseudonymRecord? {
+        guard let domain = runs[record.runId]?.specification.protection?.domain, !record.isEvaluation else { return nil }
+        guard let pseudonym = update.pseudonym else {
+            throw CoordinationError(.unprocessable, "tensor_mismatch", "the update names no pseudonym")
+        }
+        let own = PseudonymRecord(clientId: record.clientId, domain: domain, pseudonym: pseudonym)
+        let known = try store.pseudonyms(client: record.clientId, pseudonym: pseudonym, domain: domain)
+        guard !known.isEmpty else { return own }
+        if known == [own] { return nil }
+        try rejectUpdate(assignment: record.id, client: record.clientId, code: "pseudonym_differs")
+        throw CoordinationError(
+            .conflict,
+            "pseudonym_differs",
+            "a device has one pseudonym for each helper and domain: this one is another client's, or this client has another"
+        )
     }
 
     /// Notes that an update was refused for its contents; the slot is free again.

@@ -1,3 +1,4 @@
+import DifferentialPrivacy
 import Foundation
 import Logging
 import Tensors
@@ -18,6 +19,7 @@ extension Coordinator {
         settleRestore()
         noiseStates.retry(runs, isWhole: !budgets.trust.isInQuestion)
         readMissingLayouts()
+        endOwedSessions()
         updateHolds()
         for id in publication.takeDue(at: now, runs) { startAggregation(run: id) }
         for id in runs.open { takeNextStep(run: id) }
@@ -213,9 +215,21 @@ extension Coordinator {
         guard let round = run.round else { return nil }
         var step = try RoundStep(of: run, round, runs, events, with: others, code: code, at: now)
         guard step.isDiscarded else { return step }
+        let session = run.session(of: step.round)
+        if var session {
+            session.state = .abandoned
+            step.add(.protectedSession(session))
+        }
         let isElsewhere = budgets.trust.mayHaveGoneOnElsewhere(ChargedAttempt(round))
         let count = budgets.ledger.rows.count
-        switch AttemptSettlement(run.specification, step, cost: cost, isElsewhere: isElsewhere) {
+        let isCharged = session?.state == .summing
+        switch AttemptSettlement(
+            run.specification,
+            step,
+            cost: cost,
+            isElsewhere: isElsewhere,
+            isCharged: isCharged
+        ) {
         case .nothing: break
         case .apart:
             let rows = try budgets.settleApart(
@@ -338,11 +352,17 @@ extension Coordinator {
         case .failed(let code, let cause): return try drive(run: id, .failed(code: code, cause: cause))
         case .opens(let next): round = next
         }
+        var session: ProtectedSessionRecord?
+        if run.specification.isProtected, !round.isEvaluation {
+            guard let granted = try sessionForOpening(round, of: run) else { return }
+            session = granted
+        }
         let terms = run.terms(of: round)
         round.drawn = run.drawnAtOnce(round, clients)
         var changes: [StoreChange] = [
             .round(round), round.history(at: now, state: round.phase, cause: "opened"),
         ]
+        if let session { changes.append(.protectedSession(session)) }
         let ledgerCount = budgets.ledger.rows.count
         do {
             if let row = try reserve(run, round) { changes.append(.ledger(row)) }
@@ -352,6 +372,7 @@ extension Coordinator {
             logger.warning("A version is not measured", metadata: ["run.id": "\(id)", "reason": "\(reason)"])
             return try commit([.round(refused), refused.history(at: now, state: refused.phase, cause: reason)])
         } catch let error as CoordinationError where error.is(.budgetExhausted) {
+            protection.withdraw(id)
             try drive(run: id, .failed(code: error.code, cause: error.message))
             throw error
         } catch let error as CoordinationError where error.is(.ledgerRolledBack) {
@@ -360,6 +381,7 @@ extension Coordinator {
             throw error
         }
         try commit(changes, ledgerCount: ledgerCount)
+        if session != nil { protection.opened(id) }
         prepareSelection(run: id, terms: terms)
         if runs[id]?.updateByteCount == nil { checkSettings(run: id) }
         countDrawIfNeeded(run: id)
@@ -395,7 +417,7 @@ extension Coordinator {
     }
 
     /// Ends the reservation of an attempt.
-    private func settle(_ run: RunState, _ round: RoundRecord, as state: ChargeState) throws -> LedgerRow {
+    func settle(_ run: RunState, _ round: RoundRecord, as state: ChargeState) throws -> LedgerRow {
         try budgets.settle(
             reservedCharge(of: run, round),
             for: ChargedAttempt(round),
@@ -419,6 +441,7 @@ extension Coordinator {
         guard !round.isEvaluation || run.specification.hasPrivateEvaluation else {
             return finish(round, .success(.exactSums))
         }
+        if let session = run.session(of: round) { return startProtectedSum(run, round, base, session) }
         let work: RoundArithmetic
         do {
             work = try arithmetic(of: run, round, base)
@@ -448,13 +471,27 @@ extension Coordinator {
                     + "from outside"
             )
         }
-        let key = publication.noiseKey(of: round) { configuration.drawNoiseKey(round.runId, round.number) }
         guard !round.isEvaluation else {
-            return .measurements(run.specification.evaluation, updates.reports(counted), key)
+            return .measurements(run.specification.evaluation, updates.reports(counted), noiseKey(of: round))
         }
+        return .model(try aggregationJob(of: run, round, base, counted))
+    }
+
+    /// The key of an attempt's noise, drawn once.
+    private func noiseKey(of round: RoundRecord) -> NoiseKey {
+        publication.noiseKey(of: round) { configuration.drawNoiseKey(round.runId, round.number) }
+    }
+
+    /// The arithmetic of these updates.
+    func aggregationJob(
+        of run: RunState,
+        _ round: RoundRecord,
+        _ base: ModelVersionRecord,
+        _ counted: [AssignmentRecord]
+    ) throws -> AggregationJob {
         var job = AggregationJob(run, round, base: base, updates.updates(counted, run, round, runs.squaredNorms), blobs)
         job.clientCount = clients.presentCount(population: run.record.populationId)
-        job.noiseKey = key
+        job.noiseKey = noiseKey(of: round)
         if run.specification.privacy.isBanded {
             job.correlated = try noiseStates.release(
                 run: run.record.id,
@@ -463,10 +500,10 @@ extension Coordinator {
             )
         }
         job.verify = modelFiles.verification(of: base)
-        return .model(job)
+        return job
     }
 
-    private func takeResult(of round: RoundRecord, _ result: Result<RoundResult, any Error>) {
+    func takeResult(of round: RoundRecord, _ result: Result<RoundResult, any Error>) {
         publication.end(round.runId)
         var result = result
         if isBeingSummed(round), case .success(let found) = result {
@@ -477,7 +514,7 @@ extension Coordinator {
         if publication.stalls[round.runId] == nil { startAggregation(run: round.runId) }
     }
 
-    private func isBeingSummed(_ round: RoundRecord) -> Bool {
+    func isBeingSummed(_ round: RoundRecord) -> Bool {
         runs[round.runId]?.round.map {
             $0.phase == .aggregating && $0.number == round.number && $0.attempt == round.attempt
         } ?? false
@@ -588,7 +625,7 @@ extension Coordinator {
     }
 
     /// Tries a run's closed round later, each time after a longer pause.
-    private func stall(run id: String, _ error: any Error) {
+    func stall(run id: String, _ error: any Error) {
         let (stall, isFirst) = publication.stall(id, error, at: now)
         if let failure = stall.failure { storage.note(failure) }
         logger.log(

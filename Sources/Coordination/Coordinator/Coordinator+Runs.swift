@@ -1,5 +1,6 @@
 package import Foundation
 import Logging
+import SecureAggregation
 import StrictJSON
 package import Tensors
 import UpdateCompression
@@ -91,11 +92,15 @@ extension Coordinator {
         initialModel: ParameterVector?
     ) async throws -> CheckedRun {
         let (asked, basis) = try await perform { try $0.basis(of: specification) }
+        if let layout = initialModel?.layout { try asked.checkProtection(of: layout) }
         guard asked.privacy.mode != .none else { return CheckedRun(asked: asked, specification: asked, basis: basis) }
         let layout = initialModel?.layout
         let resolved = try await arithmeticDesk.compute {
             let resolved = try basis.calibrating(asked, parameterCount: layout?.parameterCount)
-            if let layout { try PrivacyBudgets.checkNoise(of: resolved, layout: layout) }
+            if let layout {
+                try PrivacyBudgets.checkNoise(of: resolved, layout: layout)
+                try resolved.checkProtection(of: layout)
+            }
             return resolved
         }
         return CheckedRun(asked: asked, specification: resolved, basis: basis)
@@ -109,6 +114,13 @@ extension Coordinator {
         let population = try populations.record(resolved.population)
         try PrivacyBudgets.checkMode(of: resolved, population)
         try resolved.checkMethod()
+        if resolved.isProtected, configuration.helper == nil {
+            throw CoordinationError(
+                .unprocessable,
+                "helper_missing",
+                "protection helper needs a helper, and this server names none: set helper_url, helper_token_file and helper_key"
+            )
+        }
         return (resolved, budgets.basis(of: population))
     }
 
@@ -128,9 +140,16 @@ extension Coordinator {
         let checked = try await checkedRun(specification, initialModel: initialModel)
         let count = initialModel?.layout.parameterCount
         var projection: PrivacyProjection?
+        var readers: PrivacyProjection?
         if checked.specification.privacy.mode != .none {
             projection = try await arithmeticDesk.compute {
                 try checked.basis.projection(of: checked.specification, parameterCount: count)
+            }
+            if checked.specification.isProtected {
+                var noised = checked.specification
+                noised.privacy.noiseMultiplier *= 2.0.squareRoot()
+                let both = noised
+                readers = try await planDesk.compute { try checked.basis.projection(of: both, parameterCount: count) }
             }
         }
         let byteCount = initialModel.map {
@@ -140,13 +159,22 @@ extension Coordinator {
             try isAllowed(coordinator)
             return coordinator.clients.presentCount(population: checked.basis.population.id)
         }
-        return RunPlan(
+        var plan = RunPlan(
             checked.specification,
             parameterCount: count,
             modelByteCount: byteCount,
             clientCount: clientCount,
             projection
         )
+        if let count, let protection = try ProtectionPlan(
+            checked.specification,
+            parameterCount: count,
+            projection,
+            readers: readers
+        ) {
+            plan.setProtection(protection)
+        }
+        return plan
     }
 
     /// Refuses a base whose tensors are not those that the model builds on, before any client meets them.
@@ -169,6 +197,7 @@ extension Coordinator {
         try RunSpecification.checkModel(file)
         try run.specification.checkNames(file.layout)
         try PrivacyBudgets.checkNoise(of: run.specification, layout: file.layout)
+        try run.specification.checkProtection(of: file.layout)
         try blobs.adopt(spoolFile: spoolFile, sha256: sha256)
         let bytes = file.header.dataOffset + file.layout.parameterCount * 4
         let version = ModelVersionRecord(runId: id, version: 0, sha256: sha256, bytes: bytes, createdAt: now)
@@ -292,8 +321,8 @@ extension Coordinator {
 
     /// The size that an update must have, or measurements that are published with noise; `nil` if any will do.
     func plannedByteCount(of record: AssignmentRecord) -> Int? {
-        guard let specification = runs[record.runId]?.specification, specification.isPrivate,
-            !record.isEvaluation || specification.hasPrivateEvaluation
+        guard let specification = runs[record.runId]?.specification,
+            specification.isPrivate || specification.isProtected, !record.isEvaluation || specification.hasPrivateEvaluation
         else { return nil }
         let count =
             record.isEvaluation ? EvaluationResult.privateByteCount : plannedByteCount(ofRun: record.runId)
@@ -306,6 +335,11 @@ extension Coordinator {
         guard let layout = try? uploadLayout(of: id), let base = runs[id]?.versions.first?.sha256,
             let specification = runs[id]?.specification
         else { return 0 }
+        if specification.isProtected {
+            let count = specification.maskedUpdateFile(coordinateCount: layout.parameterCount)?.byteCount ?? 0
+            runs[id]?.plannedByteCount = count
+            return count
+        }
         let metadata = UpdateMetadata.planned(specification, baseSHA256: base)
         let encoder = UpdateEncoder(
             specification.training.encoding,
@@ -344,7 +378,7 @@ extension Coordinator {
                 clientCount: present,
                 newcomerCount: newcomers(of: run, present: present),
                 stall: publication.stalls[run.record.id],
-                hold: holdReason(run)
+                hold: holdReason(run) ?? helperReason(run)
             ),
             plannedByteCount: { self.plannedByteCount(ofRun: run.record.id) }
         )

@@ -30,6 +30,7 @@ package actor Coordinator {
     // What no transaction keeps.
     var placement = Placement()
     var publication = RunPublication()
+    var protection = ProtectionDesk()
     var lostTime = LostTime()
     /// Nothing waits any more: the server stops.
     var isStopping = false
@@ -169,7 +170,10 @@ package actor Coordinator {
         case .modelVersion(let record): runs[record.runId]?.versions.append(record)
         case .modelMetrics(let record): runs[record.runId]?.noteMetrics(record)
         case .history(let row): runs[row.runId]?.notePhase(row)
-        case .ledger, .audit, .event, .deleteEvents, .updateScore: break
+        case .protectedSession(let record):
+            runs[record.runId]?.setSession(record)
+            protection.note(record)
+        case .ledger, .audit, .event, .deleteEvents, .updateScore, .pseudonym: break
         }
     }
 
@@ -225,6 +229,8 @@ package actor Coordinator {
         clients.reserve(state.clients.count)
         for record in state.clients { clients.set(record) }
         try runs.load(state)
+        protection.forgetStored()
+        for record in state.protectedSessions { protection.note(record) }
         (journal.firstID, journal.lastID) = state.eventRange
         return unneeded
     }

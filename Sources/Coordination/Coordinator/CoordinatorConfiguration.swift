@@ -41,6 +41,9 @@ package struct CoordinatorConfiguration: Sendable {
     /// Draws the key of an attempt's noise; no setting reaches it, and tests that compare models to the bit put a known one here.
     package var drawNoiseKey: @Sendable (_ run: String, _ round: Int) -> NoiseKey = { _, _ in NoiseKey() }
 
+    /// The second party of protected runs; absent: no run may be protected.
+    package var helper: HelperSetting?
+
     /// Left by `martlet restore`: the database is as old as a backup.
     var restoredNotePath: String { dataDirectory + "/restored.json" }
 

@@ -61,7 +61,8 @@ extension EventJournal {
                     metrics: values ?? [:]
                 )
                 writer.add("metrics", data, run: record.runId, population: state(record.runId)?.record.populationId)
-            case .population, .token, .deleteToken, .assignment, .history, .audit, .event, .deleteEvents, .updateScore:
+            case .population, .token, .deleteToken, .assignment, .history, .audit, .event, .deleteEvents, .updateScore,
+                .protectedSession, .pseudonym:
                 continue
             }
         }

@@ -1,3 +1,4 @@
+import SecureAggregation
 import StrictJSON
 import Tensors
 import UpdateCompression
@@ -7,6 +8,7 @@ import WireFormat
 package enum SettingsCheck {
     /// What a run's updates may have, in bytes of tensors.
     static func updateByteCount(_ specification: RunSpecification, layout: ParameterLayout) -> Int {
+        if let file = specification.maskedUpdateFile(coordinateCount: layout.parameterCount) { return file.byteCount }
         let layout = specification.training.usesControlVariates ? ControlVariates.jointLayout(layout) : layout
         return specification.training.encoding.byteLimit(
             parameterCount: layout.parameterCount,

@@ -1,6 +1,7 @@
 import Aggregation
 import DifferentialPrivacy
 import Foundation
+import SecureAggregation
 import Tensors
 import WireFormat
 
@@ -68,6 +69,8 @@ struct AggregationJob: Sendable {
     var noiseKey = NoiseKey()
     /// Mechanism `banded_matrix`: its key, and the state of the version before.
     var correlated: CorrelatedRelease?
+    /// The server's half of a protected sum, in the place of the updates' own contents.
+    var protected: ProtectedSum?
     /// Looks at the files that the job starts from, before it believes them.
     var verify: @Sendable () throws -> Void = {}
     /// Is told how many seconds each phase took.
@@ -131,7 +134,17 @@ struct AggregationJob: Sendable {
         let writer = try Self.writer(model.layout, path: resultPath)
         let combined: UpdateCombination.Combined
         var control: File?
-        if specification.training.usesControlVariates {
+        if let protected {
+            let sum = try unmask(protected)
+            combined = try optimizer.stepping(
+                &model.values,
+                state: &state,
+                observer: writer.put(_:of:)
+            ) { receiver throws(any Error) in
+                protected.deliver(sum, to: receiver)
+                return UpdateCombination.Combined()
+            }
+        } else if specification.training.usesControlVariates {
             let (aggregate, outcome) = try combination.combine()
             combined = outcome
             if let aggregate {
@@ -215,6 +228,16 @@ struct AggregationJob: Sendable {
         }
         return try timed("publish") {
             try stand(["": Self.write(grown.vector, to: resultPath)])
+        }
+    }
+
+    /// The sum of a protected round with all its noise.
+    private func unmask(_ protected: ProtectedSum) throws -> [Int64] {
+        try timed("unmask") {
+            guard specification.privacy.mode == .central else { return try protected.noisedSum(nil) }
+            let key = noiseKey.derived(for: .sum)
+            let noise = try SessionNoise(of: protected.grid)
+            return try protected.noisedSum { try noise.add(to: &$0, first: 0, key: key) }
         }
     }
 

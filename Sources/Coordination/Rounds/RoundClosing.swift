@@ -12,6 +12,8 @@ struct RoundClosing {
     private var metrics: ModelMetricsRecord?
     private var model: ModelVersionRecord?
     private var judged: [StoreChange] = []
+    /// Of a protected round.
+    private var session: ProtectedSessionRecord?
 
     /// Ends an evaluation.
     ///
@@ -66,6 +68,9 @@ struct RoundClosing {
     ) throws {
         self.init(run, round, at: time)
         self.judged = judged
+        var session = run.session(of: round)
+        session?.state = .published
+        self.session = session
         self.model = ModelVersionRecord(
             runId: round.runId,
             version: round.number,
@@ -77,7 +82,7 @@ struct RoundClosing {
             clippingNorm: outcome.nextNorm
         )
         try end(sha256: model.sha256, note: "")
-        self.round.excluded = outcome.scores.count { !$0.counted }
+        self.round.excluded = session?.excludedAssignments.count ?? outcome.scores.count { !$0.counted }
         guard run.specification.privacy.mode == .none else { return }
         self.round.note(outcome.cuts)
         let means = run.specification.means(of: counted)
@@ -103,7 +108,9 @@ struct RoundClosing {
 
     /// Whether the round has a reservation, which the transaction ends with a charge.
     var isCharged: Bool {
-        round.isEvaluation ? run.specification.hasPrivateEvaluation : run.specification.privacy.mode != .none
+        // Of a protected round the charge is committed before its list leaves.
+        round.isEvaluation
+            ? run.specification.hasPrivateEvaluation : run.specification.privacy.mode != .none && session == nil
     }
 
     /// Takes the charge.
@@ -118,6 +125,7 @@ struct RoundClosing {
     var changes: [StoreChange] {
         let middle =
             histories + (charge.map { [.ledger($0)] } ?? []) + (metrics.map { [.modelMetrics($0)] } ?? [])
+            + (session.map { [.protectedSession($0)] } ?? [])
         guard let model else { return [.round(round)] + middle }
         return [.modelVersion(model)] + middle + judged + [.round(round)]
     }

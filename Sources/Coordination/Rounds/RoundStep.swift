@@ -66,6 +66,9 @@ struct RoundStep {
         }
     }
 
+    /// Adds a change to the transaction.
+    mutating func add(_ change: StoreChange) { changes.append(change) }
+
     /// Adds what ends the attempt's reservation.
     ///
     /// - Parameters:
@@ -112,8 +115,20 @@ enum AttemptSettlement: Equatable {
     ///   - step: What ends the attempt.
     ///   - cost: What it is to cost.
     ///   - isElsewhere: Whether another server may have gone on with it.
-    init(_ specification: RunSpecification, _ step: RoundStep, cost: AttemptCost, isElsewhere: Bool) {
+    ///   - isCharged: Whether the charge is committed already.
+    init(
+        _ specification: RunSpecification,
+        _ step: RoundStep,
+        cost: AttemptCost,
+        isElsewhere: Bool,
+        isCharged: Bool = false
+    ) {
         let mode = specification.privacy.mode
+        // Of a protected round it was committed before the helper was asked for its sum.
+        guard !isCharged else {
+            self = .nothing
+            return
+        }
         guard !step.round.isEvaluation || specification.hasPrivateEvaluation, mode != .none else {
             self = .nothing
             return

@@ -81,6 +81,7 @@ struct RunPublication: Sendable {
 
     /// Whether an error may pass by itself, so that nothing is given up for it: whatever the system refuses, but a file that is gone.
     static func mayPass(_ error: any Error) -> Bool {
+        if let failure = error as? HelperFailure { return failure.isTemporary }
         guard let failure = StorageFailure(error) else {
             // A file that somebody can restore.
             return ["model_missing", "model_damaged", "noise_key_damaged", "noise_key_missing"]

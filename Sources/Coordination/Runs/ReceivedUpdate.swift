@@ -10,6 +10,8 @@ package struct ReceivedUpdate: Sendable {
     package var metrics: [String: Double]
     /// The squared L2 norm of the decoded values, where intake measured it.
     package var squaredNorm: Double?
+    /// Of a masked update: 32 bytes, hexadecimal.
+    package var pseudonym: String?
 
     package init(
         path: String,
@@ -17,8 +19,10 @@ package struct ReceivedUpdate: Sendable {
         byteCount: Int,
         exampleCount: Int,
         metrics: [String: Double] = [:],
-        squaredNorm: Double? = nil
+        squaredNorm: Double? = nil,
+        pseudonym: String? = nil
     ) {
+        self.pseudonym = pseudonym
         self.metrics = metrics
         self.squaredNorm = squaredNorm
         self.path = path

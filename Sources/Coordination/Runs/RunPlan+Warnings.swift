@@ -32,6 +32,17 @@ extension RunPlan {
         warnings = warnings(assigned: assigned)
     }
 
+    /// Says what the run's protection comes to: updates have another size, and a part of them may be cut.
+    mutating func setProtection(_ plan: ProtectionPlan) {
+        protection = plan
+        bytesUp = Self.product(plan.updateBytes, specification.rounds, specification.cohort.goal)
+        guard let share = plan.largestShare, share < 1 else { return }
+        warnings.append(
+            "a coordinate of an update is cut at \((share * 100).rounded() / 100) of the clipping norm, since \(plan.maximum) updates "
+                + "with noise share \(plan.bits) bits: take protection.bits 64, or fewer clients"
+        )
+    }
+
     /// What an operator should know before the run is made.
     private func warnings(assigned: Int) -> [String] {
         let cohort = specification.cohort

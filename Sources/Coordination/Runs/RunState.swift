@@ -62,6 +62,8 @@ struct RunState: Sendable {
     var phaseStarts: [String: [String: Date]] = [:]
     /// Why updates of each round were refused and clients failed, by code.
     var refusals: [Int: [String: Int]] = [:]
+    /// Sessions of a helper that are open, or whose end it is still to be told; with protection only.
+    private(set) var sessions: [ProtectedSessionRecord] = []
     /// Clients that the run's rules admit, when that was last counted.
     var eligible: (count: Int, at: Date)?
 
@@ -79,6 +81,15 @@ struct RunState: Sendable {
                     url: Endpoints.tokenizer(RunReference(record.id)).path
                 )
             } ?? specification.model
+    }
+
+    /// The helper's session of an attempt.
+    func session(of round: RoundRecord) -> ProtectedSessionRecord? { sessions.first { $0.isOf(round) } }
+
+    /// Takes a session as it is stored.
+    mutating func setSession(_ record: ProtectedSessionRecord) {
+        sessions.removeAll { ($0.round, $0.attempt) == (record.round, record.attempt) }
+        if record.state != .ended { sessions.append(record) }
     }
 
     /// How often each client was given work for training in this run, and in which round it was last.

@@ -144,6 +144,7 @@ struct RunTable: Sendable {
             add(try RunState(record: record))
         }
         for record in state.rounds { states[record.runId]?.setRound(record) }
+        for record in state.protectedSessions { states[record.runId]?.setSession(record) }
         for record in state.modelVersions { states[record.runId]?.versions.append(record) }
         for record in state.modelMetrics { states[record.runId]?.noteMetrics(record) }
         for row in state.phaseChanges { states[row.runId]?.notePhase(row) }

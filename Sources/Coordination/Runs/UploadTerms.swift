@@ -1,4 +1,5 @@
 package import Foundation
+package import SecureAggregation
 package import Tensors
 package import UpdateCompression
 package import WireFormat
@@ -51,6 +52,8 @@ package struct UploadTerms: Sendable {
     package var needsClippingBit = false
     /// What a count or a vote must be, in an analytics run.
     package var answer: AnalyticsAnswer?
+    /// What a masked update looks like, in a protected run: nothing else of it is looked at.
+    package var masked: MaskedUpdateFile?
 }
 
 /// What clients of an analytics run may send.
@@ -118,6 +121,9 @@ extension UploadTerms {
         minimumExamples = specification.isPrivate ? 0 : record.isEvaluation ? 1 : specification.cohort.minExamples
         needsClippingBit = specification.privacy.isAdaptive && !record.isEvaluation
         answer = specification.analyticsAnswer
+        guard !record.isEvaluation, let layout else { return }
+        masked = specification.maskedUpdateFile(coordinateCount: layout.parameterCount)
+        if let masked { byteLimit = min(modelByteLimit, masked.byteCount) }
     }
 }
 

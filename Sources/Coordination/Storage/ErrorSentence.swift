@@ -8,6 +8,7 @@ enum ErrorSentence {
         if let failure = StorageFailure(error) { return failure.sentence }
         return switch error {
         case let error as CoordinationError: error.message
+        case let error as HelperFailure: error.sentence
         case let error as AggregationError: error.description
         case let error as SafetensorsError: error.description
         case let error as PrivacyError: error.description

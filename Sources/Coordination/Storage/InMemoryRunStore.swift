@@ -18,6 +18,8 @@ package final class InMemoryRunStore: RunStore {
         var audit: [AuditRow] = []
         var events: [EventRow] = []
         var scores: [UpdateScoreRecord] = []
+        var sessions: [String: ProtectedSessionRecord] = [:]
+        var pseudonyms: [String: PseudonymRecord] = [:]
     }
 
     private let tables = Mutex(Tables())
@@ -55,6 +57,9 @@ package final class InMemoryRunStore: RunStore {
                 case .updateScore(let record):
                     tables.scores.removeAll { $0.assignmentId == record.assignmentId }
                     tables.scores.append(record)
+                case .protectedSession(let record):
+                    tables.sessions["\(record.runId)/\(record.round)/\(record.attempt)"] = record
+                case .pseudonym(let record): tables.pseudonyms["\(record.clientId)/\(record.domain)"] = record
                 }
             }
         }
@@ -74,6 +79,9 @@ package final class InMemoryRunStore: RunStore {
             state.modelMetrics = tables.modelMetrics.values.sorted {
                 ($0.runId, $0.version, $0.source) < ($1.runId, $1.version, $1.source)
             }
+            state.protectedSessions = tables.sessions.values.filter { $0.state != .ended }
+                .sorted { ($0.runId, $0.round, $0.attempt) < ($1.runId, $1.round, $1.attempt) }
+            state.pseudonyms = tables.pseudonyms.values.sorted { ($0.domain, $0.clientId) < ($1.domain, $1.clientId) }
             state.ledger = tables.ledger
             if let first = tables.events.first, let last = tables.events.last {
                 state.eventRange = (first.id, last.id)

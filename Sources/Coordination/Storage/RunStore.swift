@@ -17,6 +17,8 @@ package enum StoreChange: Sendable {
     case event(EventRow)
     case deleteEvents(through: Int)
     case updateScore(UpdateScoreRecord)
+    case protectedSession(ProtectedSessionRecord)
+    case pseudonym(PseudonymRecord)
 }
 
 /// How often one client was given work in one run.
@@ -50,6 +52,13 @@ package struct RefusalCount: Equatable, Sendable {
         self.round = round
         self.code = code
         self.count = count
+    }
+}
+
+extension StoreReading {
+    /// By way of the whole state, for stores that hold it in memory anyway.
+    package func pseudonyms(client: String, pseudonym: String, domain: String) throws -> [PseudonymRecord] {
+        try load().pseudonyms.filter { $0.domain == domain && ($0.clientId == client || $0.pseudonym == pseudonym) }
     }
 }
 
@@ -98,6 +107,9 @@ package struct StoredState: Sendable {
     package var modelMetrics: [ModelMetricsRecord] = []
     /// When attempts began to report and to aggregate, oldest first.
     package var phaseChanges: [HistoryRow] = []
+    /// Sessions of protected rounds that are open, or whose end the helper is still to be told.
+    package var protectedSessions: [ProtectedSessionRecord] = []
+    package var pseudonyms: [PseudonymRecord] = []
     package var ledger: [LedgerRow] = []
     /// The ids of the oldest and the newest event that are kept; 1 and 0 where there is none.
     package var eventRange: (first: Int, last: Int) = (1, 0)
@@ -117,6 +129,9 @@ package protocol StoreReading: Sendable {
 
     /// How often each of the clients was given work, by run; nothing for those that never were.
     func participations(clients: [String]) throws -> [ParticipationRecord]
+
+    /// The rows of a domain that have this client, or this pseudonym: two at most.
+    func pseudonyms(client: String, pseudonym: String, domain: String) throws -> [PseudonymRecord]
 
     /// One assignment, also of a round that is long over.
     func assignment(_ id: String) throws -> AssignmentRecord?

@@ -1,5 +1,6 @@
 import Coordination
 import Foundation
+import SecureAggregation
 import Tensors
 import UpdateCompression
 import WireFormat
@@ -11,7 +12,9 @@ enum UpdateAdmission {
         var exampleCount: Int
         var metrics: [String: Double]
         /// Of the decoded values.
-        var squaredNorm: Double
+        var squaredNorm: Double?
+        /// Of a masked update.
+        var pseudonym: String?
     }
 
     /// Checks names, shapes, dtypes and metadata, then the values in one vectorised pass.
@@ -19,6 +22,7 @@ enum UpdateAdmission {
     /// - Returns: The number of examples that the update stands for, and the sums that came with it.
     /// - Throws: ``CoordinationError`` with a code that tells which rule was broken.
     static func check(_ path: String, _ terms: UploadTerms) throws -> Admitted {
+        if let masked = terms.masked { return try check(path, masked) }
         do {
             let file = try UpdateFile(path: path, layout: terms.layout)
             guard file.encoding == terms.encoding else {
@@ -41,6 +45,21 @@ enum UpdateAdmission {
             )
         } catch let error as UpdateFormatError {
             throw CoordinationError(.unprocessable, error.code, error.description)
+        }
+    }
+
+    /// Checks the form of a masked update: its length, and what comes before its words, which say nothing by themselves.
+    private static func check(_ path: String, _ masked: MaskedUpdateFile) throws -> Admitted {
+        let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+        defer { try? file.close() }
+        let count = try file.seekToEnd()
+        try file.seek(toOffset: 0)
+        let prefix = try file.read(upToCount: masked.wordOffset) ?? Data()
+        do throws(SecureAggregationError) {
+            let entry = try masked.entry(prefix: Array(prefix), fileByteCount: Int(clamping: count))
+            return Admitted(exampleCount: 1, metrics: [:], pseudonym: entry.pseudonym.hexadecimal)
+        } catch {
+            throw CoordinationError(.unprocessable, "tensor_mismatch", error.description)
         }
     }
 

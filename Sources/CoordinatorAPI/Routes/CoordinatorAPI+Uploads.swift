@@ -2,6 +2,7 @@ import Coordination
 import Foundation
 import HTTPServing
 import HTTPTypes
+import SecureAggregation
 import StrictJSON
 import Tensors
 import WireFormat
@@ -60,7 +61,9 @@ extension CoordinatorAPI {
         }
         let sender = Sender(request: request, client: client)
         if terms.isEvaluation { return try await putEvaluation(sender, terms: terms) }
-        try Self.requireBulkType(request)
+        if terms.masked == nil || request.headers[.contentType] != MaskedUpdateFile.mediaType {
+            try Self.requireBulkType(request)
+        }
         if let length = request.body.contentLength { try await requirePlannedLength(length, terms, of: sender) }
         // Before it takes room from others.
         guard (request.body.contentLength ?? 0) <= terms.byteLimit else { throw BodySpool.tooLarge(terms.byteLimit) }
@@ -128,7 +131,9 @@ extension CoordinatorAPI {
         throw CoordinationError(
             .unprocessable,
             code,
-            "what a client sends in this private run has \(planned) bytes (update_bytes of the assignment) whatever is in "
+            terms.masked != nil
+                ? "a masked update of this run has \(planned) bytes (update_bytes of the assignment), and not \(byteCount)"
+                : "what a client sends in this private run has \(planned) bytes (update_bytes of the assignment) whatever is in "
                 + "it, and not \(byteCount): pad with spaces the header of a safetensors file, or the end of a JSON document"
         )
     }
@@ -158,7 +163,8 @@ extension CoordinatorAPI {
                 byteCount: file.byteCount,
                 exampleCount: admitted.exampleCount,
                 metrics: admitted.metrics,
-                squaredNorm: admitted.squaredNorm
+                squaredNorm: admitted.squaredNorm,
+                pseudonym: admitted.pseudonym
             ),
             terms,
             of: sender
@@ -415,7 +421,9 @@ extension CoordinatorAPI {
 
     private static func requirePartType(_ request: ServerRequest) throws {
         let type = request.headers[.contentType] ?? UploadField.partType
-        let known = [UploadField.partType, "application/vnd.safetensors", "application/octet-stream"]
+        let known = [
+            UploadField.partType, "application/vnd.safetensors", "application/octet-stream", MaskedUpdateFile.mediaType,
+        ]
         guard known.contains(type) else {
             throw ParseFailure(status: 415, detail: "send \(UploadField.partType), not \(type)")
         }

@@ -87,6 +87,15 @@ public struct NoiseGrid: Equatable, Sendable {
         try checkDimension(parameterCount)
     }
 
+    /// A grid with a bound on the L2 norm and without noise: it promises no privacy.
+    ///
+    /// - Parameters:
+    ///   - step: γ, in parameter units.
+    ///   - bound: K, in grid units.
+    package init(step: Double, boundWithoutNoise bound: UInt64) {
+        self.init(step: step, norm: bound, noiseMultiplier: 0, distribution: .gaussian)
+    }
+
     private init(step: Double, norm: UInt64, noiseMultiplier: Double, distribution: NoiseDistribution) {
         self.step = step
         self.norm = norm

@@ -23,13 +23,31 @@ package enum SessionNoise: Equatable, Sendable {
     ///
     /// - Throws: ``SecureAggregationError`` `noise_unknown` for noise that no sampler of this program makes.
     package init(of document: SessionDocument) throws(SecureAggregationError) {
-        let deviation = document.noiseDeviation
-        switch document.noise {
+        try self.init(
+            document.noise,
+            deviation: document.noiseDeviation,
+            coordinateCount: document.coordinateCount
+        )
+    }
+
+    /// The noise of a grid: what the server adds by itself.
+    ///
+    /// - Throws: ``SecureAggregationError`` `noise_unknown`.
+    package init(of grid: ProtectionGrid) throws(SecureAggregationError) {
+        try self.init(grid.noise, deviation: grid.noiseDeviation, coordinateCount: UInt64(grid.coordinateCount))
+    }
+
+    private init(
+        _ noise: SessionDocument.Noise,
+        deviation: Double,
+        coordinateCount: UInt64
+    ) throws(SecureAggregationError) {
+        switch noise {
         case .none: self = .none
         case .gaussian where deviation == IntegerGaussianSampler.standardDeviation: self = .gaussian
         case .gaussian:
             guard let whole = UInt64(exactly: deviation), (1...1000).contains(whole),
-                document.coordinateCount <= Self.exactCoordinateLimit
+                coordinateCount <= Self.exactCoordinateLimit
             else {
                 throw SecureAggregationError(
                     .noiseUnknown,
@@ -39,7 +57,7 @@ package enum SessionNoise: Equatable, Sendable {
             }
             self = .discreteGaussian(deviation: whole)
         case .laplace:
-            guard deviation == Self.laplaceDeviation, document.coordinateCount <= Self.exactCoordinateLimit else {
+            guard deviation == Self.laplaceDeviation, coordinateCount <= Self.exactCoordinateLimit else {
                 throw SecureAggregationError(
                     .noiseUnknown,
                     "Laplace noise has a deviation of \(Self.laplaceDeviation), for at most \(Self.exactCoordinateLimit) "

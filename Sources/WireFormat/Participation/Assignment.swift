@@ -1,3 +1,4 @@
+import Foundation
 package import StrictJSON
 package import Tensors
 
@@ -52,6 +53,23 @@ package struct Assignment: Equatable, Sendable {
         }
     }
 
+    /// The helper's session that the update is masked for.
+    ///
+    /// Nothing of the document is known to be true before its grant is checked.
+    package struct Protection: Equatable, Sendable {
+        package var kind: ProtectionKind
+        package var bits: Int
+        package var norm: Int?
+        /// D.
+        package var document: [UInt8]
+        /// The helper's signature of D, 64 bytes.
+        package var grant: [UInt8]
+
+        /// The most bytes of D; with names of 255 bytes it has 2,200.
+        package static let documentByteLimit = 4096
+        package static let grantByteCount = 64
+    }
+
     package var id: AssignmentID
     package var run: RunID
     package var round: Int
@@ -82,12 +100,15 @@ package struct Assignment: Equatable, Sendable {
     package var ledgerHead: PopulationLedgerHead?
     /// What the device writes down before it begins.
     package var stateGeneration: Int?
+    /// Present where the update is to be masked.
+    package var protection: Protection?
 
     /// Names of the fields of an assignment that a client reads.
     package static let knownFields: Set<String> = [
         "id", "run", "round", "attempt", "kind", "model", "architecture", "base", "control", "training", "privacy",
         "tensors", "update_tensors", "update_url", "seed", "deadline_in_s", "lease_s", "cohort_minimum", "example_cap",
         "weight_unit", "value_bound", "round_committed", "release", "ledger_head", "state_generation",
+        "protection",
     ]
     /// Those that it passes over: they tell people or other programs something.
     package static let unreadFields: Set<String> = ["state", "deadline", "max_participations"]
@@ -148,6 +169,7 @@ extension Assignment {
         roundCommitted = fields.has("round_committed") ? fields.boolean("round_committed", default: false) : nil
         release = fields.has("release") ? fields.object("release") { Release(reading: $0) } : nil
         ledgerHead = fields.has("ledger_head") ? fields.object("ledger_head", PopulationLedgerHead.init(reading:)) : nil
+        protection = fields.has("protection") ? fields.object("protection") { Protection(reading: $0) } : nil
         // What a run file must not combine, an assignment must not either.
         privacy.contradictions(noiseIsGiven: fields.has(at: "privacy/noise_multiplier")).under("privacy")
             .report(to: fields)
@@ -240,6 +262,37 @@ extension PopulationLedgerHead {
             fields.report("hash", "is no head of a population's ledger")
             return nil
         }
+    }
+}
+
+extension Assignment.Protection {
+    fileprivate init?(reading fields: FieldReader) {
+        let kind = fields.word("kind", as: ProtectionKind.self)
+        if kind == ProtectionKind.none { fields.report("kind", "none is said by leaving protection out") }
+        bits = fields.integer("bits", in: 16...64)
+        if !RunSpecification.Protection.widths.contains(bits) { fields.report("bits", "must be 16, 32 or 64") }
+        norm = fields.optionalInteger("norm", in: 1...RunSpecification.Protection.normLimit)
+        let document = fields.base64("document", in: 1...Self.documentByteLimit)
+        let grant = fields.base64("grant", in: Self.grantByteCount...Self.grantByteCount)
+        guard let kind, let document, let grant else { return nil }
+        (self.kind, self.document, self.grant) = (kind, document, grant)
+    }
+}
+
+extension FieldReader {
+    /// Bytes as base64; `nil` if they are missing, too few or too many, which is reported before they are decoded.
+    fileprivate func base64(_ name: String, in counts: ClosedRange<Int>) -> [UInt8]? {
+        let text = string(name, lengthLimit: (counts.upperBound + 2) / 3 * 4)
+        guard !text.isEmpty else { return nil }
+        guard let data = Data(base64Encoded: text), counts.contains(data.count) else {
+            report(
+                name,
+                "must be base64 of "
+                    + (counts.count == 1 ? "\(counts.lowerBound)" : "\(counts.lowerBound) to \(counts.upperBound)") + " bytes"
+            )
+            return nil
+        }
+        return Array(data)
     }
 }
 

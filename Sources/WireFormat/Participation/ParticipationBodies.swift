@@ -149,6 +149,20 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
             self.lossBound = lossBound
         }
     }
+    /// The helper's session whose sum the update is for.
+    package struct Protection: Codable, Equatable, Sendable {
+        package var kind: ProtectionKind
+        package var bits: Int
+        package var norm: Int?
+        /// D, base64.
+        package var document: String
+        /// The helper's signature of D, base64.
+        package var grant: String
+
+        package init(kind: ProtectionKind, bits: Int, norm: Int? = nil, document: String, grant: String) {
+            (self.kind, self.bits, self.norm, self.document, self.grant) = (kind, bits, norm, document, grant)
+        }
+    }
     package var id: String
     package var run: String
     package var round: Int
@@ -192,8 +206,10 @@ package struct AssignmentBody: Codable, Equatable, Sendable {
     package var ledgerHead: PopulationLedgerHead?
     /// What the device writes down before it begins, and says at its next check-in; absent where it said none.
     package var stateGeneration: Int?
-    /// Bytes that the update has whatever is in it, in a private run.
+    /// Bytes that the update has whatever is in it, in a private run and with protection.
     package var updateBytes: Int?
+    /// Present where updates are masked.
+    package var protection: Protection?
 
     package init(
         id: String,

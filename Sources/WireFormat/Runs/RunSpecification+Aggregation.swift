@@ -144,14 +144,15 @@ extension RunSpecification.Aggregation {
         privacyMode: PrivacyMode,
         cohort: RunSpecification.Cohort,
         training: RunSpecification.Training,
-        isAnalytics: Bool
+        isAnalytics: Bool,
+        isProtected: Bool
     ) {
         let mode = Mode(reading: fields, goal: cohort.goal)
         let rule = Rule(reading: fields)
         self.mode = mode
         self.rule = rule
-        // Where the bound of a sum counts on the cap, and where updates of several rounds meet, it is a number.
-        let isRelative = privacyMode == .none && mode == .synchronous
+        // Where the bound of a sum counts on the cap, where updates of several rounds meet, and where none is seen, it is a number.
+        let isRelative = privacyMode == .none && mode == .synchronous && !isProtected
         weighting = fields.choice(
             "weighting",
             default: isRelative && rule == .mean && !training.usesControlVariates && !isAnalytics

@@ -85,6 +85,8 @@ package struct RunSpecification: Codable, Equatable, Sendable {
     package var metrics: [String]?
     /// Of kind `analytics`: what is counted.
     package var analytics: Analytics?
+    /// How single updates are kept from the server; absent: they are not.
+    package var protection: Protection?
 }
 
 extension RunSpecification {
@@ -135,6 +137,8 @@ extension RunSpecification {
             analytics.map { Privacy($0, reading: fields) } ?? Privacy(reading: fields)
         }
         self.privacy = privacy
+        let protection = fields.object("protection") { Protection(reading: $0, privacyMode: privacy.mode) }
+        self.protection = protection
         model.setAdapterDefault(isPrivate: privacy.mode != .none)
         let cohort = fields.object("cohort") { cohort in
             Cohort(reading: cohort, privacy: privacy, analytics: analytics, rounds: rounds)
@@ -148,7 +152,8 @@ extension RunSpecification {
                 privacyMode: privacy.mode,
                 cohort: cohort,
                 training: training,
-                isAnalytics: analytics != nil
+                isAnalytics: analytics != nil,
+                isProtected: protection != nil
             )
         }
         metrics = Self.readMetrics(fields)
@@ -178,7 +183,7 @@ extension RunSpecification {
         if aggregation.isBuffered && cohort.policy != .firstCome {
             found.add("cohort", "policy \(cohort.policy) has no meaning in mode buffered: clients come as they like")
         }
-        found += releaseContradictions + privacyContradictions
+        found += releaseContradictions + privacyContradictions + protectionContradictions
         if let analytics { found += contradictions(with: analytics) }
         return found
     }

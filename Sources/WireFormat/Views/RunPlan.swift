@@ -12,6 +12,8 @@ package struct RunPlan: Codable, Equatable, Sendable {
     package var bytesDown: Int?
     /// The cost on the population's budget; `null` without privacy.
     package var privacy: PrivacyProjection?
+    /// What its protection comes to; absent without protection, and where the weights are still to be uploaded.
+    package var protection: ProtectionPlan?
     /// Clients of the population that may take part now.
     package var clients: Int
     /// What one client counts for at most, in plain words; empty with privacy, whose terms say it.

@@ -8,6 +8,14 @@ package enum PrivacyMode: String, ClosedWord {
     case local
 }
 
+/// How single updates are kept from the server.
+package enum ProtectionKind: String, ClosedWord {
+    /// The server sees every update.
+    case none
+    /// A second party sums masks, and the server sees sums only.
+    case helper
+}
+
 /// What noise a run adds, or which other mechanism its promise rests on.
 ///
 /// The same words stand in run files, assignments, a device's ledger and the population's.

@@ -15,7 +15,7 @@ struct HelperCommand: AsyncParsableCommand {
               martlet helper domain token keyboards --server-id srv_1
               martlet helper keys > helper.pub     what devices pin
 
-            In this version no server and no device uses a helper yet: docs/helper.md says what there is.
+            A server trains through a helper if its settings and the run file name one: docs/helper.md says how.
             """,
         subcommands: [
             HelperServeCommand.self, HelperKeysCommand.self, HelperDomainCommand.self, HelperLedgerCommand.self,

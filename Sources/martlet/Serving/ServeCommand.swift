@@ -101,6 +101,7 @@ struct ServeCommand: AsyncParsableCommand {
         // Four ticks a second are due.
         coordination.awayAfterSeconds = 5
         do {
+            coordination.helper = try plan.helper?.setting()
             return try await Coordinator(
                 configuration: coordination,
                 store: try SQLiteRunStore(path: plan.dataDirectory + "/martlet.sqlite"),

@@ -18,6 +18,7 @@ struct ServerPlan: Sendable {
     var adminToken: String?
     var viewerTokenFile: String?
     var gracePeriod: Duration
+    var helper: HelperPlan?
 
     /// Judges the settings.
     ///
@@ -80,6 +81,7 @@ struct ServerPlan: Sendable {
         slowRequest = settings.duration("log.slow_request_s")
         viewerTokenFile = settings.optional("viewer_token_file")
         gracePeriod = settings.duration("shutdown_grace_s")
+        helper = HelperPlan(settings, &problems)
         if let path = settings.optional("admin_token_file") {
             switch Self.secret(path) {
             case .success(let token): adminToken = token
@@ -161,7 +163,7 @@ struct ServerPlan: Sendable {
     }
 
     /// A secret from its file, without the line break at its end.
-    private static func secret(_ path: String) -> Result<String, Failure> {
+    static func secret(_ path: String) -> Result<String, Failure> {
         guard let data = FileManager.default.contents(atPath: path) else {
             return .failure(Failure("\(path) cannot be read: \(DocumentFile.reason(path))"))
         }

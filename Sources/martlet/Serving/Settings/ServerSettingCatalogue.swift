@@ -32,6 +32,25 @@ extension SettingDefinition {
             "",
             "The file of the privacy ledger's second record, best on another disk. Without this setting it is ledger.head in data_dir."
         ),
+        .init(
+            "helper_url",
+            .text,
+            "",
+            "The helper of protected runs, such as https://helper.example.net. It must be in other hands than the server."
+        ),
+        .init(
+            "helper_token_file",
+            .path,
+            "",
+            "The file with this server's token of the helper's domain, as 'martlet helper domain token' prints it. It is read again for each request."
+        ),
+        .init(
+            "helper_key",
+            .path,
+            "",
+            "The PEM file of the helper's public key, as 'martlet helper keys' prints it. Grants are checked with it."
+        ),
+        .init("helper_ca", .path, "", "The PEM file of the authorities that sign the helper's certificate."),
         .init("shutdown_grace_s", .seconds(0...3600), "10", "How long requests in progress may go on after SIGTERM."),
         .init(
             "log.level",
