@@ -7,6 +7,7 @@ import Synchronization
 import Tensors
 import TestSupport
 import Testing
+import UpdateCompression
 import WireFormat
 
 @testable import MartletClient
@@ -136,13 +137,19 @@ struct HelperRefusalTests {
                     let bytes = Data(base64Encoded: body.protection?.document ?? "").map(Array.init) ?? []
                     guard let document = try? SessionDocument(parsing: bytes),
                         let grant = try? SessionGrant.sign(document, with: stranger)
-                    else { return Issue.record("no document") }
+                    else {
+                        Issue.record("no document")
+                        return
+                    }
                     body.protection?.grant = grant.base64EncodedString()
                 }
             ),
             (
                 "zeros", "not the signature",
-                { ($0.kind, $0.protection?.grant) = (kind, Data(count: 64).base64EncodedString()) }
+                {
+                    $0.kind = kind
+                    $0.protection?.grant = Data(count: 64).base64EncodedString()
+                }
             ),
         ]
         for (name, words, change) in cases {

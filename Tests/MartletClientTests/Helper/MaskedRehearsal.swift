@@ -52,7 +52,7 @@ final class MaskedRehearsal: Transport {
     private let bits: Int
     private let shared: Shared
     private let requests = Mutex<[Seen]>([])
-    private let inner: Mutex<RehearsalServer?> = .init(nil)
+    let server: RehearsalServer
 
     /// What the server's closure sees.
     private final class Shared: Sendable {
@@ -69,15 +69,14 @@ final class MaskedRehearsal: Transport {
         let shared = Shared()
         self.shared = shared
         let helper = helper
-        let server = RehearsalServer(mode: mode) { body, _ in
-            do {
-                try Self.protect(&body, bits, helper, shared, changes)
-            } catch { Issue.record(error) }
-        }
-        inner.withLock { $0 = server }
+        server = RehearsalServer(
+            mode: mode,
+            change: { body, _ in
+                do { try Self.protect(&body, bits, helper, shared, changes) } catch { Issue.record(error) }
+            }
+        )
     }
 
-    var server: RehearsalServer { inner.withLock { $0 } ?? RehearsalServer() }
     var pinned: HelperKey { get throws { try HelperKey(rawRepresentation: helper.publicKey.rawRepresentation) } }
     var transcript: [Seen] { requests.withLock { $0 } }
     var session: Session? { shared.bySession.withLock { $0.values.first } }

@@ -217,7 +217,7 @@ struct MaskedUpdateTests {
         let client = try device.masked(rehearsal, trainer)
         #expect(try await client.participateOnce(waitSeconds: 0) == .ended(code: "privacy_refused"))
         #expect(rehearsal.server.state.withLock { $0.sent.isEmpty })
-        #expect(!(try device.files()).contains("pending.json") && !(try device.files()).contains("update.safetensors"))
+        #expect(Set(try device.files()).isDisjoint(with: ["pending.json", "update.safetensors"]))
     }
 
     @Test func aDamagedPseudonymIsPutAsideAndTold() async throws {
