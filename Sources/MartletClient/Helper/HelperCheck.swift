@@ -90,12 +90,13 @@ struct HelperCheck {
         }
         try checkPolicy(document, grid)
         try checkDomain(document, key)
-        return HelperSession(
-            key: key,
-            document: document,
-            grid: grid,
-            pseudonym: try files.pseudonym(key, domain: document.domain, setAside: setAside)
-        )
+        let pseudonym = try files.pseudonym(key, domain: document.domain, setAside: setAside)
+        // A key that is none is found now, when no data are open yet.
+        do { _ = try SealedSeed.seal(Data(count: MaskStream.seedByteCount), for: document, pseudonym: pseudonym) } catch
+        {
+            throw Refusal(field: "public key", "is no key")
+        }
+        return HelperSession(key: key, document: document, grid: grid, pseudonym: pseudonym)
     }
 
     // MARK: - The document

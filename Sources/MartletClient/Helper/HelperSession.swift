@@ -26,7 +26,7 @@ struct HelperSession: Sendable {
     ///   - path: A new file.
     ///   - failpoint: Is called between the steps.
     /// - Returns: SHA-256 of the file.
-    /// - Throws: ``SecureAggregationError``, an error of the cryptographic library, or `ClientError` of this device's files.
+    /// - Throws: ``SecureAggregationError``, or `ClientError` of this device's files.
     func writeMasked(
         _ integers: [Int64],
         to path: String,
@@ -43,7 +43,10 @@ struct HelperSession: Sendable {
             case .bits64: try Masking.mask(integers, as: UInt64.self, with: stream)
             }
         try failpoint()
-        let sealed = try SealedSeed.seal(seed, for: document, pseudonym: pseudonym)
+        let sealed: SealedSeed
+        do { sealed = try SealedSeed.seal(seed, for: document, pseudonym: pseudonym) } catch {
+            throw SecureAggregationError(.randomSourceFailed, "the seed could not be sealed")
+        }
         try failpoint()
         let file = try MaskedUpdateFile(of: document)
         guard words.count == file.wordByteCount else {

@@ -40,6 +40,7 @@ struct HelperRefusalTests {
         Lie(field: "measure") { ($0.noise, $0.noiseDeviation, $0.measure) = (.none, 0, .l1) },
         Lie(field: "minimum") { $0.minimum = 19 },
         Lie(field: "max_participations") { $0.maxParticipations = 0 },
+        Lie(field: "public key") { $0.publicKey = [UInt8](repeating: 0xFF, count: 1216) },
         Lie(field: "expires") { $0.expires = 1_800_000_000 - 86_401 },
     ]
 

@@ -1,3 +1,4 @@
+import Crypto
 import DifferentialPrivacy
 import Foundation
 import LocalTraining
@@ -200,6 +201,54 @@ struct MaskedUpdateTests {
             guard request.url.hasSuffix("/update"), left.value > 0 else { return answer }
             left.value -= 1
             throw ClientError(code: "network", message: "no answer")
+        }
+    }
+
+    /// A large file goes in parts, and says what it is where something in between knows no parts.
+    @Test func aLargeMaskedUpdateIsResumable() async throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/update"
+        let bytes = Data(repeating: 5, count: 2 << 20)
+        try bytes.write(to: URL(fileURLWithPath: path))
+        let transport = PartsTransport()
+        let session = ServerSession(
+            server: "http://server",
+            transport: transport,
+            retry: RetryPolicy(attemptLimit: 2, sleep: { _ in }, uniform: { 0.5 }),
+            limits: .init(),
+            voice: ClientVoice(logger: nil, notify: { _ in }),
+            token: { nil }
+        )
+        let digest = Data(SHA256.hash(data: bytes)).base64EncodedString()
+        let receipt = try await session.upload(
+            path,
+            to: try #require(ServerPath("/v1/assignments/asg_1/update")),
+            contentType: MaskedUpdateFile.mediaType,
+            expected: ExpectedReceipt(assignment: "asg_1", sha256: digest),
+            isRepeated: false,
+            within: 60
+        )
+        #expect(receipt.byteCount == bytes.count)
+        let seen = transport.seen.withLock { $0 }
+        #expect(seen == ["PATCH application/partial-upload", "PUT \(MaskedUpdateFile.mediaType)"])
+    }
+
+    /// Knows no parts of uploads.
+    private final class PartsTransport: Transport {
+        let seen = Mutex<[String]>([])
+
+        func send(_ request: TransportRequest) async throws -> TransportResponse {
+            seen.withLock { $0.append("\(request.method) \(request.headers["Content-Type"] ?? "")") }
+            guard request.method == "PUT", case .file(let path, 0) = request.body,
+                let body = FileManager.default.contents(atPath: path)
+            else { return TransportResponse(status: 405) }
+            let receipt = UpdateReceipt(
+                assignment: "asg_1",
+                state: .accepted,
+                sha256: Array(SHA256.hash(data: body)).hexadecimal,
+                bytes: body.count
+            )
+            return TransportResponse(status: 200, body: try WireCoding.encode(receipt))
         }
     }
 
