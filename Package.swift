@@ -165,8 +165,8 @@ let package = Package(
             name: "MartletClient",
             dependencies: [
                 "CKernels", "CLibrary", "DifferentialPrivacy",
-                .target(name: "LocalTraining", condition: builtInModels), "MartletTransport", "StrictJSON", "Tensors",
-                "TrainerInterface", "UpdateCompression", "WireFormat",
+                .target(name: "LocalTraining", condition: builtInModels), "MartletTransport", "SecureAggregation",
+                "StrictJSON", "Tensors", "TrainerInterface", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: features
@@ -306,8 +306,8 @@ let package = Package(
             dependencies: [
                 "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HTTPServing", "LocalTraining",
                 "MartletClient",
-                "MartletTesting", "MartletURLSession", "StrictJSON", "Tensors", "TestBenches", "TestSupport",
-                "UpdateCompression", "WireFormat",
+                "MartletTesting", "MartletURLSession", "SecureAggregation", "StrictJSON", "Tensors", "TestBenches",
+                "TestSupport", "UpdateCompression", "WireFormat",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),

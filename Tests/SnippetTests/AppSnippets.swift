@@ -31,6 +31,20 @@ enum AppSnippets {
         // end
     }
 
+    static func helper(_ trainer: any LocalTrainer) throws -> FederatedClient {
+        // snippet
+        let client = try FederatedClient(
+            server: "https://learning.example.org",
+            enrollmentToken: token,
+            directory: "/var/lib/my-app/martlet",
+            trainer: trainer,
+            policy: ClientPrivacyPolicy(minimumCohort: 50, minimumNoise: 0.8, domains: ["keyboards"]),
+            helper: try HelperKey(file: "/usr/share/my-app/helper.pub")
+        )
+        // end
+        return client
+    }
+
     static func watch(_ client: FederatedClient) async throws {
         // snippet
         let events = client.events()

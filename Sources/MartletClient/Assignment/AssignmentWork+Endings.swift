@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import Foundation
 import MartletTransport
+import SecureAggregation
 import StrictJSON
 import Tensors
 import TrainerInterface
@@ -87,6 +88,11 @@ extension AssignmentWork {
             )
         case let error as PrivacyError:
             return try await fail(.init(code: .trainingFailed, detail: "\(error)"), reason: "\(error)")
+        case let error as SecureAggregationError:
+            return try await fail(
+                .init(code: .trainingFailed, detail: error.code.rawValue),
+                reason: "the update could not be masked: \(error.description)"
+            )
         case let error as ClientError where [ClientError.serverInvalid, "digest_mismatch"].contains(error.code):
             return try await refuseUnfit(error)
         case let error as SafetensorsError where error.isOfContents:

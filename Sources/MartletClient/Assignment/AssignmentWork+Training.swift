@@ -1,21 +1,26 @@
 import Crypto
 import Foundation
+import SecureAggregation
 import TrainerInterface
 import WireFormat
 
 extension AssignmentWork {
     /// Trains, and sends what comes of it.
-    func train(_ fetched: Fetched, _ report: KeptReport?) async throws -> ParticipationOutcome {
+    func train(
+        _ fetched: Fetched,
+        _ report: KeptReport?,
+        _ session: HelperSession?
+    ) async throws -> ParticipationOutcome {
         let feedback = try ErrorFeedback(
             run: assignment.run,
             files: files,
             parameterCount: assignment.tensors.parameterCount
         )
         let path = files.temporaryPath(ClientState.updateFile)
-        let charge = LedgerCharge(assignment, files: files, report: report)
+        let charge = LedgerCharge(assignment, files: files, report: report, session: session)
         let earlierTries = try WorkTries.begin(assignment, files: files)
         defer { WorkTries.end(assignment, isDone: false, files: files) }
-        let (assignment, trainer) = (assignment, device.trainer)
+        let (assignment, trainer, failpoint) = (assignment, device.trainer, files.failpoint)
         let work = try await whileHeld(fetched.instructions, charge) {
             do {
                 let update = try await PreparedUpdate(
@@ -27,6 +32,8 @@ extension AssignmentWork {
                     feedback: feedback,
                     earlierTries: earlierTries,
                     path: path,
+                    session: session,
+                    failpoint: failpoint,
                     beforeNoise: charge.record
                 )
                 try charge.check()
@@ -42,14 +49,19 @@ extension AssignmentWork {
             return unwanted(code)
         case .done(let prepared):
             note(prepared.shortfall)
-            return try await keep(prepared, path, report).deliver()
+            return try await keep(prepared, path, report, session).deliver()
         }
     }
 
     /// Keeps a finished update and what hangs on it.
     ///
     /// The note comes last: nothing is sent of which there is none, and what it names is complete.
-    private func keep(_ prepared: PreparedUpdate, _ path: String, _ report: KeptReport?) throws -> PendingDelivery {
+    private func keep(
+        _ prepared: PreparedUpdate,
+        _ path: String,
+        _ report: KeptReport?,
+        _ session: HelperSession?
+    ) throws -> PendingDelivery {
         try files.failpoint()
         let kept = try report?.complete(path, digest: prepared.digest, control: prepared.control)
         if kept == nil { try files.rename(path, to: ClientState.updateFile) }
@@ -60,6 +72,8 @@ extension AssignmentWork {
         note.file = report.map(\.bytesName)
         note.payer = kept?.event.assignment
         note.residualFile = prepared.feedback.map { _ in StateFileName.residual(assignment.run) }
+        note.contentType = session.map { _ in MaskedUpdateFile.mediaType }
+        note.helper = session?.key.hexadecimal
         return try PendingDelivery(note, of: assignment, on: device)
     }
 

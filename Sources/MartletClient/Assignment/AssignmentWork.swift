@@ -31,6 +31,12 @@ struct AssignmentWork: Sendable {
         let evaluates = assignment.kind == .evaluate
         device.voice.tell(.assigned(run: assignment.run.text, round: assignment.round, evaluates: evaluates))
         if let code = device.memory.code(of: assignment.id) { return try await reportAgain(code) }
+        let session: HelperSession?
+        switch try HelperCheck(device).verdict(on: assignment) {
+        case .refused(let reason): return try await refuse(reason)
+        case .unprotected: session = nil
+        case .granted(let granted): session = granted
+        }
         switch try await keepingLease(.downloading, { try await judgeServerLedger() }) {
         case .unwanted(let code): return unwanted(code)
         case .done(let refusal?):
@@ -44,7 +50,8 @@ struct AssignmentWork: Sendable {
         if let refusal = try device.state.ledger().refusal(
             of: assignment,
             policy: device.policy,
-            paidBy: standing.payer
+            paidBy: standing.payer,
+            session: session
         ) {
             return try await refuse(refusal)
         }
@@ -67,7 +74,7 @@ struct AssignmentWork: Sendable {
             case .unwanted(let code): return unwanted(code)
             case .done(let fetched):
                 device.voice.tell(.phase(.training))
-                return try await evaluates ? evaluate(fetched) : train(fetched, report)
+                return try await evaluates ? evaluate(fetched) : train(fetched, report, session)
             }
         } catch {
             return try await end(after: error)
@@ -91,7 +98,11 @@ struct AssignmentWork: Sendable {
 
     private func judgeServerLedger() async throws -> String? {
         try await ServerLedgerCheck(device)
-            .refusal(assignment.ledgerHead, isPrivate: assignment.isPrivate, seconds: assignment.deadline.seconds)
+            .refusal(
+                assignment.ledgerHead,
+                isPrivate: assignment.privacy.mode != .none,
+                seconds: assignment.deadline.seconds
+            )
     }
 
     /// What there is of a report; a damaged note is put aside, and what comes then is paid for anew.

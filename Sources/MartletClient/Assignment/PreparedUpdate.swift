@@ -1,6 +1,7 @@
 import DifferentialPrivacy
 import Foundation
 import MartletTransport
+import SecureAggregation
 import Tensors
 import TrainerInterface
 import UpdateCompression
@@ -19,7 +20,8 @@ struct PreparedUpdate: Sendable {
 
     /// Does one assignment's work and writes the update as a safetensors file, which is on the disk then.
     ///
-    /// `beforeNoise` is called once, when the update is clipped and nothing was drawn: what it throws ends the work.
+    /// `beforeNoise` is called once, when the update is clipped and nothing was drawn: what it throws ends the work. With a helper's
+    /// session the file is the masked update, and nothing is in it or beside it but that.
     ///
     /// With privacy nothing that happens after the data were opened is an error: see ``DataAnswer``.
     ///
@@ -33,6 +35,8 @@ struct PreparedUpdate: Sendable {
         feedback: ErrorFeedback,
         earlierTries: Int = 0,
         path: String,
+        session: HelperSession? = nil,
+        failpoint: () throws -> Void = {},
         beforeNoise: () throws -> Void
     ) async throws {
         let protection = try ClippingAndNoise(assignment.privacy)
@@ -60,6 +64,10 @@ struct PreparedUpdate: Sendable {
             // Noise has no bound, and cutting what is private already costs nothing. Nor has a clipped update one that is
             // under the run's: the server would refuse it, and tell so.
             for index in update.values.indices { update.values[index] = max(-bound, min(bound, update.values[index])) }
+        }
+        if let session {
+            digest = try session.writeMasked(try session.grid.encode(update.values), to: path, failpoint: failpoint)
+            return
         }
         // Encode: after clipping and noise, since encoding what is private already costs nothing, and the server clips again.
         let encoder = UpdateEncoder(

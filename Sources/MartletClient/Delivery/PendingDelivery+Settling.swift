@@ -42,6 +42,21 @@ extension PendingDelivery {
         device.end(note.assignment, run: note.run ?? "", round: note.round ?? 0, code: code, reason: reason)
     }
 
+    // MARK: - The helper
+
+    /// Drops an update that was finished before the device pinned its helper's key, or while it pinned another one.
+    ///
+    /// - Returns: `nil` where the update may be sent.
+    func refuseWithoutHelper() async throws -> ParticipationOutcome? {
+        guard let key = device.helper, note.helper != key.hexadecimal else { return nil }
+        let outcome = try drop(
+            FailureCode.privacyRefused.rawValue,
+            "a finished update of before is not sent: it is not masked for the helper whose key this device pins"
+        )
+        try await device.session.report(.init(code: .privacyRefused), for: assignment)
+        return outcome
+    }
+
     // MARK: - Damage
 
     /// What is wrong with the finished file; `nil` when it is what was written.

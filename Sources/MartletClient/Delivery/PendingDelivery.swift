@@ -30,6 +30,8 @@ struct PendingDelivery: Sendable {
         var file: String?
         /// The assignment whose event pays, where that is another.
         var payer: String?
+        /// The key of the helper whom the update is masked for, hexadecimal; absent for an update that the server can read.
+        var helper: String?
 
         /// The name of the file that is sent.
         var fileName: String { file ?? ClientState.updateFile }

@@ -31,6 +31,7 @@ public struct Fleet: Sendable {
     private let width: Int
     private let transport: any Transport
     private let options: ParticipationOptions
+    private let helper: HelperKey?
     private let notify: @Sendable (ClientNotice) -> Void
     private let makeTrainer: @Sendable (Int) throws -> any LocalTrainer
 
@@ -46,6 +47,7 @@ public struct Fleet: Sendable {
     ///   - transport: Shared by all of them.
     ///   - options: With `stopsWithoutWork` a client leaves when it has taken part as often as the open runs allow, and the
     ///     fleet ends with its last client.
+    ///   - helper: The key of the helper without whose grant no client does work.
     ///   - notify: Receives what there is to say: a server that is away and comes back, a client's state that was mended, why
     ///     assignments end.
     ///   - makeTrainer: The trainer of a client by its number, made when it first has its turn.
@@ -58,6 +60,7 @@ public struct Fleet: Sendable {
         width: Int = 16,
         transport: any Transport,
         options: ParticipationOptions = .init(stopsWithoutWork: true),
+        helper: HelperKey? = nil,
         notify: @escaping @Sendable (ClientNotice) -> Void = { _ in },
         makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
     ) {
@@ -69,6 +72,7 @@ public struct Fleet: Sendable {
         self.width = width
         self.transport = transport
         self.options = options
+        self.helper = helper
         self.notify = notify
         self.makeTrainer = makeTrainer
     }
@@ -126,6 +130,7 @@ public struct Fleet: Sendable {
                 trainer: trainer,
                 transport: transport,
                 models: models,
+                helper: helper,
                 retry: retry,
                 notify: { notice in notify(.init(kind: notice.kind, message: "client-\(index): \(notice.message)")) }
             )
@@ -193,6 +198,7 @@ extension Fleet {
         clientCount: Int,
         width: Int = 16,
         options: ParticipationOptions = .init(stopsWithoutWork: true),
+        helper: HelperKey? = nil,
         notify: @escaping @Sendable (ClientNotice) -> Void = { _ in },
         makeTrainer: @escaping @Sendable (Int) throws -> any LocalTrainer
     ) {
@@ -205,6 +211,7 @@ extension Fleet {
             width: width,
             transport: CurlTransport(),
             options: options,
+            helper: helper,
             notify: notify,
             makeTrainer: makeTrainer
         )

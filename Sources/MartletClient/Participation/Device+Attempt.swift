@@ -37,7 +37,9 @@ extension Device {
         switch try PendingDelivery.left(on: self) {
         case .nothing: break
         case .unusable: return .ended(code: ClientError.stateDamaged)
-        case .delivery(let delivery): return try await delivery.deliver()
+        case .delivery(let delivery):
+            if let outcome = try await delivery.refuseWithoutHelper() { return outcome }
+            return try await delivery.deliver()
         }
         voice.tell(.phase(.waiting))
         switch try await session.checkIn(generation: memory.generation, waitSeconds: waitSeconds) {

@@ -12,6 +12,8 @@ package struct Device: Sendable {
     let trainer: any LocalTrainer
     let models: ModelCache
     let policy: ClientPrivacyPolicy
+    /// The helper without whose grant the device does no work; `nil` for a device that has none.
+    let helper: HelperKey?
     let arithmetic: ArithmeticQueue
     let voice: ClientVoice
     let status = ClientStatus()

@@ -12,6 +12,7 @@ extension FederatedClient {
     ///   - trainer: Trains on this device's data.
     ///   - transport: How requests reach the server.
     ///   - policy: What the device's owner allows.
+    ///   - helper: The key of the helper without whose grant the device does no work.
     ///   - logger: Is told what the client does.
     /// - Throws: `ClientError` where the directory cannot be used, or another process has it.
     public init(
@@ -21,6 +22,7 @@ extension FederatedClient {
         trainer: any LocalTrainer,
         transport: any Transport,
         policy: ClientPrivacyPolicy = .init(),
+        helper: HelperKey? = nil,
         logger: Logger? = nil
     ) throws {
         self.init(
@@ -31,6 +33,7 @@ extension FederatedClient {
             transport: transport,
             models: try ModelCache(directory: directory + "/models"),
             policy: policy,
+            helper: helper,
             logger: logger
         )
     }
@@ -43,6 +46,7 @@ extension FederatedClient {
         directory: String,
         trainer: any LocalTrainer,
         policy: ClientPrivacyPolicy = .init(),
+        helper: HelperKey? = nil,
         logger: Logger? = nil
     ) throws {
         try self.init(
@@ -52,6 +56,7 @@ extension FederatedClient {
             trainer: trainer,
             transport: CurlTransport(),
             policy: policy,
+            helper: helper,
             logger: logger
         )
     }

@@ -25,6 +25,7 @@ public actor FederatedClient {
     ///   - transport: Shared by clients of one process.
     ///   - models: Shared by clients of one process.
     ///   - policy: What the device's owner allows.
+    ///   - helper: The key of the helper without whose grant the device does no work; without one it refuses work that asks for a helper.
     ///   - limits: How much of what the server sends is taken.
     ///   - retry: How failed requests are repeated.
     ///   - arithmetic: Bounds how many clients of the process train at the same time.
@@ -38,6 +39,7 @@ public actor FederatedClient {
         transport: any Transport,
         models: ModelCache,
         policy: ClientPrivacyPolicy = .init(),
+        helper: HelperKey? = nil,
         limits: ClientLimits = .init(),
         retry: RetryPolicy = .init(),
         arithmetic: ArithmeticQueue = .shared,
@@ -60,6 +62,7 @@ public actor FederatedClient {
             trainer: trainer,
             models: models,
             policy: policy,
+            helper: helper,
             arithmetic: arithmetic,
             voice: voice
         )

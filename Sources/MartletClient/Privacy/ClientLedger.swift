@@ -1,4 +1,5 @@
 import DifferentialPrivacy
+import SecureAggregation
 import Tensors
 import WireFormat
 
@@ -22,15 +23,22 @@ struct ClientLedger: Codable, Equatable, Sendable {
         var parameterCount: Int?
         /// Of votes: from which noised count on a prefix is published.
         var threshold: Double?
+        /// Of a masked update: the helper's domain, whose noise the event counts.
+        var domain: String?
         /// Whether its report has had its end: the same assignment is not worked on again, whoever hands it out.
         var isFinished: Bool?
 
-        init(_ assignment: Assignment) {
+        /// The event of an assignment.
+        ///
+        /// Of a masked update z is Σ*/K of the helper's session: the noise that the server cannot take off. The server's own noise
+        /// protects from readers of models, and is not counted.
+        init(_ assignment: Assignment, session: HelperSession? = nil) {
             self.assignment = assignment.id.text
             run = assignment.run.text
             round = assignment.round
             mode = .known(assignment.privacy.mode)
-            noiseMultiplier = assignment.privacy.noiseMultiplier
+            noiseMultiplier = session?.noiseMultiplier ?? assignment.privacy.noiseMultiplier
+            domain = session?.document.domain
             mechanism = .known(assignment.privacy.mechanism.name)
             band = assignment.privacy.band
             threshold = assignment.privacy.threshold
@@ -184,9 +192,15 @@ struct ClientLedger: Codable, Equatable, Sendable {
     ///   - assignment: The work.
     ///   - policy: What the device's owner allows.
     ///   - payer: The assignment whose event pays for this work too: a further turn that sends the report of an earlier one.
+    ///   - session: The helper's session that the update is masked for.
     /// - Returns: Why the policy does not allow it; `nil` when it does.
-    func refusal(of assignment: Assignment, policy: ClientPrivacyPolicy, paidBy payer: String? = nil) -> String? {
-        let event = Event(assignment)
+    func refusal(
+        of assignment: Assignment,
+        policy: ClientPrivacyPolicy,
+        paidBy payer: String? = nil,
+        session: HelperSession? = nil
+    ) -> String? {
+        let event = Event(assignment, session: session)
         if let known = self.event(of: assignment.id.text) {
             // One event pays for one report under the terms that it names: a server that hands out an id again gets no second one.
             guard known.hasTerms(of: event) else { return "this assignment was begun under other terms" }
@@ -206,6 +220,7 @@ struct ClientLedger: Codable, Equatable, Sendable {
         let isCounted = place.map { events[$0].run == event.run } ?? false
         let count = participations[event.run, default: 0] - (isCounted ? 1 : 0) + countedEvents(of: event.run)
         guard count < policy.maxParticipations else { return "this device has taken part \(count) times already" }
+        if let session, let refusal = refusal(of: event, in: session) { return refusal }
         if policy.minimumCohort > 0 {
             guard let minimum = assignment.cohortMinimum, minimum >= policy.minimumCohort else {
                 let stated = assignment.cohortMinimum.map { "\($0) clients" } ?? "a number that it does not state"
@@ -224,6 +239,17 @@ struct ClientLedger: Codable, Equatable, Sendable {
         } catch {
             return "what it costs cannot be computed: \(error)"
         }
+    }
+
+    /// Why a masked update would be one more than the session's document allows.
+    ///
+    /// Another attempt at a round is no further participation: the helper grants one only if no seed of the attempt before was opened.
+    private func refusal(of event: Event, in session: HelperSession) -> String? {
+        let rounds = Set(events.lazy.filter { $0.run == event.run && $0.round != event.round }.map(\.round))
+        let count = rounds.count + countedEvents(of: event.run)
+        guard count >= Int(session.document.maxParticipations) else { return nil }
+        return "this device has taken part in \(count) rounds of the run, and the helper's session allows "
+            + "\(session.document.maxParticipations) (max_participations)"
     }
 
     /// Why terms would let out more than they say, whatever the server that sends them thinks of it.

@@ -15,6 +15,12 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
     public var delta: Double
     /// Rounds that publish what fewer clients sent are refused.
     public var minimumCohort: Int
+    /// The least noise of a helper's session, Σ*/K: its standard deviation over what one device can change.
+    ///
+    /// 0 permits sessions without noise. It says nothing about work without a helper.
+    public var minimumNoise: Double
+    /// The helper's domains that the device takes part in; `nil` for the first one that its server names.
+    public var domains: [String]?
     /// Whether a device that has taken part may register as a new client, which the server grants everything once more.
     public var mayRegisterAgain: Bool
 
@@ -25,7 +31,9 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
         maxEpsilon: Double = .greatestFiniteMagnitude,
         delta: Double = 1e-5,
         minimumCohort: Int = 0,
-        mayRegisterAgain: Bool = true
+        mayRegisterAgain: Bool = true,
+        minimumNoise: Double = 0,
+        domains: [String]? = nil
     ) {
         self.acceptedModes = acceptedModes
         self.maxParticipations = maxParticipations
@@ -33,6 +41,8 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
         self.delta = delta
         self.minimumCohort = minimumCohort
         self.mayRegisterAgain = mayRegisterAgain
+        self.minimumNoise = minimumNoise
+        self.domains = domains
     }
 
     /// Reads what an earlier version wrote, too.
@@ -44,12 +54,14 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
             maxEpsilon: try values.decode(Double.self, forKey: .maxEpsilon),
             delta: try values.decode(Double.self, forKey: .delta),
             minimumCohort: try values.decode(Int.self, forKey: .minimumCohort),
-            mayRegisterAgain: try values.decodeIfPresent(Bool.self, forKey: .mayRegisterAgain) ?? true
+            mayRegisterAgain: try values.decodeIfPresent(Bool.self, forKey: .mayRegisterAgain) ?? true,
+            minimumNoise: try values.decodeIfPresent(Double.self, forKey: .minimumNoise) ?? 0,
+            domains: try values.decodeIfPresent([String].self, forKey: .domains)
         )
     }
 
-    /// Reads a policy file: `accepted_modes`, `max_participations`, `max_epsilon`, `delta`, `minimum_cohort`, `may_register_again`, all
-    /// optional.
+    /// Reads a policy file: `accepted_modes`, `max_participations`, `max_epsilon`, `delta`, `minimum_cohort`, `may_register_again`,
+    /// `minimum_noise`, `domains`, all optional.
     ///
     /// - Throws: `DocumentError` naming every bad field.
     package static func read(_ document: JSONValue) throws(DocumentError) -> Self {
@@ -66,6 +78,9 @@ public struct ClientPrivacyPolicy: Codable, Equatable, Sendable {
             policy.delta = fields.number("delta", default: 1e-5, in: 1e-15...0.1)
             policy.minimumCohort = fields.integer("minimum_cohort", default: 0, in: 0...1_000_000_000)
             policy.mayRegisterAgain = fields.boolean("may_register_again", default: true)
+            policy.minimumNoise = fields.number("minimum_noise", default: 0, in: 0...10_000)
+            policy.domains = fields.stringList("domains")
+            if policy.domains?.isEmpty == true { fields.report("domains", "names at least one domain") }
             return policy
         }
     }

@@ -97,8 +97,10 @@ struct DataAnswer<Value> {
 extension DataAnswer: Sendable where Value: Sendable {}
 
 extension Assignment {
-    /// Whether anything is promised about the device's data.
-    var isPrivate: Bool { privacy.mode != .none }
+    /// Whether anything is promised about the device's data: by noise, or by a mask.
+    ///
+    /// Nothing beside a masked update may tell of the data either: no failure, no number, no size and no time.
+    var isPrivate: Bool { privacy.mode != .none || protection != nil }
 
     /// The update of a client whose data gave nothing: zeros, or the vote for no prefix.
     var nothing: ParameterVector {

@@ -58,8 +58,12 @@ struct KeptReport: Sendable {
     private let fresh: Note
 
     /// The report on the version that an assignment names; `nil` where the device draws no noise.
+    ///
+    /// A masked update is never kept for another turn or attempt: it is for one session, and another one needs a mask of its own.
     init?(_ assignment: Assignment, files: StateFiles, now: Date) {
-        guard assignment.privacy.mode == .local, assignment.kind != .evaluate else { return nil }
+        guard assignment.privacy.mode == .local, assignment.kind != .evaluate, assignment.protection == nil else {
+            return nil
+        }
         self.files = files
         run = assignment.run
         let clipping = assignment.privacy.clipping

@@ -10,8 +10,13 @@ final class LedgerCharge: Sendable {
     private let isClosed = Mutex(false)
 
     /// The event of an assignment; where its report outlives it, `report` says which event pays.
-    init(_ assignment: Assignment, files: StateFiles, report: KeptReport? = nil) {
-        event = ClientLedger.Event(assignment)
+    init(
+        _ assignment: Assignment,
+        files: StateFiles,
+        report: KeptReport? = nil,
+        session: HelperSession? = nil
+    ) {
+        event = ClientLedger.Event(assignment, session: session)
         self.files = files
         self.report = report
     }

@@ -1,5 +1,6 @@
 import Foundation
 import MartletTransport
+import SecureAggregation
 import WireFormat
 
 extension ServerSession {
@@ -48,7 +49,9 @@ extension ServerSession {
         within seconds: Double
     ) async throws -> ReceiptAnswer {
         let url = try url(target)
-        if FileManager.default.byteCount(atPath: path) >= Self.resumableByteCount && contentType == nil {
+        if FileManager.default.byteCount(atPath: path) >= Self.resumableByteCount,
+            contentType.map({ $0 == MaskedUpdateFile.mediaType }) ?? true
+        {
             var upload = ResumableUpload(
                 url: url,
                 headers: authorization,
@@ -56,12 +59,13 @@ extension ServerSession {
                 expected: expected,
                 isRepeated: isRepeated
             )
+            if let contentType { upload.contentType = contentType }
             upload.end = .now + .seconds(min(seconds, 1e9))
             upload.onProgress = voice.followTransfer
             return try await upload.send(over: transport, retry: retry)
         }
         var headers = authorization
-        headers["Content-Type"] = contentType ?? "application/vnd.safetensors"
+        headers["Content-Type"] = contentType ?? ResumableUpload.safetensors
         headers["Content-Digest"] = "sha-256=:\(expected.sha256):"
         var request = TransportRequest(method: "PUT", url: url, headers: headers, body: .file(path: path))
         request.byteLimit = ServerAnswer.byteLimit

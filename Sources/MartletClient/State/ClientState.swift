@@ -92,6 +92,7 @@ public struct ClientState: Sendable {
         for name in [
             StateFile.delivery.name, Self.updateFile, Self.residualFile, ControlVariateFile.unsent,
             StateFile.assignments.name, StateFile.registration.name, StateFile.credential.name,
+            StateFile.helperDomain.name,
         ] {
             try files.remove(name)
         }

@@ -17,6 +17,8 @@ package struct ResumableUpload: Sendable {
     package var expected: ExpectedReceipt
     /// Whether an earlier attempt may have brought bytes to the server.
     package var isRepeated: Bool
+    /// What the file is, as it is said where it is sent whole.
+    package var contentType = Self.safetensors
     /// When the file is not worth sending any more, however slowly it is still read; a request under way has a minute more.
     package var end: ContinuousClock.Instant?
     /// Is told what has moved.
@@ -36,6 +38,8 @@ package struct ResumableUpload: Sendable {
         self.expected = expected
         self.isRepeated = isRepeated
     }
+
+    static let safetensors = "application/vnd.safetensors"
 
     /// Refusals of parts, by somebody who is not the server, after which the file is sent whole.
     private static let foreignRefusalLimit = 2
@@ -120,7 +124,7 @@ package struct ResumableUpload: Sendable {
 
     private var whole: TransportRequest {
         var fields = headers
-        fields["Content-Type"] = "application/vnd.safetensors"
+        fields["Content-Type"] = contentType
         fields["Content-Digest"] = "sha-256=:\(expected.sha256):"
         var request = TransportRequest(
             method: "PUT",

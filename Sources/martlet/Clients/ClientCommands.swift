@@ -40,6 +40,7 @@ struct ClientCommand: AsyncParsableCommand {
     @Option(help: "Keeps the credential, the ledger and an unfinished upload.") var stateDir: String
     @Option(help: "What the device's owner allows, YAML or JSON; the options below take precedence.") var policy:
         String?
+    @OptionGroup var helper: HelperKeyOptions
     @Option(parsing: .unconditional, help: "Refuse to take part in a run more often than this.")
     var maxParticipations: Int?
     @Option(
@@ -130,6 +131,7 @@ struct ClientCommand: AsyncParsableCommand {
             transport: CurlTransport(connectionLimit: 2, security: trust.security),
             models: models,
             policy: try privacyPolicy(),
+            helper: try helper.key,
             limits: ClientLimits(
                 modelBytes: maxModelBytes.bytes,
                 keptBytes: maxKeptBytes.bytes,
@@ -278,6 +280,27 @@ private enum LeftOutLog {
     }
 }
 
+/// Which helper a device asks for: the flag first, then the environment.
+struct HelperKeyOptions: ParsableArguments {
+    @Option(
+        help:
+            "PEM file of the helper's key, as martlet helper keys prints it (or MARTLET_HELPER_KEY_FILE): work without this helper's grant is refused.",
+        completion: .file()
+    )
+    var helperKey: String?
+
+    /// The key; a file that cannot be read is an error, and no permission to work without a helper.
+    var key: HelperKey? {
+        get throws {
+            let variable = ProcessInfo.processInfo.environment["MARTLET_HELPER_KEY_FILE"].flatMap {
+                $0.isEmpty ? nil : $0
+            }
+            guard let path = helperKey ?? variable else { return nil }
+            do { return try HelperKey(file: path) } catch { throw Failure(error) }
+        }
+    }
+}
+
 /// What `client` and `fleet` have in common.
 enum ClientRuns {
     static func validate(_ giveUpAfter: Double?) throws {
@@ -326,6 +349,7 @@ struct FleetCommand: AsyncParsableCommand {
     @Option(help: "How many clients.") var clients = 100
     @Option(help: "The number of the first client.") var first = 0
     @Option(help: "Keeps every client's state.") var stateDir: String
+    @OptionGroup var helper: HelperKeyOptions
     @Option(help: "A text file or directory: one client per file or speaking role; default: synthetic messages.")
     var text: String?
     @Option(help: "Seed of the synthetic messages.") var seed: UInt64 = 1
@@ -355,6 +379,7 @@ struct FleetCommand: AsyncParsableCommand {
             clientCount: texts.map { max(0, min(clients, $0.count - first)) } ?? clients,
             width: width,
             options: ParticipationOptions(stopsWithoutWork: once, giveUpAfterSeconds: giveUpAfter),
+            helper: try helper.key,
             notify: ClientRuns.show,
             makeTrainer: { index in
                 DeviceTrainer(

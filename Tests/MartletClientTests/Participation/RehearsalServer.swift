@@ -300,9 +300,11 @@ final class RehearsalDevice: Sendable {
 
     /// The next process of this device.
     func client(
-        _ server: RehearsalServer,
+        _ server: any Transport,
         _ trainer: any LocalTrainer,
         attemptLimit: Int = 3,
+        policy: ClientPrivacyPolicy = .init(),
+        helper: HelperKey? = nil,
         limits: ClientLimits = .init(),
         models: String? = nil,
         failpoint: (@Sendable () throws -> Void)? = nil
@@ -314,6 +316,8 @@ final class RehearsalDevice: Sendable {
             trainer: trainer,
             transport: server,
             models: try ModelCache(directory: models ?? directory.path + "/models"),
+            policy: policy,
+            helper: helper,
             limits: limits,
             retry: RetryPolicy(
                 attemptLimit: attemptLimit,
