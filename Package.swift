@@ -184,7 +184,8 @@ let package = Package(
             name: "martlet",
             dependencies: [
                 "CKernels", "Coordination", "CoordinatorAPI", "DifferentialPrivacy", "HelperClient", "HelperService",
-                "HTTPServing", "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport", "PrivacyVectors",
+                "HTTPServing", "LocalTraining", "MartletClient", "MartletOperator", "MartletTransport",
+                "PrivacyVectors",
                 "SQLiteStorage", "StrictJSON", "Tensors", "WireFormat",
                 .product(name: "ArgumentParser", package: "swift-argument-parser", condition: server),
                 .product(name: "Crypto", package: "swift-crypto"),

@@ -56,6 +56,7 @@ package struct HelperConnection: HelperParty {
         request.destination = path
         request.byteLimit = byteCount
         request.timeoutSeconds = Self.sumSeconds
+        request.answerSeconds = Self.sumSeconds
         request.longestSeconds = Self.sumSeconds + Double(byteCount + list.count) / Self.slowestBytesPerSecond
         let response = try await send(request)
         let attributes = try? FileManager.default.attributesOfItem(atPath: path)
@@ -82,7 +83,9 @@ package struct HelperConnection: HelperParty {
 
     // MARK: -
 
-    private static func reference(_ session: String) throws -> SessionReference { try SessionReference(segment: session) }
+    private static func reference(_ session: String) throws -> SessionReference {
+        try SessionReference(segment: session)
+    }
 
     private func request<Body, Answer>(
         _ target: RequestTarget<Body, Answer>,

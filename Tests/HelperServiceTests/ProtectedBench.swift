@@ -82,6 +82,40 @@ final class WatchedHelper: HelperParty {
     }
 }
 
+/// The helper as one process of the server has it: after its end nothing comes back to it.
+private final class MortalHelper: HelperParty {
+    private let inner: WatchedHelper
+    private let isDead = Mutex(false)
+
+    init(_ inner: WatchedHelper) { self.inner = inner }
+
+    func die() { isDead.withLock { $0 = true } }
+
+    private func living<Answer>(_ body: () async throws -> Answer) async throws -> Answer {
+        func check() throws {
+            guard !isDead.withLock({ $0 }) else {
+                throw HelperFailure(code: "network", message: "this server is dead", isTemporary: true)
+            }
+        }
+        try check()
+        let answer = try await body()
+        try check()
+        return answer
+    }
+
+    func createSession(_ request: HelperSessionRequest) async throws -> HelperSessionView {
+        try await living { try await inner.createSession(request) }
+    }
+
+    func cancelSession(_ session: String) async throws { try await living { try await inner.cancelSession(session) } }
+
+    func makeSum(_ session: String, list: [UInt8], byteCount: Int, to path: String) async throws {
+        try await living { try await inner.makeSum(session, list: list, byteCount: byteCount, to: path) }
+    }
+
+    func deleteSum(_ session: String) async throws { try await living { try await inner.deleteSum(session) } }
+}
+
 /// A server with its helper, and devices of the test's own that mask.
 final class ProtectedBench {
     static let layout = ParameterLayout([.init(name: "w", shape: [3]), .init(name: "b", shape: [])])
@@ -90,6 +124,7 @@ final class ProtectedBench {
     let helper: HelperFixture
     let party: WatchedHelper
     private let transport: SwitchingTransport
+    private var mortal: MortalHelper
     private(set) var service: Service
     private(set) var run = ""
     private(set) var tokens: [String] = []
@@ -112,16 +147,17 @@ final class ProtectedBench {
         party = WatchedHelper(
             try HelperConnection(url: "http://test", transport: transport, token: { token ?? "" })
         )
+        mortal = MortalHelper(party)
         let directory = try TemporaryDirectory()
         service = try await Service(
             in: directory,
             store: SQLiteRunStore(path: directory.path + "/martlet.sqlite"),
-            Self.configure(party, helper)
+            Self.configure(mortal, helper)
         )
     }
 
     private static func configure(
-        _ party: WatchedHelper,
+        _ party: MortalHelper,
         _ helper: HelperFixture
     ) -> (inout CoordinatorConfiguration) -> Void {
         let key = helper.helper.publicKey
@@ -132,7 +168,13 @@ final class ProtectedBench {
     }
 
     /// The same data, served by another process.
-    func restart() async throws { service = try await service.restarted(Self.configure(party, helper)) }
+    func restart() async throws {
+        mortal.die()
+        // What had come before is done with.
+        _ = try await coordinator.run(run)
+        mortal = MortalHelper(party)
+        service = try await service.restarted(Self.configure(mortal, helper))
+    }
 
     /// The helper's directory, served by another process.
     func restartHelper() async throws {
@@ -141,7 +183,8 @@ final class ProtectedBench {
     }
 
     /// A population, a run of zeros that is started, and clients.
-    func start(clients count: Int = 4, budget: Double? = nil, _ change: (inout RunFile) -> Void = { _ in }) async throws {
+    func start(clients count: Int = 4, budget: Double? = nil, _ change: (inout RunFile) -> Void = { _ in }) async throws
+    {
         let limits = budget.map { #", "budget": {"epsilon": \#($0), "delta": 1e-6}"# } ?? ""
         #expect(try await service.post("/v1/populations", #"{"name": "p"\#(limits)}"#).status == 201)
         let file = RunFile.sample {
@@ -160,7 +203,9 @@ final class ProtectedBench {
             try await service.post("/v1/populations/p/enrollment-tokens", #"{"max_uses": 50}"#).json["token"] as? String
         )
         for _ in 0..<count {
-            tokens.append(try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String))
+            tokens.append(
+                try #require(try await service.post("/v1/clients", token: enrollment).json["token"] as? String)
+            )
         }
         #expect(try await service.post("/v1/runs/\(run)/start").status == 200)
     }
@@ -172,6 +217,7 @@ final class ProtectedBench {
             try await coordinator.tick()
             let answer = try await service.post("/v1/checkins", token: tokens[client])
             guard answer.status == 201, case .object(let fields) = try JSONValue(parsing: answer.bytes) else {
+                clock.advance(by: 0.5)
                 return false
             }
             found = fields["assignment"]
@@ -197,7 +243,8 @@ final class ProtectedBench {
         let protection = try #require(assignment.protection)
         var document = try SessionDocument(parsing: protection.document)
         try SessionGrant.verify(Data(protection.grant), of: document, by: helper.helper.publicKey)
-        #expect(document.instructions == (try assignment.instructionsHash()))
+        let instructions = try assignment.instructionsHash()
+        #expect(document.instructions == instructions)
         #expect(document.model.hexadecimal == assignment.model.sha256.text)
         #expect(document.run == assignment.run.text && document.domain == "keyboards")
         let grid = try Self.grid(assignment, document)

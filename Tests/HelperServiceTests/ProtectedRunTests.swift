@@ -54,7 +54,8 @@ struct ProtectedRunTests {
         var sums = [Int64](repeating: 0, count: 4)
         var step = 0.0
         for client in 0..<3 {
-            step = try SessionDocument(parsing: try #require(try await bench.assignment(client).protection).document).step
+            step = try SessionDocument(parsing: try #require(try await bench.assignment(client).protection).document)
+                .step
             let masked = try await bench.play(client)
             masks.append(try MaskStream(seed: masked.seed))
             for index in sums.indices { sums[index] += masked.integers[index] }
@@ -84,7 +85,9 @@ struct ProtectedRunTests {
             if client != 1 { for index in sums.indices { sums[index] += masked.integers[index] } }
         }
         try await bench.tick(until: "the model") { $0.committedRounds == 1 }
-        let document = try bench.party.state.withLock { try SessionDocument(parsing: Array(Data(base64Encoded: $0.sessions[0].document) ?? Data())) }
+        let document = try bench.party.state.withLock {
+            try SessionDocument(parsing: Array(Data(base64Encoded: $0.sessions[0].document) ?? Data()))
+        }
         #expect(try await bench.model() == sums.map { Float(Double($0) * document.step / 2) })
         #expect(bench.party.state.withLock { $0.lists.map { $0.count / SeedList.entryByteCount } } == [3, 2])
         #expect(try await bench.rounds().first?.excluded == 1)
@@ -110,7 +113,9 @@ struct ProtectedRunTests {
         bench.party.state.withLock { $0.isAway = true }
         try await bench.start()
         try await bench.tick(until: "the server to say so") { $0.waitingFor.contains("the helper: nobody answers") }
-        #expect(try await bench.coordinator.overview(role: .admin).problems.contains { $0.code == "helper_unavailable" })
+        #expect(
+            try await bench.coordinator.overview(role: .admin).problems.contains { $0.code == "helper_unavailable" }
+        )
         bench.party.state.withLock { $0.isAway = false }
         for client in 0..<2 { try await bench.play(client) }
         bench.party.state.withLock { $0.isAway = true }
@@ -136,7 +141,9 @@ struct ProtectedRunTests {
         try await bench.tick(until: "the sum to be lost", step: 0) { $0.waitingFor.contains("the answer was cut") }
         try await bench.restart()
         try await bench.restartHelper()
-        try await bench.tick(until: "the sum to be lost again", step: 0) { $0.waitingFor.contains("the answer was cut") }
+        try await bench.tick(until: "the sum to be lost again", step: 0) {
+            $0.waitingFor.contains("the answer was cut")
+        }
         bench.party.state.withLock { $0.losesSums = false }
         try await bench.tick(until: "the model") { $0.committedRounds == 1 }
         let state = bench.party.state.withLock { $0 }
@@ -190,7 +197,9 @@ struct ProtectedRunTests {
         changes.append { $0.append(0) }
         changes.append { $0.removeLast() }
         changes.append { $0[1210] ^= 1 }
-        for (client, (change, code)) in zip(changes, ["length_mismatch", "length_mismatch", "tensor_mismatch"]).enumerated() {
+        for (client, (change, code)) in zip(changes, ["length_mismatch", "length_mismatch", "tensor_mismatch"])
+            .enumerated()
+        {
             let assignment = try await bench.assignment(client)
             var bytes = try bench.mask(
                 ProtectedBench.values(client),

@@ -125,7 +125,8 @@ struct ProtectionGridTests {
         )
         let words = (0..<file.wordByteCount).map { UInt8($0 % 251) }
         let bytes = try file.bytes(entry, words: words)
-        #expect(bytes.count == file.byteCount && Array(bytes.prefix(1200)) == (try SeedList([entry])).bytes)
+        let list = try SeedList([entry])
+        #expect(bytes.count == file.byteCount && Array(bytes.prefix(1200)) == list.bytes)
         #expect(Array(bytes.suffix(words.count)) == words)
         let prefix = Array(bytes.prefix(file.wordOffset))
         #expect(try file.entry(prefix: prefix, fileByteCount: bytes.count) == entry)

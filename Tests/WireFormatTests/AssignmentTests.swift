@@ -166,7 +166,9 @@ struct AssignmentTests {
         .boolean(true), .string(String(repeating: "a", count: 5000)),
     ]
 
-    private static let optional = ["base", "control", "release", "update_tensors", "round_committed", "ledger_head", "protection"]
+    private static let optional = [
+        "base", "control", "release", "update_tensors", "round_committed", "ledger_head", "protection",
+    ]
 
     /// Fields of whatever type that mean nothing to a client, and those that a value above fits.
     private static func mayBe(_ path: String, _ value: JSONValue) -> Bool {
@@ -183,6 +185,8 @@ struct AssignmentTests {
         case .boolean: return path == "round_committed" || path == "training/data/clean"
         case .string("unheard-of"):
             return ["id", "run", "architecture/architecture", "ledger_head/population"].contains(path)
+        // Base64 of bytes that no grant is of; the document is read when its grant is checked.
+        case .string(let text) where text.utf8.count == 5000: return path == "protection/document"
         default: return false
         }
     }

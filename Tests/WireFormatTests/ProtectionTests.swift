@@ -1,8 +1,8 @@
 import Foundation
 import StrictJSON
 import Tensors
-import Testing
 import TestSupport
+import Testing
 import WireFormat
 
 /// The section `protection`, and what an assignment says about it.

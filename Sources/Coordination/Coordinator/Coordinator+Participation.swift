@@ -436,7 +436,7 @@ extension Coordinator {
         }
         record = try wanted(record)
         let lease = try runs.run(record.runId).lease
-        let isPrivate = try runs.run(record.runId).specification.isPrivate
+        let isPrivate = try runs.run(record.runId).specification.hidesData
         // How far a client is at which time depends on how much data it has: with privacy a sign of life is all it gives.
         let phase = isPrivate ? record.state : AssignmentState(request.phase ?? .training)
         let progress = isPrivate ? nil : request.progress
@@ -467,7 +467,7 @@ extension Coordinator {
     /// Notes that the client could not do the work.
     package func reportFailure(assignment id: String, client: String, _ report: FailureReport) throws {
         let record = try ownAssignment(id, client: client)
-        guard runs[record.runId]?.specification.isPrivate != true else {
+        guard runs[record.runId]?.specification.hidesData != true else {
             // Of what a device found in its data, which may be all that the words and the code tell, nothing is kept.
             return try end(assignment: id, client: client, .failed(code: report.privateCode.rawValue))
         }
@@ -650,7 +650,9 @@ extension Coordinator {
     /// - Returns: What the update's transaction adds; `nil` if it is known, or the run is not protected.
     /// - Throws: ``CoordinationError`` with code `pseudonym_differs`; the assignment has ended then.
     private func pseudonymToStore(_ update: ReceivedUpdate, _ record: AssignmentRecord) throws -> PseudonymRecord? {
-        guard let domain = runs[record.runId]?.specification.protection?.domain, !record.isEvaluation else { return nil }
+        guard let domain = runs[record.runId]?.specification.protection?.domain, !record.isEvaluation else {
+            return nil
+        }
         guard let pseudonym = update.pseudonym else {
             throw CoordinationError(.unprocessable, "tensor_mismatch", "the update names no pseudonym")
         }

@@ -16,6 +16,7 @@ extension Coordinator {
     ///
     /// - Throws: ``CoordinationError`` where no session can be asked for.
     func sessionForOpening(_ round: RoundRecord, of run: RunState) throws -> ProtectedSessionRecord? {
+        protection.keepOnly(round)
         if let session = protection.session(of: round) { return session }
         let id = run.record.id
         guard protection.mayAsk(id, at: now) else { return nil }
@@ -38,12 +39,16 @@ extension Coordinator {
             } catch {
                 result = .failure(error)
             }
-            self.takeGrant(run: id, result)
+            self.takeGrant(for: round, result)
         }
         return nil
     }
 
-    private func takeGrant(run id: String, _ result: Result<ProtectedSessionRecord, any Error>) {
+    private func takeGrant(for round: RoundRecord, _ result: Result<ProtectedSessionRecord, any Error>) {
+        let id = round.runId
+        if case .failure(let error) = result, (error as? HelperFailure)?.is(.attemptConflict) == true {
+            protection.noteConflict(round)
+        }
         switch result {
         case .success(let session):
             protection.take(session)
@@ -131,7 +136,8 @@ extension Coordinator {
             guard counted.count >= max(1, run.terms(of: round).minimum) else {
                 return try abandon(
                     run: id,
-                    reason: "too few updates: \(excluded.count) seeds did not open, and \(counted.count) updates are left"
+                    reason:
+                        "too few updates: \(excluded.count) seeds did not open, and \(counted.count) updates are left"
                 )
             }
             let work = try protectedArithmetic(of: run, round, base, counted)

@@ -354,6 +354,7 @@ extension Coordinator {
         }
         var session: ProtectedSessionRecord?
         if run.specification.isProtected, !round.isEvaluation {
+            round.attempt = protection.attempt(of: round)
             guard let granted = try sessionForOpening(round, of: run) else { return }
             session = granted
         }

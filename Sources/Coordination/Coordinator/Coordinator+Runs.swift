@@ -166,12 +166,14 @@ extension Coordinator {
             clientCount: clientCount,
             projection
         )
-        if let count, let protection = try ProtectionPlan(
-            checked.specification,
-            parameterCount: count,
-            projection,
-            readers: readers
-        ) {
+        if let count,
+            let protection = try ProtectionPlan(
+                checked.specification,
+                parameterCount: count,
+                projection,
+                readers: readers
+            )
+        {
             plan.setProtection(protection)
         }
         return plan
@@ -322,7 +324,8 @@ extension Coordinator {
     /// The size that an update must have, or measurements that are published with noise; `nil` if any will do.
     func plannedByteCount(of record: AssignmentRecord) -> Int? {
         guard let specification = runs[record.runId]?.specification,
-            specification.isPrivate || specification.isProtected, !record.isEvaluation || specification.hasPrivateEvaluation
+            specification.isPrivate || specification.isProtected,
+            !record.isEvaluation || specification.hasPrivateEvaluation
         else { return nil }
         let count =
             record.isEvaluation ? EvaluationResult.privateByteCount : plannedByteCount(ofRun: record.runId)

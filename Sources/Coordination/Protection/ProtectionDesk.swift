@@ -21,6 +21,8 @@ struct ProtectionDesk: Sendable {
     }
 
     private var openings: [String: Opening] = [:]
+    /// By run and round the least attempt that the helper has not had: it may know more than a database that was restored.
+    private var leastAttempts: [String: Int] = [:]
     /// Runs whose next round waits for the helper.
     private(set) var waits: [String: Stall] = [:]
     /// Sessions whose end the helper is still to be told, by their names.
@@ -35,9 +37,24 @@ struct ProtectionDesk: Sendable {
         openings[round.runId].flatMap { $0.isOf(round) ? $0.session : nil }
     }
 
+    /// Forgets what was granted for another attempt than this one: that is open, and its session stored.
+    mutating func keepOnly(_ round: RoundRecord) {
+        if let known = openings[round.runId], known.session != nil, !known.isOf(round) { openings[round.runId] = nil }
+    }
+
+    /// The number of an attempt, which the helper has not had.
+    func attempt(of round: RoundRecord) -> Int {
+        max(round.attempt, leastAttempts["\(round.runId)/\(round.number)"] ?? 0)
+    }
+
+    /// Notes that the helper has had an attempt that the database does not know.
+    mutating func noteConflict(_ round: RoundRecord) {
+        leastAttempts["\(round.runId)/\(round.number)"] = round.attempt + 1
+    }
+
     /// Whether the helper may be asked now.
     func mayAsk(_ run: String, at now: Date) -> Bool {
-        guard openings[run].map({ $0.session != nil }) ?? true else { return false }
+        guard openings[run] == nil else { return false }
         return waits[run].map { $0.until.isDue(at: now, setAhead: $0.pause) } ?? true
     }
 
@@ -83,8 +100,8 @@ struct ProtectionDesk: Sendable {
         owed[session.session] = session
     }
 
-    /// Runs that the helper is asked for, or has granted something.
-    var opening: [String] { Array(openings.keys) }
+    /// Runs that the helper is asked for, or has granted something, or that wait for it.
+    var opening: [String] { openings.isEmpty && waits.isEmpty ? [] : Array(Set(openings.keys).union(waits.keys)) }
 
     /// What a run waits for before its next round.
     func reason(_ run: String, at now: Date) -> String? {
@@ -106,7 +123,8 @@ struct ProtectionDesk: Sendable {
                 run: id,
                 runName: run.record.name,
                 count: nil,
-                detail: "The next round has waited for \(seconds) s for a session of the helper, because \(wait.reason). It is "
+                detail:
+                    "The next round has waited for \(seconds) s for a session of the helper, because \(wait.reason). It is "
                     + "asked again by itself; nothing is lost meanwhile."
             )
         }

@@ -53,6 +53,7 @@ struct ProtectedSum: Sendable {
     /// The sum with both parties' noise, grid units.
     ///
     /// - Parameter noise: Adds the server's noise; absent without privacy.
+    /// - Returns: Shape `[coordinateCount]`.
     /// - Throws: ``HelperFailure`` `helper_inconsistent` for a sum that no updates with noise have; what files cannot be read for.
     func noisedSum(_ noise: ((inout [Int64]) throws -> Void)?) throws -> [Int64] {
         var sum: [Int64]

@@ -46,7 +46,7 @@ struct ModelCard {
 
         ## Privacy
 
-        \(privacy)\(basis)
+        \(privacy)\(protection)\(basis)
 
         ## Measured
 
@@ -109,6 +109,23 @@ struct ModelCard {
             Mechanism of this run: \(terms.mechanism), mode `\(terms.mode)`, clipping norm \(terms.clipping.norm), noise \
             multiplier \(terms.noiseMultiplier). The population's budget is ε = \(budget.epsilon), δ = \(budget.delta). The \
             claim is of the first \(claim.ledgerRows ?? 0) rows of the population's ledger; later versions and other runs add to it.
+            """
+    }
+
+    /// What the server saw of single updates, where that was not all.
+    private var protection: String {
+        guard let protection = run.specification.protection else { return "" }
+        let noise =
+            run.specification.privacy.mode == .none
+            ? "Neither added noise: there is no (ε, δ) towards anybody."
+            : "The helper added as much noise again, so the claim holds towards the server and towards the helper, and readers of the "
+                + "model face √2 times the noise."
+        return """
+
+
+            Updates were masked. The server saw sums of at least \(max(1, run.specification.cohort.minimum)) of them, and a helper \
+            (domain `\(MarkdownText.escaped(protection.domain))`) the masks only. Server and helper together could have seen every \
+            update. \(noise)
             """
     }
 

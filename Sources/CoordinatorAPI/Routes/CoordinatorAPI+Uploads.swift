@@ -126,15 +126,14 @@ extension CoordinatorAPI {
     /// Nothing is looked at before but the length, so that the answer tells no more than the length did.
     private func requirePlannedLength(_ byteCount: Int, _ terms: UploadTerms, of sender: Sender) async throws {
         guard terms.accepted == nil, let planned = terms.plannedByteCount, byteCount != planned else { return }
-        let code = "length_mismatch"
-        await reject(terms, code: code, of: sender)
+        await reject(terms, code: "length_mismatch", of: sender)
         throw CoordinationError(
             .unprocessable,
-            code,
+            "length_mismatch",
             terms.masked != nil
                 ? "a masked update of this run has \(planned) bytes (update_bytes of the assignment), and not \(byteCount)"
                 : "what a client sends in this private run has \(planned) bytes (update_bytes of the assignment) whatever is in "
-                + "it, and not \(byteCount): pad with spaces the header of a safetensors file, or the end of a JSON document"
+                    + "it, and not \(byteCount): pad with spaces the header of a safetensors file, or the end of a JSON document"
         )
     }
 

@@ -102,10 +102,14 @@ package struct ProtectionGrid: Equatable, Sendable {
     /// The integers of a device's update, within all bounds.
     ///
     /// - Parameter values: Shape `[coordinateCount]`, parameter units.
+    /// - Returns: Shape `[coordinateCount]`, grid units.
     /// - Throws: ``SecureAggregationError`` `out_of_range` if a value is not finite or their number is another.
     package func encode(_ values: [Float]) throws(SecureAggregationError) -> [Int64] {
         guard values.count == coordinateCount else {
-            throw SecureAggregationError(.outOfRange, "the update has \(values.count) of \(coordinateCount) coordinates")
+            throw SecureAggregationError(
+                .outOfRange,
+                "the update has \(values.count) of \(coordinateCount) coordinates"
+            )
         }
         var values = values
         if case .plain(let bound, _) = terms {

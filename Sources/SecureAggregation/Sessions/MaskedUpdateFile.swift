@@ -50,6 +50,7 @@ package struct MaskedUpdateFile: Equatable, Sendable {
     /// - Parameters:
     ///   - entry: The device's pseudonym and sealed seed.
     ///   - words: The masked words of ``Masking/mask(_:as:with:)``.
+    /// - Returns: The bytes to upload.
     /// - Throws: ``SecureAggregationError`` `invalid_words` for another number of bytes.
     package func bytes(_ entry: SeedList.Entry, words: [UInt8]) throws(SecureAggregationError) -> [UInt8] {
         guard words.count == wordByteCount else {

@@ -288,7 +288,8 @@ extension FieldReader {
             report(
                 name,
                 "must be base64 of "
-                    + (counts.count == 1 ? "\(counts.lowerBound)" : "\(counts.lowerBound) to \(counts.upperBound)") + " bytes"
+                    + (counts.count == 1 ? "\(counts.lowerBound)" : "\(counts.lowerBound) to \(counts.upperBound)")
+                    + " bytes"
             )
             return nil
         }

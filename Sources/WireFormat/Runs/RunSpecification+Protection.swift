@@ -24,6 +24,9 @@ extension RunSpecification {
     /// Whether updates are masked.
     package var isProtected: Bool { protection != nil }
 
+    /// Whether what a device says about its work must not depend on its data: with a promise of privacy, and with masked updates.
+    package var hidesData: Bool { isPrivate || isProtected }
+
     /// The most updates of one sum: n_max.
     package var protectedMaximum: Int {
         let selected = (Double(cohort.goal) * cohort.overSelection - 1e-9).rounded(.up)
@@ -41,7 +44,10 @@ extension RunSpecification.Protection {
     init?(reading fields: FieldReader, privacyMode: PrivacyMode) {
         if fields.isText("kind", "secagg") {
             _ = fields.value("kind")
-            fields.report("kind", "secagg is not offered yet: helper needs a second party, and one message of each client")
+            fields.report(
+                "kind",
+                "secagg is not offered yet: helper needs a second party, and one message of each client"
+            )
             for name in Self.helperFields { _ = fields.value(name) }
             return nil
         }
@@ -62,7 +68,10 @@ extension RunSpecification.Protection {
         guard privacy.mode != .none else { return found }
         if bits == 16 { found.add("bits", "must be 32 or 64 with noise, which needs its part of the ring") }
         if norm != nil {
-            found.add("norm", "is found from privacy.noise_multiplier in mode central, since the helper's noise has one size")
+            found.add(
+                "norm",
+                "is found from privacy.noise_multiplier in mode central, since the helper's noise has one size"
+            )
         }
         return found
     }
@@ -89,15 +98,24 @@ extension RunSpecification {
             "the server sees no single update that it could compare"
         )
         refuse(aggregation.anomalies != nil, "aggregation.anomalies", "the server sees no single update to judge")
-        refuse(aggregation.limitsNorms, "aggregation.norm_bound", "the server cannot scale an update that it cannot read")
+        refuse(
+            aggregation.limitsNorms,
+            "aggregation.norm_bound",
+            "the server cannot scale an update that it cannot read"
+        )
         refuse(
             aggregation.weighting != .uniform,
             "aggregation.weighting \(aggregation.weighting)",
             "no weight may travel beside a masked update"
         )
-        refuse(privacy.isBanded, "privacy.mechanism banded_matrix", "the helper's noise of two rounds is not correlated")
         refuse(
-            privacy.mode == .central && !privacy.isBanded && ![.gaussian, .discreteGaussian].contains(privacy.mechanism.name),
+            privacy.isBanded,
+            "privacy.mechanism banded_matrix",
+            "the helper's noise of two rounds is not correlated"
+        )
+        refuse(
+            privacy.mode == .central && !privacy.isBanded
+                && ![.gaussian, .discreteGaussian].contains(privacy.mechanism.name),
             "privacy.mechanism \(privacy.mechanism.name)",
             "gaussian and discrete_gaussian are offered"
         )

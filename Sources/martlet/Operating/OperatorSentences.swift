@@ -39,6 +39,7 @@ enum OperatorSentences {
         if let up = plan.bytesUp, let down = plan.bytesDown {
             lines.append("traffic:      \(Readable.bytes(down)) down, \(Readable.bytes(up)) up, in all")
         }
+        lines += plan.protection.map(protection) ?? []
         guard let privacy = plan.privacy else {
             lines.append("privacy:      none")
             lines += specification.aggregation.clientLimits.map { "one client:   \($0)" }
@@ -62,6 +63,24 @@ enum OperatorSentences {
             lines.append("noise:        \(number(ratio)) times the longest mean update, in a round")
         }
         return lines + plan.warnings.map { "warning:      \($0)" }
+    }
+
+    /// What a run's protection comes to.
+    private static func protection(_ plan: ProtectionPlan) -> [String] {
+        var lines = [
+            "protection:   helper, domain \(plan.domain): \(plan.bits) bits a coordinate, \(Readable.bytes(plan.updateBytes)) an "
+                + "update, sums of \(plan.minimum) to \(plan.maximum)",
+            "largest:      \(number(plan.largestValue)) a coordinate, in steps of \(plan.step)",
+        ]
+        if let each = plan.epsilonOfEachParty, let readers = plan.epsilonOfReaders {
+            lines.append(
+                "who looks:    server epsilon \(number(each)), helper epsilon \(number(each)), readers of models epsilon "
+                    + "\(number(readers)), server and helper together: nothing is promised"
+            )
+        } else {
+            lines.append("who looks:    \(plan.claim)")
+        }
+        return lines
     }
 
     private static func number(_ value: Double) -> String {

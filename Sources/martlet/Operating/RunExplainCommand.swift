@@ -128,6 +128,9 @@ struct RunStory {
         let cohort = curves.run.specification.cohort
         let privacy = curves.run.specification.privacy
         var text = "A round wants \(cohort.goal) updates and needs \(cohort.minimum)."
+        if let protection = curves.run.specification.protection {
+            text += " Updates are masked: the server sees their sums alone, with a helper's domain \(protection.domain)."
+        }
         guard privacy.mode != .none else {
             let limits = curves.run.specification.aggregation.clientLimits
             return text + " There are no privacy terms. One client \(limits.joined(separator: ", and "))."

@@ -24,7 +24,8 @@ struct HelperPlan: Sendable {
         if !url.lowercased().hasPrefix("https://"), !isLocal {
             problems.append("helper_url must begin with https://: the token would cross the network in plain text")
         }
-        guard let tokenPath = settings.optional("helper_token_file"), let keyPath = settings.optional("helper_key") else {
+        guard let tokenPath = settings.optional("helper_token_file"), let keyPath = settings.optional("helper_key")
+        else {
             problems.append("helper_url needs helper_token_file and helper_key too")
             return nil
         }
@@ -32,7 +33,9 @@ struct HelperPlan: Sendable {
             problems.append("helper_token_file: \(problem.description)")
         }
         guard let key = Self.key(keyPath) else {
-            problems.append("helper_key: \(keyPath) must hold the helper's key as PEM, as martlet helper keys prints it")
+            problems.append(
+                "helper_key: \(keyPath) must hold the helper's key as PEM, as martlet helper keys prints it"
+            )
             return nil
         }
         (self.url, self.tokenPath, self.key) = (url, tokenPath, key)
