@@ -200,7 +200,6 @@ def real_clients(binary):
             "privacy": {"mode": "central", "noise_multiplier": 0.5, "clipping": {"norm": 1.0}},
             "protection": {"kind": "helper", "domain": "keyboards"},
         }
-        architectures = [line.split()[0] for line in ()]
         run = server.call("POST", "/v1/runs", body)["id"]
         server.call("POST", f"/v1/runs/{run}/start", {})
         token = server.call("POST", "/v1/populations/keyboards/enrollment-tokens", {"max_uses": 10})["token"]

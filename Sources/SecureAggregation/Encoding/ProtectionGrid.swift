@@ -1,4 +1,4 @@
-package import DifferentialPrivacy
+import DifferentialPrivacy
 
 /// The numbers of a session that follow from the terms of a run: server and device both compute them, and neither copies them.
 package struct ProtectionGrid: Equatable, Sendable {
