@@ -129,7 +129,8 @@ struct RunStory {
         let privacy = curves.run.specification.privacy
         var text = "A round wants \(cohort.goal) updates and needs \(cohort.minimum)."
         if let protection = curves.run.specification.protection {
-            text += " Updates are masked: the server sees their sums alone, with a helper's domain \(protection.domain)."
+            text +=
+                " Updates are masked: the server sees their sums alone, with a helper's domain \(protection.domain)."
         }
         guard privacy.mode != .none else {
             let limits = curves.run.specification.aggregation.clientLimits

@@ -41,6 +41,8 @@ private final class RecordingStore: ForwardingRunStore {
         case .event(let row): ("event", try text(row))
         case .deleteEvents(let id): ("delete events", "\(id)")
         case .updateScore(let record): ("update score", try text(record))
+        case .protectedSession(let record): ("protected session", try text(record))
+        case .pseudonym(let record): ("pseudonym", try text(record))
         }
     }
 }
