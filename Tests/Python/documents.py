@@ -81,7 +81,7 @@ def run(path, binary):
     module = MODULES.get(path.name)
     if module and subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
         print(f"skipped: {path.name}, as {python} has no {module}: pip install ./python", flush=True)
-        return 0
+        return None
     with tempfile.TemporaryDirectory(prefix="martlet-documents-") as directory:
         for name in ("Examples", "scripts", "docker"):
             os.symlink(ROOT / name, os.path.join(directory, name))
@@ -126,7 +126,8 @@ def main():
     def one(path):
         start = time.monotonic()
         count = run(path, binary)
-        print(f"passed: {path.relative_to(ROOT)}, {count} lines in {time.monotonic() - start:.1f} s", flush=True)
+        if count is not None:
+            print(f"passed: {path.relative_to(ROOT)}, {count} lines in {time.monotonic() - start:.1f} s", flush=True)
 
     # Documents are independent of each other.
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

@@ -74,3 +74,23 @@ def test_the_package_is_typed():
     pytest.importorskip("mypy")
     result = subprocess.run([sys.executable, "-m", "mypy"], cwd=SOURCES.parents[1], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_answers_of_runs_are_what_the_description_says(description, service):
+    """Whole documents of runs of each kind, as strict clients read them."""
+    jsonschema = pytest.importorskip("jsonschema")
+    service.call("POST", "/v1/populations", {"name": "strict"})
+    service.call("POST", "/v1/populations", {"name": "private", "budget": {"epsilon": 8, "delta": 1e-5}})
+    external = {"population": "strict", "model": {"architecture": "external"}, "rounds": 2, "cohort": {"goal": 2, "minimum": 2}}
+    for specification in (
+        external,
+        {**external, "evaluation": {"every": 1, "cohort_goal": 2}, "metrics": ["auc"]},
+        {**external, "model": {"architecture": "cifg-lstm", "config": {"vocab_size": 52, "embedding_dim": 4, "hidden_dim": 8}}},
+        {**external, "population": "private", "privacy": {"mode": "central", "noise_multiplier": 5}},
+        {"population": "strict", "kind": "analytics", "cohort": {"goal": 2}, "analytics": {"method": "histogram", "candidates": ["a"]}},
+    ):
+        for schema, path in (("RunPlan", "/v1/runs?dry_run=true"), ("Run", "/v1/runs")):
+            answer = service.call("POST", path, specification)
+            judge = jsonschema.Draft202012Validator({**description, "$ref": f"#/components/schemas/{schema}"})
+            wrong = [f"{list(error.absolute_path)}: {error.message[:100]}" for error in judge.iter_errors(answer)]
+            assert not wrong, (schema, specification, wrong)

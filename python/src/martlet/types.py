@@ -600,7 +600,7 @@ class RunSpecificationPrivacy(TypedDict, total=False):
     """Of votes: the noised count from which on a prefix is published. Default: the least with which all votes of a client together fail with the part of delta that is set aside for it."""
     clipping: RunSpecificationPrivacyClipping
     noise_multiplier: float
-    """Scale of the noise over the sensitivity: C in mode central, 2C in mode local. No default: with privacy give it or target."""
+    """Scale of the noise over the sensitivity: C in mode central, 2C in mode local. At least 0.1; 0 in the answer of a run without noise. No default: with privacy give it or target."""
     noise_scale: int
     """Of discrete_gaussian: its standard deviation in units of its grid; default 1000."""
     band: int

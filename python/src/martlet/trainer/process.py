@@ -60,18 +60,24 @@ def _registered(name: str, function: Any, module: Callable[[], Any] | None) -> A
 
 def run() -> None:
     """Do the task that the client has started this process for, and end the process with its exit code."""
+    run_functions(_functions)
+
+
+def run_functions(functions: Functions) -> None:
+    """The same with functions that no decorator has registered."""
     if multiprocessing.parent_process() is not None:
         # A worker of the trainer's own that has imported the script again.
         return
-    outcome = _run()
-    if outcome.message:
-        print(f"{pathlib.Path(sys.argv[0]).name}: {outcome.message}", file=sys.stderr, flush=True)
+    outcome = _run(functions)
     sys.stdout.flush()
+    if outcome.message:
+        # The log's last line is what the device's owner is shown.
+        print(f"{pathlib.Path(sys.argv[0]).name}: {outcome.message}", file=sys.stderr, flush=True)
     if outcome.code != OK:
         sys.exit(outcome.code)
 
 
-def _run() -> Outcome:
+def _run(functions: Functions) -> Outcome:
     path = os.environ.get("MARTLET_ASSIGNMENT")
     if not path:
         return Outcome(
@@ -84,7 +90,7 @@ def _run() -> Outcome:
     task = Task(json.loads(pathlib.Path(path).read_text()), emit=events, **directories)
     _stop.task = task
     task.stopped = _stop.is_asked
-    return work.perform(_functions, task)
+    return work.perform(functions, task)
 
 
 class _Stop:
