@@ -127,12 +127,16 @@ extension Coordinator {
     ) {
         let id = run.record.id
         do {
+            // Of a run that was cancelled nothing is charged, and no sum is asked for.
+            guard !run.isOver else { throw CancellationError() }
+            let all = runs.counted(run)
+            guard all.count == round.accepted else { throw Self.countDiffers(round, all) }
             guard let helper = configuration.helper else {
                 throw HelperFailure(code: "helper_missing", message: "this server names none", isTemporary: true)
             }
             let session = try charging(run, round, known)
             let excluded = session.excludedAssignments
-            let counted = runs.counted(run).filter { !excluded.contains($0.id) }
+            let counted = all.filter { !excluded.contains($0.id) }
             guard counted.count >= max(1, run.terms(of: round).minimum) else {
                 return try abandon(
                     run: id,
@@ -144,7 +148,7 @@ extension Coordinator {
             publication.begin(id)
             sum(round, session, work, helper)
         } catch {
-            stall(run: id, error)
+            finish(round, .failure(error))
         }
     }
 
@@ -215,16 +219,20 @@ extension Coordinator {
             var order: [String] = []
             let result: Result<RoundResult, any Error>
             do {
-                let list = try await queue.result { try ProtectedSum.list(of: work.updates, work.file) }
-                order = list.assignments
-                Failpoint.reach()
-                try await helper.party.makeSum(
-                    session.session,
-                    list: list.bytes,
-                    byteCount: work.file.wordByteCount,
-                    to: work.maskPath
-                )
-                Failpoint.reach()
+                // A result that an earlier process has finished needs no helper.
+                let known = try await queue.result { try work.job.verifiedEarlierOutcome() }
+                if known == nil {
+                    let list = try await queue.result { try ProtectedSum.list(of: work.updates, work.file) }
+                    order = list.assignments
+                    Failpoint.reach()
+                    try await helper.party.makeSum(
+                        session.session,
+                        list: list.bytes,
+                        byteCount: work.file.wordByteCount,
+                        to: work.maskPath
+                    )
+                    Failpoint.reach()
+                }
                 result = .success(try await queue.result { try RoundArithmetic.model(work.job).run(metrics) })
             } catch {
                 result = .failure(error)

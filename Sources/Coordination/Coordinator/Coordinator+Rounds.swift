@@ -465,17 +465,21 @@ extension Coordinator {
         let counted = runs.counted(run)
         // A sum over others than those that were acknowledged would be published as if it were theirs.
         guard counted.count == round.accepted else {
-            throw CoordinationError(
-                .conflict,
-                "count_differs",
-                "the attempt has \(round.accepted) updates, and \(counted.count) assignments count in it: the database was changed "
-                    + "from outside"
-            )
+            throw Self.countDiffers(round, counted)
         }
         guard !round.isEvaluation else {
             return .measurements(run.specification.evaluation, updates.reports(counted), noiseKey(of: round))
         }
         return .model(try aggregationJob(of: run, round, base, counted))
+    }
+
+    static func countDiffers(_ round: RoundRecord, _ counted: [AssignmentRecord]) -> CoordinationError {
+        CoordinationError(
+            .conflict,
+            "count_differs",
+            "the attempt has \(round.accepted) updates, and \(counted.count) assignments count in it: the database was changed "
+                + "from outside"
+        )
     }
 
     /// The key of an attempt's noise, drawn once.
@@ -522,7 +526,7 @@ extension Coordinator {
     }
 
     /// Publishes what the arithmetic of a closed round has come to, or gives the attempt up.
-    private func finish(_ closed: RoundRecord, _ result: Result<RoundResult, any Error>) {
+    func finish(_ closed: RoundRecord, _ result: Result<RoundResult, any Error>) {
         let id = closed.runId
         do {
             guard isBeingSummed(closed), let run = runs[id], let round = run.round else {

@@ -85,7 +85,7 @@ package struct DataDirectoryCheck: Sendable {
 
     /// What of the spool belongs into a backup: updates that an open round waits for, and results that wait for their commit.
     ///
-    /// Nothing of private runs, whose updates are not noised yet and are deleted with their round. A result is named with all its files,
+    /// Nothing of private runs and of protected ones, whose updates are not noised yet, or masked, and are deleted with their round. A result is named with all its files,
     /// or not at all: without it the sum is made again, of the updates.
     package func spoolNamesForBackup() -> [String] {
         let privateRuns = privateRuns
@@ -139,9 +139,9 @@ package struct DataDirectoryCheck: Sendable {
         Dictionary(state.rounds.map { ($0.runId, $0) }) { _, last in last }
     }
 
-    /// Runs that promise privacy.
+    /// Runs that promise privacy, or that updates are masked in.
     private var privateRuns: Set<String> {
-        Set(state.runs.filter { specification(of: $0)?.isPrivate ?? true }.map(\.id))
+        Set(state.runs.filter { specification(of: $0)?.hidesData ?? true }.map(\.id))
     }
 
     private func specification(of run: RunRecord) -> RunSpecification? {

@@ -115,11 +115,16 @@ struct AggregationJob: Sendable {
     ///
     /// - Throws: What files cannot be read or written for; ``CoordinationError`` `update_lost`, `not_finite` or `tensor_mismatch`.
     func run() throws -> Outcome {
-        try verify()
-        if let known = try earlierOutcome() { return known }
+        if let known = try verifiedEarlierOutcome() { return known }
         var job = self
         try job.readReceipts()
         return try job.make()
+    }
+
+    /// The result that an earlier process made of the same updates, after a look at what it was made from; `nil` if there is none.
+    func verifiedEarlierOutcome() throws -> Outcome? {
+        try verify()
+        return try earlierOutcome()
     }
 
     private func make() throws -> Outcome {

@@ -97,7 +97,8 @@ struct ProtectedSum: Sendable {
     /// Σ y − M, read in blocks.
     private func unmasked<Word: RingWord>(_ type: Word.Type) throws -> [Int64] {
         let file = try MaskedUpdateFile(width: grid.width, coordinateCount: grid.coordinateCount)
-        let updates = try paths.map { try Descriptor(reading: $0, role: .update) }
+        // As the fold of plain updates: of many updates each read opens its file.
+        let opened = paths.count <= BlockFold.openFileLimit ? try paths.map { try Descriptor(reading: $0, role: .update) } : []
         let masks = try Descriptor(reading: maskPath, role: .result)
         var result = [Int64](repeating: 0, count: grid.coordinateCount)
         try result.withUnsafeMutableBufferPointer { buffer in
@@ -105,7 +106,8 @@ struct ProtectedSum: Sendable {
                 var words = [Word](repeating: 0, count: block.count)
                 let byteCount = block.count * MemoryLayout<Word>.size
                 let start = block.lowerBound * MemoryLayout<Word>.size
-                for update in updates {
+                for (place, path) in paths.enumerated() {
+                    let update = try opened.isEmpty ? Descriptor(reading: path, role: .update) : opened[place]
                     let bytes = try update.read(byteCount, at: file.wordOffset + start)
                     guard bytes.count == byteCount else { throw Self.lost }
                     try bytes.withUnsafeBytes { try Unmasking.add($0, to: &words) }

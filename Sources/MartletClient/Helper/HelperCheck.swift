@@ -74,6 +74,7 @@ struct HelperCheck {
                         + "give --helper-key FILE with what martlet helper keys prints"
                 )
             }
+            try checkThatNoHelperIsForgotten()
             return nil
         }
         guard let protection = assignment.protection, protection.kind == .helper else {
@@ -97,6 +98,22 @@ struct HelperCheck {
             throw Refusal(field: "public key", "is no key")
         }
         return HelperSession(key: key, document: document, grid: grid, pseudonym: pseudonym)
+    }
+
+    /// A pin that an unset variable or a forgotten flag has taken away is no permission to show updates to the server.
+    private func checkThatNoHelperIsForgotten() throws {
+        let reason: String? =
+            if policy.minimumNoise > 0 || policy.domains != nil {
+                "the owner's policy names a helper's noise or domains"
+            } else if try files.files.exists(.helperDomain) {
+                "this device has worked with a helper before (\(StateFile.helperDomain.name) in its state directory)"
+            } else {
+                nil
+            }
+        guard let reason else { return }
+        throw Refusal(
+            "\(reason), and no helper's key is pinned now: give --helper-key FILE. To work without a helper from now on, remove that"
+        )
     }
 
     // MARK: - The document
@@ -235,7 +252,8 @@ struct HelperCheck {
         let fresh = HelperFiles.Domain(helper: key.hexadecimal, domain: document.domain, server: document.server)
         guard let known = try files.domain(key) else { return try files.keep(fresh) }
         guard known != fresh else { return }
-        guard known.server == document.server else {
+        // Registered again at another server, the device is still in its domain.
+        guard known.server.isEmpty || known.server == document.server else {
             throw Refusal(
                 field: "server",
                 "is \(document.server), and this device's server was \(known.server) before; if that is right, remove "
@@ -243,7 +261,7 @@ struct HelperCheck {
             )
         }
         // The owner has named the domains.
-        guard policy.domains == nil else { return try files.keep(fresh) }
+        guard policy.domains == nil, known.domain != document.domain else { return try files.keep(fresh) }
         throw Refusal(
             field: "domain",
             "is \(document.domain), and this device's server was in \(known.domain) before; if that is right, name both in the "

@@ -25,6 +25,8 @@ struct ClientLedger: Codable, Equatable, Sendable {
         var threshold: Double?
         /// Of a masked update: the helper's domain, whose noise the event counts.
         var domain: String?
+        /// Of a masked update: SHA-256 of the session's document, hexadecimal. Each session may make a sum of its own.
+        var session: String?
         /// Whether its report has had its end: the same assignment is not worked on again, whoever hands it out.
         var isFinished: Bool?
 
@@ -39,6 +41,7 @@ struct ClientLedger: Codable, Equatable, Sendable {
             mode = .known(assignment.privacy.mode)
             noiseMultiplier = session?.noiseMultiplier ?? assignment.privacy.noiseMultiplier
             domain = session?.document.domain
+            self.session = session?.document.session.hexadecimal
             mechanism = .known(assignment.privacy.mechanism.name)
             band = assignment.privacy.band
             threshold = assignment.privacy.threshold
@@ -243,12 +246,16 @@ struct ClientLedger: Codable, Equatable, Sendable {
 
     /// Why a masked update would be one more than the session's document allows.
     ///
-    /// Another attempt at a round is no further participation: the helper grants one only if no seed of the attempt before was opened.
+    /// Each session that an update was masked for counts, also another attempt at the same round: the device cannot see whether the
+    /// helper made a sum of the one before.
     private func refusal(of event: Event, in session: HelperSession) -> String? {
-        let rounds = Set(events.lazy.filter { $0.run == event.run && $0.round != event.round }.map(\.round))
-        let count = rounds.count + countedEvents(of: event.run)
+        let sessions = Set(
+            events.lazy.filter { $0.run == event.run && ($0.session == nil || $0.session != event.session) }
+                .map { $0.session ?? "round \($0.round)" }
+        )
+        let count = sessions.count + countedEvents(of: event.run)
         guard count >= Int(session.document.maxParticipations) else { return nil }
-        return "this device has taken part in \(count) rounds of the run, and the helper's session allows "
+        return "this device has taken part in \(count) sessions of the run, and the helper's session allows "
             + "\(session.document.maxParticipations) (max_participations)"
     }
 

@@ -92,10 +92,10 @@ public struct ClientState: Sendable {
         for name in [
             StateFile.delivery.name, Self.updateFile, Self.residualFile, ControlVariateFile.unsent,
             StateFile.assignments.name, StateFile.registration.name, StateFile.credential.name,
-            StateFile.helperDomain.name,
         ] {
             try files.remove(name)
         }
+        try HelperFiles(files: files).forgetServer()
     }
 
     /// Refuses to register a device that has taken part, where its owner's policy says so: the server would take it for a client that

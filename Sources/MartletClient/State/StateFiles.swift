@@ -119,6 +119,15 @@ struct StateFiles: Sendable {
         try put(Data(count: 64 << 10), at: temporary, flags: O_EXCL)
     }
 
+    /// Names of files that begin so.
+    ///
+    /// - Throws: `ClientError` with code `storage`.
+    func names(beginningWith prefix: String) throws -> [String] {
+        do {
+            return try FileManager.default.contentsOfDirectory(atPath: directory).filter { $0.hasPrefix(prefix) }
+        } catch { throw ClientError(code: "storage", message: "the state directory cannot be listed: \(error)") }
+    }
+
     /// Clears away what writing has left that was ended by a kill.
     func removeTemporaries() {
         for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []

@@ -292,8 +292,9 @@ struct HelperKeyOptions: ParsableArguments {
     /// The key; a file that cannot be read is an error, and no permission to work without a helper.
     var key: HelperKey? {
         get throws {
-            let variable = ProcessInfo.processInfo.environment["MARTLET_HELPER_KEY_FILE"].flatMap {
-                $0.isEmpty ? nil : $0
+            let variable = ProcessInfo.processInfo.environment["MARTLET_HELPER_KEY_FILE"]
+            guard helperKey != nil || variable?.isEmpty != true else {
+                throw ValidationError("MARTLET_HELPER_KEY_FILE is empty: name the file of the helper's key, or unset the variable")
             }
             guard let path = helperKey ?? variable else { return nil }
             do { return try HelperKey(file: path) } catch { throw Failure(error) }
