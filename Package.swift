@@ -79,7 +79,7 @@ let package = Package(
         .target(
             name: "SecureAggregation",
             dependencies: [
-                "DifferentialPrivacy", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
+                "DifferentialPrivacy", "StrictJSON", "Tensors", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
             ],
             swiftSettings: features

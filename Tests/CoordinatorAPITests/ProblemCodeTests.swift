@@ -7,7 +7,11 @@ import Testing
 /// `Service` holds each answer of all API tests to the description as well, with its status: codes that are put together at run time.
 struct ProblemCodeTests {
     /// At a start or of a command, which no request sees.
-    private static let ofNoAnswer: Set = ["token_in_use", "schema_too_new", "not_a_ledger", "ledger_record_damaged"]
+    private static let ofNoAnswer: Set = [
+        "token_in_use", "schema_too_new", "not_a_ledger", "ledger_record_damaged",
+        // The reason of an attempt that ends.
+        "count_differs",
+    ]
     /// Made of a word at run time: `invalid_` and a tensor's name.
     private static let composed: Set = ["invalid_counts", "invalid_vote"]
 

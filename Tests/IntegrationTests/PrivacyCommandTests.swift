@@ -98,7 +98,7 @@ struct PrivacyCommandTests {
             result.status != 0 && result.output.contains("it takes too much arithmetic by loss distributions"),
             "\(result)"
         )
-        #expect(result.output.contains("where 7.0 million are allowed"), "\(result)")
+        #expect(result.output.contains("where 8.0 million are allowed"), "\(result)")
     }
 
     @Test func aFileThatHoldsNoVectorsDoesNotKeepTheOthersFromBeingJudged() throws {

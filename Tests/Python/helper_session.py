@@ -382,4 +382,5 @@ def kills(binary):
     print(f"{deaths} deaths")
 
 
-{"session": session, "wrong": wrong, "kills": kills}[sys.argv[2] if len(sys.argv) > 2 else "session"](sys.argv[1])
+if __name__ == "__main__":
+    {"session": session, "wrong": wrong, "kills": kills}[sys.argv[2] if len(sys.argv) > 2 else "session"](sys.argv[1])

@@ -52,7 +52,9 @@ package struct UploadTerms: Sendable {
     package var needsClippingBit = false
     /// What a count or a vote must be, in an analytics run.
     package var answer: AnalyticsAnswer?
-    /// What a masked update looks like, in a protected run: nothing else of it is looked at.
+    /// Whether a masked update is expected.
+    package var isMasked = false
+    /// What a masked update looks like, in a protected run: nothing else of it is looked at. Absent where one was accepted.
     package var masked: MaskedUpdateFile?
 }
 
@@ -121,7 +123,9 @@ extension UploadTerms {
         minimumExamples = specification.isPrivate ? 0 : record.isEvaluation ? 1 : specification.cohort.minExamples
         needsClippingBit = specification.privacy.isAdaptive && !record.isEvaluation
         answer = specification.analyticsAnswer
-        guard !record.isEvaluation, let layout else { return }
+        guard !record.isEvaluation else { return }
+        isMasked = specification.isProtected
+        guard let layout else { return }
         masked = specification.maskedUpdateFile(coordinateCount: layout.parameterCount)
         if let masked { byteLimit = min(modelByteLimit, masked.byteCount) }
     }

@@ -61,7 +61,7 @@ extension CoordinatorAPI {
         }
         let sender = Sender(request: request, client: client)
         if terms.isEvaluation { return try await putEvaluation(sender, terms: terms) }
-        if terms.masked == nil || request.headers[.contentType] != MaskedUpdateFile.mediaType {
+        if !terms.isMasked || request.headers[.contentType] != MaskedUpdateFile.mediaType {
             try Self.requireBulkType(request)
         }
         if let length = request.body.contentLength { try await requirePlannedLength(length, terms, of: sender) }

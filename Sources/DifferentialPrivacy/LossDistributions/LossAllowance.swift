@@ -10,7 +10,7 @@ public final class LossAllowance: Sendable {
     @TaskLocal static var current: LossAllowance?
 
     /// The limit for a run file, a plan or a command: with 80 to 140 ns for each cell, less than a second of one core.
-    @TaskLocal public static var standard = 7_000_000
+    @TaskLocal public static var standard = 8_000_000
 
     private let limit: Int
     private let parent: LossAllowance?

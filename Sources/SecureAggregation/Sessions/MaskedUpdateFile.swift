@@ -1,3 +1,5 @@
+import StrictJSON
+
 /// A masked update as it is uploaded: `pseudonym ‖ sealed ‖ safetensors`, of one length for every device of a session.
 ///
 /// Its first 1,200 bytes are the device's entry of the ``SeedList``. The safetensors part has one tensor, `masked`, and no metadata.
@@ -37,10 +39,11 @@ package struct MaskedUpdateFile: Equatable, Sendable {
 
     /// The safetensors header with its eight bytes of length: the same bytes in every file, filled up by spaces to a multiple of 8.
     package var header: [UInt8] {
-        var json = Array(
-            (#"{"\#(Self.tensorName)":{"dtype":"U\#(width.rawValue)","shape":[\#(coordinateCount)],"#
-                + #""data_offsets":[0,\#(wordByteCount)]}}"#).utf8
-        )
+        let tensor = JSONText.object([
+            ("dtype", JSONText.quoted("U\(width.rawValue)")), ("shape", JSONText.array(["\(coordinateCount)"])),
+            ("data_offsets", JSONText.array(["0", "\(wordByteCount)"])),
+        ])
+        var json = Array(JSONText.object([(Self.tensorName, tensor)]).utf8)
         while !json.count.isMultiple(of: 8) { json.append(UInt8(ascii: " ")) }
         return withUnsafeBytes(of: UInt64(json.count).littleEndian, Array.init) + json
     }
