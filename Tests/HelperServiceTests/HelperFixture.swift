@@ -2,9 +2,11 @@ import Coordination
 import Crypto
 import DifferentialPrivacy
 import Foundation
+import GRDB
 import HelperService
 import Logging
 import SecureAggregation
+import Synchronization
 import Tensors
 import TestSupport
 import WireFormat
@@ -15,6 +17,8 @@ final class HelperFixture {
 
     let directory: String
     let clock: TestClock
+    /// How the next transactions fail, and what is done while they do.
+    let faults = Faults()
     let configuration: HelperConfiguration
     var helper: Helper
     private let kept: TemporaryDirectory
@@ -31,6 +35,7 @@ final class HelperFixture {
         directory = kept.path + "/helper"
         var configuration = HelperConfiguration(dataDirectory: directory)
         configuration.now = { clock.now }
+        configuration.storeFault = { [faults] in faults.next() }
         change(&configuration)
         self.configuration = configuration
         helper = try await Self.open(configuration)
@@ -92,6 +97,30 @@ final class HelperFixture {
     /// The file of a session's private key.
     func keyPath(_ session: HelperSessionView) -> String { directory + "/keys/\(session.session).key" }
 
+    /// The states of all sessions as the database has them, and the names of the sums that it keeps.
+    func stored() throws -> (states: [String: String], sums: Set<String>) {
+        try DatabaseQueue(path: directory + "/helper.sqlite").read { database in
+            var (states, sums): ([String: String], Set<String>) = ([:], [])
+            for row in try Row.fetchAll(database, sql: "SELECT id, state, sum_file FROM session") {
+                let (id, state, file): (String, String, String?) = (row["id"], row["state"], row["sum_file"])
+                states[id] = state
+                if state == "summed", let file { sums.insert(file) }
+            }
+            return (states, sums)
+        }
+    }
+
+    func names(_ part: String) throws -> Set<String> {
+        Set(try FileManager.default.contentsOfDirectory(atPath: directory + "/" + part))
+    }
+
+    /// Whether the files of keys and sums are those that the database wants, and no others.
+    func filesAreThoseOfTheDatabase() throws -> Bool {
+        let stored = try stored()
+        let keys = Set(stored.states.filter { $0.value == "granted" }.map { $0.key + ".key" })
+        return try names("keys") == keys && names("sums") == stored.sums
+    }
+
     func domain() async throws -> HelperDomainView { try await helper.domainView(Self.server.domain) }
 
     /// Every byte of every file of the directory.
@@ -100,6 +129,37 @@ final class HelperFixture {
             FileManager.default.contents(atPath: directory + "/" + name).map { (name, $0) }
         }
     }
+}
+
+/// How transactions of a test fail.
+final class Faults: Sendable {
+    private struct State {
+        var faults: [StoreFault?] = []
+        var whileFailing: (@Sendable () -> Void)?
+    }
+
+    private let state = Mutex(State())
+
+    /// - Parameters:
+    ///   - faults: Of the next transactions, one after the other; `nil` lets one pass.
+    ///   - whileFailing: Called before the first of them.
+    func fail(_ faults: StoreFault?..., whileFailing: (@Sendable () -> Void)? = nil) {
+        state.withLock { $0 = State(faults: faults, whileFailing: whileFailing) }
+    }
+
+    func next() -> StoreFault? {
+        let (fault, body) = state.withLock { state in
+            guard !state.faults.isEmpty else { return (StoreFault?.none, (@Sendable () -> Void)?.none) }
+            let body = state.whileFailing
+            state.whileFailing = nil
+            return (state.faults.removeFirst(), body)
+        }
+        body?()
+        return fault
+    }
+
+    /// Whether all of them have come.
+    var isOver: Bool { state.withLock { $0.faults.isEmpty } }
 }
 
 /// A device of a test: what it masks and seals.

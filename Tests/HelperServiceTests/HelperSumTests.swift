@@ -352,8 +352,8 @@ struct HelperSumTests {
         let charged = try await fixture.domain().budget?.spentEpsilon
         #expect(charged == reserved)
         try Self.take(away: heads)
-        // The grant itself is stored when the record cannot follow; after that none is made.
-        _ = try await fixture.grant(second)
+        // The record is looked at before each grant.
+        #expect(await code { _ = try await fixture.grant(second) } == "ledger_record_unwritable")
         let third = try fixture.request(round: 3, noiseMultiplier: 1)
         #expect(await code { _ = try await fixture.grant(third) } == "ledger_record_unwritable")
         try Self.bring(back: heads)

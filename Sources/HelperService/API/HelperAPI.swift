@@ -8,6 +8,7 @@ import Logging
 import SecureAggregation
 import StrictJSON
 import Synchronization
+import Tensors
 import WireFormat
 
 /// The helper's routes: HTTP in, calls of ``Helper``, HTTP out.
@@ -18,6 +19,8 @@ package struct HelperAPI: Sendable {
     private let lists: ListRoom
     /// Grants cost a transaction each, and rows that stay.
     private let grants = RateLimiter(.init(perSecond: 2, burst: 120))
+    /// An export has a line for each row of the ledger.
+    private let exports = RateLimiter(.init(perSecond: 0.1, burst: 10))
 
     package init(helper: Helper, limits: CallerLimits = CallerLimits(), requestLog: RequestLog = RequestLog()) {
         self.helper = helper
@@ -97,6 +100,7 @@ package struct HelperAPI: Sendable {
         }
         add(HelperEndpoints.ledger.row, to: &router) { request, caller in
             let name = try Self.domain(request, HelperEndpoints.ledger.row, caller)
+            if case .server = caller { try take(exports, name) }
             return try CoordinatorAPI.json(try await helper.ledgerAudit(name))
         }
         add(HelperEndpoints.createToken.row, to: &router) { request, caller in
@@ -118,10 +122,7 @@ package struct HelperAPI: Sendable {
     private func addSessionRoutes(to router: inout Router) {
         add(HelperEndpoints.createSession.row, to: &router) { request, caller in
             let server = try Self.server(caller)
-            if let wait = grants.take(server.domain + "\n" + server.server) {
-                helper.metrics.add("martlet_rate_limited_total", 1, ["scope": RateLimitError.Scope.client.rawValue])
-                throw RateLimitError(scope: .client, retryAfter: wait)
-            }
+            try take(grants, server.domain + "\n" + server.server)
             var request = request
             request.documentByteLimit = min(request.documentByteLimit, Self.sessionDocumentBytes)
             let body = try HelperSessionRequest.read(await CoordinatorAPI.document(request))
@@ -141,11 +142,16 @@ package struct HelperAPI: Sendable {
         }
         add(HelperEndpoints.makeSum.row, to: &router) { request, caller in
             let (id, server) = (try Self.session(request, HelperEndpoints.makeSum.row), try Self.server(caller))
-            // A stranger to the session sends no list.
-            let limit = try await helper.listByteLimit(id, of: server)
-            let room = try lists.reserve(request.body.contentLength, limit: limit)
-            defer { lists.release(room) }
-            let list = try await request.body.collect(limit: room)
+            // A stranger to the session sends no list, and a list that was summed is only hashed.
+            let expected = try await helper.expectedList(id, of: server)
+            let count = try Self.listByteCount(request.body.contentLength, limit: expected.byteLimit)
+            guard !expected.isSummed else {
+                let digest = try await Self.digest(of: request.body, limit: count)
+                return Self.bytes(of: try await helper.repeatedSum(id, of: server, digest: digest), request)
+            }
+            try lists.reserve(count, domain: server.domain, session: id)
+            defer { lists.release(count, domain: server.domain, session: id) }
+            let list = try await request.body.collect(limit: count)
             return Self.bytes(of: try await helper.makeSum(id, of: server, list: list), request)
         }
         add(HelperEndpoints.sum.row, to: &router) { request, caller in
@@ -157,6 +163,39 @@ package struct HelperAPI: Sendable {
             try await helper.deleteSum(id, of: try Self.server(caller))
             return ServerResponse(status: 204)
         }
+    }
+
+    private func take(_ limiter: RateLimiter, _ party: String) throws {
+        guard let wait = limiter.take(party) else { return }
+        helper.metrics.add("martlet_rate_limited_total", 1, ["scope": RateLimitError.Scope.client.rawValue])
+        throw RateLimitError(scope: .client, retryAfter: wait)
+    }
+
+    /// The length of a list, which has to be said.
+    ///
+    /// - Throws: `ParseFailure` 411 or 413.
+    private static func listByteCount(_ declared: Int?, limit: Int) throws -> Int {
+        guard let declared else {
+            throw ParseFailure(status: 411, detail: "a list says its length: send Content-Length")
+        }
+        guard declared <= limit else {
+            throw ParseFailure(status: 413, detail: "the session's list may have at most \(limit) bytes")
+        }
+        return declared
+    }
+
+    /// SHA-256 of a body of which nothing is kept.
+    private static func digest(of body: any RequestBody, limit: Int) async throws -> String {
+        var hasher = SHA256()
+        var count = 0
+        while let bytes = try await body.read() {
+            count += bytes.count
+            guard count <= limit else {
+                throw ParseFailure(status: 413, detail: "the list has more than the \(limit) bytes that it said")
+            }
+            hasher.update(data: bytes)
+        }
+        return hasher.finalize().hexadecimal
     }
 
     /// A session's request has less than 1 KiB.
@@ -235,42 +274,47 @@ extension CoordinationError.Kind {
     }
 }
 
-/// How many bytes of lists may be in memory at a time.
+/// How many lists may be in memory at a time: bytes of each domain, and two lists of each session, one of which waits for the other.
+///
+/// Domains share nothing here: however many lists one sends, another has its room. Their number is the operator's choice.
 private final class ListRoom: Sendable {
+    private struct Used {
+        var bytes: [String: Int] = [:]
+        var sessions: [String: Int] = [:]
+    }
+
     private let byteLimit: Int
-    private let used = Mutex(0)
+    private let used = Mutex(Used())
 
     init(byteLimit: Int) { self.byteLimit = byteLimit }
 
-    /// Reserves room for a body.
+    /// Reserves room for a list.
     ///
-    /// - Parameters:
-    ///   - declared: Its `Content-Length`.
-    ///   - limit: The most bytes that the session's list may have.
-    /// - Returns: How many bytes were reserved.
-    /// - Throws: `ParseFailure` 411 or 413; `CoordinationError` `lists_full`.
-    func reserve(_ declared: Int?, limit: Int) throws -> Int {
-        guard let declared else {
-            throw ParseFailure(status: 411, detail: "a list says its length: send Content-Length")
-        }
-        guard declared <= limit else {
-            throw ParseFailure(status: 413, detail: "the session's list may have at most \(limit) bytes")
-        }
+    /// - Throws: `CoordinationError` `lists_full`.
+    func reserve(_ count: Int, domain: String, session: String) throws {
         let isFree = used.withLock { used in
+            let (bytes, lists) = (used.bytes[domain] ?? 0, used.sessions[session] ?? 0)
             // One list always has room, however large.
-            guard used == 0 || used + declared <= byteLimit else { return false }
-            used += declared
+            guard lists < 2, bytes == 0 || bytes + count <= byteLimit else { return false }
+            used.bytes[domain] = bytes + count
+            used.sessions[session] = lists + 1
             return true
         }
         guard isFree else {
             throw CoordinationError(
                 .unavailable,
                 HelperCode.listsFull.rawValue,
-                "too many lists are on their way; send it again in a moment"
+                "too many lists of this domain or session are on their way; send it again in a moment"
             )
         }
-        return declared
     }
 
-    func release(_ count: Int) { used.withLock { $0 -= count } }
+    func release(_ count: Int, domain: String, session: String) {
+        used.withLock { used in
+            used.bytes[domain] = Self.positive((used.bytes[domain] ?? 0) - count)
+            used.sessions[session] = Self.positive((used.sessions[session] ?? 0) - 1)
+        }
+    }
+
+    private static func positive(_ number: Int) -> Int? { number > 0 ? number : nil }
 }

@@ -22,11 +22,13 @@ extension Helper {
                 let note = LedgerNote(kind: .budget, epsilon: budget.epsilon, delta: budget.delta, accountant: .auto)
                 changes.append(.ledger(try ledger.append(note, domain: domain.name, at: now)))
             }
+            changes += try ledger.chargeLost(domain, at: now)
             try commit(changes)
         } catch {
             ledger.truncate(to: count)
             throw error
         }
+        ledger.noteCharged(domain.name)
         domains[domain.name] = domain
         domainOrder.append(domain.name)
         return view(domain)
@@ -86,7 +88,12 @@ extension Helper {
         return view(try found(name))
     }
 
-    package func ledgerAudit(_ name: String) throws -> LedgerAuditDocument {
+    package nonisolated func ledgerAudit(_ name: String) async throws -> LedgerAuditDocument {
+        // A line for each row of the ledger is made where nobody waits for it.
+        try await auditMaterial(name).document
+    }
+
+    private func auditMaterial(_ name: String) throws -> DomainLedger.AuditMaterial {
         try settle()
         return try ledger.audit(try found(name))
     }

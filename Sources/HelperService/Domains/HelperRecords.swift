@@ -1,3 +1,4 @@
+import Coordination
 import Foundation
 package import WireFormat
 
@@ -51,6 +52,8 @@ struct SessionRecord: Equatable, Sendable {
     var run: String
     var round: Int
     var attempt: Int
+    /// Which file its key was written to, as ``SecretFile/identity(_:)`` tells it: a copy that was put back is another one.
+    var keyFile = ""
     var state: HelperSessionState
     var document: [UInt8]
     var grant: [UInt8]
@@ -65,11 +68,49 @@ struct SessionRecord: Equatable, Sendable {
     /// The name of the sum's file while it is kept.
     var sumFile: String?
     var sumByteCount: Int?
+
+    /// The run's name in the ledger, where all servers of a domain are charged: no name of a run has a `/`.
+    var ledgerRun: String { "\(caller.server)/\(run)" }
 }
 
 /// Which earlier sums a pseudonym's participations are counted in.
 struct ParticipationScope: Hashable, Sendable {
-    var domain: String
+    var caller: ServerCaller
     var run: String
     var purpose: HelperPurpose
+}
+
+/// What a domain had been charged with that is not there after a roll-back: it comes back with the domain.
+struct LostCharge: Equatable, Sendable {
+    var domain: String
+    /// As in the ledger.
+    var run: String
+    var charge: PrivacyCharge
+    var count: Int
+}
+
+/// The chain of all changes of sessions, by which the second record notices a roll-back also where nothing is charged.
+struct SessionChain: Equatable, Sendable {
+    /// One change.
+    struct Link: Equatable, Sendable {
+        var number: Int
+        var session: String
+        var state: HelperSessionState
+        /// Where the chain stands with it.
+        var head: String
+    }
+
+    /// How many changes there were.
+    var number = 0
+    var head = PrivacyLedger.emptyHead
+
+    /// Adds a change.
+    mutating func append(_ session: SessionRecord) -> Link {
+        number += 1
+        let words = [
+            head, String(number), session.id, session.state.rawValue, session.listHash ?? "", session.sumHash ?? "",
+        ]
+        head = Secrets.sha256(Array(words.joined(separator: "\n").utf8))
+        return Link(number: number, session: session.id, state: session.state, head: head)
+    }
 }

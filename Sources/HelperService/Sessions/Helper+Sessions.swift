@@ -24,19 +24,21 @@ extension Helper {
         let asked = try WireCoding.encode(request)
         let requestHash = Secrets.sha256(Array(asked) + Array("\n\(caller.server)".utf8))
         if let latest = try store.latestAttempt(
-            domain: caller.domain,
+            of: caller,
             run: request.run,
             purpose: request.purpose,
             round: request.round
         ) {
-            let isSame = latest.requestHash == requestHash && latest.caller == caller
-            if isSame, latest.state == .granted, latest.expiresAt > now { return (try view(latest), false) }
+            if latest.requestHash == requestHash, latest.state == .granted, !isOver(latest) {
+                try ledger.requireNoAlarm()
+                return (try view(latest), false)
+            }
             try Self.checkAttempt(request.attempt, after: latest)
         }
-        try ledger.requireTrust(configuration)
+        try requireTrust()
         try checkRoom(domain)
         let key = try SessionKey()
-        let end = UInt64(now.timeIntervalSince1970) + UInt64(request.expiresInS)
+        let end = UInt64(max(0, now.timeIntervalSince1970)) + UInt64(request.expiresInS)
         let document = try request.document(of: caller, publicKey: key.publicKey, expires: end)
         let noise = try DomainRules.admit(document, domain)
         let charge = DomainLedger.charge(for: document, noise, request.purpose)
@@ -56,6 +58,8 @@ extension Helper {
             charge: charge?.canonical
         )
         try grant(session, charge, domain, key)
+        // The transaction itself may have shown that this database is not the newest.
+        try ledger.requireNoAlarm()
         return (try view(session), true)
     }
 
@@ -98,24 +102,29 @@ extension Helper {
         _ key: SessionKey
     ) throws {
         let count = ledger.ledger.rows.count
+        var session = session
         do {
-            var changes: [HelperChange] = [.session(session)]
+            var changes: [HelperChange] = []
             if let charge, let budget = domain.budget {
                 changes.append(.ledger(try ledger.reserve(charge, for: session, budget, at: now)))
             }
             Failpoint.reach()
             var stored = key.stored
             defer { stored.resetBytes(in: 0..<stored.count) }
-            try SecretFile.create(stored, at: configuration.keyPath(session.id))
-            try commit(changes)
+            // Until the transaction is known to be stored, the key is one to erase.
+            keysToErase.insert(session.id)
+            session.keyFile = try SecretFile.create(stored, at: configuration.keyPath(session.id))
+            deadlines[session.id] =
+                configuration.uptime() + session.expiresAt.timeIntervalSince(session.createdAt).rounded(.up)
+            try commit([.session(session)] + changes)
         } catch {
             ledger.truncate(to: count)
-            // If the transaction is stored after all, the session has no key, and ends at the next start with its charge.
-            keysToErase.insert(session.id)
             try? settle()
-            eraseLingeringKeys()
+            eraseWhatIsOwed()
             throw error
         }
+        // The transaction may have shown that the session has to end, and its key may not be erased yet.
+        if ledger.alarm == nil { keysToErase.remove(session.id) }
         self.count(session.caller.domain, from: nil, to: .granted)
     }
 
@@ -126,15 +135,8 @@ extension Helper {
         keysToErase.insert(id)
         try SecretFile.erase(configuration.keyPath(id))
         keysToErase.remove(id)
-    }
-
-    /// Erases the keys that could not be erased at their time; a database that cannot be asked decides nothing.
-    private func eraseLingeringKeys() {
-        for id in keysToErase {
-            do {
-                if try store.session(id)?.state == .granted { keysToErase.remove(id) } else { try eraseKey(id) }
-            } catch { continue }
-        }
+        deadlines[id] = nil
+        refusedLists[id] = nil
     }
 
     // MARK: - Looking and ending
@@ -156,7 +158,7 @@ extension Helper {
 
     package func sessionView(_ id: String, of caller: ServerCaller) throws -> HelperSessionView {
         let session = try session(id, of: caller)
-        guard session.state.isOpen, session.expiresAt <= now, sums[id] == nil else { return try view(session) }
+        guard session.state.isOpen, isOver(session), sums[id] == nil else { return try view(session) }
         try expire(session)
         return try view(self.session(id, of: caller))
     }
@@ -165,7 +167,7 @@ extension Helper {
     ///
     /// - Throws: `CoordinationError` `session_spent` if its sum was made.
     package func cancelSession(_ id: String, of caller: ServerCaller) async throws {
-        while let running = sums[id] { _ = try? await running.value }
+        await settled(id)
         let session = try session(id, of: caller)
         switch session.state {
         case .granted:
@@ -182,10 +184,20 @@ extension Helper {
     )
 
     /// Ends a session before its sum: first the transaction, then its key.
+    ///
+    /// While the ledger is in doubt another history may have opened the seeds, so nothing is given back.
     func end(_ session: SessionRecord, as state: HelperSessionState, charge: ChargeState) throws {
+        if charge == .released {
+            // Before a charge is given back the second record is looked at, which may end the session by itself.
+            bringUpRecord()
+            guard try store.session(session.id)?.state == session.state else { return }
+        }
         var ended = session
         ended.state = state
+        let charge = ledger.alarm == nil ? charge : .committed
         let count = ledger.ledger.rows.count
+        // If the transaction fails and is stored after all, the key still goes.
+        keysToErase.insert(session.id)
         do {
             var changes: [HelperChange] = [.session(ended)]
             let budget = domains[session.caller.domain]?.budget
@@ -211,13 +223,18 @@ extension Helper {
     /// Called every second.
     package func tick() throws {
         try settle()
+        try checkClock()
         for state in [HelperSessionState.granted, .summed] {
             for session in try store.sessions(in: state, endingBy: now) where sums[session.id] == nil {
                 try expire(session)
             }
         }
-        eraseLingeringKeys()
-        if ledger.trouble != nil { ledger.writeRecord(configuration) }
+        let uptime = configuration.uptime()
+        for (id, deadline) in deadlines where deadline <= uptime && sums[id] == nil {
+            if let session = try store.session(id), session.state.isOpen { try expire(session) }
+            deadlines[id] = nil
+        }
+        try retryWhatIsOwed()
     }
 
     func view(_ session: SessionRecord) throws -> HelperSessionView {

@@ -1,4 +1,5 @@
 import Coordination
+import Dispatch
 import Foundation
 import Logging
 import SecureAggregation
@@ -27,24 +28,32 @@ extension Helper {
     /// - Returns: M; the same list has the same bytes until they are deleted.
     /// - Throws: `CoordinationError` `session_unknown`, `session_spent` for another list, `session_expired`, `budget_exhausted`,
     ///   `ledger_rolled_back`; `SecureAggregationError` for a list that is refused, after which another list may be sent.
-    package func makeSum(_ id: String, of caller: ServerCaller, list: [UInt8]) async throws -> SumFile {
-        let digest = Secrets.sha256(list)
+    package nonisolated func makeSum(_ id: String, of caller: ServerCaller, list: [UInt8]) async throws -> SumFile {
+        let digest = try await DispatchQueue.global().result { Secrets.sha256(list) }
+        return try await makeSum(id, of: caller, list: list, digest: digest)
+    }
+
+    private func makeSum(
+        _ id: String,
+        of caller: ServerCaller,
+        list: [UInt8],
+        digest: String
+    ) async throws -> SumFile {
         while true {
             // A list that comes while another one is summed waits for what becomes of it.
             await settled(id)
             let session = try session(id, of: caller)
-            switch session.state {
-            case .summed, .acknowledged:
-                guard session.listHash == digest else { throw Self.spent }
-                return try keptSum(session)
-            case .cancelled, .expired: throw Self.ended(session)
-            case .granted: break
-            }
-            guard session.expiresAt > now else {
+            guard session.state == .granted else { return try repeatedSum(session, digest: digest) }
+            guard !isOver(session) else {
                 try expire(session)
                 throw Self.ended(session)
             }
-            try ledger.requireTrust(configuration)
+            try requireTrust()
+            guard refusedLists[id, default: 0] < configuration.refusedListLimit else {
+                throw DomainRules.refusal(
+                    "\(configuration.refusedListLimit) lists of the session were refused after its seeds were tried: cancel it"
+                )
+            }
             let domain = try found(caller.domain)
             if let budget = domain.budget, ledger.total(domain.name, budget) > budget.epsilon {
                 throw CoordinationError(
@@ -61,25 +70,52 @@ extension Helper {
         }
     }
 
-    /// Waits until no sum of a session is being made.
+    /// Waits until no sum of a session is being made; nothing else waits for one.
     ///
     /// Whoever comes first takes the task out: one that has ended gives its value without a pause, in which somebody else could.
-    private func settled(_ id: String) async {
+    func settled(_ id: String) async {
         while let running = sums[id] {
             _ = await running.result
             if sums[id] == running { sums[id] = nil }
         }
     }
 
-    /// The most bytes that a session's list may have.
-    package func listByteLimit(_ id: String, of caller: ServerCaller) throws -> Int {
+    /// What a server may send as a list.
+    package struct ExpectedList: Sendable {
+        package var byteLimit: Int
+        /// Whether the session's sum was made: then the list's hash alone is looked at.
+        package var isSummed: Bool
+    }
+
+    /// What a session's server may send as a list.
+    ///
+    /// - Throws: `CoordinationError` `session_unknown`, `session_expired`.
+    package func expectedList(_ id: String, of caller: ServerCaller) throws -> ExpectedList {
         let session = try session(id, of: caller)
+        if session.state == .cancelled || session.state == .expired { throw Self.ended(session) }
         do throws(SecureAggregationError) {
-            return Int(try SessionDocument(parsing: session.document).maximum) * SeedList.entryByteCount
-                // One more entry is refused by its number, and not by its size.
-                + 16 * SeedList.entryByteCount
+            let maximum = Int(try SessionDocument(parsing: session.document).maximum)
+            // One more entry is refused by its number, and not by its size.
+            return ExpectedList(
+                byteLimit: (maximum + 16) * SeedList.entryByteCount,
+                isSummed: session.state != .granted
+            )
         } catch {
             throw CoordinationError(.unavailable, "database_damaged", "a stored document is not as it was written")
+        }
+    }
+
+    /// The sum of a list that was summed before, by SHA-256 of the list.
+    package func repeatedSum(_ id: String, of caller: ServerCaller, digest: String) throws -> SumFile {
+        try repeatedSum(try session(id, of: caller), digest: digest)
+    }
+
+    private func repeatedSum(_ session: SessionRecord, digest: String) throws -> SumFile {
+        switch session.state {
+        case .summed, .acknowledged:
+            guard session.listHash == digest else { throw Self.spent }
+            return try keptSum(session)
+        case .cancelled, .expired, .granted: throw Self.ended(session)
         }
     }
 
@@ -118,10 +154,14 @@ extension Helper {
         )
     }
 
-    /// No bytes leave before the session's key is erased, also where an earlier try to erase it has failed.
+    /// The file of a sum that may be sent.
+    ///
+    /// No bytes leave before the session's key is erased, also where an earlier try to erase it has failed, nor while another history may
+    /// have made another sum. A sum that a backup did not have is gone.
     private func keptSum(_ session: SessionRecord) throws -> SumFile {
+        try ledger.requireNoAlarm()
         guard session.state == .summed, session.expiresAt > now, let name = session.sumFile, let hash = session.sumHash,
-            let count = session.sumByteCount
+            let count = session.sumByteCount, try DurableFiles.exists(configuration.sumPath(name))
         else {
             if session.state == .summed { try drop(session) }
             throw Self.ended(session)
@@ -135,10 +175,17 @@ extension Helper {
         var dropped = session
         dropped.state = .acknowledged
         dropped.sumFile = nil
+        // If the transaction fails and is stored after all, key and file still go.
+        keysToErase.insert(session.id)
+        if let name = session.sumFile { sumsToErase.insert(name) }
         try commit([.session(dropped)])
         count(session.caller.domain, from: .summed, to: .acknowledged)
         try eraseKey(session.id)
-        if let name = session.sumFile { try removeSum(unlessKept: name) }
+        if let name = session.sumFile {
+            // Its server has these bytes, so they are no second sum.
+            try DurableFiles.remove([configuration.sumPath(name)], in: configuration.sumDirectory)
+            sumsToErase.remove(name)
+        }
     }
 
     // MARK: - Steps
@@ -149,42 +196,73 @@ extension Helper {
         do throws(SecureAggregationError) { document = try SessionDocument(parsing: session.document) } catch {
             throw CoordinationError(.unavailable, "database_damaged", "a stored document is not as it was written")
         }
-        let list = try await sumQueue.result { try SeedList(parsing: bytes, of: document) }
-        let pseudonyms = list.entries.map(\.pseudonym)
-        let scope = ParticipationScope(domain: session.caller.domain, run: session.run, purpose: session.purpose)
-        let capped = try store.placesAtCap(Int(document.maxParticipations), scope, pseudonyms)
+        let queue = sumQueue(session.caller.domain)
+        let scope = ParticipationScope(caller: session.caller, run: session.run, purpose: session.purpose)
+        let cap = Int(document.maxParticipations)
+        let earlier = committedSums[scope]
+        let list = try await queue.result { [store] in
+            let list = try SeedList(parsing: bytes, of: document)
+            try Self.check(list, cap, scope, store)
+            return list
+        }
+        let name = Secrets.identifier("sum")
+        // The name is known before the file is: whatever happens, it is kept by a transaction or erased.
+        try reserveRoom(name, session.caller.domain, document)
+        defer { sumsInWork[name] = nil }
+        let job = SumJob(
+            document: document,
+            list: list,
+            listDigest: digest,
+            keyPath: configuration.keyPath(session.id),
+            path: configuration.sumPath(name)
+        )
+        do {
+            let result = try await queue.result { try job.run() }
+            if committedSums[scope] != earlier { try Self.check(list, cap, scope, store) }
+            try commitSum(session, digest, name, result, scope, list.entries.map(\.pseudonym))
+        } catch {
+            if (error as? SecureAggregationError)?.code == .seedsUnopened { refusedLists[session.id, default: 0] += 1 }
+            sumsToErase.insert(name)
+            if (try? isKept(name)) == false, (try? await queue.result { try job.erase() }) != nil {
+                sumsToErase.remove(name)
+            }
+            throw error
+        }
+        // From here on there is one sum; whoever asks again has these bytes once the key is gone.
+        try eraseKey(session.id)
+        Failpoint.reach()
+        metrics.observe("martlet_helper_sum_duration_seconds", (ContinuousClock.now - start) / .seconds(1))
+    }
+
+    private static func check(_ list: SeedList, _ cap: Int, _ scope: ParticipationScope, _ store: HelperStore) throws {
+        let capped = try store.placesAtCap(cap, scope, list.entries.map(\.pseudonym))
         guard capped.isEmpty else {
             throw SecureAggregationError(
                 .participationCap,
-                "\(capped.count) pseudonyms were in \(document.maxParticipations) sums of this run already",
+                "\(capped.count) pseudonyms were in \(cap) sums of this run already",
                 places: capped
             )
         }
-        let needed = Int(clamping: document.coordinateCount) * document.width.byteCount
-        guard try store.sumByteCount() + needed <= configuration.sumByteLimit else {
+    }
+
+    /// Room on the disk for a sum that will be made: of its domain, where one sum always has room, and of all.
+    private func reserveRoom(_ name: String, _ domain: String, _ document: SessionDocument) throws {
+        let (needed, overflows) = Int(clamping: document.coordinateCount)
+            .multipliedReportingOverflow(by: document.width.byteCount)
+        var used = try store.sumByteCounts()
+        for sum in sumsInWork.values { used[sum.domain, default: 0] += sum.byteCount }
+        let own = used[domain] ?? 0
+        let all = used.values.reduce(0, +)
+        guard !overflows, all <= configuration.sumByteLimit - needed,
+            own == 0 || own + needed <= configuration.domainSumByteLimit
+        else {
             throw CoordinationError(
                 .unavailable,
                 HelperCode.listsFull.rawValue,
                 "the helper keeps as many bytes of sums as it may: delete sums that were fetched"
             )
         }
-        let name = Secrets.identifier("sum")
-        let job = SumJob(
-            document: document,
-            list: list,
-            keyPath: configuration.keyPath(session.id),
-            path: configuration.sumPath(name)
-        )
-        let result: SumJob.Result
-        do { result = try await sumQueue.result { try job.run() } } catch {
-            try? removeSum(unlessKept: name)
-            throw error
-        }
-        try commitSum(session, digest, name, result, scope, pseudonyms)
-        // From here on there is one sum; whoever asks again has these bytes once the key is gone.
-        try eraseKey(session.id)
-        Failpoint.reach()
-        metrics.observe("martlet_helper_sum_duration_seconds", (ContinuousClock.now - start) / .seconds(1))
+        sumsInWork[name] = (domain, needed)
     }
 
     private func commitSum(
@@ -198,7 +276,7 @@ extension Helper {
         try settle()
         let count = ledger.ledger.rows.count
         do {
-            try ledger.requireTrust(configuration)
+            try requireTrust()
             // Another sum may have been waited for since: what is stored decides.
             guard var summed = try store.session(session.id), summed.state == .granted else { throw Self.spent }
             summed.state = .summed
@@ -212,48 +290,39 @@ extension Helper {
             try commit(changes)
         } catch {
             ledger.truncate(to: count)
-            doubtfulSums.insert(name)
-            // If the transaction is stored after all, the key goes at the next tick.
-            keysToErase.insert(session.id)
             try? settle()
-            try? removeSum(unlessKept: name)
             throw error
         }
+        committedSums[scope, default: 0] += 1
         self.count(session.caller.domain, from: .granted, to: .summed)
     }
 
-    /// Removes a sum's file unless the database names it.
-    func removeSum(unlessKept name: String) throws {
-        if try store.sessions(in: .summed).contains(where: { $0.sumFile == name }) {
-            doubtfulSums.remove(name)
-            return
-        }
-        try DurableFiles.remove([configuration.sumPath(name)], in: configuration.sumDirectory)
-        doubtfulSums.remove(name)
+    /// Whether the database names a sum's file.
+    private func isKept(_ name: String) throws -> Bool {
+        try settle()
+        return try store.sessions(in: .summed).contains { $0.sumFile == name }
     }
 
     // MARK: - At start
 
-    /// Ends sessions without a key, erases keys without a session, and removes sums that no session names.
+    /// Ends sessions without a key of their own, and sums without a file.
     ///
-    /// A granted session whose key is not there was restored: another history may have opened its seeds, so its charge stays. The same
-    /// holds for all of them while the ledger contradicts its second record. A restore never revives a session.
+    /// A granted session whose key is not there, or is a copy, was restored: another history may have opened its seeds, so its charge
+    /// stays. A restore never revives a session.
     func endWhatAStopLeft() throws {
-        var granted: Set<String> = []
         for session in try store.sessions(in: .granted) {
-            if ledger.alarm == nil, SecretFile.exists(configuration.keyPath(session.id)) {
-                granted.insert(session.id)
+            if try SecretFile.identity(configuration.keyPath(session.id)) == session.keyFile {
+                deadlines[session.id] = configuration.uptime() + max(0, session.expiresAt.timeIntervalSince(now))
             } else {
                 logger.warning("A session that may have gone on elsewhere was ended; its charge stays")
                 try end(session, as: .expired, charge: .committed)
             }
         }
-        for name in try DurableFiles.names(in: configuration.keyDirectory) ?? [] {
-            guard !granted.contains(String(name.dropLast(4))) || !name.hasSuffix(".key") else { continue }
-            try SecretFile.erase(configuration.keyDirectory + "/" + name)
+        for session in try store.sessions(in: .summed) {
+            guard let name = session.sumFile, try DurableFiles.exists(configuration.sumPath(name)) else {
+                try drop(session)
+                continue
+            }
         }
-        let kept = Set(try store.sessions(in: .summed).compactMap(\.sumFile))
-        let names = try (DurableFiles.names(in: configuration.sumDirectory) ?? []).filter { !kept.contains($0) }
-        try DurableFiles.remove(names.map { configuration.sumPath($0) }, in: configuration.sumDirectory)
     }
 }

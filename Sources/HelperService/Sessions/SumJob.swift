@@ -12,6 +12,8 @@ import Glibc
 struct SumJob: Sendable {
     let document: SessionDocument
     let list: SeedList
+    /// SHA-256 of the list, hexadecimal.
+    let listDigest: String
     let keyPath: String
     let path: String
 
@@ -23,14 +25,13 @@ struct SumJob: Sendable {
     /// - Throws: `SecureAggregationError` `seeds_unopened` with all places, before a file is made; `CoordinationError`
     ///   `storage_failed`.
     func run() throws -> Result {
-        let masks = try list.masks(with: try key(), session: document.session)
+        let (key, noiseKey) = try keys()
+        let masks = try list.masks(with: key, session: document.session)
         let noise = try SessionNoise(of: document)
         Failpoint.reach()
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw DurableFiles.failure(.create, path, .file) }
         defer { close(descriptor) }
-        // Drawn for this file alone and kept nowhere: a file that is not committed is removed, and its noise with it.
-        let noiseKey = SymmetricKey(size: .bits256)
         var hasher = SHA256()
         var byteCount = 0
         func write<Word: RingWord>(_ type: Word.Type) throws {
@@ -55,7 +56,14 @@ struct SumJob: Sendable {
         return Result(sha256: hasher.finalize().hexadecimal, byteCount: byteCount)
     }
 
-    private func key() throws -> SessionKey {
+    /// Erases the file of a sum that was not committed: beside another sum of the session it would tell their difference.
+    func erase() throws { try SecretFile.erase(path) }
+
+    /// The session's key, and the key of the noise, which is made of it and of the list.
+    ///
+    /// So a sum that is made again after a stop has the same noise, whatever a disk still holds of the first, and another list has noise of
+    /// its own. With the session's key the way to make the noise again is gone.
+    private func keys() throws -> (SessionKey, SymmetricKey) {
         var stored = try DurableFiles.read(keyPath)
         defer { stored.resetBytes(in: 0..<stored.count) }
         guard let key = try? SessionKey(stored: stored), key.publicKey == document.publicKey else {
@@ -65,6 +73,11 @@ struct SumJob: Sendable {
                 "the session's key is not what was written: cancel the session and ask for another attempt"
             )
         }
-        return key
+        let noiseKey = HKDF<SHA256>.deriveKey(
+            inputKeyMaterial: SymmetricKey(data: stored),
+            info: Data("martlet-helper/1 noise".utf8) + Data(document.session) + Data(listDigest.utf8),
+            outputByteCount: 32
+        )
+        return (key, noiseKey)
     }
 }

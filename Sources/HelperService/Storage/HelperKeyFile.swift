@@ -14,7 +14,7 @@ package enum HelperKeyFile {
     /// - Returns: The key.
     /// - Throws: `CoordinationError` `helper_key_missing`, `helper_key_damaged`, `storage_failed`.
     static func open(_ path: String, mayMake: Bool) throws -> Curve25519.Signing.PrivateKey {
-        guard SecretFile.exists(path) else {
+        guard try SecretFile.exists(path) else {
             guard mayMake else {
                 throw CoordinationError(
                     .unavailable,

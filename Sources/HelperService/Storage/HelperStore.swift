@@ -5,6 +5,10 @@ import SQLiteStorage
 import Synchronization
 import WireFormat
 
+#if canImport(Glibc)
+import Glibc
+#endif
+
 /// One change of a transaction.
 enum HelperChange: Sendable {
     case domain(DomainRecord)
@@ -14,7 +18,25 @@ enum HelperChange: Sendable {
     /// Counts one more sum for each pseudonym.
     case participations(ParticipationScope, pseudonyms: [[UInt8]])
     case ledger(LedgerRow)
+    /// A session came to a state.
+    case transition(SessionChain.Link)
+    /// The latest time that was seen; lower only where the clock was set back.
+    case latestTime(Date)
+    /// The public part of the key that signs grants.
+    case publicKey(String)
+    /// What an acknowledged roll-back lost of domains that are not there, by domain and run.
+    case lostCharge(LostCharge)
+    case lostBudget(domain: String, epsilon: Double)
+    /// A domain is there again, and has been charged with what was lost.
+    case deleteLost(domain: String)
     case audit(AuditRow)
+}
+
+/// How a test lets a transaction fail, as a disk does whose sync fails.
+package enum StoreFault: CaseIterable, Sendable {
+    case notStored
+    /// All of it is in the write-ahead log, and nobody knows.
+    case stored
 }
 
 /// Everything that a helper holds in memory.
@@ -24,6 +46,13 @@ struct HelperState: Sendable {
     var ledger: [LedgerRow] = []
     /// Sessions of each domain by state.
     var sessionCounts: [String: [HelperSessionState: Int]] = [:]
+    /// Where the changes of sessions stand.
+    var chain = SessionChain()
+    var latestTime = Date(timeIntervalSince1970: 0)
+    /// `nil` before the first start has ended.
+    var publicKey: String?
+    var lostCharges: [LostCharge] = []
+    var lostBudgets: [String: Double] = [:]
 }
 
 /// The helper's database: SQLite in WAL mode with `synchronous = FULL`.
@@ -39,16 +68,18 @@ final class HelperStore: Sendable {
 
     private let path: String
     private let state: Mutex<State>
+    private let fault: @Sendable () -> StoreFault?
 
     /// Opens or creates the database and brings its schema up to date.
     ///
     /// - Throws: `StoreFailure` if it is damaged or cannot be opened; `CoordinationError` `schema_too_new`.
-    init(path: String) throws {
+    init(path: String, fault: @escaping @Sendable () -> StoreFault? = { nil }) throws {
         let (pool, mark) = try StoreFailure.naming {
             let pool = try Self.open(path)
             return (pool, try pool.read { try GuardedDatabase.mark($0) })
         }
         self.path = path
+        self.fault = fault
         state = Mutex(State(pool: pool, mark: mark))
     }
 
@@ -70,18 +101,27 @@ final class HelperStore: Sendable {
                 throw StoreFailure(.unsettled, detail: "a failed transaction is not settled yet")
             }
             let number = state.mark + 1
+            let fault = fault()
             do {
+                if fault == .notStored { throw Self.failedSync }
                 try StoreFailure.naming {
                     try pool.writeWithoutTransaction { database in
                         try StoreFailure.named(database) { database in
                             try database.inTransaction(.immediate) {
                                 for change in changes { try Self.write(change, database) }
-                                try database.execute(sql: "UPDATE store_mark SET value = ?", arguments: [number])
+                                try database.execute(
+                                    sql: "UPDATE store_mark SET value = ? WHERE value = ?",
+                                    arguments: [number, number - 1]
+                                )
+                                guard database.changesCount == 1 else {
+                                    throw StoreFailure(.other, detail: "another process writes to the database")
+                                }
                                 return .commit
                             }
                         }
                     }
                 }
+                if fault == .stored { throw Self.failedSync }
                 state.mark = number
             } catch {
                 // With the lock of another process the transaction did not begin, so nothing can be stored.
@@ -90,6 +130,11 @@ final class HelperStore: Sendable {
             }
         }
     }
+
+    private static let failedSync = StoreFailure(.refused, detail: "a test's sync fails", code: EIO, action: .sync)
+
+    /// Whether a transaction has failed, so that memory may not be what is stored.
+    var isInDoubt: Bool { state.withLock { $0.isInDoubt } }
 
     /// Opens the database again after a failed transaction, so that what it holds is what is stored.
     ///
@@ -141,13 +186,15 @@ final class HelperStore: Sendable {
         case .participations(let scope, let pseudonyms):
             let statement = try database.makeStatement(
                 sql: """
-                    INSERT INTO participation (domain, run, purpose, pseudonym, count) VALUES (?, ?, ?, ?, 1)
-                    ON CONFLICT (domain, run, purpose, pseudonym) DO UPDATE SET count = count + 1
+                    INSERT INTO participation (domain, server, run, purpose, pseudonym, count) VALUES (?, ?, ?, ?, ?, 1)
+                    ON CONFLICT (domain, server, run, purpose, pseudonym) DO UPDATE SET count = count + 1
                     """
             )
             for pseudonym in pseudonyms {
                 try statement.execute(
-                    arguments: [scope.domain, scope.run, scope.purpose.rawValue, Data(pseudonym)]
+                    arguments: [
+                        scope.caller.domain, scope.caller.server, scope.run, scope.purpose.rawValue, Data(pseudonym),
+                    ]
                 )
             }
         case .ledger(let row):
@@ -159,6 +206,37 @@ final class HelperStore: Sendable {
                     row.populationNumber, row.populationPreviousHash,
                 ]
             )
+        case .transition(let link):
+            try database.execute(
+                sql: "INSERT INTO session_change (number, session, state, head) VALUES (?, ?, ?, ?)",
+                arguments: [link.number, link.session, link.state.rawValue, link.head]
+            )
+        case .latestTime(let time):
+            try database.execute(
+                sql: "UPDATE helper SET latest_time = ?",
+                arguments: [time.timeIntervalSince1970]
+            )
+        case .publicKey(let key):
+            try database.execute(sql: "UPDATE helper SET public_key = ?", arguments: [key])
+        case .lostCharge(let lost):
+            try database.execute(
+                sql: """
+                    INSERT INTO lost_charge (domain, run, event, count) VALUES (?, ?, ?, ?)
+                    ON CONFLICT (domain, run, event) DO UPDATE SET count = max(count, excluded.count)
+                    """,
+                arguments: [lost.domain, lost.run, lost.charge.canonical, lost.count]
+            )
+        case .lostBudget(let domain, let epsilon):
+            try database.execute(
+                sql: """
+                    INSERT INTO lost_budget (domain, epsilon) VALUES (?, ?)
+                    ON CONFLICT (domain) DO UPDATE SET epsilon = min(epsilon, excluded.epsilon)
+                    """,
+                arguments: [domain, epsilon]
+            )
+        case .deleteLost(let domain):
+            try database.execute(sql: "DELETE FROM lost_charge WHERE domain = ?", arguments: [domain])
+            try database.execute(sql: "DELETE FROM lost_budget WHERE domain = ?", arguments: [domain])
         case .audit(let row):
             try database.execute(
                 sql: """
@@ -176,13 +254,14 @@ final class HelperStore: Sendable {
     private static func write(_ session: SessionRecord, _ database: Database) throws {
         try database.execute(
             sql: """
-                INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT (id) DO UPDATE SET state = excluded.state, list_hash = excluded.list_hash,
                     sum_hash = excluded.sum_hash, sum_file = excluded.sum_file, sum_bytes = excluded.sum_bytes
                 """,
             arguments: [
                 session.id, session.caller.domain, session.caller.server, session.purpose.rawValue, session.run,
-                session.round, session.attempt, session.state.rawValue, Data(session.document), Data(session.grant),
+                session.round, session.attempt, session.keyFile, session.state.rawValue, Data(session.document),
+                Data(session.grant),
                 session.requestHash, session.createdAt.timeIntervalSince1970, session.expiresAt.timeIntervalSince1970,
                 session.charge, session.listHash, session.sumHash, session.sumFile, session.sumByteCount,
             ]
@@ -249,6 +328,31 @@ final class HelperStore: Sendable {
                 let (domain, number): (String, Int) = (row["domain"], row["number"])
                 state.sessionCounts[domain, default: [:]][word] = number
             }
+            if let row = try Row.fetchOne(
+                database,
+                sql: "SELECT number, head FROM session_change ORDER BY number DESC LIMIT 1"
+            ) {
+                state.chain = SessionChain(number: row["number"], head: row["head"])
+            }
+            if let row = try Row.fetchOne(database, sql: "SELECT * FROM helper") {
+                state.latestTime = Self.date(row["latest_time"])
+                state.publicKey = row["public_key"]
+            }
+            for row in try Row.fetchAll(database, sql: "SELECT * FROM lost_charge ORDER BY domain, run, event") {
+                guard
+                    let charge = try? JSONDecoder().decode(
+                        PrivacyCharge.self,
+                        from: Data((row["event"] as String).utf8)
+                    )
+                else { throw Self.unreadable }
+                state.lostCharges.append(
+                    LostCharge(domain: row["domain"], run: row["run"], charge: charge, count: row["count"])
+                )
+            }
+            for row in try Row.fetchAll(database, sql: "SELECT * FROM lost_budget") {
+                let (domain, epsilon): (String, Double) = (row["domain"], row["epsilon"])
+                state.lostBudgets[domain] = epsilon
+            }
             return state
         }
     }
@@ -276,11 +380,24 @@ final class HelperStore: Sendable {
         try sessions("WHERE id = ?", [id]).first
     }
 
-    /// The newest attempt of a round.
-    func latestAttempt(domain: String, run: String, purpose: HelperPurpose, round: Int) throws -> SessionRecord? {
+    /// Where the changes of sessions stood after so many; `nil` where there were fewer.
+    func chainHead(at number: Int) throws -> String? {
+        guard number > 0 else { return SessionChain().head }
+        return try read {
+            try String.fetchOne($0, sql: "SELECT head FROM session_change WHERE number = ?", arguments: [number])
+        }
+    }
+
+    /// The newest attempt of a server's round: a name of a run is its server's own.
+    func latestAttempt(
+        of caller: ServerCaller,
+        run: String,
+        purpose: HelperPurpose,
+        round: Int
+    ) throws -> SessionRecord? {
         try sessions(
-            "WHERE domain = ? AND run = ? AND purpose = ? AND round = ? ORDER BY attempt DESC LIMIT 1",
-            [domain, run, purpose.rawValue, round]
+            "WHERE domain = ? AND server = ? AND run = ? AND purpose = ? AND round = ? ORDER BY attempt DESC LIMIT 1",
+            [caller.domain, caller.server, run, purpose.rawValue, round]
         ).first
     }
 
@@ -306,6 +423,7 @@ final class HelperStore: Sendable {
                     run: row["run"],
                     round: row["round"],
                     attempt: row["attempt"],
+                    keyFile: row["key_file"],
                     state: state,
                     document: Array(row["document"] as Data),
                     grant: Array(row["grant_signature"] as Data),
@@ -326,25 +444,38 @@ final class HelperStore: Sendable {
     func placesAtCap(_ cap: Int, _ scope: ParticipationScope, _ pseudonyms: [[UInt8]]) throws -> [Int] {
         try read { database in
             let statement = try database.makeStatement(
-                sql: "SELECT count FROM participation WHERE domain = ? AND run = ? AND purpose = ? AND pseudonym = ?"
+                sql: """
+                    SELECT count FROM participation
+                    WHERE domain = ? AND server = ? AND run = ? AND purpose = ? AND pseudonym = ?
+                    """
             )
             var places: [Int] = []
             for (index, pseudonym) in pseudonyms.enumerated() {
-                let arguments: StatementArguments = [scope.domain, scope.run, scope.purpose.rawValue, Data(pseudonym)]
+                let arguments: StatementArguments = [
+                    scope.caller.domain, scope.caller.server, scope.run, scope.purpose.rawValue, Data(pseudonym),
+                ]
                 if let count = try Int.fetchOne(statement, arguments: arguments), count >= cap { places.append(index) }
             }
             return places
         }
     }
 
-    /// Bytes of all sums that are kept.
-    func sumByteCount() throws -> Int {
+    /// Bytes of the sums that are kept, by domain.
+    func sumByteCounts() throws -> [String: Int] {
         try read { database in
-            try Int.fetchOne(
+            let rows = try Row.fetchAll(
                 database,
-                sql:
-                    "SELECT coalesce(sum(sum_bytes), 0) FROM session WHERE state IN ('granted', 'summed') AND state = 'summed'"
-            ) ?? 0
+                sql: """
+                    SELECT domain, sum(sum_bytes) AS bytes FROM session
+                    WHERE state IN ('granted', 'summed') AND state = 'summed' GROUP BY domain
+                    """
+            )
+            var counts: [String: Int] = [:]
+            for row in rows {
+                let (domain, bytes): (String, Int?) = (row["domain"], row["bytes"])
+                counts[domain] = bytes ?? 0
+            }
+            return counts
         }
     }
 
