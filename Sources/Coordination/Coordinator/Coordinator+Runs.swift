@@ -149,7 +149,9 @@ extension Coordinator {
                 var noised = checked.specification
                 noised.privacy.noiseMultiplier *= 2.0.squareRoot()
                 let both = noised
-                readers = try await arithmeticDesk.compute { try checked.basis.projection(of: both, parameterCount: count) }
+                readers = try await arithmeticDesk.compute {
+                    try checked.basis.projection(of: both, parameterCount: count)
+                }
             }
         }
         let byteCount = initialModel.map {

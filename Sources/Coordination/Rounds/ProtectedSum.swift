@@ -98,7 +98,8 @@ struct ProtectedSum: Sendable {
     private func unmasked<Word: RingWord>(_ type: Word.Type) throws -> [Int64] {
         let file = try MaskedUpdateFile(width: grid.width, coordinateCount: grid.coordinateCount)
         // As the fold of plain updates: of many updates each read opens its file.
-        let opened = paths.count <= BlockFold.openFileLimit ? try paths.map { try Descriptor(reading: $0, role: .update) } : []
+        let opened =
+            paths.count <= BlockFold.openFileLimit ? try paths.map { try Descriptor(reading: $0, role: .update) } : []
         let masks = try Descriptor(reading: maskPath, role: .result)
         var result = [Int64](repeating: 0, count: grid.coordinateCount)
         try result.withUnsafeMutableBufferPointer { buffer in

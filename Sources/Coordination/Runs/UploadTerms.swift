@@ -54,7 +54,7 @@ package struct UploadTerms: Sendable {
     package var answer: AnalyticsAnswer?
     /// Whether a masked update is expected.
     package var isMasked = false
-    /// What a masked update looks like, in a protected run: nothing else of it is looked at. Absent where one was accepted.
+    /// What a masked update looks like, in a protected run: nothing else of it is looked at; absent where one was accepted.
     package var masked: MaskedUpdateFile?
 }
 

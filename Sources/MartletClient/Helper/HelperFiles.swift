@@ -67,7 +67,9 @@ struct HelperFiles: Sendable {
         try files.read(.helperDomain).flatMap { $0.helper == key.hexadecimal ? $0 : nil }
     }
 
-    /// Forgets what a server knows the device by: the next client that it becomes has another pseudonym. The domain stays.
+    /// Forgets what a server knows the device by: the next client that it becomes has another pseudonym.
+    ///
+    /// The domain stays.
     func forgetServer() throws {
         for name in try files.names(beginningWith: StateFileName.pseudonymPrefix) { try files.remove(name) }
         guard var known = try? files.read(.helperDomain) else { return }

@@ -25,7 +25,7 @@ struct ClientLedger: Codable, Equatable, Sendable {
         var threshold: Double?
         /// Of a masked update: the helper's domain, whose noise the event counts.
         var domain: String?
-        /// Of a masked update: SHA-256 of the session's document, hexadecimal. Each session may make a sum of its own.
+        /// Of a masked update: SHA-256 of the session's document, hexadecimal; each session may make a sum of its own.
         var session: String?
         /// Whether its report has had its end: the same assignment is not worked on again, whoever hands it out.
         var isFinished: Bool?

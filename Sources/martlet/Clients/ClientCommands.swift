@@ -294,7 +294,9 @@ struct HelperKeyOptions: ParsableArguments {
         get throws {
             let variable = ProcessInfo.processInfo.environment["MARTLET_HELPER_KEY_FILE"]
             guard helperKey != nil || variable?.isEmpty != true else {
-                throw ValidationError("MARTLET_HELPER_KEY_FILE is empty: name the file of the helper's key, or unset the variable")
+                throw ValidationError(
+                    "MARTLET_HELPER_KEY_FILE is empty: name the file of the helper's key, or unset the variable"
+                )
             }
             guard let path = helperKey ?? variable else { return nil }
             do { return try HelperKey(file: path) } catch { throw Failure(error) }
