@@ -20,6 +20,15 @@ struct HelperProcessTests {
         try PythonScript.expectSuccess("helper_session.py", [part])
     }
 
+    @Test(
+        "A server trains through a helper: with devices that are written in Python, and with real ones.",
+        .enabled(if: hasCryptography, "Python lacks numpy or cryptography 48: pip install numpy cryptography"),
+        arguments: ["plain", "private", "clients"]
+    )
+    func aRoundThroughAHelper(_ part: String) throws {
+        try PythonScript.expectSuccess("masked_round.py", [part])
+    }
+
     /// A helper shares no directory with a server, and no token is everybody's.
     @Test func aHelperIsNotWhereAServerIs() throws {
         let directory = try TemporaryDirectory()
