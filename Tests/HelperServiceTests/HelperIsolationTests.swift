@@ -43,8 +43,9 @@ struct HelperIsolationTests {
             let view = try await helper.createSession(request, by: voices).session
             _ = try await helper.makeSum(view.session, of: voices, list: try list(try devices(2, of: view)))
             try await helper.deleteSum(view.session, of: voices)
+            // Behind all three it would come after their 60 million words.
+            if round == 1 { #expect(ended.count < 3, "the other domain's sums were waited for") }
         }
-        #expect(ended.count < 3, "the other domain's sums were waited for")
         for task in tasks { try await task.value }
     }
 

@@ -73,7 +73,7 @@ struct HelperRecord: Codable, Sendable {
 
     /// The record of a ledger, with what was lost of domains that are not there.
     init(_ ledger: PrivacyLedger, _ chain: SessionChain, _ lost: [LostCharge], _ lostBudgets: [String: Double]) throws {
-        let head = try JSONEncoder().encode(LedgerHead(ledger))
+        let head = Data(try JSONValue(encoding: LedgerHead(ledger)).text.utf8)
         self = try JSONDecoder().decode(Self.self, from: head)
         groups += lost.map { Group(population: $0.domain, run: $0.run, charge: $0.charge, count: $0.count) }
         budgets = (budgets ?? []) + lostBudgets.sorted { $0.key < $1.key }.map { Budget(population: $0, epsilon: $1) }
@@ -161,7 +161,9 @@ struct HelperRecord: Codable, Sendable {
 
     /// The part that is the coordinator's.
     var ledgerHead: LedgerHead? {
-        (try? JSONEncoder().encode(self)).flatMap { try? JSONDecoder().decode(LedgerHead.self, from: $0) }
+        (try? JSONValue(encoding: self)).flatMap {
+            try? JSONDecoder().decode(LedgerHead.self, from: Data($0.text.utf8))
+        }
     }
 
     /// Why the database is not the one that this record was made of, or a later state of it; `nil` when it is.

@@ -11,8 +11,16 @@ struct HelperFiles: Sendable {
         /// The helper's key, hexadecimal.
         var helper: String
         var domain: String
-        /// 32 random bytes.
-        var pseudonym: Data
+        /// 32 random bytes, hexadecimal.
+        var pseudonym: String
+
+        /// The bytes; `nil` for another text.
+        var bytes: [UInt8]? {
+            guard pseudonym.utf8.count == 2 * SeedList.pseudonymByteCount else { return nil }
+            let digits = pseudonym.utf8.compactMap { Character(UnicodeScalar($0)).hexDigitValue }
+            guard digits.count == pseudonym.utf8.count else { return nil }
+            return stride(from: 0, to: digits.count, by: 2).map { UInt8(16 * digits[$0] + digits[$0 + 1]) }
+        }
     }
 
     /// The first domain that the device's server has named.
@@ -39,11 +47,7 @@ struct HelperFiles: Sendable {
         let file = StateFile<Pseudonym>(name: StateFileName.pseudonym(key, domain: domain))
         do {
             if let kept = try files.read(file) {
-                if kept.helper == key.hexadecimal, kept.domain == domain,
-                    kept.pseudonym.count == SeedList.pseudonymByteCount
-                {
-                    return Array(kept.pseudonym)
-                }
+                if kept.helper == key.hexadecimal, kept.domain == domain, let bytes = kept.bytes { return bytes }
                 try setAside(file.name)
             }
         } catch let error as ClientError where error.isStateDamaged {
@@ -52,10 +56,10 @@ struct HelperFiles: Sendable {
         let fresh = Pseudonym(
             helper: key.hexadecimal,
             domain: domain,
-            pseudonym: SymmetricKey(size: .bits256).withUnsafeBytes { Data($0) }
+            pseudonym: SymmetricKey(size: .bits256).withUnsafeBytes { Array($0).hexadecimal }
         )
         try files.write(file, fresh)
-        return Array(fresh.pseudonym)
+        return fresh.bytes ?? []
     }
 
     // MARK: - The server's domain

@@ -182,8 +182,10 @@ struct MaskedUpdateTests {
         let rehearsal = MaskedRehearsal()
         let (device, trainer) = (try RehearsalDevice(), RehearsalTrainer())
         let lost = LosingTransport(rehearsal, count: 3)
-        let first = try device.client(lost, trainer, attemptLimit: 2, helper: rehearsal.pinned)
-        await #expect(throws: ClientError.self) { try await first.participateOnce(waitSeconds: 0) }
+        do {
+            let first = try device.client(lost, trainer, attemptLimit: 2, helper: rehearsal.pinned)
+            await #expect(throws: ClientError.self) { try await first.participateOnce(waitSeconds: 0) }
+        }
         let next = try device.client(lost, trainer, helper: rehearsal.pinned)
         #expect(try await next.participateOnce(waitSeconds: 0) == .accepted(run: "run_1", round: 1))
         #expect(try rehearsal.opened().count == 1 && trainer.counts.withLock { $0 } == [1: 1])
