@@ -24,7 +24,7 @@ extension RunSpecification.Model {
 
     /// The same model with the fetched tokeniser in it.
     ///
-    /// - Throws: ``DocumentError`` when the bytes are not JSON.
+    /// - Throws: `DocumentError` when the bytes are not JSON.
     package func embedding(tokenizer document: Data) throws -> Self {
         guard case .object(var fields)? = config else { return self }
         fields["tokenizer"] = try JSONValue.parse(Array(document))
