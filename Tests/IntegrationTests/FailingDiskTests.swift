@@ -50,7 +50,7 @@ struct FailingDiskTests {
         )
         let report = try report(done.output)
         #expect(report.deviations.isEmpty, "\(report.deviations.prefix(20))")
-        #expect(report.calls.count == 8 && report.calls.values.allSatisfy { $0 > 10 }, "\(report.calls)")
+        #expect(report.calls.count == 7 && report.calls.values.allSatisfy { $0 > 10 }, "\(report.calls)")
         #expect(report.failedCalls >= report.jobs * 9 / 10, "\(report)")
     }
 
