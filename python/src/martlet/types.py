@@ -379,6 +379,16 @@ class RunSpecificationModel(_RunSpecificationModelRequired, total=False):
     initialization: RunSpecificationModelInitialization
 
 
+class RunSpecificationProtection(TypedDict, total=False):
+    kind: Literal["none", "helper"]
+    domain: str
+    """The helper's name for the population; required with helper."""
+    bits: Literal[16, 32, 64]
+    """Bits of a masked coordinate; default 64 with privacy, else 32."""
+    norm: int
+    """The longest update in steps of the grid; default: no update is longer."""
+
+
 class _RunSpecificationAnalyticsRequired(TypedDict):
     method: Literal["histogram", "votes", "triehh"]
 
@@ -620,6 +630,8 @@ class RunSpecification(_RunSpecificationRequired, total=False):
     name: str
     kind: Literal["training", "analytics"]
     model: RunSpecificationModel
+    protection: RunSpecificationProtection
+    """How single updates are kept from the server. helper: devices mask their updates, and a second party, the helper that the server's settings name, sums the masks; see docs/helper.md. `norm` goes with privacy mode none only."""
     rounds: int
     """Required to train; default 1 of a histogram, 10 of votes."""
     analytics: RunSpecificationAnalytics
@@ -664,6 +676,23 @@ class RunPage(_RunPageRequired, total=False):
     next_cursor: str | None
 
 
+class RunPlanProtection(TypedDict, total=False):
+    kind: str
+    domain: str
+    bits: int
+    update_bytes: int
+    step: float
+    largest_value: float
+    largest_share: float
+    """Of the clipping norm."""
+    minimum: int
+    maximum: int
+    noise_multiplier: float
+    epsilon_of_each_party: float
+    epsilon_of_readers: float
+    claim: str
+
+
 class _RunPlanRequired(TypedDict):
     specification: RunSpecification
     clients: int
@@ -683,6 +712,8 @@ class RunPlan(_RunPlanRequired, total=False):
     bytes_down: int
     privacy: dict[str, Any]
     """The cost on the budget: `epsilon`, `population_epsilon`, `rounds_that_fit`, `noise_to_signal` and more; an epsilon that no accountant bounds is the text `Infinity`; absent without privacy."""
+    protection: RunPlanProtection
+    """What the protection comes to: the ring's bits, the grid's step, the largest coordinate, how many updates a sum has, and epsilon by who looks."""
 
 
 class RoundTier(TypedDict, total=False):
