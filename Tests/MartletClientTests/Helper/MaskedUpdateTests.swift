@@ -96,6 +96,8 @@ struct MaskedUpdateTests {
 
     @Test func anotherDeviceAndAnotherHelperHaveAnotherPseudonym() async throws {
         let (first, second) = (MaskedRehearsal(), MaskedRehearsal())
+        // Another server hands out other assignments.
+        second.server.state.withLock { $0.issued = 10 }
         let device = try RehearsalDevice()
         var names: [[UInt8]] = []
         for rehearsal in [first, second] {
