@@ -11,15 +11,12 @@ struct HelperFiles: Sendable {
         /// The helper's key, hexadecimal.
         var helper: String
         var domain: String
-        /// 32 random bytes, hexadecimal.
+        /// 32 random bytes, base64.
         var pseudonym: String
 
         /// The bytes; `nil` for another text.
         var bytes: [UInt8]? {
-            guard pseudonym.utf8.count == 2 * SeedList.pseudonymByteCount else { return nil }
-            let digits = pseudonym.utf8.compactMap { Character(UnicodeScalar($0)).hexDigitValue }
-            guard digits.count == pseudonym.utf8.count else { return nil }
-            return stride(from: 0, to: digits.count, by: 2).map { UInt8(16 * digits[$0] + digits[$0 + 1]) }
+            Data(base64Encoded: pseudonym).flatMap { $0.count == SeedList.pseudonymByteCount ? Array($0) : nil }
         }
     }
 
@@ -56,7 +53,7 @@ struct HelperFiles: Sendable {
         let fresh = Pseudonym(
             helper: key.hexadecimal,
             domain: domain,
-            pseudonym: SymmetricKey(size: .bits256).withUnsafeBytes { Array($0).hexadecimal }
+            pseudonym: SymmetricKey(size: .bits256).withUnsafeBytes { Data($0) }.base64EncodedString()
         )
         try files.write(file, fresh)
         return fresh.bytes ?? []

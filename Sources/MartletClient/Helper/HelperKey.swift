@@ -1,4 +1,4 @@
-import Crypto
+package import Crypto
 public import Foundation
 public import MartletTransport
 import Tensors
@@ -13,7 +13,7 @@ public struct HelperKey: Equatable, Hashable, Sendable {
 
     /// What stands before the 32 bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410, section 4).
     private static let prefix: [UInt8] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00]
-    private static let byteLimit = 64 << 10
+    private static let byteLimit = 4 << 10
 
     /// Takes the bytes of a key.
     ///
@@ -61,7 +61,7 @@ public struct HelperKey: Equatable, Hashable, Sendable {
     /// The bytes as text, for files of the state directory.
     var hexadecimal: String { Array(rawRepresentation).hexadecimal }
 
-    var verifyingKey: Curve25519.Signing.PublicKey {
+    package var verifyingKey: Curve25519.Signing.PublicKey {
         get throws { try Curve25519.Signing.PublicKey(rawRepresentation: rawRepresentation) }
     }
 }

@@ -2,6 +2,7 @@ import Coordination
 import Crypto
 import Foundation
 import HelperClient
+import MartletClient
 import MartletTransport
 
 /// The helper that the settings name: where it is, who asks, and the key that its grants are checked by.
@@ -32,7 +33,7 @@ struct HelperPlan: Sendable {
         if case .failure(let problem) = ServerPlan.secret(tokenPath) {
             problems.append("helper_token_file: \(problem.description)")
         }
-        guard let key = Self.key(keyPath) else {
+        guard let key = try? HelperKey(file: keyPath).verifyingKey else {
             problems.append(
                 "helper_key: \(keyPath) must hold the helper's key as PEM, as martlet helper keys prints it"
             )
@@ -40,20 +41,6 @@ struct HelperPlan: Sendable {
         }
         (self.url, self.tokenPath, self.key) = (url, tokenPath, key)
         authorityPath = settings.optional("helper_ca")
-    }
-
-    /// What comes before the 32 bytes of an Ed25519 key (RFC 8410).
-    private static let keyPrefix: [UInt8] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00]
-
-    /// The key in a PEM file.
-    private static func key(_ path: String) -> Curve25519.Signing.PublicKey? {
-        guard let data = FileManager.default.contents(atPath: path), data.count < 4096 else { return nil }
-        let lines = String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline)
-        let body = lines.filter { !$0.hasPrefix("-----") }.joined()
-        guard lines.first == "-----BEGIN PUBLIC KEY-----", let bytes = Data(base64Encoded: body),
-            bytes.count == keyPrefix.count + 32, bytes.starts(with: keyPrefix)
-        else { return nil }
-        return try? Curve25519.Signing.PublicKey(rawRepresentation: bytes.dropFirst(keyPrefix.count))
     }
 
     /// The helper as the coordinator asks it; its token is read each time, so that a new one needs no start.

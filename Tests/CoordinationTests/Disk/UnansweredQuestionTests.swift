@@ -184,7 +184,6 @@ struct UnansweredQuestionTests {
         "HelperService/Storage/SecretFile.swift": "no answer is a file, which is erased",
         "SQLiteStorage/GuardedDatabase.swift": "no answer is an error",
         "SQLiteStorage/OwnerOnlyFile.swift": "errors show when the database is opened",
-        "martlet/Serving/HelperPlan.swift": "no answer is an error",
         "martlet/Serving/ServeCommand.swift": "the words of an error",
         "martlet/Serving/ServerPlan.swift": "no answer is an error",
     ]
